@@ -1,0 +1,52 @@
+# The index of commands. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+UV := $(or $(shell command -v uv),.venv/bin/uv)
+BIN := .venv/bin
+
+.PHONY: help setup demo test test-fast lint format lock checkpoints clean
+
+help: ## list the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.ready: requirements/pipeline.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Quantgate needs Python 3.11 or newer: install it (Debian: apt install python3 python3-venv) or name one with PYTHON=…"; exit 2; }
+	@echo "set-up: the pipeline's environment in .venv (about half a minute, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "Python's venv module is missing: apt install python3-venv"; exit 2; }
+	@test -x "$(UV)" || $(BIN)/python -m pip install --quiet "$$(grep -o '^uv==[^ ;]*' requirements/pipeline.txt)"
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements/pipeline.txt
+	@$(UV) pip install --quiet --no-deps --python $(BIN)/python -e .
+	@touch $@
+
+setup: .venv/.ready ## make the pipeline's environment
+
+demo: .venv/.ready ## three precisions in, one validated table out (FRESH=1 measures all again)
+	@$(BIN)/quantgate demo $(if $(FRESH),--fresh)
+
+test: .venv/.ready lint ## everything, real vLLM included
+	$(BIN)/python -m pytest
+
+test-fast: .venv/.ready ## all but the tests that start an engine
+	$(BIN)/python -m pytest -m "not e2e"
+
+lint: .venv/.ready ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.ready ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## compile the pinned requirements again (needs uv)
+	cd requirements && uv pip compile --quiet --universal --python-version 3.11 --no-emit-package quantgate \
+		--no-emit-index-url --no-emit-find-links --no-header ../pyproject.toml --extra dev -o pipeline.txt
+	cd requirements && uv pip compile --quiet --python-version 3.11 --override engine-overrides.txt --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header engine-cpu.in -o engine-cpu.txt
+	cd requirements && uv pip compile --quiet --python-version 3.11 --override engine-overrides.txt \
+		--no-emit-index-url --no-emit-find-links --no-header demo-checkpoints.in -o demo-checkpoints.txt
+
+clean: ## remove environments and caches, not what was measured (.quantgate)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

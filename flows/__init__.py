@@ -1,0 +1,1 @@
+"""The pipeline: one Prefect flow a file."""

@@ -1,0 +1,1 @@
+"""Quantgate: measured cost per token joined with a paired, statistically decided quality delta."""

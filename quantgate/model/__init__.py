@@ -1,0 +1,1 @@
+"""The shared vocabulary: enumerations, typed records, table schemas, configuration files, errors."""

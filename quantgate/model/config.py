@@ -1,0 +1,301 @@
+"""Configuration files as typed records: unknown keys are errors that suggest the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quantgate.model.enums import EngineKind, Family, PriceKind
+from quantgate.model.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout or image the application runs from."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A record that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def fingerprint_of(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class FamilyPolicy(Strict):
+    """What a policy asks of one task family."""
+
+    margin: float = Field(gt=0, lt=1, description="Non-inferiority margin, a fraction of the score.")
+    min_documents: int = Field(ge=1, description="Fewer paired documents than this decide nothing.")
+
+
+class Policy(Strict):
+    """A named, declared-in-advance policy of validation."""
+
+    description: str
+    alpha: float = Field(gt=0, lt=0.5, description="One-sided error rate of a false validation, per task.")
+    planned_power: float = Field(gt=0, lt=1, description="Power that 'documents still needed' plans for.")
+    stale_after_days: int = Field(gt=0, description="Age at which a verdict or price counts as stale.")
+    families: dict[Family, FamilyPolicy]
+    uses: dict[str, tuple[Family, ...]] = Field(description="Required families per use; empty: every one.")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the policy's content."""
+        return fingerprint_of(self.model_dump(mode="json"))
+
+
+class PolicyFile(Strict):
+    """configs/policy.yaml."""
+
+    policies: dict[str, Policy]
+
+
+class EngineConfig(Strict):
+    """One engine of configs/engines.yaml."""
+
+    description: str
+    kind: EngineKind
+    distribution: str = Field(description="The package whose version is the engine's version.")
+    version: str | None = Field(default=None, description="Expected version; any where empty.")
+    python: str | None = Field(default=None, description="Python version an environment is made with (uv).")
+    requirements: str | None = Field(default=None, description="Pinned requirements, from the root (uv).")
+    interpreter: str | None = Field(default=None, description="The interpreter that has the engine (python).")
+    plugins: tuple[str, ...] = Field(
+        default=(), description="Local packages installed into it, from the root."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables it runs with."
+    )
+    arguments: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Serving arguments without the leading dashes; true is a bare flag."
+    )
+    start_timeout_s: float = Field(default=600, gt=0, description="Seconds until it must answer /health.")
+
+
+class EngineFile(Strict):
+    """configs/engines.yaml."""
+
+    default: dict[str, str] = Field(description="Engine by kind of hardware: cpu, gpu.")
+    engines: dict[str, EngineConfig]
+
+
+class GpuConfig(Strict):
+    """One accelerator of configs/gpus.yaml (or the CPU)."""
+
+    name: str
+    nvml_names: tuple[str, ...] = Field(default=(), description="Names as NVML reports them.")
+    sm_arch: str | None = Field(
+        default=None, description="SM architecture, e.g. sm_90; found at run time on CPU."
+    )
+    vram_gb: float | None = Field(default=None, gt=0, description="Memory in decimal GB (10^9 bytes).")
+    bandwidth_gb_s: float | None = Field(default=None, gt=0, description="Memory bandwidth, GB/s (10^9).")
+    dense_fp16_tflops: float | None = Field(default=None, gt=0)
+    dense_fp8_tflops: float | None = Field(default=None, gt=0)
+    dense_fp4_tflops: float | None = Field(default=None, gt=0)
+    mig_slices_max: int | None = Field(default=None, ge=0)
+    source: str
+    note: str | None = None
+
+
+class GpuFile(Strict):
+    """configs/gpus.yaml, keyed by the short name that rows carry (h100, cpu …)."""
+
+    gpus: dict[str, GpuConfig]
+
+
+class PriceOffer(Strict):
+    """A dated offer: USD per hour for ``gpu_count`` GPUs together."""
+
+    provider: str
+    region: str = "any"
+    gpu: str
+    gpu_count: int = Field(default=1, ge=1)
+    price_kind: PriceKind
+    usd_per_hour: float = Field(gt=0)
+    valid_from: date
+    valid_to: date | None = None
+    source: str
+    note: str | None = None
+
+
+class PriceFile(Strict):
+    """configs/prices.yaml."""
+
+    prices: tuple[PriceOffer, ...]
+
+
+class SuiteTask(Strict):
+    """One lm-eval task of a suite."""
+
+    task: str = Field(description="The task's name as lm-eval knows it.")
+    path: str | None = Field(
+        default=None, description="Folder of its YAML, from the root; lm-eval's own if empty."
+    )
+    family: Family = Family.CUSTOM
+    metric: str | None = Field(
+        default=None, description="Score per document; the task's first metric if empty."
+    )
+    filter: str | None = Field(default=None, description="lm-eval filter; the task's first if empty.")
+
+
+class Suite(Strict):
+    """configs/suites/*.yaml: the tasks a quality run evaluates."""
+
+    name: str
+    description: str = ""
+    tasks: tuple[SuiteTask, ...] = Field(min_length=1)
+    limit: int | None = Field(default=None, ge=1, description="First documents of each task; all if empty.")
+
+
+class Workload(Strict):
+    """configs/workloads/*.yaml: a concurrency ladder of one request shape."""
+
+    name: str
+    description: str = ""
+    isl_tokens: int = Field(ge=1, description="Input sequence length (ISL).")
+    osl_tokens: int = Field(ge=2, description="Output sequence length (OSL).")
+    concurrency: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    prompts_per_concurrency: int = Field(default=4, ge=1)
+    min_prompts: int = Field(default=16, ge=1)
+    seed: int = 0
+    level_timeout_s: float = Field(default=600, gt=0)
+
+
+class ModelConfig(Strict):
+    """configs/models/*.yaml: a model's baseline and candidates."""
+
+    name: str
+    baseline: str = Field(description="Folder (from the root) or hub id, optionally @revision.")
+    candidates: tuple[str, ...] = Field(min_length=1)
+    suite: str
+    workload: str
+    policy: str
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed at a validation error's location, following nested records, maps and lists."""
+    node: Any = model
+    for part in location:
+        if isinstance(node, type) and issubclass(node, BaseModel):
+            field = node.model_fields.get(str(part))
+            node = field.annotation if field else None
+        else:
+            arguments = [a for a in get_args(node) if a not in (type(None), Ellipsis)]
+            node = arguments[-1] if arguments else None
+        while get_args(node) and type(None) in get_args(node):
+            node = next(a for a in get_args(node) if a is not type(None))
+    return list(node.model_fields) if isinstance(node, type) and issubclass(node, BaseModel) else []
+
+
+def _explain(model: type[BaseModel], error: Any) -> tuple[str, str]:
+    """What is wrong at the first validation error and how to mend it."""
+    location = tuple(error["loc"])
+    dotted = ".".join(str(part) for part in location) or "top level"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
+        mend = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."
+        return f"unknown key '{dotted}'", mend
+    if error["type"] == "missing":
+        return f"key '{dotted}' is missing", "Add it."
+    shown = repr(error.get("input"))[:60]
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    return f"key '{dotted}': {message} (found {shown})", "Correct the value."
+
+
+def parse_record(model: type[M], data: Any, where: str) -> M:
+    """Validate ``data`` as ``model``.
+
+    Raises:
+        ConfigError: the first thing that is wrong, in one line, with the nearest known key.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(
+            "expected a mapping of keys to values", where=where, mend="See configs/ for examples."
+        )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        what, mend = _explain(model, error.errors()[0])
+        raise ConfigError(what, where=where, mend=mend) from None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A loader for which a repeated key is an error rather than a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping, refusing a key that stands twice."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_yaml(path: Path, model: type[M]) -> M:
+    """Read a YAML file as a typed record.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds an unknown key or a bad value.
+    """
+    shown = _shown(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        others = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, others, n=1)
+        mend = f"Did you mean '{near[0]}'?" if near else "Give the path of a YAML file."
+        raise ConfigError("no such file", where=shown, mend=mend) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't be read ({error})", where=shown, mend="Check the file.") from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(problem, where=f"{shown}{line}", mend="Correct the YAML there.") from None
+    return parse_record(model, data, shown)
+
+
+def _shown(path: Path) -> str:
+    """The path as a message shows it: from the root where it lies in it."""
+    try:
+        return str(path.resolve().relative_to(ROOT))
+    except ValueError:
+        return str(path)
+
+
+def choose(mapping: dict[str, Any], name: str, where: str) -> Any:
+    """The entry called ``name``.
+
+    Raises:
+        ConfigError: there is none; the message suggests the nearest name.
+    """
+    if name in mapping:
+        return mapping[name]
+    near = difflib.get_close_matches(name, mapping, n=1)
+    mend = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(mapping))}."
+    raise ConfigError(f"nothing is called '{name}'", where=where, mend=mend)
+
+
+def load_policy(name: str, path: Path | None = None) -> Policy:
+    """A named policy of configs/policy.yaml (or of another such file)."""
+    path = path or ROOT / "configs" / "policy.yaml"
+    policy: Policy = choose(load_yaml(path, PolicyFile).policies, name, _shown(path))
+    return policy

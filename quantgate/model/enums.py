@@ -1,0 +1,78 @@
+"""Closed enumerations of the public contract; their values are what SQL and files hold."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Evidence(StrEnum):
+    """Where a figure comes from."""
+
+    MEASURED = "measured"
+    IMPORTED = "imported"
+    PUBLISHED = "published"
+    ESTIMATED = "estimated"
+
+
+class KernelMode(StrEnum):
+    """How the hardware computed the quantized layers, worst first.
+
+    ``emulated`` dequantizes before an ordinary product: evidence of quality, none of speed.
+    """
+
+    EMULATED = "emulated"
+    WEIGHT_ONLY = "weight_only"
+    NATIVE = "native"
+
+
+class Weights(StrEnum):
+    """Whether the weights were a checkpoint's or random (``--load-format dummy``)."""
+
+    REAL = "real"
+    DUMMY = "dummy"
+
+
+class Validity(StrEnum):
+    """Whether a measurement may be used; ``quarantined`` comes with reasons."""
+
+    VALID = "valid"
+    QUARANTINED = "quarantined"
+
+
+class Verdict(StrEnum):
+    """What was decided of a checkpoint for one use."""
+
+    BASELINE = "BASELINE"
+    VALIDATED = "VALIDATED"
+    REJECTED = "REJECTED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    NOT_COMPARABLE = "NOT_COMPARABLE"
+    UNVALIDATED = "UNVALIDATED"
+
+
+class Family(StrEnum):
+    """Task families that a policy gives margins to."""
+
+    CONVERSATION = "conversation"
+    KNOWLEDGE = "knowledge"
+    MATH = "math"
+    REASONING = "reasoning"
+    SCIENCE = "science"
+    CODE = "code"
+    LONG_CONTEXT = "long_context"
+    CUSTOM = "custom"
+
+
+class PriceKind(StrEnum):
+    """The terms a GPU is rented on."""
+
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+    RESERVED = "reserved"
+
+
+class EngineKind(StrEnum):
+    """How an engine's environment comes about: made with uv, or an interpreter that has vLLM already."""
+
+    UV = "uv"
+    PYTHON = "python"

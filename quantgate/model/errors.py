@@ -1,0 +1,33 @@
+"""Errors a user can mend: one line each, saying what, where and the mend."""
+
+from __future__ import annotations
+
+
+class QuantgateError(Exception):
+    """An expected failure, shown as one line without a traceback.
+
+    Args:
+        what: what is wrong, in a few words.
+        where: the file, key, task or engine it concerns; empty where the sentence says it.
+        mend: what to do about it.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        """Compose the one line."""
+        self.what, self.where, self.mend = what, where, mend
+        line = f"{where}: {what}" if where else what
+        super().__init__(" ".join((f"{line}. {mend}" if mend else line).split()))
+
+
+class ConfigError(QuantgateError):
+    """Bad usage or configuration; exit status 2."""
+
+    exit_status = 2
+
+
+class RunError(QuantgateError):
+    """A run that failed, with the engine's or the tool's own last words; exit status 1."""
+
+    exit_status = 1

@@ -1,0 +1,185 @@
+"""Typed records that pass between the rooms and lie in a bundle's manifest."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from quantgate.model.config import Policy, Strict, Suite, Workload, fingerprint_of
+from quantgate.model.enums import Evidence, Family, KernelMode, Validity, Verdict, Weights
+
+SCHEMA_VERSION = 1
+"""Version of the bundle's layout; the loader reads every older one."""
+
+
+class Checkpoint(Strict):
+    """A checkpoint as its files describe it, never as its name does."""
+
+    source: str = Field(description="As the user gave it: a folder or a hub id.")
+    path: str = Field(description="Local folder that is served.")
+    name: str = Field(description="Hub id, or the folder's name.")
+    revision: str = Field(description="Commit SHA of the hub, or 'sha256:' and the folder's content hash.")
+    model: str = Field(description="The base model that baseline and candidates share.")
+    architecture: str = Field(description="Class name from config.json, e.g. LlamaForCausalLM.")
+    precision: str = Field(description="bf16, fp16, fp32, fp8, nvfp4, int8, int4 or mixed, from the files.")
+    weight_format: str = Field(description="Who wrote the weights and how, e.g. modelopt:NVFP4.")
+    kv_cache_dtype: str = Field(description="'auto' (the model's dtype) or what the files declare, e.g. fp8.")
+    parameters: int = Field(description="Parameters as stored; packed ones counted unpacked.")
+    size_bytes: int = Field(description="Size of the weight files.")
+    vocab_size: int
+    max_position_embeddings: int | None = None
+    weights: Weights = Weights.REAL
+
+
+class Hardware(Strict):
+    """What a run was measured on."""
+
+    gpu: str = Field(description="Short name of configs/gpus.yaml, or the name found.")
+    device_name: str = Field(description="As the driver or the CPU reports it.")
+    gpu_count: int = Field(default=1, ge=1)
+    sm_arch: str = Field(description="sm_90, …; on a CPU its instruction set, e.g. x86_64-avx2.")
+    mig_slice: str | None = None
+    driver: str | None = None
+    uuids: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    cpu_cores: int = 0
+
+
+class EngineStart(Strict):
+    """One start of the engine: what ran, with which kernels."""
+
+    engine_start_id: str
+    engine: str
+    engine_version: str
+    kernels: dict[str, str] = Field(description="Kernel by linear layer type, as the engine's log names it.")
+    kernel_mode: KernelMode
+    attention_backend: str | None = None
+    kv_cache_tokens: int | None = Field(default=None, description="Capacity of the KV cache, tokens.")
+    start_time_s: float = Field(description="Seconds from launch until it answered.")
+    environment: dict[str, str] = Field(description="Environment variables on the allow-list.")
+    command: tuple[str, ...]
+    started_at: datetime
+
+
+class BaselineRef(Strict):
+    """The baseline that a candidate was declared against."""
+
+    name: str
+    revision: str
+    run_id: str
+
+
+class RunInputs(Strict):
+    """What a run's fingerprint is made of: measured and unchanged means the same inputs."""
+
+    checkpoint_revision: str
+    baseline_revision: str | None = Field(description="None for the baseline itself.")
+    gpu: str
+    gpu_count: int
+    mig_slice: str | None
+    sm_arch: str
+    engine: str
+    engine_version: str
+    serving: dict[str, Any] = Field(description="Serving arguments and engine environment.")
+    suite: dict[str, Any] | None = Field(description="Tasks with content hashes, or None: no quality.")
+    workload: dict[str, Any] | None = Field(description="The ladder, or None: no throughput.")
+    policy_fingerprint: str
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the inputs."""
+        return fingerprint_of(self.model_dump(mode="json"))
+
+
+class TaskResult(Strict):
+    """What a finished quality task was: enough to know whether two of them pair."""
+
+    task: str
+    family: Family
+    metric: str
+    filter: str
+    version: str = Field(description="The task's own version in lm-eval.")
+    documents: int
+    mean_score: float
+    output_type: str
+    duration_s: float
+    engine_start_id: str
+
+
+class FileEntry(Strict):
+    """One file of a bundle."""
+
+    sha256: str
+    size_bytes: int
+    rows: int
+
+
+class Manifest(Strict):
+    """manifest.json of a bundle."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    fingerprint: str
+    inputs: RunInputs
+    checkpoint: Checkpoint
+    baseline: BaselineRef | None = Field(description="None for the baseline itself.")
+    hardware: Hardware
+    engine_starts: tuple[EngineStart, ...]
+    tasks: tuple[TaskResult, ...]
+    suite: Suite | None
+    workload: Workload | None
+    policy_name: str
+    policy: Policy
+    evidence: Evidence = Evidence.MEASURED
+    validity: Validity = Validity.VALID
+    validity_reasons: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict, description="Of the pipeline's own packages.")
+    started_at: datetime
+    measured_at: datetime
+    continues: str | None = None
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
+
+class TaskVerdict(Strict):
+    """The decision on one task of a candidate, with the evidence it rests on."""
+
+    task: str
+    family: Family
+    margin: float = Field(description="Non-inferiority margin, a fraction of the score.")
+    pairs: int = Field(description="Paired documents.")
+    baseline_score: float
+    candidate_score: float
+    quality_delta: float = Field(description="Candidate - baseline, a fraction.")
+    ci_low: float = Field(description="Lower end of the two-sided 1-2α interval.")
+    ci_high: float
+    worse: int = Field(description="Documents right under the baseline and wrong under the candidate (b).")
+    better: int = Field(description="The reverse (c).")
+    flip_rate: float = Field(description="(b + c) / pairs.")
+    p_noninferior: float = Field(description="Exact p-value of delta <= -margin; small validates.")
+    p_inferior: float = Field(description="Exact p-value of delta >= -margin; small rejects (before Holm).")
+    p_inferior_holm: float
+    p_degraded: float = Field(description="Exact McNemar, one-sided, of delta >= 0.")
+    degraded: bool
+    outcome: str = Field(description="pass, fail or undecided.")
+    documents_needed: int | None = Field(
+        default=None, description="At delta 0 and the flip rate's upper bound."
+    )
+    reason: str = ""
+
+
+class UseVerdict(Strict):
+    """The verdict of a candidate for one use under one policy."""
+
+    use: str
+    policy: str
+    verdict: Verdict
+    worst_task: str | None
+    quality_delta: float | None
+    ci_low: float | None
+    ci_high: float | None
+    flip_rate: float | None
+    degraded: bool | None
+    documents_needed: int | None
+    reason: str
+    tasks: tuple[TaskVerdict, ...]
