@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from quantgate.model.enums import EngineKind, Family, PriceKind
+from quantgate.model.enums import EngineKind, Family, KernelMode, PriceKind
 from quantgate.model.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ class FamilyPolicy(Strict):
     """What a policy asks of one task family."""
 
     margin: float = Field(gt=0, lt=1, description="Non-inferiority margin, a fraction of the score.")
-    min_documents: int = Field(ge=1, description="Fewer paired documents than this decide nothing.")
+    min_documents: int = Field(ge=1, description="Fewer paired documents than this validate nothing.")
 
 
 class Policy(Strict):
@@ -71,6 +71,8 @@ class EngineConfig(Strict):
     python: str | None = Field(default=None, description="Python version an environment is made with (uv).")
     requirements: str | None = Field(default=None, description="Pinned requirements, from the root (uv).")
     interpreter: str | None = Field(default=None, description="The interpreter that has the engine (python).")
+    torch_backend: str | None = Field(default=None, description="uv's --torch-backend, e.g. cpu (uv).")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Port; a free one if empty.")
     plugins: tuple[str, ...] = Field(
         default=(), description="Local packages installed into it, from the root."
     )
@@ -88,6 +90,20 @@ class EngineFile(Strict):
 
     default: dict[str, str] = Field(description="Engine by kind of hardware: cpu, gpu.")
     engines: dict[str, EngineConfig]
+
+
+class KernelRule(Strict):
+    """What a kernel's name says of how it computes."""
+
+    pattern: str = Field(description="Shell pattern over the kernel's name in the engine's log.")
+    kernel_mode: KernelMode
+    why: str
+
+
+class KernelFile(Strict):
+    """configs/kernels.yaml: the first rule that fits decides; a kernel that no rule fits is native."""
+
+    rules: tuple[KernelRule, ...]
 
 
 class GpuConfig(Strict):
@@ -227,7 +243,9 @@ def parse_record(model: type[M], data: Any, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        what, mend = _explain(model, error.errors()[0])
+        # A misspelt key is also a missing one: what was written tells more than what was not.
+        found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        what, mend = _explain(model, found[0])
         raise ConfigError(what, where=where, mend=mend) from None
 
 

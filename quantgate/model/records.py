@@ -92,6 +92,19 @@ class RunInputs(Strict):
         return fingerprint_of(self.model_dump(mode="json"))
 
 
+class RunPlan(Strict):
+    """One run before it is measured: everything that is declared in advance."""
+
+    inputs: RunInputs
+    checkpoint: Checkpoint
+    baseline: BaselineRef | None
+    hardware: Hardware
+    suite: Suite | None
+    workload: Workload | None
+    policy_name: str
+    policy: Policy
+
+
 class TaskResult(Strict):
     """What a finished quality task was: enough to know whether two of them pair."""
 
@@ -105,6 +118,9 @@ class TaskResult(Strict):
     output_type: str
     duration_s: float
     engine_start_id: str
+    truncated_prompts: int = Field(
+        default=0, description="Requests whose prompt was cut on the left to fit the engine's context."
+    )
 
 
 class FileEntry(Strict):
@@ -161,6 +177,9 @@ class TaskVerdict(Strict):
     p_inferior_holm: float
     p_degraded: float = Field(description="Exact McNemar, one-sided, of delta >= 0.")
     degraded: bool
+    test: str = Field(
+        default="exact", description="exact: right/wrong scores; bounded: any scores from 0 to 1."
+    )
     outcome: str = Field(description="pass, fail or undecided.")
     documents_needed: int | None = Field(
         default=None, description="At delta 0 and the flip rate's upper bound."

@@ -1,0 +1,164 @@
+"""``quantgate doctor``: can this machine measure, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+import click
+from pydantic import BaseModel
+
+from quantgate.model.errors import QuantgateError
+from quantgate.model.home import Home
+
+ENGINE_GB = 4.0
+PACKAGES = (
+    "quantgate",
+    "prefect",
+    "lm-eval",
+    "transformers",
+    "huggingface-hub",
+    "duckdb",
+    "pandas",
+    "pyarrow",
+)
+
+
+class Finding(NamedTuple):
+    """One line of the report: ok, note or problem."""
+
+    state: str
+    what: str
+    detail: str
+
+
+def _packages() -> Iterator[Finding]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            yield Finding("problem", "packages", f"{name} is missing: make setup")
+    yield Finding("ok", "Python", platform.python_version())
+    yield Finding("ok", "packages", ", ".join(f"{name} {number}" for name, number in found.items()))
+
+
+def _configs() -> Iterator[Finding]:
+    from quantgate.model.config import ROOT, EngineFile, GpuFile, KernelFile, PolicyFile, PriceFile, load_yaml
+
+    kinds: dict[str, type[BaseModel]] = {
+        "engines.yaml": EngineFile,
+        "gpus.yaml": GpuFile,
+        "kernels.yaml": KernelFile,
+        "policy.yaml": PolicyFile,
+        "prices.yaml": PriceFile,
+    }
+    for name, kind in kinds.items():
+        load_yaml(ROOT / "configs" / name, kind)
+    yield Finding("ok", "configs", f"{', '.join(kinds)} read without a fault")
+
+
+def _hardware() -> Iterator[Finding]:
+    from tasks import hardware
+
+    found = hardware.detect()
+    memory = f", {found.memory_bytes / 1e9:.0f} GB memory" if found.memory_bytes else ""
+    yield Finding("ok", "hardware", f"{found.device_name} ({found.gpu}, {found.sm_arch}){memory}")
+    unfit = None if found.uuids else hardware.cpu_unsuitable()
+    if unfit:
+        yield Finding("problem", "CPU", unfit)
+
+
+def _engine() -> Iterator[Finding]:
+    from tasks import engine_env, hardware
+
+    home = Home.current()
+    name, config = engine_env.load_engine(None, "gpu" if hardware.detect().uuids else "cpu")
+    plugins = f"; plugin {', '.join(config.plugins)}" if config.plugins else ""
+    if engine_env.is_ready(name, config, home):
+        found = engine_env.installed(name, config, home)
+        yield Finding("ok", "engine", f"{name} {found.version} in {found.python.parent.parent}{plugins}")
+    else:
+        yield Finding(
+            "note", "engine", f"{name} is not there yet; the first run makes it (about {ENGINE_GB:.0f} GB)"
+        )
+
+
+def _disk() -> Iterator[Finding]:
+    home = Home.current()
+    place = next(p for p in (home.path, *home.path.parents) if p.exists())
+    free_gb = shutil.disk_usage(place).free / 1e9
+    state = "ok" if free_gb > 2 * ENGINE_GB else "problem"
+    detail = f"{free_gb:.0f} GB free at {place}"
+    yield Finding(
+        state, "disk", detail if state == "ok" else f"{detail}: an engine alone needs {ENGINE_GB:.0f} GB"
+    )
+    yield Finding("ok" if os.access(place, os.W_OK) else "problem", "home", str(home.path))
+
+
+def _ports() -> Iterator[Finding]:
+    from tasks import engine_env
+
+    for name, config in engine_env.engines().items():
+        if config.port is None:
+            continue
+        with socket.socket() as probe:
+            busy = probe.connect_ex(("127.0.0.1", config.port)) == 0
+        detail = f"{config.port} of engine {name} is {'in use: stop what listens there' if busy else 'free'}"
+        yield Finding("problem" if busy else "ok", "port", detail)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield Finding("ok", "ports", f"loopback ports can be had (e.g. {probe.getsockname()[1]})")
+
+
+def _prefect() -> Iterator[Finding]:
+    url = os.environ.get("PREFECT_API_URL")
+    if url:
+        detail = f"PREFECT_API_URL is {url}; `demo` and `validate` run in this process and do not use it"
+    else:
+        detail = "no PREFECT_API_URL: runs use a private server that ends with them; a worker needs the URL"
+    yield Finding("ok" if not url else "note", "Prefect API", detail)
+
+
+def _warehouse() -> Iterator[Finding]:
+    from warehouse.query import query
+
+    home = Home.current()
+    if not home.warehouse.exists():
+        yield Finding("note", "warehouse", f"none yet at {home.warehouse}; the first run makes it")
+        return
+    runs = query(home.warehouse, "SELECT count(*) AS n FROM runs").column("n")[0].as_py()
+    yield Finding("ok", "warehouse", f"{runs} runs in {home.warehouse}")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _packages,
+    _configs,
+    _hardware,
+    _engine,
+    _disk,
+    _ports,
+    _prefect,
+    _warehouse,
+)
+
+
+@click.command("doctor")
+def command() -> int:
+    """Check this machine: packages, configuration, engine and plugin, disk, ports, Prefect API, warehouse."""
+    problems = 0
+    for check in CHECKS:
+        try:
+            findings = list(check())
+        except QuantgateError as error:
+            findings = [Finding("problem", check.__name__.strip("_"), str(error))]
+        for finding in findings:
+            problems += finding.state == "problem"
+            click.echo(f"{finding.state:<8}{finding.what:<13}{finding.detail}")
+    click.echo(f"{problems} problems" if problems else "no problems")
+    return 2 if problems else 0

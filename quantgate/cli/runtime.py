@@ -1,0 +1,92 @@
+"""Flows in this process: a Prefect server of our own that ends with us, and none of a user's settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from quantgate.model.errors import QuantgateError, RunError
+from quantgate.model.home import Home
+
+SERVER_TIMEOUT_S = 180.0
+
+
+def _settings(home: Home, port: int) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+        # Our own lines say what happens; Prefect keeps its own record, in its database.
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def in_process(home: Home) -> Iterator[None]:
+    """Run flows here against a private server under the home; call before Prefect is imported.
+
+    Prefect's own temporary server outlives a process that is killed, so ours runs tied to this one.
+
+    Raises:
+        RunError: the server does not come up.
+    """
+    from tasks.process import Tied, last_words
+
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    os.environ.clear()
+    os.environ.update(kept | _settings(home, _free_port()))
+    home.prefect.mkdir(parents=True, exist_ok=True)
+    port = os.environ["PREFECT_API_URL"].split(":")[2].split("/")[0]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    log = home.logs / "prefect-server.log"
+    with Tied([*command, "--no-services"], log=log, environment=os.environ) as server:
+        started = time.monotonic()
+        while not _healthy(os.environ["PREFECT_API_URL"]):
+            if server.exit_status() is not None or time.monotonic() - started > SERVER_TIMEOUT_S:
+                raise RunError(
+                    f"did not start; {last_words(server.output())}",
+                    where="private Prefect server",
+                    mend=f"Its log: {log}",
+                )
+            time.sleep(0.2)
+        yield
+
+
+def _healthy(api_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:  # noqa: S310
+            return int(answer.status) == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+@contextmanager
+def expected_failures() -> Iterator[None]:
+    """Bring an expected failure out of whatever Prefect wrapped it in."""
+    try:
+        yield
+    except QuantgateError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, QuantgateError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise

@@ -1,0 +1,24 @@
+"""``quantgate sql``."""
+
+from __future__ import annotations
+
+import click
+
+from quantgate.model.home import Home
+
+
+@click.command("sql")
+@click.argument("statement")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
+def command(statement: str, form: str) -> int:
+    """Ask the warehouse, read-only; works while a load is going on.
+
+    Example: quantgate sql "SELECT precision, verdict, usd_per_mtok_output FROM validated_table"
+    """
+    from warehouse.query import query
+    from warehouse.render import render
+
+    click.echo(render(query(Home.current().warehouse, statement), form))
+    return 0

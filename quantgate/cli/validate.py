@@ -1,0 +1,105 @@
+"""``quantgate validate``."""
+
+from __future__ import annotations
+
+import click
+import yaml
+
+from quantgate.cli.outcome import show_outcome
+from quantgate.model.enums import Family
+from quantgate.model.errors import ConfigError
+from quantgate.model.home import Home
+
+
+def _engine_arguments(given: tuple[str, ...]) -> dict[str, str | int | float | bool | None]:
+    """``KEY=VALUE`` pairs, values read as YAML: 4096 is a number, true a bare flag, null takes one away."""
+    arguments = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise ConfigError(
+                f"'{pair}' is not KEY=VALUE", where="--engine-arg", mend="Write e.g. max-model-len=4096."
+            )
+        try:
+            arguments[key.lstrip("-")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            arguments[key.lstrip("-")] = value
+    return arguments
+
+
+def _levels(given: str | None) -> list[int] | None:
+    if given is None:
+        return None
+    try:
+        levels = [int(part) for part in given.split(",")]
+    except ValueError:
+        levels = []
+    if not levels or min(levels) < 1:
+        raise ConfigError(
+            f"'{given}' is not a list of numbers", where="--concurrency", mend="Write e.g. 1,8,32."
+        )
+    return levels
+
+
+@click.command("validate")
+@click.option(
+    "--baseline", required=True, help="Folder or hub id (org/name[@revision]) to hold candidates against."
+)
+@click.option(
+    "--candidate", "candidates", required=True, multiple=True, help="Folder or hub id; may be repeated."
+)
+@click.option("--tasks", required=True, help="Suite name, lm-eval task name, lm-eval YAML, or JSONL.")
+@click.option(
+    "--family", type=click.Choice([f.value for f in Family]), help="Family of tasks that bring none."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="First documents of each task.")
+@click.option(
+    "--workload", default="demo", show_default=True, help="Ladder of configs/workloads, or a YAML's path."
+)
+@click.option("--concurrency", help="Load levels in place of the workload's, e.g. 1,8,32.")
+@click.option("--policy", default="standard", show_default=True, help="Policy of configs/policy.yaml.")
+@click.option("--engine", help="Engine of configs/engines.yaml; the hardware's default if left out.")
+@click.option("--engine-arg", "engine_args", multiple=True, help="Serving argument, e.g. max-model-len=4096.")
+@click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
+@click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
+def command(  # noqa: PLR0913, PLR0917 - one a flag
+    baseline: str,
+    candidates: tuple[str, ...],
+    tasks: str,
+    family: str | None,
+    limit: int | None,
+    workload: str,
+    concurrency: str | None,
+    policy: str,
+    engine: str | None,
+    engine_args: tuple[str, ...],
+    fresh: bool,
+    require_validated: bool,
+) -> int:
+    """Validate checkpoints of your own against their baseline, on this machine.
+
+    A JSONL has {"prompt", "answer"} on each line (generation, exact match), with "choices" multiple choice.
+    """
+    arguments, levels = _engine_arguments(engine_args), _levels(concurrency)
+    from quantgate.cli.runtime import expected_failures, in_process
+
+    home = Home.current()
+    with in_process(home), expected_failures():
+        from flows.validate import ValidateParameters, validate
+
+        result = validate(
+            ValidateParameters(
+                baseline=baseline,
+                candidates=list(candidates),
+                tasks=tasks,
+                family=Family(family) if family else None,
+                limit=limit,
+                workload=workload,
+                concurrency=levels,
+                policy=policy,
+                engine=engine,
+                engine_arguments=arguments,
+                fresh=fresh,
+            )
+        )
+    return show_outcome(home, result, require_validated=require_validated)

@@ -1,0 +1,56 @@
+"""Where a user's data lies: QUANTGATE_HOME and what stands below it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantgate.model.config import ROOT
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths below QUANTGATE_HOME (default ``.quantgate`` in the checkout)."""
+
+    path: Path
+
+    @classmethod
+    def current(cls) -> Home:
+        """The home that the environment names."""
+        return cls(Path(os.environ.get("QUANTGATE_HOME") or ROOT / ".quantgate").expanduser().resolve())
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file."""
+        return self.path / "warehouse.duckdb"
+
+    @property
+    def bundles(self) -> str:
+        """Folder or fsspec URL of the bundles (QUANTGATE_BUNDLES)."""
+        return os.environ.get("QUANTGATE_BUNDLES") or str(self.path / "bundles")
+
+    @property
+    def published(self) -> Path:
+        """Where the published table lies."""
+        return self.path / "published"
+
+    @property
+    def staging(self) -> Path:
+        """Finished parts of runs that are not whole yet, by fingerprint."""
+        return self.path / "staging"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of engines and tools."""
+        return self.path / "logs"
+
+    @property
+    def prefect(self) -> Path:
+        """PREFECT_HOME of runs in this process."""
+        return self.path / "prefect"
+
+    @property
+    def engines(self) -> Path:
+        """Engine environments (QUANTGATE_ENGINES); homes may share them."""
+        return Path(os.environ.get("QUANTGATE_ENGINES") or self.path / "engines").expanduser().resolve()

@@ -1,0 +1,96 @@
+"""Runs in the engine's environment: vLLM's own ``bench serve``, once for every level of a ladder.
+
+One process for the whole ladder pays vLLM's import once. ``python bench_driver.py SPEC.json``; each level's
+result appears whole, by rename, when it is finished. The API key is in OPENAI_API_KEY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+HITS = re.compile(r"^vllm:prefix_cache_hits_total(?:\{.*\})? (\S+)$", re.MULTILINE)
+
+
+def _prefix_cache_hits(base_url: str) -> float | None:
+    try:
+        with urllib.request.urlopen(f"{base_url}/metrics", timeout=10) as answer:  # noqa: S310
+            found = HITS.findall(answer.read().decode())
+    except OSError:
+        return None
+    return sum(float(value) for value in found) if found else None
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _arguments(
+    spec: dict[str, Any], level: dict[str, Any], parser: argparse.ArgumentParser
+) -> argparse.Namespace:
+    """The bench's arguments; those whose defaults differ between versions or mislead are all explicit."""
+    return parser.parse_args(
+        [
+            *("--backend", "openai", "--base-url", spec["base_url"], "--endpoint", "/v1/completions"),
+            *(
+                "--model",
+                spec["model"],
+                "--served-model-name",
+                spec["model"],
+                "--tokenizer",
+                spec["tokenizer"],
+            ),
+            *("--dataset-name", "random", "--random-input-len", str(spec["isl_tokens"])),
+            *("--random-output-len", str(spec["osl_tokens"]), "--random-range-ratio", "0", "--ignore-eos"),
+            *("--num-prompts", str(level["requests"]), "--max-concurrency", str(level["concurrency"])),
+            *("--request-rate", "inf", "--num-warmups", str(level["warmup_requests"])),
+            *("--seed", str(level["seed"]), "--temperature", "0", "--ready-check-timeout-sec", "60"),
+            *("--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"),
+            "--save-detailed",
+            "--disable-tqdm",
+        ]
+    )
+
+
+def main() -> None:
+    """Run the levels of the specification, one after the other."""
+    from vllm.benchmarks import serve
+
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    parser = argparse.ArgumentParser()
+    serve.add_cli_args(parser)
+    measured: dict[str, float] = {}
+    benchmark = serve.benchmark
+
+    async def watched(*args: Any, **kwargs: Any) -> Any:
+        # The client's own CPU time around the requests, without imports and prompt generation.
+        cpu_s, wall_s = _cpu_seconds(), time.perf_counter()
+        result = await benchmark(*args, **kwargs)
+        measured["client_cpu_share"] = (_cpu_seconds() - cpu_s) / (time.perf_counter() - wall_s)
+        return result
+
+    serve.benchmark = watched
+    for level in spec["levels"]:
+        before = _prefix_cache_hits(spec["base_url"])
+        result = serve.main(_arguments(spec, level, parser))
+        after = _prefix_cache_hits(spec["base_url"])
+        hits = None if before is None or after is None else int(after - before)
+        finished = {**level, "result": result, "prefix_cache_hit_tokens": hits, **measured}
+        target = Path(level["out"])
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(finished, default=float))
+        os.replace(partial, target)  # noqa: PTH105 - the engine's interpreter may be older
+        print(f"LEVEL DONE {level['operating_point']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

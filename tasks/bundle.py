@@ -1,0 +1,141 @@
+"""A run as an immutable bundle: Parquet files and a manifest that appear whole, by rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quantgate.model.config import Workload
+from quantgate.model.records import (
+    FileEntry,
+    Manifest,
+    RunPlan,
+    TaskResult,
+)
+from quantgate.model.tables import BUNDLE_FILES
+from tasks import throughput
+from tasks.staging import Staging
+
+MANIFEST = "manifest.json"
+_RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb", "pyarrow")
+
+
+def manifests(place: str) -> Iterator[Manifest]:
+    """Manifests of the bundles at a place, oldest first; half-written folders are passed over.
+
+    Args:
+        place: folder or fsspec URL of the bundles.
+    """
+    filesystem, root = fsspec.core.url_to_fs(place)
+    if not filesystem.exists(root):
+        return
+    for folder in sorted(filesystem.ls(root, detail=False)):
+        if Path(folder).name.startswith("."):
+            continue
+        file = f"{folder}/{MANIFEST}"
+        if filesystem.exists(file):
+            yield Manifest.model_validate_json(filesystem.cat_file(file))
+
+
+def find(place: str, fingerprint: str) -> Manifest | None:
+    """The last bundle of a fingerprint, or None: measured and unchanged is not measured again."""
+    found = None
+    for manifest in manifests(place):
+        if manifest.fingerprint == fingerprint:
+            found = manifest
+    return found
+
+
+def _entry(path: Path, rows: int) -> FileEntry:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return FileEntry(sha256=digest.hexdigest(), size_bytes=path.stat().st_size, rows=rows)
+
+
+def _quality_tables(staging: Staging, tasks: list[TaskResult]) -> dict[str, pa.Table]:
+    """Samples of every task, and each prompt's text once."""
+    tables = {}
+    for name in ("samples.parquet", "prompts.parquet"):
+        parts = [pq.read_table(staging.task_dir(t.task) / name, schema=BUNDLE_FILES[name]) for t in tasks]
+        tables[name] = pa.concat_tables(parts) if parts else BUNDLE_FILES[name].empty_table()
+    prompts = tables["prompts.parquet"]
+    hashes = prompts.column("prompt_hash").to_pylist()
+    first = {prompt_hash: row for row, prompt_hash in reversed(list(enumerate(hashes)))}
+    tables["prompts.parquet"] = prompts.take(sorted(first.values()))
+    return tables
+
+
+def _load_tables(staging: Staging, workload: Workload | None) -> dict[str, pa.Table]:
+    points, requests = throughput.rows(workload, staging.load_dir) if workload else ([], [])
+    return {
+        "load_points.parquet": pa.Table.from_pylist(points, BUNDLE_FILES["load_points.parquet"]),
+        "requests.parquet": pa.Table.from_pylist(requests, BUNDLE_FILES["requests.parquet"]),
+    }
+
+
+def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
+    """Make the bundle of finished parts; it appears at ``place`` whole or not at all.
+
+    Args:
+        staging: the finished parts.
+        place: folder or fsspec URL of the bundles.
+        plan: what was declared.
+    """
+    results = [staging.task_result(task.task) for task in plan.suite.tasks] if plan.suite else []
+    tasks = [result for result in results if result is not None]
+    tables: dict[str, pa.Table] = _quality_tables(staging, tasks) | _load_tables(staging, plan.workload)
+    tables["telemetry.parquet"] = pa.Table.from_pylist(staging.telemetry(), BUNDLE_FILES["telemetry.parquet"])
+    building = staging.path / "bundle"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    files = {}
+    for name in BUNDLE_FILES:
+        pq.write_table(tables[name], building / name, compression="zstd")
+        files[name] = _entry(building / name, tables[name].num_rows)
+    manifest = Manifest(
+        run_id=staging.run_id,
+        fingerprint=plan.inputs.fingerprint(),
+        engine_starts=tuple(staging.starts()),
+        tasks=tuple(tasks),
+        versions={name: version(name) for name in _RECORDED_VERSIONS},
+        started_at=staging.started_at,
+        measured_at=datetime.now(UTC),
+        files=files,
+        **dict(plan),
+    )
+    (building / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
+    _publish(building, place, staging.run_id)
+    staging.discard()
+    return manifest
+
+
+def _publish(building: Path, place: str, run_id: str) -> None:
+    """Bring a finished folder to the bundles."""
+    filesystem, root = fsspec.core.url_to_fs(place)
+    if "file" in filesystem.protocol:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        # Beside its place first, since a home and its bundles may lie on different file systems.
+        temporary = Path(root) / f".{run_id}.{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(building, temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        temporary.rename(Path(root) / run_id)
+        return
+    # An object store has no rename: the manifest goes last, and a folder without one is not a bundle.
+    names = [*BUNDLE_FILES, MANIFEST]
+    for name in names:
+        filesystem.put_file(str(building / name), f"{root}/{run_id}/{name}")

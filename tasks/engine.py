@@ -1,0 +1,240 @@
+"""One engine process: vLLM's OpenAI server, started, watched and stopped as a whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from quantgate.model.config import EngineConfig, KernelRule
+from quantgate.model.enums import KernelMode
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.records import Checkpoint, EngineStart
+from tasks import engine_log
+from tasks.engine_env import EngineEnvironment
+from tasks.process import Tied, last_words
+from tasks.progress import Reporter, Step
+
+HOST = "127.0.0.1"
+SERVED_MODEL = "quantgate"
+API_KEY_VARIABLE = "VLLM_API_KEY"
+# Recorded with every start: what changes an engine's numbers. Never a token or a key.
+ENVIRONMENT_ALLOW_LIST = (
+    "VLLM_",
+    "OMP_",
+    "KMP_",
+    "CUDA_VISIBLE_DEVICES",
+    "NCCL_",
+    "TORCH_",
+    "MKL_",
+    "OPENBLAS_",
+)
+# In the checkpoint's or the pipeline's way: an engine serves what was pulled, and tells nobody.
+_BASE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """An engine that answers."""
+
+    base_url: str
+    api_key: str
+    served_model: str
+    start: EngineStart
+    process: Tied
+    environment: EngineEnvironment
+
+    def metrics(self) -> str:
+        """The engine's Prometheus metrics, as text; empty where it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.base_url}/metrics", timeout=5) as answer:  # noqa: S310
+                return str(answer.read().decode())
+        except (OSError, urllib.error.URLError):
+            return ""
+
+    def check_alive(self) -> None:
+        """Raise with the engine's last words where it has ended.
+
+        Raises:
+            RunError: the engine is gone.
+        """
+        status = self.process.exit_status()
+        if status is not None:
+            raise _died(self.start.engine, status, self.process)
+
+
+def _died(name: str, status: int, process: Tied) -> RunError:
+    return RunError(
+        f"the engine ended with status {status}; {last_words(process.output())}",
+        where=f"engine {name}",
+        mend=f"Its log: {process.log}",
+    )
+
+
+def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's arguments with a run's own on top; None takes one away."""
+    merged = dict(config.arguments) | dict(overrides)
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _port(config: EngineConfig, name: str) -> int:
+    """The configured port, or a free one.
+
+    Raises:
+        ConfigError: the configured port is in use.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, config.port or 0))
+        except OSError:
+            raise ConfigError(
+                f"port {config.port} is in use",
+                where=f"engines.yaml: {name}",
+                mend="Stop what listens there, or leave 'port' out to take a free one.",
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _command(
+    python: Path, checkpoint: Checkpoint, arguments: Mapping[str, Any], port: int
+) -> tuple[str, ...]:
+    flags: list[str] = []
+    for key, value in arguments.items():
+        if value is False:
+            continue
+        flags += [f"--{key}"] if value is True else [f"--{key}", str(value)]
+    return (
+        str(python),
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        checkpoint.path,
+        "--served-model-name",
+        SERVED_MODEL,
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        *flags,
+    )
+
+
+def _environment(config: EngineConfig, api_key: str) -> dict[str, str]:
+    """The engine's environment: ours, without Python paths of the pipeline's, with the engine's settings."""
+    ours = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "PYTHONPATH", "VIRTUAL_ENV"))
+    }
+    ours.pop("HF_TOKEN", None)
+    return ours | _BASE_ENVIRONMENT | config.environment | {API_KEY_VARIABLE: api_key}
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+            return int(answer.status) == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _await_ready(process: Tied, environment: EngineEnvironment, base_url: str, step: Step) -> None:
+    """Return when the engine answers.
+
+    Raises:
+        RunError: it ended, or did not answer within its time.
+    """
+    limit_s = environment.config.start_timeout_s
+    while not _answers(f"{base_url}/health"):
+        status = process.exit_status()
+        if status is not None:
+            raise _died(environment.name, status, process)
+        if time.monotonic() - step.started > limit_s:
+            raise RunError(
+                f"did not answer within {limit_s:.0f} s; {last_words(process.output())}",
+                where=f"engine {environment.name}",
+                mend=f"Raise start_timeout_s in engines.yaml, or see its log: {process.log}",
+            )
+        step.update()
+        time.sleep(0.25)
+
+
+@contextmanager
+def serve(
+    checkpoint: Checkpoint,
+    environment: EngineEnvironment,
+    overrides: Mapping[str, Any],
+    *,
+    log: Path,
+    report: Reporter,
+    expected_s: float | None = None,
+) -> Iterator[RunningEngine]:
+    """Start the engine on a checkpoint; stop all of it at the end, however it ends.
+
+    Args:
+        checkpoint: what to serve.
+        environment: the engine.
+        overrides: serving arguments of this run.
+        log: where the engine's output goes.
+        report: progress.
+        expected_s: how long the start took before, in seconds.
+
+    Raises:
+        ConfigError: the configured port is in use.
+        RunError: it ended or did not answer within its time; with its last words.
+    """
+    config, rules = environment.config, engine_log.kernel_rules()
+    arguments = serving_arguments(config, overrides)
+    port = _port(config, environment.name)
+    base_url = f"http://{HOST}:{port}"
+    api_key = secrets.token_urlsafe(24)
+    variables = _environment(config, api_key)
+    command = _command(environment.python, checkpoint, arguments, port)
+    started_at, clock = datetime.now(UTC), time.monotonic()
+    with Tied(command, log=log, environment=variables) as process:
+        title = f"engine {environment.name} {environment.version}: start"
+        with report.step(title, expected_s=expected_s) as step:
+            _await_ready(process, environment, base_url, step)
+        output = process.output()
+        kernels = engine_log.kernels_in(output)
+        start = EngineStart(
+            engine_start_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            engine=environment.name,
+            engine_version=environment.version,
+            kernels=kernels,
+            kernel_mode=_mode(checkpoint, kernels, rules),
+            attention_backend=engine_log.attention_backend_in(output),
+            start_time_s=time.monotonic() - clock,
+            environment={
+                k: v
+                for k, v in sorted(variables.items())
+                if k.startswith(ENVIRONMENT_ALLOW_LIST) and k != API_KEY_VARIABLE
+            },
+            command=command,
+            started_at=started_at,
+        )
+        engine = RunningEngine(base_url, api_key, SERVED_MODEL, start, process, environment)
+        tokens = engine_log.kv_cache_tokens_in(engine.metrics())
+        yield RunningEngine(
+            base_url,
+            api_key,
+            SERVED_MODEL,
+            start.model_copy(update={"kv_cache_tokens": tokens}),
+            process,
+            environment,
+        )
+
+
+def _mode(checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:
+    """A quantized checkpoint whose kernel the log does not name must not pass for native."""
+    if not kernels and checkpoint.weight_format != "unquantized":
+        return KernelMode.EMULATED
+    return engine_log.kernel_mode_of(kernels, rules)

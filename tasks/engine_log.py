@@ -1,0 +1,72 @@
+"""What the engine's log and metrics say of how it computes."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+
+from quantgate.model.config import ROOT, KernelFile, KernelRule, load_yaml
+from quantgate.model.enums import KernelMode
+
+_KERNEL = re.compile(r"\b(?:Selected|Using) '?(\w+Kernel\w*)'? for ([\w .]+?)\s*(?:\.|,|$)", re.MULTILINE)
+_ATTENTION = (
+    re.compile(r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend\b"),
+    re.compile(r"'attention_backend': <?(?:AttentionBackendEnum\.)?'?(\w+)"),
+)
+_METRIC = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ORDER = (KernelMode.EMULATED, KernelMode.WEIGHT_ONLY, KernelMode.NATIVE)
+
+
+def kernels_in(log: str) -> dict[str, str]:
+    """Linear kernel by layer type, as vLLM names them in its log."""
+    return {layer.strip(): kernel for kernel, layer in _KERNEL.findall(log)}
+
+
+def attention_backend_in(log: str) -> str | None:
+    """The attention backend that the log names last, or None."""
+    for pattern in _ATTENTION:
+        found = pattern.findall(log)
+        if found:
+            return str(found[-1])
+    return None
+
+
+def kernel_rules() -> tuple[KernelRule, ...]:
+    """configs/kernels.yaml; read before an engine starts, so that a fault in it costs nothing."""
+    return load_yaml(ROOT / "configs" / "kernels.yaml", KernelFile).rules
+
+
+def kernel_mode_of(kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:
+    """The worst mode among the kernels (emulated < weight_only < native); one no rule fits is native."""
+    modes = {
+        next((r.kernel_mode for r in rules if fnmatch.fnmatchcase(kernel, r.pattern)), KernelMode.NATIVE)
+        for kernel in kernels.values()
+    }
+    return next((mode for mode in _ORDER if mode in modes), KernelMode.NATIVE)
+
+
+def metric_values(text: str, name: str) -> list[tuple[dict[str, str], float]]:
+    """Every sample of a Prometheus metric: its labels and its value."""
+    return [
+        (dict(_LABEL.findall(match["labels"] or "")), float(match["value"]))
+        for match in _METRIC.finditer(text)
+        if match["name"] == name
+    ]
+
+
+def metric_sum(text: str, name: str) -> float | None:
+    """The sum of a metric over its label sets, or None where the engine has no such metric."""
+    values = metric_values(text, name)
+    return sum(value for _, value in values) if values else None
+
+
+def kv_cache_tokens_in(metrics: str) -> int | None:
+    """Capacity of the KV cache in tokens, from ``vllm:cache_config_info``."""
+    for labels, _ in metric_values(metrics, "vllm:cache_config_info"):
+        if labels.get("kv_cache_size_tokens", "").isdigit():
+            return int(labels["kv_cache_size_tokens"])
+        blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+        if blocks.isdigit() and size.isdigit():
+            return int(blocks) * int(size)
+    return None

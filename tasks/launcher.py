@@ -1,0 +1,118 @@
+"""Run a command so that nothing of it outlives the process that asked for it.
+
+Used as a script: ``python launcher.py LOG -- COMMAND…``; its standard input is a pipe that the asking
+process holds. When that process ends, however it ends, the pipe closes and the whole group is stopped.
+Watching a pipe rather than PR_SET_PDEATHSIG alone: that signal fires when the *thread* that started the
+child ends. The launcher is a child subreaper, so grandchildren that lose their parent come to it, and the
+command itself dies with the launcher. Standard library only: it must run under any interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 5.0
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only; elsewhere the pipe alone has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _die_with_launcher() -> None:
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _reap() -> None:
+    """Collect whatever has ended, orphans that were adopted included."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+def _children() -> list[int]:
+    """Processes below the launcher that left the group (own session) but were adopted by it."""
+    path = Path(f"/proc/self/task/{os.getpid()}/children")
+    try:
+        return [int(pid) for pid in path.read_text().split()]
+    except OSError:
+        return []
+
+
+def stop_group(group: int, grace_s: float = GRACE_S) -> None:
+    """SIGTERM to the group, SIGKILL to what is left after ``grace_s`` seconds."""
+    for sent, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 2.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, sent)
+        end = time.monotonic() + wait_s
+        while time.monotonic() < end:
+            _reap()
+            if not _group_alive(group):
+                break
+            time.sleep(0.05)
+    end = time.monotonic() + 2.0
+    while (left := _children()) and time.monotonic() < end:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        _reap()
+        time.sleep(0.02)
+
+
+def main() -> int:
+    """Start the command, watch the pipe and the command, stop everything when either ends."""
+    log, command = sys.argv[1], sys.argv[3:]
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _: stopping.append(received))
+    with Path(log).open("ab", buffering=0) as out:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_launcher,  # noqa: PLW1509 - no threads here
+        )
+    while not stopping and child.poll() is None:
+        try:
+            readable, _, _ = select.select([0], [], [], 0.2)
+            if readable and not os.read(0, 1):
+                break
+        except InterruptedError:
+            continue
+    status = child.returncode
+    stop_group(child.pid)
+    return status if status is not None and status >= 0 else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

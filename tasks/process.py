@@ -1,0 +1,145 @@
+"""A child process that cannot outlive us: started through the launcher, stopped as a whole group."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from quantgate.model.errors import RunError
+from tasks import launcher
+
+
+class Tied:
+    """A command running in a session of its own, tied to this process.
+
+    Args:
+        command: the command and its arguments.
+        log: file that receives its output (appended).
+        environment: its whole environment.
+        cwd: its working directory.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, log: Path, environment: Mapping[str, str], cwd: Path | None = None
+    ) -> None:
+        """Start the command."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        self._log_start = log.stat().st_size if log.exists() else 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", launcher.__file__, str(log), "--", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=dict(environment),
+            cwd=cwd,
+            start_new_session=True,  # Ctrl-C reaches us alone; we then stop the command in order
+        )
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id."""
+        return self._process.pid
+
+    def exit_status(self) -> int | None:
+        """The command's exit status, or None while it runs."""
+        return self._process.poll()
+
+    def output(self) -> str:
+        """What the command has printed since it was started."""
+        with self.log.open("rb") as file:
+            file.seek(self._log_start)
+            return file.read().decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        """Stop the whole group; returns when nothing of it is left."""
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=launcher.GRACE_S + 5)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            self._process.wait(timeout=5)
+
+    def __enter__(self) -> Tied:
+        """Use as a context: stopped at the end, however it ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the group."""
+        self.stop()
+
+
+def run_tied(
+    command: Sequence[str],
+    *,
+    what: str,
+    log: Path,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    cwd: Path | None = None,
+    poll: Callable[[], None] = lambda: None,
+    poll_s: float = 0.5,
+) -> str:
+    """Run a command to its end, within its time.
+
+    Args:
+        command: the command and its arguments.
+        what: what runs, for messages.
+        log: file that receives its output.
+        environment: its whole environment.
+        timeout_s: seconds until it is stopped.
+        cwd: its working directory.
+        poll: called about every ``poll_s`` seconds while it runs; may raise to stop it.
+        poll_s: seconds between polls.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        RunError: it failed or ran out of time; with its last words and the log's place.
+    """
+    started = time.monotonic()
+    with Tied(command, log=log, environment=environment, cwd=cwd) as process:
+        while (status := process.exit_status()) is None:
+            if time.monotonic() - started > timeout_s:
+                raise RunError(
+                    f"did not end within {timeout_s:.0f} s; {last_words(process.output())}",
+                    where=what,
+                    mend=f"Its log: {log}",
+                )
+            poll()
+            time.sleep(poll_s)
+        output = process.output()
+    if status != 0:
+        raise RunError(
+            f"ended with status {status}; {last_words(output)}", where=what, mend=f"Its log: {log}"
+        )
+    return output
+
+
+_NOISE = ("nanobind", "leaked", "warnings.warn", "resource_tracker", "skipped remainder", "See https://")
+
+
+def last_words(output: str, lines: int = 3) -> str:
+    """The last telling lines of a log: the last error where there is one, else the last lines.
+
+    A traceback's final line tells more than what a dying process prints after it.
+    """
+    kept = [line.strip() for line in output.splitlines() if line.strip()]
+    kept = [line for line in kept if not any(noise in line for noise in _NOISE)]
+    errors = [line for line in kept if _is_error(line)]
+    told = errors[:1] + errors[-1:] if len(errors) > 1 and errors[0] != errors[-1] else errors[:1]
+    chosen = told or kept[-lines:]
+    return "its last words: " + " | ".join(line[-300:] for line in chosen) if chosen else "it said nothing"
+
+
+def _is_error(line: str) -> bool:
+    """Whether a line looks like the last line of a traceback, or a fatal message."""
+    text = line.rsplit("] ", maxsplit=1)[-1].strip()
+    head = text.split(":", maxsplit=1)[0]
+    named = head.split(".")[-1]
+    return (named.endswith(("Error", "Exception")) and " " not in head and ":" in text) or "FATAL" in text

@@ -1,0 +1,117 @@
+"""What runs, how far, how long still: one moving line at a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PLAIN_EVERY_S = 15.0
+
+
+def _duration(seconds: float) -> str:
+    seconds = max(0, round(seconds))
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
+
+
+class Step:
+    """One piece of work being watched; ``update`` moves it."""
+
+    def __init__(self, reporter: Reporter, title: str, unit: str, expected_s: float | None) -> None:
+        """Begin the clock."""
+        self._reporter, self._title, self._unit, self._expected_s = reporter, title, unit, expected_s
+        self.started = time.monotonic()
+        self._told = self.started
+        self._begun_at: float | None = None
+        self._begun_done = 0
+
+    def _remaining(self, done: int, total: int | None) -> str:
+        now = time.monotonic()
+        if total and self._begun_at is not None and done > self._begun_done:
+            rate = (done - self._begun_done) / (now - self._begun_at)
+            return f", about {_duration((total - done) / rate)} left"
+        if self._expected_s:
+            left = self._expected_s - (now - self.started)
+            return f", about {_duration(left)} left" if left > 0 else ""
+        return ""
+
+    def update(self, done: int = 0, total: int | None = None) -> None:
+        """Tell how far the work is.
+
+        Args:
+            done: units finished.
+            total: units in all, where known.
+        """
+        now = time.monotonic()
+        if done and self._begun_at is None:
+            self._begun_at, self._begun_done = now, done
+        moving = self._reporter.moving
+        if not moving and now - self._told < PLAIN_EVERY_S:
+            return
+        self._told = now
+        amount = f" {done}/{total} {self._unit}" if total else ""
+        text = f"{self._title}{amount}, {_duration(now - self.started)}{self._remaining(done, total)}"
+        self._reporter.show(text, moving=moving)
+
+
+class Reporter:
+    """Where progress goes.
+
+    Args:
+        write: receives finished lines; standard error if empty.
+    """
+
+    @classmethod
+    def current(cls) -> Reporter:
+        """This process's reporter: the terminal's, unless a worker set another."""
+        global _CURRENT  # noqa: PLW0603 - a terminal has one moving line
+        _CURRENT = _CURRENT or cls()
+        return _CURRENT
+
+    def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        """Moving lines only when writing to a terminal ourselves."""
+        self._write = write
+        self.moving = write is None and sys.stderr.isatty()
+        self._width = 0
+
+    def show(self, text: str, *, moving: bool = False) -> None:
+        """A line; a moving one is overwritten by the next."""
+        if self._write:
+            self._write(text)
+            return
+        if not self.moving:
+            print(text, file=sys.stderr, flush=True)
+            return
+        padded = text.ljust(self._width)
+        print("\r" + padded, end="" if moving else "\n", file=sys.stderr, flush=True)
+        self._width = len(text) if moving else 0
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self.show(text)
+
+    @contextmanager
+    def step(self, title: str, unit: str = "", expected_s: float | None = None) -> Iterator[Step]:
+        """Watch a piece of work: a line at its start in a pipe, a last line with its duration.
+
+        Args:
+            title: what runs.
+            unit: what is counted.
+            expected_s: how long it should take in all, where that is known from before.
+        """
+        step = Step(self, title, unit, expected_s)
+        if self.moving:
+            step.update()
+        else:
+            expected = f", about {_duration(expected_s)}" if expected_s else ""
+            self.show(f"{title} …{expected}")
+        try:
+            yield step
+        except BaseException:
+            self.line(f"{title}: stopped after {_duration(time.monotonic() - step.started)}")
+            raise
+        self.line(f"{title}: done in {_duration(time.monotonic() - step.started)}")
+
+
+_CURRENT: Reporter | None = None

@@ -1,0 +1,305 @@
+"""Quality: a suite's tasks, evaluated with lm-eval against the running engine, one process a task."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from quantgate.model.config import ROOT, Strict, Suite, SuiteTask
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.records import TaskResult
+from tasks.process import run_tied
+from tasks.task_sources import Function, TaskSource, evaluated_split, source_of
+
+SPEC, PROGRESS, FAILURE, RESULT = "spec.json", "progress.json", "failure.json", "result.json"
+"""Files between this module and the worker, and the record that a finished task leaves."""
+
+
+class Evaluation(Strict):
+    """What the worker is to do: one task against one engine. It holds no secret."""
+
+    task: SuiteTask
+    limit: int | None = Field(description="First documents; all if empty.")
+    completions_url: str
+    models_url: str
+    served_model: str
+    tokenizer: str = Field(description="Folder of the checkpoint.")
+    engine_start_id: str
+    request_timeout_s: float
+    num_concurrent: int = Field(default=8, description="Requests under way at once.")
+    batch_size: int = Field(default=32, description="Prompts in a request.")
+
+
+def check_suite(suite: Suite) -> dict[str, int | None]:
+    """Check a suite before any engine starts: names, settings, metrics, filters, documents.
+
+    Args:
+        suite: the tasks.
+
+    Returns:
+        Documents in each task's files, up to the limit; None where the data come from a hub or their
+        number can't be told without loading them. (A task's own functions may still leave some out.)
+
+    Raises:
+        ConfigError: the first task that can't be evaluated, with what to mend.
+    """
+    documents: dict[str, int | None] = {}
+    for task in suite.tasks:
+        if task.task in documents:
+            raise ConfigError(f"task '{task.task}' stands twice", where=suite.name, mend="Name it once.")
+        source = source_of(task)
+        _check_scores(task, source)
+        count = _documents(source)
+        if count is not None and suite.limit is not None:
+            count = min(count, suite.limit)
+        documents[task.task] = count
+    return documents
+
+
+def suite_content(suite: Suite) -> dict[str, Any]:
+    """What a suite measures, for a run's fingerprint: it changes when a question or its scoring does.
+
+    Args:
+        suite: the tasks.
+
+    Returns:
+        lm-eval's version, the limit and, for each task, its name, family, metric and filter with either
+        the hash of its files (YAML, what it includes, functions, data) or its version in lm-eval.
+    """
+    tasks = []
+    for task in suite.tasks:
+        source = source_of(task)
+        content: dict[str, Any] = {"version": _version(source)}
+        if task.path is not None:
+            data = [file for files in (source.data or {}).values() for file in files]
+            content["sha256"] = _hash([*source.files, *data])
+        tasks.append(task.model_dump(mode="json", exclude={"path"}) | content)
+    return {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
+
+
+def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
+    suite: Suite,
+    task: SuiteTask,
+    *,
+    base_url: str,
+    api_key: str,
+    served_model: str,
+    checkpoint_path: Path | str,
+    engine_start_id: str,
+    out_dir: Path,
+    log: Path,
+    timeout_s: float,
+    on_progress: Callable[[int, int | None], None],
+    check_alive: Callable[[], None] = lambda: None,
+) -> TaskResult:
+    """Evaluate one task of a suite against the running engine.
+
+    Args:
+        suite: the suite, for its limit.
+        task: the task.
+        base_url: the server's root, e.g. http://127.0.0.1:8000.
+        api_key: goes to the worker by environment variable.
+        served_model: the model's name at the server.
+        checkpoint_path: folder with the tokenizer that the engine uses.
+        engine_start_id: the engine start that rows name.
+        out_dir: appears whole, with samples.parquet, prompts.parquet and result.json; what was there is
+            replaced.
+        log: receives the worker's output.
+        timeout_s: seconds until the evaluation is stopped.
+        on_progress: told of requests answered, and of all there are once that is known.
+        check_alive: raises with the engine's own last words if the engine has ended.
+
+    Returns:
+        The task's record.
+
+    Raises:
+        ConfigError: the task can't be evaluated as it is.
+        RunError: the engine or the worker failed, or time ran out; nothing is left in ``out_dir``.
+    """
+    source = source_of(task)
+    root = base_url.rstrip("/").removesuffix("/v1")
+    spec = Evaluation(
+        task=task,
+        limit=suite.limit,
+        completions_url=f"{root}/v1/completions",
+        models_url=f"{root}/v1/models",
+        served_model=served_model,
+        tokenizer=str(checkpoint_path),
+        engine_start_id=engine_start_id,
+        request_timeout_s=timeout_s,
+    )
+    work = out_dir.with_name(f".{out_dir.name}.work")
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(out_dir, ignore_errors=True)
+    work.mkdir(parents=True)
+
+    def poll() -> None:
+        check_alive()
+        _tell(work / PROGRESS, on_progress)
+
+    try:
+        (work / SPEC).write_text(spec.model_dump_json(), encoding="utf-8")
+        try:
+            run_tied(
+                [sys.executable, "-m", "tasks.lm_eval_worker", str(work / SPEC), str(out_dir)],
+                what=f"lm-eval task {task.task}",
+                log=log,
+                environment=_environment(api_key, source, work),
+                timeout_s=timeout_s,
+                cwd=ROOT,
+                poll=poll,
+                poll_s=0.2,
+            )
+        except RunError:
+            check_alive()
+            _raise_failure(work / FAILURE, task, log)
+            raise
+        _tell(work / PROGRESS, on_progress)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return TaskResult.model_validate_json((out_dir / RESULT).read_text(encoding="utf-8"))
+
+
+def _environment(api_key: str, source: TaskSource, work: Path) -> dict[str, str]:
+    """The worker's environment: no cache shared between checkpoints, no network for local data."""
+    local = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "datasets")} if source.data else {}
+    return {
+        **os.environ,
+        "OPENAI_API_KEY": api_key,
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_MININTERVAL": "30",
+        **local,
+    }
+
+
+def _tell(path: Path, on_progress: Callable[[int, int | None], None]) -> None:
+    """Pass the worker's progress on, once it has said anything."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    on_progress(told["done"], told["total"])
+
+
+def _raise_failure(path: Path, task: SuiteTask, log: Path) -> None:
+    """Raise what the worker gave as its reason, if it lived to give one."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    kind = ConfigError if told["exit_status"] == ConfigError.exit_status else RunError
+    raise kind(
+        told["what"], where=told["where"] or task.task, mend=told["mend"] or f"Its log: {log}"
+    ) from None
+
+
+def _check_scores(task: SuiteTask, source: TaskSource) -> None:
+    """Check the metric and the filter as far as the YAML alone tells."""
+    config, where = source.config, str(source.path)
+    if config.get("output_type") == "loglikelihood_rolling":
+        mend = "Choose one that scores each document, such as acc or exact_match."
+        raise ConfigError("its perplexity is not a score per document", where=where, mend=mend)
+    metrics = {one.get("metric"): one for one in config.get("metric_list") or [] if isinstance(one, dict)}
+    named = next(iter(metrics), None) if task.metric is None else task.metric
+    computed = any(isinstance(metric, Function) for metric in metrics)
+    if metrics and not computed and named not in metrics:
+        raise ConfigError(
+            f"has no metric '{named}'", where=where, mend=f"It has: {', '.join(map(str, metrics))}."
+        )
+    if named in metrics and metrics[named].get("higher_is_better") is False:
+        mend = "A margin needs a score that is better when it is higher."
+        raise ConfigError(f"metric '{named}' is better when it is lower", where=where, mend=mend)
+    filters = [one.get("name") for one in config.get("filter_list") or [] if isinstance(one, dict)]
+    if task.filter is not None and filters and task.filter not in filters:
+        mend = f"It has: {', '.join(map(str, filters))}."
+        raise ConfigError(f"has no filter '{task.filter}'", where=where, mend=mend)
+
+
+def _documents(source: TaskSource) -> int | None:
+    """Documents of the split that is evaluated, where its files tell.
+
+    Raises:
+        ConfigError: there are none, the split isn't declared, or a line is not JSON.
+    """
+    where, config = str(source.path), source.config
+    split = evaluated_split(config)
+    if not split and "class" not in config:
+        mend = "Say which split is evaluated: `test_split: test`."
+        raise ConfigError("has no 'test_split'", where=where, mend=mend)
+    if source.data is None:
+        return None
+    if split not in source.data:
+        mend = f"`data_files` has: {', '.join(source.data)}."
+        raise ConfigError(f"split '{split}' has no data files", where=where, mend=mend)
+    counts = [_COUNTERS.get(file.suffix.lower(), _unknown)(file) for file in source.data[split]]
+    if any(count is None for count in counts):
+        return None
+    total = sum(count or 0 for count in counts)
+    if total == 0:
+        files = ", ".join(str(file) for file in source.data[split])
+        raise ConfigError("holds no documents", where=files or where, mend="Give it some.")
+    return total
+
+
+def _json_documents(path: Path) -> int:
+    """Documents of a JSON file: a list, or an object a line."""
+    with path.open(encoding="utf-8-sig") as file:
+        count = 0
+        for number, line in enumerate(file, 1):
+            if count == 0 and line.lstrip().startswith("["):
+                return len(json.loads(path.read_text(encoding="utf-8-sig")))
+            if not line.strip():
+                continue
+            try:
+                json.loads(line)
+            except ValueError as error:
+                mend = "Put one JSON object on each line."
+                raise ConfigError(f"is not JSON: {error}", where=f"{path}:{number}", mend=mend) from None
+            count += 1
+    return count
+
+
+def _parquet_documents(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _unknown(path: Path) -> int | None:
+    """A format that is left to lm-eval; an empty file holds nothing in any."""
+    return None if path.stat().st_size else 0
+
+
+_COUNTERS: dict[str, Callable[[Path], int | None]] = {
+    ".jsonl": _json_documents,
+    ".json": _json_documents,
+    ".parquet": _parquet_documents,
+}
+
+
+def _version(source: TaskSource) -> str:
+    """The task's own version, as its YAML gives it."""
+    metadata = source.config.get("metadata")
+    return str(metadata.get("version", "")) if isinstance(metadata, dict) else ""
+
+
+def _hash(files: list[Path]) -> str:
+    """SHA-256 over files' names and contents, wherever they lie."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\n".encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""A safetensors file's header: its tensors by dtype and shape, and whether the file is whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantgate.model.errors import ConfigError
+
+DTYPE_BITS = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    **dict.fromkeys(
+        ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+        8,
+    ),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
+"""Bits of one element by the dtype's name in a safetensors header."""
+
+HEADER_BYTES_MAX = 100_000_000
+"""The format's own limit of a header, huggingface/safetensors, README, "Format"."""
+
+DAMAGED_MEND = "Copy or download it again."
+
+
+class Tensor(NamedTuple):
+    """A tensor as a safetensors header describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """Stored elements; several weights may be packed into one."""
+        return math.prod(self.shape)
+
+
+def read_header(path: Path, where: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by its header; the data is not read, only its size compared.
+
+    The format: 8 bytes little-endian header size, a JSON header of dtype, shape and data offsets by tensor,
+    then the data without gaps (huggingface/safetensors, README, "Format").
+
+    Raises:
+        ConfigError: the file is truncated, longer than its header says, or its header is damaged.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            if size_bytes < 8 or header_bytes > min(size_bytes - 8, HEADER_BYTES_MAX):
+                what = (
+                    f"{path.name} ends within its header ({size_bytes:,} bytes): truncated, or no safetensors"
+                )
+                raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+            raw = file.read(header_bytes)
+    except OSError as error:
+        what = f"{path.name} can't be read ({error.strerror})"
+        raise ConfigError(what, where=where, mend=DAMAGED_MEND) from None
+    try:
+        tensors, data_bytes = _parse_header(raw)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        what = f"{path.name} has a damaged header ({_reason(error)})"
+        raise ConfigError(what, where=where, mend=DAMAGED_MEND) from None
+    expected_bytes = 8 + header_bytes + data_bytes
+    if size_bytes != expected_bytes:
+        state = "is truncated" if size_bytes < expected_bytes else "is longer than its header says"
+        what = f"{path.name} {state}: {size_bytes:,} bytes, {expected_bytes:,} expected"
+        raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+    return tensors
+
+
+def _reason(error: Exception) -> str:
+    """A few words on a parser's complaint."""
+    known = isinstance(error, ValueError) and not isinstance(error, (json.JSONDecodeError, UnicodeError))
+    return str(error)[:120] if known else "not a tensor table"
+
+
+def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], int]:
+    """Tensors and the size of their data (bytes); offsets must cover it without gap or overlap."""
+    table = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    metadata = table.pop("__metadata__", None)
+    if metadata is not None and not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata that isn't text")
+    tensors: dict[str, Tensor] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, entry in table.items():
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if dtype not in DTYPE_BITS:
+            raise ValueError(f"unknown dtype {dtype!r}")
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+            raise ValueError(f"tensor '{name}' has no proper shape or offsets")
+        tensors[name] = Tensor(dtype, tuple(shape))
+        spans.append((begin, end, name))
+        if (end - begin) * 8 != tensors[name].elements * DTYPE_BITS[dtype]:
+            raise ValueError(f"tensor '{name}' doesn't have the bytes of its shape")
+    reached = 0
+    for begin, end, name in sorted(spans):
+        if begin != reached:
+            raise ValueError(f"gap or overlap before tensor '{name}'")
+        reached = end
+    return tensors, reached
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, refusing a name that stands twice."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name stands twice")
+    return table

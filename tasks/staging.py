@@ -1,0 +1,117 @@
+"""Finished parts of a run that is not whole yet: what a kill leaves, and what the same command picks up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from quantgate.model.home import Home
+from quantgate.model.records import EngineStart, RunInputs, TaskResult
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, default=str))
+    partial.replace(path)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """``staging/<fingerprint>/``: one run on its way."""
+
+    path: Path
+    run_id: str
+    started_at: datetime
+
+    def task_dir(self, task: str) -> Path:
+        """Where a finished quality task lies."""
+        return self.path / "quality" / task
+
+    def task_result(self, task: str) -> TaskResult | None:
+        """The finished task's result, or None."""
+        file = self.task_dir(task) / "result.json"
+        return TaskResult.model_validate_json(file.read_text()) if file.exists() else None
+
+    @property
+    def load_dir(self) -> Path:
+        """Where finished load levels lie."""
+        return self.path / "load"
+
+    def starts(self) -> list[EngineStart]:
+        """Every engine start that left a finished part."""
+        files = sorted((self.path / "starts").glob("*.json"))
+        return [EngineStart.model_validate_json(file.read_text()) for file in files]
+
+    def add_start(self, start: EngineStart) -> None:
+        """Record an engine start; parts of an engine that differs are discarded, they would not join."""
+        if any(_engine_of(known) != _engine_of(start) for known in self.starts()):
+            for name in ("quality", "load", "starts", "telemetry"):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        write_json(self.path / "starts" / f"{start.engine_start_id}.json", start.model_dump(mode="json"))
+
+    def add_telemetry(self, rows: list[dict[str, Any]]) -> None:
+        """Keep what was sampled; a line a row."""
+        if rows:
+            (self.path / "telemetry").mkdir(parents=True, exist_ok=True)
+            with (self.path / "telemetry" / "rows.jsonl").open("a") as file:
+                file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+
+    def telemetry(self) -> list[dict[str, Any]]:
+        """What was sampled; a last line that a kill cut short is left out."""
+        file = self.path / "telemetry" / "rows.jsonl"
+        rows = []
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            rows.append({**row, "at": datetime.fromisoformat(row["at"])})
+        return rows
+
+    def fail(self, message: str, log: Path | None) -> None:
+        """Remember why the run stopped, for ``status``."""
+        told = {"at": datetime.now(UTC), "message": message, "log": str(log) if log else None}
+        write_json(self.path / "failure.json", told)
+
+    def clear_failure(self) -> None:
+        """A new attempt begins."""
+        (self.path / "failure.json").unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove it: the bundle holds everything, or all is to be measured again."""
+        # Renamed first, so that a kill half-way leaves nothing that looks like finished parts.
+        gone = self.path.with_name(f".gone-{self.path.name}-{os.getpid()}")
+        if self.path.exists():
+            self.path.replace(gone)
+        for leftover in self.path.parent.glob(".gone-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _engine_of(start: EngineStart) -> tuple[Any, ...]:
+    return (start.engine, start.engine_version, sorted(start.kernels.items()), start.attention_backend)
+
+
+def open_staging(home: Home, inputs: RunInputs, what: dict[str, str]) -> Staging:
+    """The run's staging, as it was left or new.
+
+    Args:
+        home: whose staging.
+        inputs: what the fingerprint is made of.
+        what: what runs, for ``status``: checkpoint, precision, …
+    """
+    fingerprint = inputs.fingerprint()
+    path = home.staging / fingerprint
+    state_file = path / "state.json"
+    if not state_file.exists():
+        started_at = datetime.now(UTC)
+        run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{fingerprint[:12]}"
+        write_json(state_file, {"run_id": run_id, "started_at": started_at, **what})
+    state = json.loads(state_file.read_text())
+    return Staging(path, state["run_id"], datetime.fromisoformat(state["started_at"]))

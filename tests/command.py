@@ -1,0 +1,78 @@
+"""Running the real command as a user would, and looking for what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+QUANTGATE = Path(sys.executable).with_name("quantgate")
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def quantgate(*arguments: str, timeout_s: float = 400) -> Ended:
+    """Run the command to its end."""
+    done = subprocess.run(
+        [QUANTGATE, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        env=dict(os.environ),
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def kill_when(
+    arguments: list[str], condition: Callable[[str], bool], log: Path, timeout_s: float = 300
+) -> str:
+    """Start the command and SIGKILL it as soon as the condition on its progress lines (or anything else) holds."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [QUANTGATE, *arguments], stdout=subprocess.DEVNULL, stderr=out, env=dict(os.environ)
+        )
+        end = time.monotonic() + timeout_s
+        try:
+            while not condition(log.read_text()):
+                assert process.poll() is None, f"ended by itself: {log.read_text()}"
+                assert time.monotonic() < end, f"the moment never came: {log.read_text()}"
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
+    return log.read_text()
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of processes that run with this home, whoever their parent is."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        try:
+            ours = process.environ().get("QUANTGATE_HOME") == str(home)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if ours and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(" ".join(process.info["cmdline"] or [])[:120])
+    return found
+
+
+def nothing_left(home: Path, within_s: float = 15) -> list[str]:
+    """What is still running with this home after a while; empty is good."""
+    end = time.monotonic() + within_s
+    while (left := processes_of(home)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left

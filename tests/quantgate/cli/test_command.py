@@ -1,0 +1,122 @@
+"""The command as a user meets it: help, one-line faults, exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantgate.cli import VERBS
+from quantgate.model.config import ROOT
+from tests.command import quantgate
+from tests.fake_engine import make
+
+BASELINE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16")
+CANDIDATE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-FP8")
+
+
+def validate(
+    *more: str, baseline: str = BASELINE, candidate: str = CANDIDATE, tasks: str = "demo"
+) -> list[str]:
+    return ["validate", "--baseline", baseline, "--candidate", candidate, "--tasks", tasks, *more]
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_every_verb_has_help(verb: str) -> None:
+    done = quantgate(verb, "--help")
+    assert done.status == 0
+    assert done.out.startswith(f"Usage: quantgate {verb}")
+
+
+def test_help_lists_every_verb() -> None:
+    done = quantgate("--help")
+    assert all(f"  {verb.name} " in done.out for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["validat"], "No such command 'validat'. Did you mean 'validate'? See `quantgate --help`."),
+        (["demo", "--fesh"], "No such option '--fesh'. Did you mean '--fresh'? See `quantgate demo --help`."),
+        (["validate", "--tasks", "demo"], "Missing option '--baseline'. See `quantgate validate --help`."),
+        (
+            validate("--concurrency", "1,x"),
+            "--concurrency: '1,x' is not a list of numbers. Write e.g. 1,8,32.",
+        ),
+        (
+            validate("--engine-arg", "abc"),
+            "--engine-arg: 'abc' is not KEY=VALUE. Write e.g. max-model-len=4096.",
+        ),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(arguments: list[str], told: str) -> None:
+    done = quantgate(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"quantgate: {told}\n"
+
+
+def last_line(*arguments: str) -> tuple[int, str]:
+    """Exit status and the last line; no traceback anywhere."""
+    done = quantgate(*arguments)
+    assert "Traceback" not in done.err + done.out
+    return done.status, done.err.strip().splitlines()[-1]
+
+
+def test_faults_of_a_run_are_found_before_any_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    cases = [
+        (validate("--policy", "standart"), "nothing is called 'standart'. Did you mean 'standard'?"),
+        (
+            validate("--workload", "demoo"),
+            "configs/workloads/demoo.yaml: no such file. Did you mean 'demo.yaml'?",
+        ),
+        (validate("--engine", "vlm"), "engines.yaml: nothing is called 'vlm'. Did you mean 'vllm'?"),
+        (validate(candidate=str(tmp_path / "none")), str(tmp_path / "none")),
+        (validate(tasks=str(empty)), "empty.jsonl"),
+    ]
+    for arguments, told in cases:
+        status, line = last_line(*arguments)
+        assert status == 2, line
+        assert told in line
+
+
+def test_an_engine_that_dies_at_start_is_status_1_and_shows_in_status(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(tmp_path, "dies")))
+    status, line = last_line(*validate())
+    assert status == 1
+    assert line.startswith(
+        "quantgate: engine fake: the engine ended with status 1; its last words: RuntimeError: out of cheese. Its log: "
+    )
+    told = quantgate("status").out
+    assert "quantgate-demo-BF16 (bf16)" in told
+    assert "0 tasks and 0 load levels are kept; failed: engine fake: the engine ended with status 1" in told
+    assert str(home / "logs") in told
+
+
+def test_doctor_finds_nothing_wrong_here() -> None:
+    done = quantgate("doctor")
+    assert done.status == 0, done.out
+    assert done.out.endswith("no problems\n")
+    for what in ("Python", "packages", "configs", "hardware", "engine", "disk", "Prefect API", "warehouse"):
+        assert what in done.out
+
+
+def test_doctor_tells_a_fault_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "engines.yaml"
+    file.write_text("default: {cpu: a}\nenginees: {}\n")
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(file))
+    done = quantgate("doctor")
+    assert done.status == 2
+    assert "unknown key 'enginees'. Did you mean 'engines'?" in done.out
+    assert "1 problems" in done.out or "2 problems" in done.out
+
+
+def test_nothing_measured_yet() -> None:
+    assert quantgate("status").out.endswith("nothing is unfinished\n")
+    done = quantgate("sql", "SELECT 1")
+    assert done.status == 2
+    assert "there is no warehouse yet" in done.err
+    assert done.err.count("\n") == 1

@@ -1,0 +1,180 @@
+"""Faults of an engine: it dies, hangs, its port is taken; and nothing of it is left. (A fake one: fault injection.)"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantgate.model.config import ROOT
+from quantgate.model.enums import KernelMode
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.home import Home
+from quantgate.model.records import Checkpoint
+from tasks import engine, engine_env
+from tasks.progress import Reporter
+from tests.fake_engine import make
+from tests.tasks.test_process import alive, wait_for
+
+CHECKPOINT = Checkpoint(
+    source="x",
+    path="/nowhere/x",
+    name="x",
+    revision="sha256:1",
+    model="x",
+    architecture="LlamaForCausalLM",
+    precision="nvfp4",
+    weight_format="modelopt:NVFP4",
+    kv_cache_dtype="auto",
+    parameters=1,
+    size_bytes=1,
+    vocab_size=256,
+)
+
+
+def environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, **options: object
+) -> engine_env.EngineEnvironment:
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder, mode, **options)))  # type: ignore[arg-type]
+    name, config = engine_env.load_engine(None, "cpu")
+    return engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+
+
+def serve(found: engine_env.EngineEnvironment, log: Path) -> object:
+    return engine.serve(CHECKPOINT, found, {"max-model-len": 64}, log=log, report=Reporter(lambda _: None))
+
+
+def test_an_engine_that_dies_at_start_tells_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "dies")
+    with pytest.raises(RunError) as caught, serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+        pass
+    assert str(caught.value) == (
+        "engine fake: the engine ended with status 1; its last words: RuntimeError: out of cheese. "
+        f"Its log: {tmp_path / 'log'}"
+    )
+    assert caught.value.exit_status == 1
+
+
+def test_an_engine_that_hangs_ends_within_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = environment(tmp_path, monkeypatch, "hangs", start_timeout_s=1.5)
+    told = r"did not answer within 2 s; its last words: INFO still loading"
+    with pytest.raises(RunError, match=told), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+        pass
+
+
+def test_a_port_in_use_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = environment(tmp_path, monkeypatch, "serves", port=port)
+        with pytest.raises(ConfigError) as caught, serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+            pass
+    assert str(caught.value) == (
+        f"engines.yaml: fake: port {port} is in use. "
+        "Stop what listens there, or leave 'port' out to take a free one."
+    )
+    assert caught.value.exit_status == 2
+
+
+def test_a_running_engine_is_recorded_and_stopped_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret-token")
+    monkeypatch.setenv("VLLM_SOMETHING", "on")
+    found = environment(tmp_path, monkeypatch, "serves", marker="8201")
+    with serve(found, tmp_path / "log") as running:  # type: ignore[attr-defined]
+        start = running.start
+        assert wait_for(lambda: alive("8201") == 2)
+    assert alive("8201") == 0
+    assert start.engine_version == "9.9.9"
+    assert start.kernels == {"QKVParallelLinear": "MarlinNvFp4LinearKernel"}
+    assert start.kernel_mode is KernelMode.WEIGHT_ONLY
+    assert start.kv_cache_tokens == 160
+    assert start.command[-2:] == ("--max-model-len", "64")
+    assert "--host 127.0.0.1" in " ".join(start.command)
+    assert running.api_key not in " ".join(start.command)
+    assert start.environment["VLLM_SOMETHING"] == "on"
+    recorded = start.model_dump_json()
+    assert "secret-token" not in recorded
+    assert running.api_key not in recorded
+
+
+def test_sigkill_during_the_start_leaves_no_engine(tmp_path: Path) -> None:
+    file = make(tmp_path, "serves", marker="8202")
+    code = f"""
+import os, time
+os.environ["QUANTGATE_ENGINES_FILE"] = {str(file)!r}
+from pathlib import Path
+from tests.tasks.test_engine import *
+name, config = engine_env.load_engine(None, "cpu")
+found = engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+with engine.serve(CHECKPOINT, found, {{}}, log=Path({str(tmp_path / "log")!r}), report=Reporter(lambda _: None)):
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ))
+    assert wait_for(lambda: alive("8202") == 2, 30)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert wait_for(lambda: alive("8202") == 0)
+
+
+def test_arguments_of_the_run_come_on_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config.model_copy(
+        update={"arguments": {"enforce-eager": True, "max-num-seqs": 32}}
+    )
+    merged = engine.serving_arguments(config, {"max-num-seqs": 8, "enforce-eager": None, "dtype": "bfloat16"})
+    assert merged == {"max-num-seqs": 8, "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("engines: {", "expected"),
+        (
+            "default: {cpu: a}\nengines: {a: {description: x, kind: uv, distribution: v, argumens: {}}}",
+            "'arguments'",
+        ),
+        (
+            "default: {cpu: b}\nengines: {abc: {description: x, kind: uv, distribution: v}}",
+            "nothing is called 'b'",
+        ),
+        (
+            "default: {cpu: a}\nengines: {a: {description: x, kind: docker, distribution: v}}",
+            "'uv' or 'python'",
+        ),
+        (
+            "default: {cpu: a}\nengines: {a: {description: x, kind: python, distribution: v}}",
+            "a.interpreter' is missing",
+        ),
+        ("default: {cpu: a}\ndefault: {cpu: b}\nengines: {}", "stands twice"),
+    ],
+)
+def test_faults_of_the_file_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    file = tmp_path / "engines.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(file))
+    with pytest.raises(ConfigError) as caught:
+        engine_env.load_engine(None, "cpu")
+    assert told in str(caught.value)
+    assert "engines.yaml" in str(caught.value)
+
+
+def test_an_interpreter_without_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = make(tmp_path, "serves")
+    file.write_text(file.read_text().replace(str(tmp_path / "python"), sys.executable))
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(file))
+    name, config = engine_env.load_engine(None, "cpu")
+    with pytest.raises(ConfigError, match="has no package 'vllm'"):
+        engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))

@@ -1,0 +1,299 @@
+"""NVML is played by a fake with the real module's names and errors; the CPU's part runs on this machine."""
+
+# ruff: noqa: N802 - the names are NVML's
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import pynvml
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantgate.model.config import GpuConfig, GpuFile
+from quantgate.model.errors import ConfigError
+from quantgate.model.records import Hardware
+from tasks import hardware
+
+GPUS = GpuFile(
+    gpus={
+        "h100": GpuConfig(name="NVIDIA H100 SXM", nvml_names=("NVIDIA H100 80GB HBM3",), source="test"),
+        "h200": GpuConfig(name="NVIDIA H200 SXM", nvml_names=("NVIDIA H200",), source="test"),
+        "cpu": GpuConfig(name="CPU", source="test"),
+    }
+)
+
+
+@dataclass
+class Device:
+    name: str
+    uuid: str
+    capability: tuple[int, int] = (9, 0)
+    memory_bytes: int | None = 85_520_809_984
+    mig: bool | None = False
+    slices: dict[int, Device] = field(default_factory=dict)
+    parent: Device | None = None
+
+
+@dataclass
+class Memory:
+    total: int
+
+
+def error(code: int) -> pynvml.NVMLError:
+    return pynvml.NVMLError(code)
+
+
+class FakeNvml:
+    """What tasks.hardware asks of pynvml, answered from a list of devices."""
+
+    def __init__(self, devices: list[Device], fails: int | None = None) -> None:
+        self.devices, self.fails, self.open = devices, fails, 0
+
+    def __getattr__(self, name: str) -> Any:
+        assert name.startswith("NVML"), f"pynvml.{name} is not faked"
+        return getattr(pynvml, name)
+
+    def nvmlInit(self) -> None:
+        if self.fails is not None:
+            raise error(self.fails)
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.devices)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:
+        return self.devices[index]
+
+    def nvmlDeviceGetName(self, handle: Device) -> str:
+        return handle.name
+
+    def nvmlDeviceGetUUID(self, handle: Device) -> str:
+        return handle.uuid
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Device) -> Memory:
+        if handle.memory_bytes is None:
+            raise error(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return Memory(handle.memory_bytes)
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Device) -> list[int]:
+        assert handle.parent is None
+        return list(handle.capability)
+
+    def nvmlDeviceGetMigMode(self, device: Device) -> list[int]:
+        if device.mig is None:
+            raise error(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return [int(device.mig), int(device.mig)]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, device: Device) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Device, index: int) -> Device:
+        if index not in device.slices:
+            raise error(pynvml.NVML_ERROR_NOT_FOUND)
+        return device.slices[index]
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, migDevice: Device) -> Device:  # noqa: N803
+        assert migDevice.parent is not None
+        return migDevice.parent
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.95.05"
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    made: list[FakeNvml] = []
+
+    def install(*devices: Device, fails: int | None = None) -> None:
+        made.append(FakeNvml(list(devices), fails))
+        monkeypatch.setattr(hardware, "pynvml", made[-1])
+
+    yield install
+    assert all(fake.open == 0 for fake in made)
+
+
+def h100(number: int, **more: Any) -> Device:
+    return Device("NVIDIA H100 80GB HBM3", f"GPU-{number}", **more)
+
+
+def cut(**slices: str) -> Device:
+    whole = h100(0, mig=True)
+    for index, (uuid, size) in enumerate(slices.items()):
+        name = f"{whole.name} MIG {size}"
+        whole.slices[index * 2] = Device(name, f"MIG-{uuid}", memory_bytes=10_000_000_000, parent=whole)
+    return whole
+
+
+def refusal(**options: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        hardware.detect(gpus=GPUS, **options)
+    return str(caught.value)
+
+
+def test_the_fake_has_the_real_modules_functions() -> None:
+    for name, fake in vars(FakeNvml).items():
+        if name.startswith("nvml"):
+            real = list(inspect.signature(getattr(pynvml, name)).parameters.values())
+            needed = [parameter for parameter in real if parameter.default is parameter.empty]
+            assert len(inspect.signature(fake).parameters) - 1 == len(needed), name
+
+
+def test_a_gpu_goes_by_its_short_name(nvml: Any) -> None:
+    nvml(h100(0), h100(1))
+    assert hardware.detect(gpus=GPUS) == Hardware(
+        gpu="h100",
+        device_name="NVIDIA H100 80GB HBM3",
+        gpu_count=1,
+        sm_arch="sm_90",
+        mig_slice=None,
+        driver="580.95.05",
+        uuids=("GPU-0",),
+        memory_bytes=85_520_809_984,
+        cpu_cores=len(os.sched_getaffinity(0)),
+    )
+
+
+def test_several_gpus_are_taken_in_order(nvml: Any) -> None:
+    nvml(h100(0), h100(1), h100(2))
+    found = hardware.detect(gpu_count=2, gpus=GPUS)
+    assert (found.gpu_count, found.uuids) == (2, ("GPU-0", "GPU-1"))
+    assert refusal(gpu_count=4) == (
+        "4 GPUs asked for, 3 visible. Lower the number, or widen CUDA_VISIBLE_DEVICES."
+    )
+
+
+def test_the_projects_own_table_knows_the_guides_gpus(nvml: Any) -> None:
+    nvml(Device("NVIDIA B200", "GPU-0", capability=(10, 0), mig=None))
+    found = hardware.detect()
+    assert (found.gpu, found.sm_arch) == ("b200", "sm_100")
+
+
+@pytest.mark.parametrize("name", ["NVIDIA H100 PCIe", "Tesla T4"])
+def test_an_unknown_gpu_goes_by_the_name_found(nvml: Any, name: str) -> None:
+    nvml(Device(name, "GPU-0", capability=(7, 5), mig=None))
+    found = hardware.detect(gpus=GPUS)
+    assert (found.gpu, found.device_name, found.sm_arch) == (name, name, "sm_75")
+
+
+def test_different_gpus_do_not_make_one_run(nvml: Any) -> None:
+    nvml(h100(0), Device("NVIDIA H200", "GPU-9"))
+    assert hardware.detect(gpus=GPUS).gpu == "h100"
+    assert refusal(gpu_count=2).startswith("different GPUs together: NVIDIA H100 80GB HBM3, NVIDIA H200.")
+
+
+@pytest.mark.parametrize(
+    ("visible", "uuid"),
+    [("1", "GPU-1"), ("GPU-2", "GPU-2"), ("2,0", "GPU-2"), (" 1 , 0", "GPU-1"), ("1,9,0", "GPU-1")],
+)
+def test_only_visible_gpus_count(nvml: Any, monkeypatch: pytest.MonkeyPatch, visible: str, uuid: str) -> None:
+    nvml(h100(0), h100(1), h100(2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert hardware.detect(gpus=GPUS).uuids == (uuid,)
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
+def test_hidden_gpus_leave_the_cpu(nvml: Any, monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    nvml(h100(0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert hardware.detect(gpus=GPUS).gpu == "cpu"
+
+
+@pytest.mark.parametrize("visible", ["7", "GPU-x", "GPU-"])
+def test_a_list_that_names_no_gpu_is_a_mistake(
+    nvml: Any, monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    nvml(h100(0), h100(1))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert refusal().startswith(f"CUDA_VISIBLE_DEVICES='{visible}' names none of the 2 devices.")
+
+
+def test_a_mig_slice_is_a_device_of_its_own(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml(cut(a="1g.10gb", b="3g.40gb"))
+    found = hardware.detect(gpus=GPUS)
+    assert (found.gpu, found.mig_slice, found.uuids) == ("h100", "1g.10gb", ("MIG-a",))
+    assert (found.memory_bytes, found.sm_arch) == (10_000_000_000, "sm_90")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-b")
+    assert hardware.detect(gpus=GPUS).mig_slice == "3g.40gb"
+
+
+def test_mig_that_cannot_serve_is_refused(nvml: Any) -> None:
+    nvml(cut(a="1g.10gb", b="1g.10gb"))
+    assert refusal(gpu_count=2).startswith("an engine runs on one MIG slice only.")
+    nvml(cut())
+    assert refusal().startswith("MIG is on, but no slice is made.")
+
+
+def test_memory_that_the_driver_does_not_tell_is_unknown(nvml: Any) -> None:
+    nvml(Device("NVIDIA GB10", "GPU-0", capability=(12, 1), memory_bytes=None, mig=None))
+    assert hardware.detect(gpus=GPUS).memory_bytes == 0
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
+def test_without_a_driver_it_is_the_cpu(nvml: Any, code: int) -> None:
+    nvml(fails=code)
+    found = hardware.detect()
+    assert (found.gpu, found.gpu_count, found.uuids, found.driver) == ("cpu", 1, (), None)
+    assert found.memory_bytes == psutil.virtual_memory().total
+    assert found.cpu_cores == len(os.sched_getaffinity(0))
+    assert found.sm_arch.startswith(("x86_64", "aarch64"))
+    assert refusal(gpu_count=2).startswith("2 GPUs asked for, none found.")
+
+
+def test_a_driver_without_a_gpu_leaves_the_cpu(nvml: Any) -> None:
+    nvml()
+    assert hardware.detect().gpu == "cpu"
+
+
+def test_a_driver_that_does_not_answer_is_not_taken_for_a_cpu(nvml: Any) -> None:
+    nvml(fails=pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+    assert refusal().startswith("the NVIDIA driver doesn't answer (")
+
+
+def cpuinfo(flags: str, model: str = "AMD EPYC") -> str:
+    first = f"processor\t: 0\nmodel name\t: {model}\nflags\t\t: fpu {flags}\n\n"
+    return f"{first}processor\t: 1\nmodel name\t: other\n"
+
+
+AVX512 = "avx512f avx512bw avx512dq avx512vl"
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "architecture"),
+    [
+        ("sse4_2 avx", "x86_64", "x86_64"),
+        ("avx avx2", "x86_64", "x86_64"),
+        ("avx avx2 fma", "x86_64", "x86_64-avx2"),
+        (f"avx2 fma {AVX512}", "x86_64", "x86_64-avx512"),
+        (f"avx2 fma {AVX512} amx_tile amx_bf16 amx_int8", "AMD64", "x86_64-amx"),
+        ("avx2 fma avx512f", "x86_64", "x86_64-avx2"),
+        ("", "arm64", "aarch64"),
+        ("", "riscv64", "riscv64"),
+    ],
+)
+def test_the_instruction_set_names_the_architecture(flags: str, machine: str, architecture: str) -> None:
+    assert hardware.cpu_identity(cpuinfo(flags), machine) == ("AMD EPYC", architecture)
+    suits = hardware.cpu_unsuitable(cpuinfo(flags), machine) is None
+    assert suits == (architecture in {"x86_64-avx2", "x86_64-avx512", "x86_64-amx", "aarch64"})
+
+
+def test_an_unsuitable_cpu_says_why() -> None:
+    assert hardware.cpu_unsuitable(cpuinfo("avx", "Old Xeon"), "x86_64") == (
+        "Old Xeon lacks AVX2 and FMA, which the CPU engine needs"
+    )
+    assert "no build for riscv64" in str(hardware.cpu_unsuitable("", "riscv64"))
+
+
+@given(text=st.text(max_size=200))
+def test_any_cpuinfo_gives_a_name(text: str) -> None:
+    name, architecture = hardware.cpu_identity(text, "x86_64")
+    assert name
+    assert architecture.startswith("x86_64")

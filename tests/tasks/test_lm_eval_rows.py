@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from quantgate.model.config import SuiteTask
+from quantgate.model.enums import Family
+from quantgate.model.errors import RunError
+from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
+
+TASK = SuiteTask(task="colours", family=Family.KNOWLEDGE)
+
+
+def sample(number: int = 0, **changes: Any) -> dict[str, Any]:
+    base = {
+        "doc_id": number,
+        "doc": {"prompt": "sky?"},
+        "target": "blue",
+        "arguments": [("sky?", {"until": []})],
+        "resps": [["blue\n"]],
+        "filtered_resps": ["blue"],
+        "filter": "trimmed",
+        "metrics": ["exact_match"],
+        "doc_hash": "d" * 64,
+        "prompt_hash": "p" * 64,
+        "target_hash": "t" * 64,
+        "exact_match": 1.0,
+    }
+    return base | changes
+
+
+def rows(*samples: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
+    arguments: dict[str, Any] = {"metric": "exact_match", "choices_of": None, "generations": {}}
+    made = sample_rows(samples, TASK, engine_start_id="start", **(arguments | changes))
+    assert pa.Table.from_pylist(made, schema=SAMPLES).num_rows == len(samples)
+    return made
+
+
+def test_a_generated_answer() -> None:
+    made = Generation("blue\n", output_tokens=3, finish_reason="stop")
+    (row,) = rows(sample(), generations={0: [made]})
+    assert row == {
+        "task": "colours",
+        "family": "knowledge",
+        "filter": "trimmed",
+        "metric": "exact_match",
+        "doc_id": "d" * 64,
+        "doc_repeat": 0,
+        "doc_hash": "d" * 64,
+        "prompt_hash": "p" * 64,
+        "target": "blue",
+        "target_hash": "t" * 64,
+        "responses": '[["blue\\n"]]',
+        "answer": "blue",
+        "score": 1.0,
+        "output_tokens": 3,
+        "finish_reason": "stop",
+        "cluster": None,
+        "engine_start_id": "start",
+    }
+
+
+def test_of_several_generations_one_cut_off_is_told() -> None:
+    made = [
+        Generation("a", output_tokens=3, finish_reason="stop"),
+        Generation("b", output_tokens=8, finish_reason="length"),
+    ]
+    (row,) = rows(sample(), generations={0: made})
+    assert (row["output_tokens"], row["finish_reason"]) == (11, "length")
+
+
+def test_documents_that_are_the_same_are_numbered() -> None:
+    made = rows(
+        sample(0, doc={"id": 5}),
+        sample(1, doc={"id": 5}),
+        sample(2, doc={"id": 5}, prompt_hash="q" * 64),
+        sample(3, doc={"id": 0}),
+        sample(4, doc={"id": 5}),
+    )
+    assert [(row["doc_id"], row["doc_repeat"]) for row in made] == [
+        ("5", 0),
+        ("5", 1),
+        ("5", 0),
+        ("0", 0),
+        ("5", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer"), [("acc", "no"), ("acc_norm", "certainly"), ("acc_bytes", "çççççç")]
+)
+def test_the_chosen_option_is_the_one_the_metric_takes(metric: str, answer: str) -> None:
+    choices = [" no", " certainly", " çççççç"]
+    logprobs = [(-1.2, False), (-1.4, False), (-1.5, True)]
+    (row,) = rows(
+        sample(
+            target=1,
+            resps=[[pair] for pair in logprobs],
+            filtered_resps=logprobs,
+            **{metric: 0.0, "metrics": [metric]},
+        ),
+        metric=metric,
+        choices_of=lambda _: choices,
+    )
+    assert row["answer"] == answer
+    assert row["target"] == "certainly"
+    assert json.loads(row["responses"]) == [[[-1.2, False]], [[-1.4, False]], [[-1.5, True]]]
+    assert (row["output_tokens"], row["finish_reason"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("document", "cluster"),
+    [
+        ({"subject": "law"}, "law"),
+        ({"passage": "p" * 80}, "p" * 80),
+        ({"passage": "p" * 81, "subject": "law"}, "37b96d774fd96fc8"),
+        ({"cluster": 3, "subject": "law"}, "3"),
+        ({"subject": None}, None),
+        ("only text", None),
+    ],
+)
+def test_what_a_document_shares_with_others(document: Any, cluster: str | None) -> None:
+    (row,) = rows(sample(doc=document))
+    assert row["cluster"] == cluster
+
+
+def test_scores_of_every_kind() -> None:
+    made = rows(sample(exact_match=True), sample(exact_match=None), sample(exact_match=0))
+    assert made[0]["score"] == 1.0
+    assert math.isnan(made[1]["score"])
+    assert mean_score(made) == 0.5
+    with pytest.raises(RunError, match="no document has a score"):
+        mean_score(made[1:2])
+    with pytest.raises(RunError, match="metric 'exact_match' is no number per document"):
+        rows(sample(exact_match=(1, [0.2, 0.8])))
+    with pytest.raises(RunError, match=r"lm-eval gave no metric 'acc'\. Choose one of: exact_match"):
+        rows(sample(), metric="acc")
+
+
+def test_each_prompt_once() -> None:
+    made = prompt_rows([sample(0), sample(1), sample(2, prompt_hash="q", arguments=[("sea?", {})])])
+    assert made == [{"prompt_hash": "p" * 64, "text": "sky?"}, {"prompt_hash": "q", "text": "sea?"}]
+    assert pa.Table.from_pylist(made, schema=PROMPTS).num_rows == 2
+
+
+def test_a_generation_is_a_string() -> None:
+    made = Generation("blue", output_tokens=2, finish_reason=None)
+    assert made == "blue"
+    assert type(str(made)) is str
+    assert pickle.dumps(str(made))

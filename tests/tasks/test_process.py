@@ -1,0 +1,120 @@
+"""A command never outlives who asked for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantgate.model.config import ROOT
+from quantgate.model.errors import RunError
+from tasks.process import Tied, last_words, run_tied
+
+FAMILY = "sleep {0} & setsid sleep {0} & sleep {0}"
+
+
+def alive(marker: str) -> int:
+    """Processes that are `sleep MARKER`."""
+    found = 0
+    for process in psutil.process_iter(["cmdline", "status"]):
+        found += process.info["cmdline"] == ["sleep", marker] and process.info["status"] != "zombie"
+    return found
+
+
+def wait_for(condition: object, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_stop_ends_the_whole_family(tmp_path: Path) -> None:
+    process = Tied(["bash", "-c", FAMILY.format("8101")], log=tmp_path / "log", environment=os.environ)
+    assert wait_for(lambda: alive("8101") == 3)
+    process.stop()
+    assert alive("8101") == 0
+
+
+@pytest.mark.parametrize("marker", ["8102", "8103"])
+def test_a_killed_parent_leaves_nothing(tmp_path: Path, marker: str) -> None:
+    """SIGKILL of the process itself (8102), or of it from a thread that started the command (8103)."""
+    log = str(tmp_path / "log")
+    start = f"Tied(['bash', '-c', {FAMILY.format(marker)!r}], log=Path({log!r}), environment=os.environ)"
+    if marker == "8103":
+        start = f"threading.Thread(target=lambda: {start}).start()"
+    imports = "import os, threading, time; from pathlib import Path\nfrom tasks.process import Tied\n"
+    code = f"{imports}x = {start}\ntime.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    assert wait_for(lambda: alive(marker) == 3)
+    time.sleep(0.5)
+    assert alive(marker) == 3, "the end of the thread that started it must not end the command"
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert wait_for(lambda: alive(marker) == 0)
+
+
+def test_a_killed_launcher_takes_the_command_along(tmp_path: Path) -> None:
+    process = Tied(["sleep", "8104"], log=tmp_path / "log", environment=os.environ)
+    assert wait_for(lambda: alive("8104") == 1)
+    os.kill(process.pid, signal.SIGKILL)
+    assert wait_for(lambda: alive("8104") == 0)
+    process.stop()
+
+
+def test_failure_tells_status_last_words_and_log(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        run_tied(
+            ["bash", "-c", "echo start; echo 'ValueError: no cheese'; exit 3"],
+            what="tool",
+            log=tmp_path / "log",
+            environment=os.environ,
+            timeout_s=20,
+            poll_s=0.05,
+        )
+    assert str(caught.value) == (
+        f"tool: ended with status 3; its last words: ValueError: no cheese. Its log: {tmp_path / 'log'}"
+    )
+
+
+def test_time_limit_stops_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"tool: did not end within 1 s; its last words: begun"):
+        run_tied(
+            ["bash", "-c", "echo begun; sleep 8105"],
+            what="tool",
+            log=tmp_path / "log",
+            environment=os.environ,
+            timeout_s=1,
+            poll_s=0.05,
+        )
+    assert alive("8105") == 0
+
+
+def test_output_begins_where_the_command_did(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("from before\n")
+    output = run_tied(["echo", "now"], what="x", log=log, environment=os.environ, timeout_s=20, poll_s=0.05)
+    assert output == "now\n"
+    assert log.read_text() == "from before\nnow\n"
+
+
+def test_last_words_prefer_the_error_to_what_dying_processes_print() -> None:
+    output = "INFO a\n(Engine) ERROR 11-24 [core.py:1] ValueError: no kernel\nINFO bye\nnanobind: leaked 4 instances!\n"
+    assert last_words(output) == "its last words: (Engine) ERROR 11-24 [core.py:1] ValueError: no kernel"
+    assert last_words("a\nb\nc\nd\n") == "its last words: b | c | d"
+    assert last_words(" \n") == "it said nothing"
+
+
+@given(st.text())
+def test_last_words_are_always_one_line(output: str) -> None:
+    error = RunError(last_words(output))
+    assert "\n" not in str(error)
