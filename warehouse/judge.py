@@ -1,0 +1,295 @@
+"""The judge: from the samples of a baseline and a candidate to a verdict per use, a pure function.
+
+A task passes if any loss is shown to stay within its family's margin (non-inferiority at alpha) on at least
+as many documents as the policy asks for. A use is VALIDATED if all of its tasks pass: an intersection-union
+test, each task at alpha without correction (R. L. Berger, Technometrics 24 (1982) 295-300). It is REJECTED
+if the loss is shown to exceed the margin on any task, at alpha after Holm's correction. Otherwise it is
+INCONCLUSIVE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from statsmodels.stats.multitest import multipletests
+
+from quantgate.model.config import Policy, choose
+from quantgate.model.enums import Family, Verdict
+from quantgate.model.errors import ConfigError
+from quantgate.model.records import Manifest, TaskVerdict, UseVerdict
+from warehouse.bounded_test import (
+    bounded_interval,
+    documents_needed_bounded,
+    p_inferior_bounded,
+    p_noninferior_bounded,
+)
+from warehouse.exact_test import (
+    MISS,
+    documents_needed,
+    flip_rate_upper,
+    p_degraded,
+    p_inferior,
+    p_noninferior,
+)
+from warehouse.pairing import DeclaredTask, Pairs, Unmeasured, Unpaired, comparable, pair_task
+from warehouse.tango import tango_interval
+
+Evidence = Mapping[str, Pairs | Unpaired | Unmeasured]
+"""What the samples hold of each declared task."""
+
+_NO_QUALITY = "no quality was measured"
+
+
+def judge(
+    baseline: pa.Table,
+    candidate: pa.Table,
+    policy_name: str,
+    policy: Policy,
+    declared: Sequence[DeclaredTask],
+) -> tuple[UseVerdict, ...]:
+    """Judge a candidate for every use of a policy.
+
+    Args:
+        baseline: samples of the baseline (``quantgate.model.tables.SAMPLES``).
+        candidate: samples of the candidate.
+        policy_name: the policy's name.
+        policy: margins, error rate and uses, declared before the candidate was measured.
+        declared: the tasks that the run declared, of its suite or of its results.
+
+    Returns:
+        One verdict per use, in the policy's order.
+
+    Raises:
+        ConfigError: the policy can't judge these tasks (``check_policy``).
+    """
+    check_policy(policy_name, policy, declared)
+    if not declared or candidate.num_rows == 0:
+        return untested(Verdict.UNVALIDATED, policy_name, policy, _NO_QUALITY)
+    evidence = _evidence(baseline, candidate, declared)
+    return tuple(_judge_use(evidence, policy_name, policy, use, declared) for use in policy.uses)
+
+
+def judge_use(
+    baseline: pa.Table,
+    candidate: pa.Table,
+    policy_name: str,
+    policy: Policy,
+    use: str,
+    declared: Sequence[DeclaredTask],
+) -> UseVerdict:
+    """Judge a candidate for one use of a policy; arguments and errors as of ``judge``."""
+    choose(policy.uses, use, f"policy {policy_name}, uses")
+    required = [task for task in declared if task.family in _families(policy, use, declared)]
+    check_policy(policy_name, policy, required)
+    if not declared or candidate.num_rows == 0:
+        return _verdict(use, policy_name, Verdict.UNVALIDATED, _NO_QUALITY)
+    evidence = _evidence(baseline, candidate, required)
+    return _judge_use(evidence, policy_name, policy, use, declared)
+
+
+def judge_runs(
+    baseline: Manifest, baseline_samples: pa.Table, candidate: Manifest, candidate_samples: pa.Table
+) -> tuple[UseVerdict, ...]:
+    """Judge a finished run against its baseline's under the policy that the candidate declared.
+
+    Returns:
+        One verdict per use: NOT_COMPARABLE for all of them where the runs can't be compared (``comparable``).
+
+    Raises:
+        ConfigError: as of ``judge``.
+    """
+    policy_name, policy = candidate.policy_name, candidate.policy
+    if candidate.tasks:
+        reason = comparable(baseline, candidate)
+        if reason is not None:
+            return untested(Verdict.NOT_COMPARABLE, policy_name, policy, reason)
+    return judge(baseline_samples, candidate_samples, policy_name, policy, candidate.tasks)
+
+
+def untested(verdict: Verdict, policy_name: str, policy: Policy, reason: str) -> tuple[UseVerdict, ...]:
+    """The same verdict for every use, without a test: BASELINE, NOT_COMPARABLE or UNVALIDATED."""
+    return tuple(_verdict(use, policy_name, verdict, reason) for use in policy.uses)
+
+
+def check_policy(policy_name: str, policy: Policy, declared: Sequence[DeclaredTask]) -> None:
+    """Check before anything is measured that a policy can judge these tasks.
+
+    Raises:
+        ConfigError: a declared family has no margin, or alpha is finer than the exact test's p-values.
+    """
+    where = f"policy {policy_name}"
+    if policy.alpha <= MISS:
+        raise ConfigError(
+            f"alpha {policy.alpha:g} can never be met: the exact test's p-values start at {MISS:g}",
+            where=where,
+            mend="Set a greater alpha, such as 0.05.",
+        )
+    for task in declared:
+        if task.family not in policy.families:
+            raise ConfigError(
+                f"no margin for family '{task.family}', which task {task.task} belongs to",
+                where=where,
+                mend=f"Add '{task.family}: {{margin: 0.01, min_documents: 100}}' under families.",
+            )
+
+
+def _families(policy: Policy, use: str, declared: Sequence[DeclaredTask]) -> tuple[Family, ...]:
+    """The families that a use requires: those it lists, or else every one that was declared."""
+    return policy.uses[use] or tuple(dict.fromkeys(task.family for task in declared))
+
+
+def _evidence(baseline: pa.Table, candidate: pa.Table, declared: Sequence[DeclaredTask]) -> Evidence:
+    return {task.task: pair_task(baseline, candidate, task) for task in declared}
+
+
+def _judge_use(
+    evidence: Evidence, policy_name: str, policy: Policy, use: str, declared: Sequence[DeclaredTask]
+) -> UseVerdict:
+    """The verdict for one use from the pairs of its tasks."""
+    families = _families(policy, use, declared)
+    found = [(task, evidence[task.task]) for task in declared if task.family in families]
+    unpaired = [pairs.reason for _, pairs in found if isinstance(pairs, Unpaired)]
+    if unpaired:
+        return _verdict(use, policy_name, Verdict.NOT_COMPARABLE, "; ".join(unpaired))
+    tested = [_test_task(task, pairs, policy) for task, pairs in found if isinstance(pairs, Pairs)]
+    tasks = _decide_tasks(tested, policy)
+    missing = [f"family {family}" for family in families if all(t.family != family for t in declared)]
+    missing += [f"task {pairs.task}" for _, pairs in found if isinstance(pairs, Unmeasured)]
+    if missing:
+        reason = f"not measured: {', '.join(missing)}"
+        return _verdict(use, policy_name, Verdict.INCONCLUSIVE, reason, tasks)
+    failed = [task.reason for task in tasks if task.outcome == "fail"]
+    if failed:
+        return _verdict(use, policy_name, Verdict.REJECTED, "; ".join(failed), tasks)
+    undecided = [task for task in tasks if task.outcome == "undecided"]
+    if undecided:
+        holder = max(undecided, key=lambda task: (task.p_noninferior, task.documents_needed or 0))
+        others = f" (and {len(undecided) - 1} more undecided)" if len(undecided) > 1 else ""
+        reason = f"{holder.reason}{others}"
+        return _verdict(use, policy_name, Verdict.INCONCLUSIVE, reason, tasks, holder.documents_needed)
+    reason = f"shown within the margin on {', '.join(task.task for task in tasks)}"
+    return _verdict(use, policy_name, Verdict.VALIDATED, reason, tasks)
+
+
+def _verdict(
+    use: str,
+    policy_name: str,
+    verdict: Verdict,
+    reason: str,
+    tasks: Sequence[TaskVerdict] = (),
+    needed: int | None = None,
+) -> UseVerdict:
+    """A verdict with the figures of its worst task: the one with the least interval end plus margin."""
+    worst = min(tasks, key=lambda task: task.ci_low + task.margin, default=None)
+    return UseVerdict(
+        use=use,
+        policy=policy_name,
+        verdict=verdict,
+        worst_task=worst.task if worst else None,
+        quality_delta=worst.quality_delta if worst else None,
+        ci_low=worst.ci_low if worst else None,
+        ci_high=worst.ci_high if worst else None,
+        flip_rate=worst.flip_rate if worst else None,
+        degraded=any(task.degraded for task in tasks) if tasks else None,
+        documents_needed=needed,
+        reason=reason,
+        tasks=tuple(tasks),
+    )
+
+
+def _test_task(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
+    """The figures of one task, before anything is decided on them."""
+    differences = pairs.candidate - pairs.baseline
+    n, margin = differences.size, policy.families[task.family].margin
+    worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
+    right_wrong = all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in pairs)
+    if right_wrong:
+        test = "exact"
+        interval = tango_interval(worse, better, n, policy.alpha)
+        noninferior, inferior = (p(worse, better, n, margin) for p in (p_noninferior, p_inferior))
+        any_loss = p_degraded(worse, better)
+    else:
+        test = "bounded"
+        interval = bounded_interval(differences, policy.alpha)
+        noninferior, inferior = (p(differences, margin) for p in (p_noninferior_bounded, p_inferior_bounded))
+        any_loss = p_inferior_bounded(differences, 0.0)
+    return TaskVerdict(
+        task=task.task,
+        family=task.family,
+        margin=margin,
+        pairs=n,
+        baseline_score=float(pairs.baseline.mean()),
+        candidate_score=float(pairs.candidate.mean()),
+        quality_delta=(better - worse) / n if right_wrong else float(differences.mean()),
+        ci_low=interval.low,
+        ci_high=interval.high,
+        worse=worse,
+        better=better,
+        flip_rate=(worse + better) / n,
+        p_noninferior=noninferior,
+        p_inferior=inferior,
+        p_inferior_holm=inferior,
+        p_degraded=any_loss,
+        degraded=any_loss <= policy.alpha,
+        outcome="undecided",
+        test=test,
+    )
+
+
+def _decide_tasks(tested: Sequence[TaskVerdict], policy: Policy) -> list[TaskVerdict]:
+    """Correct the p-values of inferiority for their number and settle each task's outcome."""
+    if not tested:
+        return []
+    holm = multipletests([task.p_inferior for task in tested], method="holm")[1]
+    return [
+        _decide_task(task.model_copy(update={"p_inferior_holm": float(p)}), policy)
+        for task, p in zip(tested, holm, strict=True)
+    ]
+
+
+def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
+    """Settle one task's outcome, with its reason and the documents it still needs."""
+    least = policy.families[task.family].min_documents
+    seen = f"{task.task}: delta {_points(task.quality_delta)} with a margin of {_points(task.margin)}"
+    if task.p_inferior_holm <= policy.alpha:
+        reason = f"{seen}: worse than the margin allows (Holm's p {task.p_inferior_holm:.2g})"
+        return task.model_copy(update={"outcome": "fail", "reason": reason})
+    shown = task.p_noninferior <= policy.alpha
+    if shown and task.pairs >= least:
+        return task.model_copy(update={"outcome": "pass", "reason": f"{seen}: p {task.p_noninferior:.2g}"})
+    if shown:
+        reason = f"{seen}: {task.pairs} documents, and the policy asks for at least {least}"
+        return task.model_copy(update={"documents_needed": least, "reason": reason})
+    needed, supposed = _documents_needed(task, policy)
+    if needed is None:
+        rest = "more documents would rather reject it"
+    else:
+        needed = max(needed, least)
+        rest = f"has {task.pairs} documents and needs about {needed} {supposed}"
+    reason = f"{seen}: undecided (p {task.p_noninferior:.2g}); {rest}"
+    return task.model_copy(update={"documents_needed": needed, "reason": reason})
+
+
+def _documents_needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
+    """Paired documents, in all, that would show non-inferiority, and the true delta that this supposes.
+
+    It is planned at delta 0. Where that many are there already, the delta seen is the obstacle and is planned
+    for instead; None where it lies beyond the margin or all but there.
+    """
+    plan = documents_needed if task.test == "exact" else documents_needed_bounded
+    flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
+    needed = plan(flip_rate, task.margin, policy.alpha, policy.planned_power)
+    if needed > task.pairs:
+        return needed, "if its true delta is 0"
+    if task.quality_delta <= -0.99 * task.margin:
+        return None, ""
+    delta = min(task.quality_delta, 0.0)
+    needed = plan(flip_rate, task.margin, policy.alpha, policy.planned_power, delta)
+    return max(needed, task.pairs + 1), "if its true delta is the one seen"
+
+
+def _points(fraction: float) -> str:
+    """A fraction of a score as percentage points."""
+    return f"{100 * fraction:.4g} points"

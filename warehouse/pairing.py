@@ -1,0 +1,195 @@
+"""Whether two runs, and two samples of a task, may be compared, and the pairs if they may."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quantgate.model.enums import Family, Weights
+from quantgate.model.records import Manifest, TaskResult
+from warehouse.tango import Floats
+
+_KEY = ["doc_id", "doc_repeat"]
+_MUST_EQUAL = {
+    "prompt_hash": "prompt",
+    "doc_hash": "document",
+    "target_hash": "target",
+    "metric": "metric",
+    "filter": "filter",
+}
+
+
+class DeclaredTask(Protocol):
+    """A task as a suite declares it or a finished run reports it."""
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+
+    @property
+    def family(self) -> Family:
+        """The family whose margin it is held to."""
+
+    @property
+    def filter(self) -> str | None:
+        """The filter whose answers are scored; None where the samples hold only one."""
+
+
+class Pairs(NamedTuple):
+    """Scores of the same documents, fractions from 0 to 1, each of shape (n,), n at least 1."""
+
+    baseline: Floats
+    candidate: Floats
+
+
+class Unpaired(NamedTuple):
+    """Why two samples of a task can't be compared."""
+
+    reason: str
+
+
+class Unmeasured(NamedTuple):
+    """A declared task that the candidate has no samples of."""
+
+    task: str
+
+
+def comparable(baseline: Manifest, candidate: Manifest) -> str | None:
+    """Why a candidate's quality can't be compared with a baseline's, or None where it can.
+
+    Both must have run the same tasks, on the same engine version and GPU architecture, with real weights,
+    under the same policy. Kernels differ between precisions and belong to the verdict's key; ``gpu_count``
+    may differ, since a large model's baseline needs more GPUs.
+    """
+    reasons: list[str] = []
+    if candidate.baseline is not None and candidate.baseline.revision != baseline.checkpoint.revision:
+        reasons.append(
+            f"declared against baseline {candidate.baseline.revision}, not {baseline.checkpoint.revision}"
+        )
+    for what, there, here in (
+        ("engine", _engine(baseline), _engine(candidate)),
+        ("GPU architecture", baseline.hardware.sm_arch, candidate.hardware.sm_arch),
+        ("policy", _policy(baseline), _policy(candidate)),
+    ):
+        if there != here:
+            reasons.append(f"{what} differs: baseline {there}, candidate {here}")
+    for role, manifest in (("baseline", baseline), ("candidate", candidate)):
+        if manifest.checkpoint.weights is Weights.DUMMY:
+            reasons.append(f"the {role}'s weights are random")
+        if len({(start.engine, start.engine_version) for start in manifest.engine_starts}) > 1:
+            reasons.append(f"the {role}'s parts ran on different engine versions")
+    reasons += _task_differences(baseline, candidate)
+    return "; ".join(reasons) or None
+
+
+def _engine(manifest: Manifest) -> str:
+    return f"{manifest.inputs.engine} {manifest.inputs.engine_version}"
+
+
+def _policy(manifest: Manifest) -> str:
+    return f"'{manifest.policy_name}' ({manifest.policy.fingerprint()[:12]})"
+
+
+def _task_differences(baseline: Manifest, candidate: Manifest) -> list[str]:
+    """What differs between the tasks of two runs, task by task, or else between their suites."""
+    reasons: list[str] = []
+    measured = {result.task: result for result in baseline.tasks}
+    for result in candidate.tasks:
+        other = measured.get(result.task)
+        if other is None:
+            reasons.append(f"the baseline did not run task {result.task}")
+            continue
+        reasons += [
+            f"task {result.task}: {what} differs: baseline {there}, candidate {here}"
+            for what, there, here in _settings(other, result)
+            if there != here
+        ]
+    if not reasons and baseline.inputs.suite != candidate.inputs.suite:
+        there, here = baseline.inputs.suite or {}, candidate.inputs.suite or {}
+        parts = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+        reasons.append(f"the suites differ in {', '.join(parts)}")
+    return reasons
+
+
+def _settings(baseline: TaskResult, candidate: TaskResult) -> list[tuple[str, Any, Any]]:
+    names = ("version", "metric", "filter", "output_type", "family")
+    return [(name.replace("_", " "), getattr(baseline, name), getattr(candidate, name)) for name in names]
+
+
+def pair_task(
+    baseline: pa.Table, candidate: pa.Table, declared: DeclaredTask
+) -> Pairs | Unpaired | Unmeasured:
+    """Pair the documents of one task.
+
+    Every document of either side must have its counterpart, with the same prompt, document, target, metric
+    and filter, and a score from 0 to 1: whatever is left out could be what the candidate got wrong.
+
+    Args:
+        baseline: samples of the baseline (``quantgate.model.tables.SAMPLES``).
+        candidate: samples of the candidate.
+        declared: the task.
+
+    Returns:
+        The pairs; or why there are none, with the task's name and the number of documents concerned.
+    """
+    there, here = _rows(baseline, declared), _rows(candidate, declared)
+    name = declared.task
+    if here.num_rows == 0:
+        return Unmeasured(name)
+    for side, rows in (("baseline", there), ("candidate", here)):
+        filters = sorted(rows["filter"].unique().to_pylist())
+        if len(filters) > 1:
+            return Unpaired(
+                f"task {name}: the {side}'s samples hold the filters {', '.join(filters)}: name one"
+            )
+        repeated = rows.num_rows - rows.group_by(_KEY).aggregate([]).num_rows
+        if repeated:
+            return Unpaired(f"task {name}: {_documents(repeated)} twice in the {side}'s samples")
+    joined = there.join(
+        here, keys=_KEY, join_type="full outer", left_suffix="_baseline", right_suffix="_candidate"
+    ).sort_by([(column, "ascending") for column in _KEY])
+    only_here = joined["doc_hash_baseline"].null_count
+    only_there = joined["doc_hash_candidate"].null_count
+    if only_here or only_there:
+        return Unpaired(
+            f"task {name}: {_documents(only_here + only_there)} without a pair"
+            f" ({only_there} only in the baseline, {only_here} only in the candidate)"
+        )
+    for column, what in _MUST_EQUAL.items():
+        differ = pc.sum(pc.not_equal(joined[f"{column}_baseline"], joined[f"{column}_candidate"])).as_py()
+        if differ:
+            return Unpaired(f"task {name}: the {what} differs on {differ} of {_documents(joined.num_rows)}")
+    return _scores(joined, name)
+
+
+def _rows(samples: pa.Table, declared: DeclaredTask) -> pa.Table:
+    """The samples of one task, without the texts."""
+    wanted = pc.equal(samples["task"], declared.task)
+    if declared.filter is not None:
+        wanted = pc.and_(wanted, pc.equal(samples["filter"], declared.filter))
+    return samples.select([*_KEY, *_MUST_EQUAL, "score"]).filter(wanted)
+
+
+def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
+    """The scores of paired documents, if they are all figures from 0 to 1."""
+    pairs = Pairs(
+        *(
+            joined[f"score_{side}"].to_numpy().astype(np.float64, copy=False)
+            for side in ("baseline", "candidate")
+        )
+    )
+    for side, scores in zip(Pairs._fields, pairs, strict=True):
+        broken = int(np.count_nonzero(~np.isfinite(scores)))
+        if broken:
+            return Unpaired(f"task {name}: the {side}'s score is not a number on {_documents(broken)}")
+        outside = int(np.count_nonzero((scores < 0) | (scores > 1)))
+        if outside:
+            return Unpaired(f"task {name}: the {side}'s score is not from 0 to 1 on {_documents(outside)}")
+    return pairs
+
+
+def _documents(count: int) -> str:
+    return f"{count} document{'' if count == 1 else 's'}"
