@@ -1,0 +1,43 @@
+"""The demo: the project's own three checkpoints through the flow ``validate``."""
+
+from __future__ import annotations
+
+from prefect import flow
+from pydantic import BaseModel, Field
+
+from flows.validate import ValidateParameters, Validation, validate
+from quantgate.model.config import ROOT, ModelConfig, load_yaml
+
+QUICK_DOCUMENTS = 50
+QUICK_CONCURRENCY = 4
+
+
+class DemoParameters(BaseModel):
+    """Parameters of the flow ``demo``."""
+
+    fresh: bool = Field(default=False, title="Fresh", description="Measure again what was measured before.")
+    quick: bool = Field(
+        default=False,
+        title="Quick",
+        description=f"One candidate, {QUICK_DOCUMENTS} documents a task, one load level: decides nothing.",
+    )
+
+
+@flow(name="demo", validate_parameters=True)
+def demo(parameters: DemoParameters | None = None) -> Validation:
+    """Validate the demo's FP8 and NVFP4 checkpoints against its BF16 one on this machine."""
+    parameters = parameters or DemoParameters()
+    model = load_yaml(ROOT / "configs" / "models" / "demo.yaml", ModelConfig)
+    candidates = list(model.candidates)
+    return validate(
+        ValidateParameters(
+            baseline=model.baseline,
+            candidates=candidates[-1:] if parameters.quick else candidates,
+            tasks=model.suite,
+            workload=model.workload,
+            policy=model.policy,
+            limit=QUICK_DOCUMENTS if parameters.quick else None,
+            concurrency=[QUICK_CONCURRENCY] if parameters.quick else None,
+            fresh=parameters.fresh,
+        )
+    )

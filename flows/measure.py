@@ -1,0 +1,145 @@
+"""One run: a checkpoint on a device, with an engine, its quality tasks and its load levels, to a bundle."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from quantgate.model.config import SuiteTask
+from quantgate.model.errors import QuantgateError
+from quantgate.model.home import Home
+from quantgate.model.records import Manifest, RunPlan
+from tasks import bundle, engine, quality, telemetry, throughput
+from tasks.device_lock import held
+from tasks.engine_env import EngineEnvironment
+from tasks.progress import Reporter
+from tasks.staging import Staging, open_staging
+
+QUALITY_TIMEOUT_S = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step of a run needs beside its plan."""
+
+    home: Home
+    environment: EngineEnvironment
+    overrides: dict[str, Any]
+    report: Reporter
+
+
+@task(name="quality", task_run_name="quality {suite_task.task}", cache_policy=NO_CACHE)
+def evaluate(
+    running: engine.RunningEngine, plan: RunPlan, suite_task: SuiteTask, staging: Staging, context: Context
+) -> None:
+    """Evaluate one task of the suite on the running engine."""
+    assert plan.suite is not None
+    title = f"{plan.checkpoint.name}: {suite_task.task}"
+    with (
+        context.report.step(title, unit="requests") as step,
+        telemetry.watch(running, suite_task.task) as rows,
+    ):
+        quality.evaluate(
+            plan.suite,
+            suite_task,
+            base_url=running.base_url,
+            api_key=running.api_key,
+            served_model=running.served_model,
+            checkpoint_path=plan.checkpoint.path,
+            engine_start_id=running.start.engine_start_id,
+            out_dir=staging.task_dir(suite_task.task),
+            log=context.home.logs / staging.run_id / f"lm-eval-{suite_task.task}.log",
+            timeout_s=QUALITY_TIMEOUT_S,
+            on_progress=step.update,
+            check_alive=running.check_alive,
+        )
+    staging.add_telemetry(rows)
+
+
+@task(name="throughput", task_run_name="throughput {plan.checkpoint.name}", cache_policy=NO_CACHE)
+def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Measure the load levels on the running engine."""
+    assert plan.workload is not None
+    with telemetry.watch(running, "load") as rows:
+        throughput.measure(
+            running,
+            plan.workload,
+            tokenizer=plan.checkpoint.path,
+            out_dir=staging.load_dir,
+            log=context.home.logs / staging.run_id / "bench.log",
+            report=context.report,
+            title=plan.checkpoint.name,
+        )
+    staging.add_telemetry(rows)
+
+
+def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], bool]:
+    """Quality tasks that are not finished, and whether a load level is not."""
+    tasks = [t for t in plan.suite.tasks if staging.task_result(t.task) is None] if plan.suite else []
+    return tasks, bool(plan.workload and throughput.unfinished(plan.workload, staging.load_dir))
+
+
+def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Start the engine and measure what is missing; each part is kept as it ends."""
+    log = context.home.logs / staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
+    with (
+        held(plan.hardware, context.report),
+        engine.serve(
+            plan.checkpoint, context.environment, context.overrides, log=log, report=context.report
+        ) as running,
+    ):
+        staging.add_start(running.start)
+        tasks, load_missing = _missing(plan, staging)
+        for suite_task in tasks:
+            evaluate(running, plan, suite_task, staging, context)
+        if load_missing:
+            load(running, plan, staging, context)
+
+
+@task(name="measure", task_run_name="measure {plan.checkpoint.name}", cache_policy=NO_CACHE)
+def measure(plan: RunPlan, context: Context, *, fresh: bool = False) -> tuple[Manifest, bool]:
+    """The run's bundle: found, completed from finished parts, or measured.
+
+    Args:
+        plan: what is declared.
+        context: home, engine, progress.
+        fresh: measure again even where the same was measured before.
+
+    Returns:
+        The bundle's manifest, and whether anything was measured now.
+
+    Raises:
+        QuantgateError: the engine or a step failed; finished parts are kept.
+    """
+    report, name = context.report, plan.checkpoint.name
+    staging = open_staging(
+        context.home, plan.inputs, {"checkpoint": name, "precision": plan.checkpoint.precision}
+    )
+    known = bundle.find(context.home.bundles, plan.inputs.fingerprint())
+    if known and not fresh:
+        staging.discard()
+        report.line(
+            f"{name}: measured on {known.measured_at:%Y-%m-%d %H:%M} UTC and unchanged, nothing to do"
+        )
+        return known, False
+    if fresh:
+        staging.discard()
+        staging = open_staging(
+            context.home, plan.inputs, {"checkpoint": name, "precision": plan.checkpoint.precision}
+        )
+    staging.clear_failure()
+    tasks, load_missing = _missing(plan, staging)
+    try:
+        if tasks or load_missing:
+            kept = (len(plan.suite.tasks) if plan.suite else 0) - len(tasks)
+            if kept:
+                report.line(f"{name}: {kept} finished tasks are kept from before")
+            _measure_parts(plan, staging, context)
+        return bundle.seal(staging, context.home.bundles, plan), True
+    except QuantgateError as error:
+        staging.fail(str(error), context.home.logs / staging.run_id)
+        raise

