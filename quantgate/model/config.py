@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from quantgate.model.enums import EngineKind, Family, KernelMode, PriceKind
 from quantgate.model.errors import ConfigError
@@ -49,6 +49,14 @@ class Policy(Strict):
     stale_after_days: int = Field(gt=0, description="Age at which a verdict or price counts as stale.")
     families: dict[Family, FamilyPolicy]
     uses: dict[str, tuple[Family, ...]] = Field(description="Required families per use; empty: every one.")
+
+    @field_validator("uses")
+    @classmethod
+    def _has_all(cls, uses: dict[str, tuple[Family, ...]]) -> dict[str, tuple[Family, ...]]:
+        """`all` is what a table shows first."""
+        if uses.get("all") != ():
+            raise ValueError("it must have 'all: []', the use that requires every declared family")
+        return uses
 
     def fingerprint(self) -> str:
         """SHA-256 of the policy's content."""

@@ -71,6 +71,8 @@ class Spec:
     mig_slice: str | None = None
     kernel_mode: KernelMode | None = None
     engine_version: str = "0.25.1"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Serving arguments on top of the usual."""
     checkpoint: str | None = None
     started_at: datetime = START
     fingerprint: str | None = None
@@ -172,7 +174,7 @@ def _tables(spec: Spec) -> dict[str, pa.Table]:
     return tables | {"samples.parquet": samples}
 
 
-def manifest_of(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
+def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
     kernel, mode = KERNELS[spec.precision]
     tasks = tuple(
         TaskResult(
@@ -208,7 +210,9 @@ def manifest_of(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
         sm_arch="sm_90",
         engine="vllm",
         engine_version=spec.engine_version,
-        serving={"arguments": {"max-model-len": 512, "tensor-parallel-size": spec.gpu_count}},
+        serving={
+            "arguments": {"max-model-len": 512, "tensor-parallel-size": spec.gpu_count, **spec.arguments}
+        },
         suite={"tasks": list(spec.tasks)} if tasks else None,
         workload={"concurrency": list(spec.points)} if spec.points else None,
         policy_fingerprint=spec.policy.fingerprint(),
@@ -286,7 +290,7 @@ def write_bundle(place: Path, spec: Spec) -> Path:
         files[name] = FileEntry(
             sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), rows=table.num_rows
         )
-    (folder / "manifest.json").write_text(manifest_of(spec, files).model_dump_json(indent=1))
+    (folder / "manifest.json").write_text(build_manifest(spec, files).model_dump_json(indent=1))
     return folder
 
 
@@ -341,6 +345,12 @@ def loaded(module_place: Place, three: tuple[Spec, Spec, Spec]) -> Place:
     module_place.write(*three)
     load_bundles(module_place.warehouse, module_place.bundles)
     return module_place
+
+
+@pytest.fixture(scope="session")
+def manifest_of() -> Callable[[Spec], Manifest]:
+    """The manifest of a run, without files."""
+    return lambda spec: build_manifest(spec, {})
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,182 @@
+"""What is published: three files of one as_of, whole; and the table that people read."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from quantgate.model.enums import KernelMode, Validity
+from quantgate.model.errors import ConfigError
+from warehouse import publish as publishing
+from warehouse.load import load_bundles
+from warehouse.publish import publish
+from warehouse.query import query
+from warehouse.summary import summary_table
+
+AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
+NAMES = ["validated_table.csv", "validated_table.md", "validated_table.parquet"]
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_three_files_of_one_as_of(loaded: Any, tmp_path: Path) -> None:
+    published = publish(loaded.warehouse, tmp_path / "published", AS_OF)
+    assert visible(tmp_path / "published") == NAMES
+    parquet, text, page = published.files
+    expected = query(loaded.warehouse, "FROM validated_table_at('2026-06-01')")
+    table = pq.read_table(parquet)
+    assert published.rows == table.num_rows == expected.num_rows == 36
+    assert table.drop_columns("as_of").to_pylist() == expected.to_pylist()
+    assert set(table.column("as_of").to_pylist()) == {AS_OF}
+    assert pq.read_metadata(parquet).metadata[b"as_of"] == b"2026-06-01T00:00:00Z"
+    with text.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run_id"] for row in rows] == expected.column("run_id").to_pylist()
+    assert {row["as_of"] for row in rows} == {"2026-06-01T00:00:00Z"}
+    assert "as_of: 2026-06-01T00:00:00Z" in page.read_text(encoding="utf-8")
+
+
+def test_publishing_again_replaces_all_three(loaded: Any, tmp_path: Path) -> None:
+    publish(loaded.warehouse, tmp_path, AS_OF)
+    (tmp_path / ".validated_table.csv.next-1-dead").write_text("left by a killed one")
+    publish(loaded.warehouse, tmp_path, datetime(2026, 6, 2, tzinfo=UTC))
+    assert visible(tmp_path) == NAMES
+    for name in ("validated_table.csv", "validated_table.md"):
+        assert "2026-06-02T00:00:00Z" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_a_failure_leaves_the_old_files_whole(
+    loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(loaded.warehouse, tmp_path, AS_OF)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def disk_full(*arguments: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(publishing, "render", disk_full)
+    with pytest.raises(OSError, match="no space"):
+        publish(loaded.warehouse, tmp_path, datetime(2026, 6, 2, tzinfo=UTC))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_a_warehouse_nothing_is_published(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no warehouse yet"):
+        publish(tmp_path / "warehouse.duckdb", tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+
+
+def test_the_summary_has_a_row_for_each_precision_and_point(loaded: Any) -> None:
+    lines = summary_table(loaded.warehouse, AS_OF).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "toy on h100 (sm_90), vllm 0.25.1, load 'short', 128 tokens in, 64 out"
+    cells = [line.split() for line in lines[3:9]]
+    assert [(c[0], c[1], c[2]) for c in cells] == [
+        ("bf16", "c1", "BASELINE"),
+        ("bf16", "c8", "BASELINE"),
+        ("fp8", "c1", "VALIDATED"),
+        ("fp8", "c8", "VALIDATED"),
+        ("nvfp4", "c1", "REJECTED"),
+        ("nvfp4", "c8", "REJECTED"),
+    ]
+    assert cells[3][3:] == ["+0.00", "[-2.63,", "+2.63]", "0.698", "800", "10/10", "native", "measured"]
+    assert cells[5][-2:] == ["emulated", "measured"]
+    text = " ".join(" ".join(lines).split())
+    assert "say nothing of hardware that has the kernel: no speed claim rests on them" in text
+    assert "Policy toys: VALIDATED where an exact test shows" in text
+    assert "nvfp4: toy-nvfp4; 200 documents; worst task sums" in text
+    assert "Price: spheron on-demand, 2.01 USD/h of 2026-03-20" in text
+    assert "Other offers, in the view validated_table: spheron spot, 0.99 USD/h of 2026-03-20." in text
+    assert "nvfp4 math REJECTED sums -30.00 [-37.98, -23.07]" in text
+    assert "nvfp4 conversation VALIDATED cloze +0.00 [-2.63, +2.63]" in text
+    assert "fp8 per task: toy-fp8 against toy-bf16" in text
+    assert "sums math 100 90.0 60.0 -30.00 [-37.98, -23.07] 10 30.0 0.002 fail" in text
+
+
+def test_markdown_and_plain_text_show_the_same_cells(loaded: Any) -> None:
+    plain = summary_table(loaded.warehouse, AS_OF)
+    page = summary_table(loaded.warehouse, AS_OF, markdown=True)
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    cells = [" ".join(cell.strip() for cell in row) for row in rows if not row[0].startswith("-")]
+    assert cells
+    flat = [" ".join(line.split()) for line in plain.splitlines()]
+    assert [cell for cell in cells if cell not in flat] == []
+
+
+def test_an_inconclusive_verdict_says_how_many_documents_it_needs(place: Any, three: Any) -> None:
+    baseline = replace(three[0], documents=30)
+    place.write(baseline, replace(three[1], baseline=baseline, documents=30))
+    load_bundles(place.warehouse, place.bundles)
+    text = " ".join(summary_table(place.warehouse, AS_OF).split())
+    assert "INCONCLUSIVE" in text
+    assert "30 documents, and the policy asks for at least 50" in text
+
+
+def test_a_use_whose_family_was_not_measured_says_so(place: Any, three: Any) -> None:
+    tasks = {"sums": three[0].tasks["sums"]}
+    baseline = replace(three[0], tasks=tasks)
+    place.write(baseline, replace(three[1], baseline=baseline, tasks=tasks))
+    load_bundles(place.warehouse, place.bundles)
+    flat = " ".join(summary_table(place.warehouse, AS_OF).split())
+    assert "fp8 conversation INCONCLUSIVE not measured: family conversation –" in flat
+
+
+def test_marks_of_what_is_not_to_be_used(place: Any, three: Any, spec: Any) -> None:
+    place.write(
+        replace(three[0], gpu="cpu", point_validity=Validity.QUARANTINED),
+        replace(three[2], gpu="cpu", kernel_mode=KernelMode.WEIGHT_ONLY, tasks={}),
+        spec("run-other", gpu="rtx-6000", points={}),
+    )
+    load_bundles(place.warehouse, place.bundles)
+    text = summary_table(place.warehouse)
+    assert max(map(len, text.splitlines())) <= 100
+    flat = " ".join(text.split())
+    assert "bf16 c1* BASELINE" in flat
+    assert "* quarantined, not to be used: bf16 at c1 (client_bound)." in flat
+    assert "nvfp4: toy-nvfp4; no quality was measured." in flat
+    assert "An assumed price for a 2-core machine" in flat
+    assert "No price of rtx-6000 holds at this time: configs/prices.yaml has none." in flat
+    assert "no load measured" in flat
+
+
+def test_long_names_and_twins_fit_a_terminal(place: Any, three: Any, spec: Any) -> None:
+    name = "an-organisation/a-model-with-a-very-long-name-indeed-instruct-2507-fp8-dynamic"
+    task = "leaderboard_math_intermediate_algebra_hard_with_a_suffix_that_goes_on"
+    tasks = {task: next(iter(three[0].tasks.values()))}
+    baseline = replace(three[0], tasks=tasks)
+    place.write(
+        baseline,
+        spec("run-a", "fp8", baseline=baseline, checkpoint=name, tasks=tasks),
+        spec("run-b", "fp8", baseline=baseline, checkpoint=name + "-2", tasks=tasks),
+    )
+    load_bundles(place.warehouse, place.bundles)
+    text = summary_table(place.warehouse)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "fp8 #1     c1  VALIDATED" in text
+    assert "fp8 #2     c8  VALIDATED" in text
+    assert "leaderboard_math_i" in text
+
+
+def test_a_baseline_on_more_gpus_than_its_candidate(place: Any, three: Any) -> None:
+    baseline = replace(three[0], gpu_count=2)
+    place.write(baseline, replace(three[1], baseline=baseline))
+    load_bundles(place.warehouse, place.bundles)
+    flat = " ".join(summary_table(place.warehouse, AS_OF).split())
+    assert "toy on 1 or 2 × h100 (sm_90)" in flat
+    assert "bf16 ×2 c8 BASELINE – 2.79" in flat
+    assert "fp8 ×1 c8 VALIDATED +0.00 [-2.63, +2.63] 0.698" in flat
+    assert "Price for 2 × h100: spheron on-demand, 4.02 USD/h of 2026-03-20" in flat
+    assert "Price: spheron on-demand, 2.01 USD/h of 2026-03-20" in flat
+
+
+def test_an_empty_warehouse_says_so(place: Any) -> None:
+    load_bundles(place.warehouse, place.bundles)
+    assert summary_table(place.warehouse) == "The warehouse holds no run yet."

@@ -1,0 +1,235 @@
+"""SQL that reads the warehouse and nothing else, and what it is written as."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from quantgate.model.errors import ConfigError, RunError
+from warehouse.query import query, query_frame
+from warehouse.render import render
+
+SQL = (
+    "SELECT precision, verdict, quality_delta, usd_per_mtok_output FROM validated_table "
+    "WHERE use = 'all' AND price_kind = 'spot'"
+)
+
+
+def test_the_contract_s_question_as_table_csv_and_json(loaded: Any) -> None:
+    table = query(loaded.warehouse, SQL)
+    rows = json.loads(render(table, "json"))
+    assert [(row["precision"], row["verdict"], row["quality_delta"]) for row in rows[::2]] == [
+        ("bf16", "BASELINE", None),
+        ("fp8", "VALIDATED", 0.0),
+        ("nvfp4", "REJECTED", -0.3),
+    ]
+    assert rows[1]["usd_per_mtok_output"] == pytest.approx(0.99 / (400 * 3600) * 1e6)
+    parsed = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert [row["quality_delta"] for row in parsed[::2]] == ["", "0.0", "-0.3"]
+    assert [float(row["usd_per_mtok_output"]) for row in parsed] == [
+        row["usd_per_mtok_output"] for row in rows
+    ]
+    lines = render(table, "table").splitlines()
+    assert lines[0].split() == ["precision", "verdict", "quality_delta", "usd_per_mtok_output"]
+    assert lines[2].split() == ["bf16", "BASELINE", "–", "2.75"]
+    assert len({len(line) for line in lines}) == 1, "aligned"
+    assert query_frame(loaded.warehouse, SQL)["verdict"].tolist()[::2] == [
+        "BASELINE",
+        "VALIDATED",
+        "REJECTED",
+    ]
+
+
+def test_json_has_native_types(loaded: Any) -> None:
+    sql = (
+        "SELECT null_reasons, validity_reasons, measured_at, price_as_of, stale, concurrency, "
+        "sum(concurrency) OVER () AS s FROM validated_table WHERE run_id = 'run-fp8' LIMIT 1"
+    )
+    (row,) = json.loads(render(query(loaded.warehouse, sql), "json"))
+    assert row["null_reasons"]["usd_per_mtok_goodput"] == "no_slo"
+    assert row["validity_reasons"] == []
+    assert row["measured_at"] == "2026-04-01T13:05:00Z"
+    assert row["price_as_of"] == "2026-03-20"
+    assert row["stale"] is True
+    assert (type(row["concurrency"]), type(row["s"])) == (int, int)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SHOW TABLES",
+        "DESCRIBE validated_table",
+        "FROM runs",
+        "EXPLAIN FROM runs",
+        "WITH x AS (FROM runs) FROM x",
+        "PIVOT verdicts ON verdict USING count(*) GROUP BY use",
+        "SUMMARIZE gpus",
+    ],
+)
+def test_statements_that_read_are_let_through(loaded: Any, sql: str) -> None:
+    assert query(loaded.warehouse, sql).num_rows > 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO store.runs FROM store.runs",
+        "DELETE FROM store.runs",
+        "UPDATE store.runs SET gpu = 'x'",
+        "DROP TABLE store.runs",
+        "CREATE TABLE mine (x INTEGER)",
+        "CREATE TEMP TABLE mine (x INTEGER)",
+        "CREATE VIEW mine AS SELECT 1",
+        "COPY (SELECT 1) TO '{file}'",
+        "COPY store.runs FROM '{file}'",
+        "EXPORT DATABASE '{file}'",
+        "ATTACH '{file}' AS other",
+        "ATTACH ':memory:' AS other",
+        "DETACH warehouse",
+        "USE memory",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SET threads = 1",
+        "RESET lock_configuration",
+        "PRAGMA enable_profiling",
+        "CALL enable_logging()",
+        "CHECKPOINT",
+        "EXPLAIN ANALYZE INSERT INTO store.runs FROM store.runs",
+        "SELECT 1; DROP TABLE store.runs",
+        "FROM read_csv('{file}')",
+        "FROM read_text('{file}')",
+        "FROM read_parquet('{file}')",
+        "FROM '{file}'",
+        "FROM glob('/*')",
+        "FROM sqlite_scan('{file}', 'x')",
+        "FROM read_csv('https://example.org/x.csv')",
+    ],
+)
+def test_what_writes_or_leaves_the_warehouse_is_refused_in_one_line(
+    loaded: Any, tmp_path: Path, sql: str
+) -> None:
+    file = tmp_path / "secret.csv"
+    file.write_text("secret\n42\n")
+    before = loaded.warehouse.read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        query(loaded.warehouse, sql.format(file=file))
+    assert str(caught.value).startswith("sql: ")
+    assert "\n" not in str(caught.value)
+    assert "42" not in str(caught.value)
+    assert loaded.warehouse.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.csv"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELEC 1", 'syntax error at or near "SELEC"'),
+        ("SELECT precison FROM validated_table", '"precison" not found'),
+        ("FROM validated_tabel", 'Did you mean "validated_table"'),
+        ("", "expected one SQL statement, found 0"),
+        ("SELECT 'a'::INTEGER", "Could not convert"),
+        ("SELECT frobnicate(1)", "frobnicate"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(loaded: Any, sql: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        query(loaded.warehouse, sql)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "LINE 1" not in str(caught.value)
+
+
+def test_a_python_variable_is_no_table(loaded: Any) -> None:
+    variable = pa.table({"x": [1]})
+    assert variable.num_rows == 1
+    with pytest.raises(ConfigError, match="variable does not exist"):
+        query(loaded.warehouse, "FROM variable")
+
+
+def test_a_missing_warehouse_names_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no warehouse yet\. Run `quantgate demo`, or `quantgate load`"):
+        query(tmp_path / "warehouse.duckdb", "SELECT 1")
+    (tmp_path / "broken.duckdb").write_bytes(b"x" * 5000)
+    with pytest.raises(RunError, match="rebuilt from the bundles"):
+        query(tmp_path / "broken.duckdb", "SELECT 1")
+
+
+def test_a_warehouse_whose_path_holds_a_quote(place: Any, loaded: Any) -> None:
+    path = place.path / "it's here.duckdb"
+    path.write_bytes(loaded.warehouse.read_bytes())
+    assert query(path, "SELECT count(*) AS n FROM runs").to_pylist() == [{"n": 3}]
+
+
+def test_formats_refuse_what_they_cannot_hold() -> None:
+    table = pa.table([[1], [2]], names=["a", "a"])
+    with pytest.raises(ConfigError, match="two columns are called 'a'"):
+        render(table, "json")
+    assert render(table, "csv") == "a,a\n1,2"
+    with pytest.raises(ConfigError, match=r"unknown format 'xml'\. Use table, csv, json"):
+        render(table, "xml")
+
+
+def test_a_terminal_gets_no_control_characters_and_no_cut() -> None:
+    text = "a\x1b[31m\n" + "x" * 500
+    out = render(pa.table({"t": [text]}))
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 3
+    assert "x" * 500 in out
+
+
+def test_an_empty_result() -> None:
+    table = pa.table({"a": pa.array([], pa.int64())})
+    assert (render(table, "json"), render(table, "csv"), render(table)) == ("[]", "a", "a\n─")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.fixed_dictionaries({
+    "text": st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+    "number": st.none() | st.floats(),
+    "count": st.none() | st.integers(-(2**63), 2**63 - 1),
+    "flag": st.none() | st.booleans(),
+    "list": st.none() | st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=3),
+}), max_size=6))  # fmt: skip
+def test_json_and_csv_give_back_what_was_written(rows: list[dict[str, Any]]) -> None:
+    schema = pa.schema(
+        {
+            "text": pa.string(),
+            "number": pa.float64(),
+            "count": pa.int64(),
+            "flag": pa.bool_(),
+            "list": pa.list_(pa.string()),
+        }
+    )
+    table = pa.Table.from_pylist(rows, schema=schema)
+    expected = [
+        row | {"number": None if row["number"] is None or not math.isfinite(row["number"]) else row["number"]}
+        for row in rows
+    ]
+    assert json.loads(render(table, "json")) == expected
+    parsed = list(csv.DictReader(io.StringIO(render(table, "csv") + "\n", newline="")))
+    for found, row in zip(parsed, expected, strict=True):
+        assert found["text"] == (row["text"] or "")
+        assert found["number"] == ("" if row["number"] is None else str(row["number"]))
+        assert found["count"] == ("" if row["count"] is None else str(row["count"]))
+        assert found["flag"] == ("" if row["flag"] is None else str(row["flag"]).lower())
+        assert (json.loads(found["list"]) if found["list"] else None) == row["list"]
+    render(table)
+
+
+def test_times_are_in_utc_whatever_the_machine_s_zone(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    row = query(
+        loaded.warehouse, "SELECT TIMESTAMPTZ '2026-04-01 00:00' AS t, current_setting('TimeZone') AS z"
+    )
+    assert row.to_pylist()[0]["t"] == datetime(2026, 4, 1, tzinfo=UTC)

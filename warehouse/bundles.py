@@ -1,0 +1,191 @@
+"""Bundles as the loader and the judge read them: whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quantgate.model.config import parse_record
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.records import SCHEMA_VERSION, FileEntry, Manifest
+from quantgate.model.tables import BUNDLE_FILES
+
+MANIFEST = "manifest.json"
+
+_KEYS = {
+    "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
+    "prompts.parquet": ("prompt_hash",),
+    "load_points.parquet": ("operating_point",),
+    "requests.parquet": ("operating_point", "request"),
+}
+"""Columns that tell a file's rows apart."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read whole: its manifest and a table for each of its files."""
+
+    manifest: Manifest
+    tables: dict[str, pa.Table]
+
+
+def _version_1(data: dict[str, Any], where: str) -> Manifest:
+    return parse_record(Manifest, data, where)
+
+
+READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _version_1}
+"""How a manifest of each schema_version becomes today's record."""
+
+
+class BundleStore:
+    """A place of bundles: a folder or an fsspec URL.
+
+    Args:
+        place: the folder or URL; it need not exist yet.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        """Open the place.
+
+        Raises:
+            ConfigError: no file system serves such a URL here.
+        """
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(str(place))
+        except (ValueError, ImportError, OSError) as error:
+            raise ConfigError(
+                f"can't be opened ({error})",
+                where=str(place),
+                mend="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
+            ) from None
+
+    def run_ids(self) -> list[str]:
+        """Names of the folders in it, sorted; hidden ones are somebody's unfinished work."""
+        if not self._fs.isdir(self._root):
+            return []
+        self._fs.invalidate_cache()
+        entries = self._fs.ls(self._root, detail=True)
+        names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+        return sorted(name for name in names if not name.startswith("."))
+
+    def is_bundle(self, run_id: str) -> bool:
+        """Whether a folder holds a manifest, which is written last."""
+        return bool(self._fs.exists(f"{self._root}/{run_id}/{MANIFEST}"))
+
+    def read(self, run_id: str) -> Bundle:
+        """Read a bundle whole, checking versions, checksums, schemas, rows and keys.
+
+        Raises:
+            RunError: something in it is damaged or unknown; the message names the bundle and the file.
+        """
+        manifest = self.read_manifest(run_id)
+        tables = {name: self._table(run_id, name, manifest) for name in BUNDLE_FILES}
+        starts = {start.engine_start_id for start in manifest.engine_starts}
+        for name in ("samples.parquet", "load_points.parquet"):
+            unknown = set(tables[name].column("engine_start_id").unique().to_pylist()) - starts
+            if unknown:
+                raise _damaged(
+                    run_id, f"{name} names engine start {sorted(unknown)[0]}, which the manifest lacks"
+                )
+        return Bundle(manifest, tables)
+
+    def read_manifest(self, run_id: str) -> Manifest:
+        """Read a bundle's manifest.
+
+        Raises:
+            RunError: it is missing, damaged or of an unknown version.
+        """
+        try:
+            data = json.loads(self._bytes(run_id, MANIFEST))
+        except (ValueError, UnicodeDecodeError):
+            raise _damaged(run_id, f"{MANIFEST} is not JSON") from None
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        reader = READERS.get(version) if isinstance(version, int) else None
+        if reader is None:
+            raise RunError(
+                f"schema_version {version} is unknown (this Quantgate reads 1 to {SCHEMA_VERSION})",
+                where=f"bundle {run_id}",
+                mend="Update Quantgate, or remove the bundle.",
+            )
+        try:
+            manifest = reader(data, MANIFEST)
+        except ConfigError as error:
+            raise _damaged(run_id, str(error).rstrip(".")) from None
+        if manifest.run_id != run_id:
+            raise _damaged(run_id, f"its manifest is of run {manifest.run_id}")
+        return manifest
+
+    def read_table(self, run_id: str, name: str) -> pa.Table:
+        """Read one checked table of a bundle, e.g. ``samples.parquet`` for the judge.
+
+        Raises:
+            RunError: as `read`.
+        """
+        return self._table(run_id, name, self.read_manifest(run_id))
+
+    def _bytes(self, run_id: str, name: str) -> bytes:
+        try:
+            data: bytes = self._fs.cat_file(f"{self._root}/{run_id}/{name}")
+        except FileNotFoundError:
+            raise _damaged(run_id, f"{name} is missing") from None
+        except OSError as error:
+            raise _damaged(run_id, f"{name} can't be read ({error})") from None
+        return data
+
+    def _table(self, run_id: str, name: str, manifest: Manifest) -> pa.Table:
+        entry = manifest.files.get(name)
+        if entry is None:
+            raise _damaged(run_id, f"its manifest doesn't list {name}")
+        data = self._bytes(run_id, name)
+        problem = _checksum_problem(data, entry)
+        if problem:
+            raise _damaged(run_id, f"{name} {problem}")
+        try:
+            table = pq.read_table(io.BytesIO(data))
+        except (pa.ArrowException, OSError):
+            raise _damaged(run_id, f"{name} is not a whole Parquet file") from None
+        problem = _table_problem(table, name, entry)
+        if problem:
+            raise _damaged(run_id, f"{name} {problem}")
+        return table.cast(BUNDLE_FILES[name])
+
+
+def _checksum_problem(data: bytes, entry: FileEntry) -> str:
+    if len(data) != entry.size_bytes:
+        return f"has {len(data)} bytes where the manifest says {entry.size_bytes}"
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        return "doesn't match its checksum"
+    return ""
+
+
+def _table_problem(table: pa.Table, name: str, entry: FileEntry) -> str:
+    schema = BUNDLE_FILES[name]
+    if table.schema.names != schema.names:
+        odd = sorted(set(table.schema.names) ^ set(schema.names))
+        return f"has other columns than it should ({', '.join(odd) or 'their order'})"
+    for found, expected in zip(table.schema, schema, strict=True):
+        if found.type != expected.type:
+            return f"has column {found.name} as {found.type} where {expected.type} belongs"
+        if not expected.nullable and table.column(found.name).null_count:
+            return f"has rows without {found.name}"
+    if table.num_rows != entry.rows:
+        return f"has {table.num_rows} rows where the manifest says {entry.rows}"
+    key = _KEYS.get(name)
+    if key and table.group_by(list(key)).aggregate([]).num_rows != table.num_rows:
+        return f"has rows with the same {', '.join(key)}"
+    return ""
+
+
+def _damaged(run_id: str, what: str) -> RunError:
+    return RunError(
+        what, where=f"bundle {run_id}", mend="It was skipped; measure again or restore its files."
+    )

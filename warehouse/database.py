@@ -1,0 +1,140 @@
+"""The DuckDB file: its migrations, its views, and rows put into its tables."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from quantgate.model.config import fingerprint_of
+from quantgate.model.errors import ConfigError, RunError
+
+_HERE = Path(__file__).resolve().parent
+MIGRATIONS = _HERE / "migrations"
+VIEWS = _HERE / "views"
+
+Connection = duckdb.DuckDBPyConnection
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered SQL file of ``warehouse/migrations``."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of its text: one that was applied is never edited."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def migrations(folder: Path = MIGRATIONS) -> tuple[Migration, ...]:
+    """The migrations of a folder, in order.
+
+    Raises:
+        RunError: their numbers aren't 1, 2, 3 …
+    """
+    found = []
+    for path in sorted(folder.glob("*.sql")):
+        match = re.fullmatch(r"(\d{3})_\w+\.sql", path.name)
+        if match is None:
+            raise RunError("not named like 001_what.sql", where=path.name, mend="Rename the migration.")
+        found.append(Migration(int(match[1]), path.stem, path.read_text(encoding="utf-8")))
+    if [m.version for m in found] != list(range(1, len(found) + 1)):
+        raise RunError("the numbers have a gap or stand twice", where=folder.name, mend="Number from 001 on.")
+    return tuple(found)
+
+
+def schema_digest() -> str:
+    """SHA-256 of every migration and view: a warehouse with the same one needs neither."""
+    views = {path.name: path.read_text(encoding="utf-8") for path in sorted(VIEWS.glob("*.sql"))}
+    return fingerprint_of([[m.sha256 for m in migrations()], views])
+
+
+def migrate(connection: Connection, steps: tuple[Migration, ...] | None = None) -> int:
+    """Bring a warehouse to the newest schema, each migration in a transaction, and checkpoint.
+
+    The checkpoint keeps schema changes and later row writes out of one write-ahead log.
+
+    Returns:
+        How many migrations were applied.
+
+    Raises:
+        ConfigError: the warehouse is newer than this Quantgate, or an applied migration was edited since.
+    """
+    steps = migrations() if steps is None else steps
+    connection.execute("CREATE SCHEMA IF NOT EXISTS store")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS store.schema_migrations (version INTEGER NOT NULL, name VARCHAR NOT NULL, "
+        "sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"
+    )
+    rows = connection.execute(
+        "SELECT version, name, sha256 FROM store.schema_migrations ORDER BY version"
+    ).fetchall()
+    known = {step.version: step for step in steps}
+    for version, name, sha256 in rows:
+        if version not in known:
+            raise ConfigError(
+                f"it holds migration {name}, which this Quantgate doesn't know",
+                where="warehouse",
+                mend="Update Quantgate, or move the warehouse away and load the bundles again.",
+            )
+        if known[version].sha256 != sha256:
+            raise ConfigError(
+                f"migration {name} was changed after it had been applied",
+                where="warehouse",
+                mend="Restore the file and add a new migration, or rebuild the warehouse from its bundles.",
+            )
+    pending = [step for step in steps if step.version > len(rows)]
+    for step in pending:
+        connection.execute("BEGIN")
+        connection.execute(step.sql)
+        connection.execute(
+            "INSERT INTO store.schema_migrations (version, name, sha256) VALUES (?, ?, ?)",
+            [step.version, step.name, step.sha256],
+        )
+        connection.execute("COMMIT")
+    if pending:
+        connection.execute("CHECKPOINT")
+    return len(pending)
+
+
+def create_views(connection: Connection) -> None:
+    """Create or replace every view and macro, in the order of their files."""
+    for path in sorted(VIEWS.glob("*.sql")):
+        connection.execute(path.read_text(encoding="utf-8"))
+
+
+def insert_arrow(connection: Connection, table: str, rows: pa.Table) -> None:
+    """Append an Arrow table to ``store.<table>``, columns matched by name."""
+    connection.register("incoming", rows)
+    connection.execute(f"INSERT INTO store.{table} BY NAME SELECT * FROM incoming")  # noqa: S608
+    connection.unregister("incoming")
+
+
+def insert_rows(connection: Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append records to ``store.<table>``; a key that is no column is left out, a missing one is NULL."""
+    schema = connection.sql(f"SELECT * FROM store.{table} LIMIT 0").to_arrow_table().schema  # noqa: S608
+    records = [dict(row) for row in rows]
+    if records:
+        insert_arrow(connection, table, pa.Table.from_pylist(records, schema=schema))
+
+
+def setting(connection: Connection, name: str) -> str | None:
+    """A value of ``store.settings``."""
+    rows = connection.execute("SELECT value FROM store.settings WHERE name = ?", [name]).fetchall()
+    return str(rows[0][0]) if rows else None
+
+
+def set_setting(connection: Connection, name: str, value: str) -> None:
+    """Store a value of ``store.settings``."""
+    connection.execute("DELETE FROM store.settings WHERE name = ?", [name])
+    connection.execute("INSERT INTO store.settings VALUES (?, ?)", [name, value])

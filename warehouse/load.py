@@ -1,0 +1,215 @@
+"""The one writer: takes bundles into the warehouse, idempotently, while readers go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from pydantic import Field
+
+from quantgate.model.config import Strict, fingerprint_of
+from quantgate.model.errors import QuantgateError
+from quantgate.model.tables import BUNDLE_FILES
+from warehouse.bundles import Bundle, BundleStore
+from warehouse.configuration import CONFIGS, Configuration, add_policy, read_configuration, refresh
+from warehouse.database import (
+    Connection,
+    create_views,
+    insert_arrow,
+    insert_rows,
+    migrate,
+    schema_digest,
+    set_setting,
+    setting,
+)
+from warehouse.judge import judge_runs
+from warehouse.query import read_only
+from warehouse.rows import (
+    engine_start_rows,
+    run_row,
+    task_rows,
+    task_verdict_rows,
+    verdict_rows,
+)
+from warehouse.swap import exclusive, next_state, remove_leftovers
+
+SAMPLES = "samples.parquet"
+_DIGEST = "configuration"
+_UNJUDGED = """
+    SELECT c.run_id, c.baseline_run_id
+    FROM store.runs c
+    JOIN store.runs b ON b.run_id = c.baseline_run_id
+    WHERE EXISTS (SELECT 1 FROM store.run_tasks t WHERE t.run_id = c.run_id)
+      AND NOT EXISTS (SELECT 1 FROM store.verdicts v WHERE v.run_id = c.run_id)
+    ORDER BY c.started_at, c.run_id
+"""
+
+
+class LoadReport(Strict):
+    """What a load did."""
+
+    loaded: tuple[str, ...] = Field(description="Runs taken in now.")
+    present: int = Field(description="Runs that were in the warehouse already.")
+    judged: tuple[str, ...] = Field(description="Candidates that got their verdicts now.")
+    problems: tuple[str, ...] = Field(description="One line for each bundle that was skipped.")
+    swapped: bool = Field(description="Whether the warehouse changed.")
+
+
+@dataclass
+class _State:
+    """What the warehouse holds before a load."""
+
+    run_ids: frozenset[str] = frozenset()
+    digest: str | None = None
+    unjudged: list[tuple[str, str]] = field(default_factory=list)
+
+
+def load_bundles(
+    warehouse: Path, bundles: str | Path, *, configs: Path = CONFIGS, wait_s: float = 600
+) -> LoadReport:
+    """Take every bundle that isn't loaded yet into the warehouse and judge the candidates among them.
+
+    The next state is prepared beside the warehouse and renamed over it, under a lock: a kill at any moment
+    leaves the old state or the new one, and readers of the old file go on. Where nothing is new nothing is
+    swapped. A damaged bundle is reported in one line and left out, never half loaded.
+
+    Args:
+        warehouse: the DuckDB file; made if it doesn't exist.
+        bundles: folder or fsspec URL that holds the bundles.
+        configs: folder of gpus.yaml, prices.yaml and policy.yaml.
+        wait_s: how long to wait for another load, seconds.
+
+    Raises:
+        ConfigError: a configuration file is wrong, or the warehouse is newer than this Quantgate.
+        RunError: another load goes on, or the warehouse can't be read.
+    """
+    configuration = read_configuration(configs)
+    digest = fingerprint_of([configuration.digest(), schema_digest()])
+    store = BundleStore(bundles)
+    with exclusive(warehouse, wait_s):
+        remove_leftovers(warehouse)
+        before = _state(warehouse)
+        there = store.run_ids()
+        problems: list[str] = []
+        new = [run_id for run_id in there if run_id not in before.run_ids and store.is_bundle(run_id)]
+        sound = _sound(store, new, problems)
+        first = next(sound, None)
+        judgeable = [pair for pair in before.unjudged if set(pair) <= set(there)]
+        report = LoadReport(
+            loaded=(), present=len(before.run_ids), judged=(), problems=tuple(problems), swapped=False
+        )
+        if first is None and before.digest == digest and not judgeable:
+            return report
+        with next_state(warehouse) as path:
+            fresh = configuration if before.digest != digest else None
+            loaded, judged = _write(
+                path, chain([first] if first else [], sound), fresh, digest, store, problems
+            )
+            changed = bool(loaded or judged or fresh)
+            if not changed:
+                path.unlink()
+    return report.model_copy(
+        update={"loaded": loaded, "judged": judged, "problems": tuple(problems), "swapped": changed}
+    )
+
+
+def _state(warehouse: Path) -> _State:
+    if not warehouse.exists():
+        return _State()
+    with read_only(warehouse) as connection:
+        try:
+            runs = connection.execute("SELECT run_id FROM store.runs").fetchall()
+            return _State(
+                frozenset(run_id for (run_id,) in runs),
+                setting(connection, _DIGEST),
+                connection.execute(_UNJUDGED).fetchall(),
+            )
+        except duckdb.CatalogException:
+            return _State()
+
+
+def _sound(store: BundleStore, run_ids: Iterable[str], problems: list[str]) -> Iterator[Bundle]:
+    """Bundles that could be read whole, one at a time in memory; the others become a line each."""
+    for run_id in run_ids:
+        try:
+            yield store.read(run_id)
+        except QuantgateError as error:
+            problems.append(str(error))
+
+
+def _write(
+    path: Path,
+    bundles: Iterable[Bundle],
+    configuration: Configuration | None,
+    digest: str,
+    store: BundleStore,
+    problems: list[str],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Bring the database at ``path`` to the next state; returns the runs loaded and judged."""
+    connection = duckdb.connect(str(path))
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        migrate(connection)
+        loaded = []
+        for bundle in bundles:
+            _take_in(connection, bundle)
+            loaded.append(bundle.manifest.run_id)
+        if configuration is not None:
+            connection.execute("BEGIN")
+            refresh(connection, configuration)
+            create_views(connection)
+            set_setting(connection, _DIGEST, digest)
+            connection.execute("COMMIT")
+        judged = _judge_all(connection, store, problems)
+        connection.execute("CHECKPOINT")
+    finally:
+        connection.close()
+    return tuple(loaded), tuple(judged)
+
+
+def _take_in(connection: Connection, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    connection.execute("BEGIN")
+    insert_rows(connection, "runs", [run_row(manifest)])
+    insert_rows(connection, "engine_starts", engine_start_rows(manifest))
+    insert_rows(connection, "run_tasks", task_rows(manifest))
+    add_policy(connection, manifest.policy_name, manifest.policy)
+    for name in BUNDLE_FILES:
+        table = bundle.tables[name]
+        if name == "prompts.parquet":
+            connection.register("incoming", table)
+            connection.execute(
+                "INSERT INTO store.prompts SELECT * FROM incoming ANTI JOIN store.prompts USING (prompt_hash)"
+            )
+            connection.unregister("incoming")
+        else:
+            run_ids = pa.array([manifest.run_id] * table.num_rows, pa.string())
+            insert_arrow(connection, name.removesuffix(".parquet"), table.append_column("run_id", run_ids))
+    connection.execute("COMMIT")
+
+
+def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) -> list[str]:
+    """Judge every candidate that has no verdict and whose baseline's run is there."""
+    judged = []
+    for run_id, baseline_run_id in connection.execute(_UNJUDGED).fetchall():
+        try:
+            baseline, manifest = store.read_manifest(baseline_run_id), store.read_manifest(run_id)
+            verdicts = judge_runs(
+                baseline,
+                store.read_table(baseline_run_id, SAMPLES),
+                manifest,
+                store.read_table(run_id, SAMPLES),
+            )
+        except QuantgateError as error:
+            problems.append(f"run {run_id} could not be judged: {error}")
+            continue
+        connection.execute("BEGIN")
+        insert_rows(connection, "verdicts", verdict_rows(manifest, baseline_run_id, verdicts))
+        insert_rows(connection, "task_verdicts", task_verdict_rows(manifest, baseline_run_id, verdicts))
+        connection.execute("COMMIT")
+        judged.append(run_id)
+    return judged

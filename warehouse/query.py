@@ -1,0 +1,129 @@
+"""Read-only SQL against the warehouse, also while a load is going on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from quantgate.model.errors import ConfigError, RunError
+from warehouse.database import Connection
+
+_BARE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # else a table's name may be a Python variable of ours
+}
+_READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI})
+"""Statement types that can only read; PIVOT is a MULTI, DESCRIBE, SHOW and SUMMARIZE are SELECTs."""
+
+
+@contextmanager
+def read_only(warehouse: Path) -> Iterator[Connection]:
+    """A connection that can read the warehouse and nothing else: no file, no extension, no setting.
+
+    Each has a DuckDB instance of its own, so it sees the state of the moment it opens and keeps it, whatever
+    a loader swaps in meanwhile. Times are in UTC.
+
+    Raises:
+        ConfigError: there is no warehouse yet.
+        RunError: the file is no DuckDB database of a version that this DuckDB reads.
+    """
+    if not warehouse.is_file():
+        raise ConfigError(
+            "there is no warehouse yet",
+            where=str(warehouse),
+            mend="Run `quantgate demo`, or `quantgate load` where bundles are already there.",
+        )
+    connection = duckdb.connect(":memory:", config=_BARE)
+    try:
+        path = str(warehouse).replace("'", "''")
+        try:
+            connection.execute(f"ATTACH '{path}' AS warehouse (READ_ONLY)")
+        except duckdb.Error as error:
+            raise RunError(
+                f"can't be opened ({_first_line(error)})",
+                where=str(warehouse),
+                mend="Move it away and run `quantgate load`: it is rebuilt from the bundles.",
+            ) from None
+        for setting in ("USE warehouse", "SET TimeZone = 'UTC'", "SET enable_external_access = false"):
+            connection.execute(setting)
+        connection.execute("SET lock_configuration = true")
+        yield connection
+    finally:
+        connection.close()
+
+
+def query(warehouse: Path, sql: str) -> pa.Table:
+    """Run one reading statement and return its rows.
+
+    Args:
+        warehouse: the DuckDB file.
+        sql: a SELECT (or FROM, WITH, PIVOT, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN) statement.
+
+    Raises:
+        ConfigError: the statement is wrong, isn't one that only reads, or there is no warehouse.
+        RunError: the warehouse can't be read.
+    """
+    with read_only(warehouse) as connection:
+        try:
+            _check_reads(connection, sql)
+            relation = connection.sql(sql)
+            if relation is None:
+                raise _refused()
+            table: pa.Table = relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise _explained(error) from None
+    return table
+
+
+def query_frame(warehouse: Path, sql: str) -> pd.DataFrame:
+    """`query` as a pandas frame."""
+    frame: pd.DataFrame = query(warehouse, sql).to_pandas()
+    return frame
+
+
+def _check_reads(connection: Connection, sql: str) -> None:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise ConfigError(
+            f"expected one SQL statement, found {len(statements)}",
+            where="sql",
+            mend='Give one, e.g. "SELECT precision, verdict FROM validated_table".',
+        )
+    if statements[0].type not in _READING:
+        raise _refused()
+
+
+def _refused() -> ConfigError:
+    return ConfigError(
+        "only statements that read are allowed",
+        where="sql",
+        mend="Use SELECT; the loader alone writes.",
+    )
+
+
+def _first_line(error: duckdb.Error) -> str:
+    """DuckDB's message without its class and the lines that point into the statement."""
+    return re.sub(r"^\w+(?: \w+)? Error: ", "", str(error).split("\n", 1)[0]).rstrip(".! ")
+
+
+def _explained(error: duckdb.Error) -> ConfigError:
+    text = str(error)
+    if isinstance(error, duckdb.PermissionException):
+        return ConfigError(
+            "files and extensions can't be reached from here",
+            where="sql",
+            mend="Query the views of the warehouse; `SHOW TABLES` lists them.",
+        )
+    hint = re.search(r'(Did you mean "[^"]+"\??|Candidate bindings: [^\n]+)', text)
+    return ConfigError(
+        _first_line(error),
+        where="sql",
+        mend=hint[1] if hint else "`SHOW TABLES` lists the views, `DESCRIBE` one.",
+    )

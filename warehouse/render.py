@@ -1,0 +1,167 @@
+"""A result's rows as an aligned table, CSV or JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+from rich.cells import cell_len
+
+from quantgate.model.errors import ConfigError
+
+NULL = "–"
+
+
+class Format(StrEnum):
+    """How rows are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def render(table: pa.Table, output: Format | str = Format.TABLE) -> str:
+    """Write a result as text, without a final newline.
+
+    JSON is a list of objects with native types: times in ISO 8601, maps and structs as objects, what isn't a
+    number (NaN) as null. CSV has a header and leaves NULL empty. The table is aligned plain text that shows
+    NULL as a dash and is never cut.
+
+    Args:
+        table: the rows.
+        output: ``table``, ``csv`` or ``json``.
+
+    Raises:
+        ConfigError: an unknown format, or two columns of one name in JSON, which can't hold them.
+    """
+    try:
+        chosen = Format(output)
+    except ValueError:
+        raise ConfigError(
+            f"unknown format '{output}'", where="--format", mend=f"Use {', '.join(Format)}."
+        ) from None
+    columns = [column.to_pylist() for column in table.columns]
+    types = [field.type for field in table.schema]
+    native = [[_native(value, kind) for value in column] for column, kind in zip(columns, types, strict=True)]
+    rows = list(zip(*native, strict=True))
+    names = table.schema.names
+    if chosen is Format.JSON:
+        return _json(names, rows)
+    if chosen is Format.CSV:
+        return _csv(names, rows)
+    numeric = [_is_numeric(kind) for kind in types]
+    return aligned(names, [[_cell(value) for value in row] for row in rows], numeric)
+
+
+def aligned(
+    names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], *, indent: str = ""
+) -> str:
+    """Cells as columns two spaces apart under a ruled header.
+
+    Args:
+        names: the header.
+        rows: cells as text, one list a row.
+        right: by column, whether its cells stand at the right.
+        indent: what every line begins with.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
+    lines = [names, ["─" * width for width in widths], *rows]
+    return "\n".join(
+        (
+            indent
+            + "  ".join(
+                _pad(cell, width, at_right) for cell, width, at_right in zip(line, widths, right, strict=True)
+            )
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _pad(cell: str, width: int, at_right: bool) -> str:
+    space = " " * (width - cell_len(cell))
+    return space + cell if at_right else cell + space
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _native(value: Any, kind: pa.DataType) -> Any:
+    """A value as JSON can hold it."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if pa.types.is_map(kind):
+        return {str(key): _native(item, kind.item_type) for key, item in value}
+    if pa.types.is_struct(kind):
+        return {name: _native(item, kind.field(name).type) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        inner = kind.value_type if hasattr(kind, "value_type") else pa.null()
+        return [_native(item, inner) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime | date | time):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return NULL
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    text = _text(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"two columns are called '{twice[0]}'", where="--format json", mend="Name one of them with AS."
+        )
+    lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
+    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+
+
+def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """RFC 4180 with plain newlines: NULL is empty, an empty text is quoted.
+
+    Python's csv writer leaves a lone carriage return unquoted where its lines end in a newline, and readers
+    then split the row.
+    """
+    cells = [[None if value is None else _text(value) for value in row] for row in rows]
+    return "\n".join(",".join(map(_csv_cell, line)) or '""' for line in [names, *cells])
+
+
+def _csv_cell(text: str | None) -> str:
+    if text is None:
+        return ""
+    if text and not any(special in text for special in ',"\r\n'):
+        return text
+    return '"' + text.replace('"', '""') + '"'

@@ -1,0 +1,299 @@
+"""The validated table as a person reads it: in a terminal and as markdown, from the same rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from warehouse import layout
+from warehouse.database import Connection
+from warehouse.layout import Block
+from warehouse.query import read_only
+from warehouse.render import NULL
+
+Row = dict[str, Any]
+
+_POINTS = """
+    SELECT v.*, r.is_baseline, r.fingerprint, d.reason, d.documents,
+        p.alpha, p.stale_after_days, o.price_source, o.price_note
+    FROM validated_table_at($ts) v
+    JOIN runs r USING (run_id)
+    JOIN verdicts d ON d.run_id = v.verdict_run_id AND d.use = v.use
+    JOIN store.policies p ON p.policy = r.policy AND p.policy_fingerprint = r.policy_fingerprint
+    LEFT JOIN run_prices_at($ts) o
+      ON o.run_id = v.run_id AND o.provider = v.provider AND o.region = v.region
+     AND o.price_kind = v.price_kind
+    QUALIFY dense_rank() OVER (
+        PARTITION BY v.run_id
+        ORDER BY v.price_kind <> 'on_demand', v.usd_per_hour, v.provider, v.region
+    ) = 1
+    ORDER BY v.model, v.gpu, v.engine, v.engine_version, v.workload, v.policy, NOT r.is_baseline,
+        r.started_at, v.run_id, v.concurrency
+"""
+_TASKS = "SELECT * FROM quality_delta WHERE run_id = $run_id AND use = $use ORDER BY family, task"
+_OFFERS = """
+    SELECT DISTINCT provider, region, price_kind, usd_per_hour, price_as_of
+    FROM run_prices_at($ts) WHERE run_id = $run_id ORDER BY ALL
+"""
+
+_MODE_NOTES = {
+    "emulated": (
+        "emulated: no kernel here computes in this precision, so weights are dequantized before an ordinary "
+        "product. These rows show how good the checkpoint is. Their tok/s and cost are this machine's and "
+        "say nothing of hardware that has the kernel: no speed claim rests on them."
+    ),
+    "weight_only": (
+        "weight_only: weights are stored quantized and computed in 16 bits, so this shows less speed than "
+        "hardware with a native kernel would."
+    ),
+}
+
+_TASK_NOTE = (
+    "n: paired documents; base, cand, flips: % of them; p: of a loss smaller than the margin (where a task "
+    "fails: of a greater one, after Holm)."
+)
+
+
+def summary_table(warehouse: Path, as_of: datetime | None = None, *, markdown: bool = False) -> str:
+    """The validated table for people: a row for each precision and operating point, and what it rests on.
+
+    The headline cost uses the cheapest on-demand offer, where there is none the cheapest other.
+
+    Args:
+        warehouse: the DuckDB file.
+        as_of: the time whose prices are used; now if empty.
+        markdown: markdown instead of plain text of at most 100 columns.
+
+    Raises:
+        ConfigError: there is no warehouse.
+        RunError: it can't be read.
+    """
+    with read_only(warehouse) as connection:
+        return summarize(connection, as_of or datetime.now(UTC), markdown=markdown)
+
+
+def summarize(connection: Connection, moment: datetime, *, markdown: bool = False) -> str:
+    """`summary_table` over a connection that is open already."""
+    blocks = list(_blocks(connection, moment))
+    if not blocks:
+        return "The warehouse holds no run yet."
+    return "\n\n".join(map(layout.markdown if markdown else layout.plain, blocks))
+
+
+def _fetch(connection: Connection, sql: str, **values: Any) -> list[Row]:
+    rows: list[Row] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
+    return rows
+
+
+def _blocks(connection: Connection, moment: datetime) -> Iterator[Block]:
+    def section(row: Row) -> tuple[Any, ...]:
+        return tuple(row[name] for name in ("model", "gpu", "engine", "engine_version", "workload", "policy"))
+
+    for _, members in groupby(_fetch(connection, _POINTS, ts=moment), key=section):
+        rows = list(members)
+        labels = _labels(rows)
+        yield _main(connection, moment, rows, labels)
+        use = _headline(rows)
+        candidates = {row["run_id"]: row for row in rows if row["use"] == use and not row["is_baseline"]}
+        uses = _uses(rows, labels)
+        if uses is not None:
+            yield uses
+        for row in candidates.values():
+            tasks = _fetch(connection, _TASKS, run_id=row["verdict_run_id"], use=use)
+            if tasks:
+                yield _tasks(row, labels[row["run_id"]], tasks)
+
+
+def _headline(rows: list[Row]) -> str:
+    """The use that the main table shows: `all`, or a policy's first where it has none."""
+    uses = [str(row["use"]) for row in rows]
+    return "all" if "all" in uses else uses[0]
+
+
+def _labels(rows: list[Row]) -> dict[str, str]:
+    """What each run is called: its precision, with its GPUs where they differ, numbered where it repeats."""
+    counts = {row["gpu_count"] for row in rows}
+    precisions = {
+        row["run_id"]: row["precision"] + (f" ×{row['gpu_count']}" if len(counts) > 1 else "") for row in rows
+    }
+    count, seen, labels = Counter(precisions.values()), Counter[str](), {}
+    for run_id, precision in precisions.items():
+        seen[precision] += 1
+        labels[run_id] = precision if count[precision] == 1 else f"{precision} #{seen[precision]}"
+    return labels
+
+
+def _main(connection: Connection, moment: datetime, rows: list[Row], labels: dict[str, str]) -> Block:
+    first, shown = rows[0], [row for row in rows if row["use"] == _headline(rows)]
+    level = f"{100 * (1 - 2 * first['alpha']):g} %"
+    counts = sorted({row["gpu_count"] for row in shown})
+    gpus = first["gpu"] if counts == [1] else f"{' or '.join(map(str, counts))} × {first['gpu']}"
+    shape = f", {first['isl']} tokens in, {first['osl']} out" if first["isl"] else ""
+    load = f"load '{first['workload']}'{shape}" if first["workload"] else "no load measured"
+    return Block(
+        heading=f"{first['model']} on {gpus} ({first['sm_arch']}), {first['engine']} "
+        f"{first['engine_version']}, {load}",
+        names=(
+            "precision", "at", "verdict", f"Δ points [{level}]", "USD/1M out", "tok/s", "TTFT ms",
+            "kernel", "evidence",
+        ),
+        rows=tuple(
+            (
+                labels[row["run_id"]],
+                f"{row['operating_point'] or NULL}{'' if row['validity'] == 'valid' else '*'}",
+                row["verdict"],
+                _delta(row),
+                _number(row["usd_per_mtok_output"], _money),
+                _number(row["output_tok_s"], "{:,.0f}".format),
+                _pair(row["ttft_p50_ms"], row["ttft_p99_ms"]),
+                row["kernel_mode"],
+                row["evidence"],
+            )
+            for row in shown
+        ),
+        right=(False, False, False, True, True, True, True, False, False),
+        notes=tuple(_notes(connection, moment, shown, labels)),
+        droppable=("TTFT ms", "tok/s"),
+    )  # fmt: skip
+
+
+def _notes(
+    connection: Connection, moment: datetime, rows: list[Row], labels: dict[str, str]
+) -> Iterator[str]:
+    first, runs = rows[0], {row["run_id"]: row for row in rows}
+    yield (
+        "at: requests in flight. Δ points: candidate − baseline of the worst task, in points of 100, with "
+        "its interval. USD/1M out: per million output tokens. TTFT ms: median/99th percentile of the time to "
+        "the first token."
+    )
+    for mode in dict.fromkeys(row["kernel_mode"] for row in rows):
+        if mode in _MODE_NOTES:
+            yield _MODE_NOTES[mode]
+    yield (
+        f"Policy {first['policy']}: VALIDATED where an exact test shows on every task that the loss is "
+        f"smaller than the task's margin (one-sided α {first['alpha']:g} each)."
+    )
+    for run_id, row in runs.items():
+        if not row["is_baseline"]:
+            yield f"{labels[run_id]}: {row['checkpoint']}; {_judgement(row)}"
+    quarantined = {
+        (labels[row["run_id"]], row["operating_point"]): row["validity_reasons"]
+        for row in rows
+        if row["validity"] != "valid"
+    }
+    for (label, point), reasons in quarantined.items():
+        why = ", ".join(reasons) or "no reason given"
+        yield f"* quarantined, not to be used: {label} at {point or NULL} ({why})."
+    yield from _prices(connection, moment, rows)
+    stale = sorted({reason for row in rows for reason in row["stale_reasons"]})
+    if stale:
+        yield f"Stale (older than {first['stale_after_days']} days): {', '.join(stale)}."
+
+
+def _judgement(row: Row) -> str:
+    parts = [f"{row['documents']:,} documents" if row["documents"] else "no quality was measured"]
+    if row["worst_task"]:
+        parts.append(f"worst task {row['worst_task']}")
+    if row["reason"] and row["documents"]:
+        parts.append(row["reason"])
+    if row["verdict_run_id"] != row["run_id"]:
+        parts.append(f"decided by run {row['verdict_run_id']}; later ones are drift checks")
+    return "; ".join(parts) + "."
+
+
+def _prices(connection: Connection, moment: datetime, rows: list[Row]) -> Iterator[str]:
+    priced = {row["gpu_count"]: row for row in rows if row["usd_per_hour"] is not None}
+    if not priced:
+        yield f"No price of {rows[0]['gpu']} holds at this time: configs/prices.yaml has none."
+    for gpu_count, row in priced.items():
+        note = f" {row['price_note']}" if row["price_note"] else ""
+        for_all = f" for {gpu_count} × {row['gpu']}" if gpu_count > 1 else ""
+        yield f"Price{for_all}: {_offer(row)}; {row['price_source']}.{note}"
+        others = [
+            offer
+            for offer in _fetch(connection, _OFFERS, ts=moment, run_id=row["run_id"])
+            if any(offer[name] != row[name] for name in ("provider", "region", "price_kind"))
+        ]
+        if others:
+            yield f"Other offers{for_all}, in the view validated_table: {'; '.join(map(_offer, others))}."
+
+
+def _offer(row: Row) -> str:
+    where = "" if row["region"] == "any" else f" {row['region']}"
+    kind = row["price_kind"].replace("_", "-")
+    return f"{row['provider']}{where} {kind}, {row['usd_per_hour']:g} USD/h of {row['price_as_of']}"
+
+
+def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
+    """Verdicts of the other uses; None where the policy has only one."""
+    headline = _headline(rows)
+    found = {
+        (row["run_id"], row["use"]): row for row in rows if row["use"] != headline and not row["is_baseline"]
+    }
+    if not found:
+        return None
+    return Block(
+        heading="Verdict per use",
+        names=("precision", "use", "verdict", "worst task", "Δ points"),
+        rows=tuple(
+            (labels[run_id], use, row["verdict"], row["worst_task"] or row["reason"] or NULL, _delta(row))
+            for (run_id, use), row in found.items()
+        ),
+        right=(False, False, False, False, True),
+    )
+
+
+def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
+    level = f"{100 * (1 - 2 * row['alpha']):g} %"
+    return Block(
+        heading=f"{label} per task: {row['checkpoint']} against {row['baseline']}",
+        names=(
+            "task", "family", "n", "base", "cand", f"Δ points [{level}]", "margin", "flips", "p", "outcome",
+        ),
+        rows=tuple(
+            (
+                task["task"],
+                task["family"],
+                f"{task['pairs']:,}",
+                f"{100 * task['baseline_score']:.1f}",
+                f"{100 * task['candidate_score']:.1f}",
+                _delta(task),
+                f"{100 * task['margin']:g}",
+                f"{100 * task['flip_rate']:.1f}",
+                _p(task["p_inferior_holm"] if task["outcome"] == "fail" else task["p_noninferior"]),
+                task["outcome"] + (", degraded" if task["degraded"] and task["outcome"] == "pass" else ""),
+            )
+            for task in tasks
+        ),
+        right=(False, False, True, True, True, True, True, True, True, False),
+        notes=(_TASK_NOTE,),
+        droppable=("flips", "family"),
+    )  # fmt: skip
+
+
+def _number(value: float | None, write: Callable[[float], str]) -> str:
+    return NULL if value is None else write(value)
+
+
+def _money(value: float) -> str:
+    return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def _pair(low: float | None, high: float | None) -> str:
+    return f"{_number(low, '{:.0f}'.format)}/{_number(high, '{:.0f}'.format)}"
+
+
+def _delta(row: Row) -> str:
+    if row["quality_delta"] is None:
+        return NULL
+    delta = f"{100 * row['quality_delta']:+.2f}"
+    low, high = row["quality_delta_ci_low"], row["quality_delta_ci_high"]
+    return delta if low is None or high is None else f"{delta} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

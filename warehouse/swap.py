@@ -1,0 +1,101 @@
+"""One writer, and readers that go on: the next state is a copy that a rename puts in place.
+
+docs/decisions/0003-warehouse-swap-by-rename.md says why.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quantgate.model.errors import RunError
+
+
+@contextmanager
+def exclusive(target: Path, wait_s: float = 600) -> Iterator[None]:
+    """Hold the lock of whoever writes ``target``; a second one waits up to ``wait_s`` seconds.
+
+    The kernel frees the lock when its holder dies, however it dies.
+
+    Raises:
+        RunError: another process held it all that time.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_name(f".{target.name}.lock")
+    deadline = time.monotonic() + wait_s
+    with lock.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise RunError(
+                        f"another process has been writing it for {wait_s:.0f} s",
+                        where=target.name,
+                        mend="Wait for that load to end, then try again.",
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove temporary files that a killed writer of ``target`` left. Only under its lock."""
+    for path in target.parent.glob(f".{target.name}.next-*"):
+        if path.is_dir():  # where DuckDB spilled
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside ``target`` that takes its place, whole, when the block ends well.
+
+    A block that removes the temporary file leaves ``target`` as it is.
+    Its content is synced to disk before the rename and the rename after it, so that a kill or a power cut at
+    any moment leaves the old file or the new one.
+    """
+    temporary = target.with_name(f".{target.name}.next-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        if not temporary.exists():
+            return
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+
+
+@contextmanager
+def next_state(warehouse: Path) -> Iterator[Path]:
+    """Like `replacing`, with a copy of the present state in the temporary path where there is one.
+
+    Raises:
+        RunError: another program opened the warehouse for writing and left a write-ahead log: it would be
+            applied to a file it doesn't belong to.
+    """
+    log = warehouse.with_name(warehouse.name + ".wal")
+    if log.exists():
+        raise RunError(
+            "another program opened it for writing",
+            where=str(warehouse),
+            mend=f"End that program; if {log.name} stays, open the file with DuckDB once and close it.",
+        )
+    with replacing(warehouse) as temporary:
+        if warehouse.exists():
+            shutil.copyfile(warehouse, temporary)
+        yield temporary

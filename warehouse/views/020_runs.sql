@@ -1,0 +1,104 @@
+-- Every run. `latest` marks the one of its fingerprint that validated_table shows: the last, and none that
+-- another run continues.
+CREATE OR REPLACE VIEW runs AS
+WITH starts AS (
+    SELECT
+        run_id,
+        count(*) AS engine_starts,
+        worst_kernel_mode(list(kernel_mode)) AS kernel_mode,
+        nullif(string_agg(DISTINCT kernel_names(kernels), ', ' ORDER BY kernel_names(kernels)), '') AS kernel
+    FROM store.engine_starts
+    GROUP BY run_id
+),
+quality AS (
+    SELECT run_id, count(*) AS tasks, sum(documents)::BIGINT AS documents FROM store.run_tasks GROUP BY run_id
+),
+load AS (
+    SELECT run_id, count(*) AS load_points FROM store.load_points GROUP BY run_id
+)
+SELECT
+    r.run_id,
+    r.fingerprint,
+    r.verdict_key,
+    r.model,
+    r.checkpoint,
+    r.checkpoint_source,
+    r.revision,
+    coalesce(r.baseline, r.checkpoint) AS baseline,
+    r.baseline_revision,
+    r.baseline_run_id,
+    r.baseline_run_id IS NULL AS is_baseline,
+    r.precision,
+    r.weight_format,
+    r.kv_cache_dtype,
+    r.architecture,
+    r.parameters,
+    r.size_bytes,
+    r.vocab_size,
+    r.max_position_embeddings,
+    r.weights,
+    s.kernel,
+    s.kernel_mode,
+    r.gpu,
+    r.device_name,
+    r.gpu_count,
+    r.sm_arch,
+    r.mig_slice,
+    r.driver,
+    r.memory_bytes,
+    r.cpu_cores,
+    r.engine,
+    r.engine_version,
+    coalesce(s.engine_starts, 0) AS engine_starts,
+    r.suite,
+    r.workload,
+    r.policy,
+    r.policy_fingerprint,
+    coalesce(q.tasks, 0) AS tasks,
+    coalesce(q.documents, 0) AS documents,
+    coalesce(l.load_points, 0) AS load_points,
+    r.evidence,
+    r.validity,
+    r.validity_reasons,
+    r.continues,
+    r.started_at,
+    r.measured_at,
+    r.schema_version,
+    row_number() OVER (PARTITION BY r.fingerprint ORDER BY r.started_at DESC, r.run_id DESC) = 1
+        AND NOT EXISTS (SELECT 1 FROM store.runs n WHERE n.continues = r.run_id) AS latest
+FROM store.runs r
+LEFT JOIN starts s USING (run_id)
+LEFT JOIN quality q USING (run_id)
+LEFT JOIN load l USING (run_id);
+
+-- One row per policy and family; `in_use` lists the uses that require the family.
+CREATE OR REPLACE VIEW policies AS
+SELECT
+    p.policy,
+    p.policy_fingerprint,
+    EXISTS (
+        SELECT 1 FROM store.current_policies c
+        WHERE c.policy = p.policy AND c.policy_fingerprint = p.policy_fingerprint
+    ) AS current,
+    p.description,
+    p.alpha,
+    p.planned_power,
+    p.stale_after_days,
+    family,
+    p.families[family].margin AS margin,
+    p.families[family].min_documents AS min_documents,
+    list_sort(list_filter(map_keys(p.uses), lambda use: len(p.uses[use]) = 0 OR list_contains(p.uses[use], family)))
+        AS in_use
+FROM store.policies p, unnest(map_keys(p.families)) AS f(family);
+
+CREATE OR REPLACE VIEW gpus AS SELECT * FROM store.gpus;
+
+-- Every offer of the price history; `current` are those that a cost of this moment may use.
+CREATE OR REPLACE VIEW prices AS
+SELECT
+    o.*,
+    o.usd_per_hour / o.gpu_count AS usd_per_gpu_hour,
+    coalesce(o.valid_from = c.valid_from, false) AS current
+FROM store.price_offers o
+LEFT JOIN offers_at(now()) c USING (provider, region, gpu, gpu_count, price_kind)
+ORDER BY o.provider, o.region, o.gpu, o.gpu_count, o.price_kind, o.valid_from;

@@ -1,0 +1,198 @@
+-- Every sample with the run it belongs to; the prompt's text lies once per prompt_hash.
+CREATE OR REPLACE VIEW samples AS
+SELECT
+    r.run_id,
+    r.model,
+    r.checkpoint,
+    r.precision,
+    r.gpu,
+    r.sm_arch,
+    r.engine_version,
+    s.* EXCLUDE (run_id),
+    p.text AS prompt
+FROM store.samples s
+JOIN store.runs r USING (run_id)
+LEFT JOIN store.prompts p USING (prompt_hash);
+
+-- Documents whose score the candidate changed, paired with the declared baseline's own sample.
+CREATE OR REPLACE VIEW flips AS
+SELECT
+    r.run_id,
+    r.baseline_run_id,
+    r.model,
+    r.checkpoint,
+    r.precision,
+    r.sm_arch,
+    c.task,
+    c.family,
+    c.filter,
+    c.metric,
+    c.doc_id,
+    c.doc_repeat,
+    CASE WHEN c.score < b.score THEN 'worse' ELSE 'better' END AS direction,
+    b.score AS baseline_score,
+    c.score AS candidate_score,
+    c.target,
+    b.answer AS baseline_answer,
+    c.answer AS candidate_answer,
+    b.responses AS baseline_responses,
+    c.responses AS candidate_responses,
+    p.text AS prompt
+FROM store.samples c
+JOIN store.runs r USING (run_id)
+JOIN store.samples b
+  ON b.run_id = r.baseline_run_id
+ AND b.task = c.task
+ AND b.filter = c.filter
+ AND b.metric = c.metric
+ AND b.doc_id = c.doc_id
+ AND b.doc_repeat = c.doc_repeat
+ AND b.doc_hash = c.doc_hash
+ AND b.prompt_hash = c.prompt_hash
+ AND b.target_hash = c.target_hash
+LEFT JOIN store.prompts p ON p.prompt_hash = c.prompt_hash
+WHERE c.score <> b.score;
+
+-- The judge's word on each task of a candidate, for each use that requires it.
+CREATE OR REPLACE VIEW quality_delta AS
+SELECT
+    r.run_id,
+    v.baseline_run_id,
+    r.model,
+    r.checkpoint,
+    r.baseline,
+    r.precision,
+    r.gpu,
+    r.sm_arch,
+    r.kernel_mode,
+    r.engine_version,
+    v.use,
+    v.policy,
+    v.task,
+    v.family,
+    v.margin,
+    v.pairs,
+    v.baseline_score,
+    v.candidate_score,
+    v.quality_delta,
+    v.ci_low AS quality_delta_ci_low,
+    v.ci_high AS quality_delta_ci_high,
+    v.worse,
+    v.better,
+    v.flip_rate,
+    v.p_noninferior,
+    v.p_inferior,
+    v.p_inferior_holm,
+    v.p_degraded,
+    v.degraded,
+    v.outcome,
+    v.test,
+    v.documents_needed,
+    v.reason,
+    r.measured_at,
+    r.latest
+FROM store.task_verdicts v
+JOIN runs r USING (run_id);
+
+-- One row per run and use of its policy. `decided_by` is the run whose verdict stands for this run's
+-- verdict_key: the first that was declared, or the last of those that continue it; a later repeat is a drift
+-- check, and its own verdict stays readable here.
+CREATE OR REPLACE VIEW verdicts AS
+WITH RECURSIVE chain AS (
+    SELECT r.run_id, r.run_id AS root, 0 AS step
+    FROM store.runs r
+    WHERE r.continues IS NULL OR r.continues NOT IN (SELECT run_id FROM store.runs)
+    UNION ALL
+    SELECT r.run_id, c.root, c.step + 1
+    FROM store.runs r
+    JOIN chain c ON r.continues = c.run_id
+),
+uses AS (
+    SELECT r.run_id, u.use
+    FROM store.runs r
+    JOIN store.policies p USING (policy, policy_fingerprint),
+    unnest(map_keys(p.uses)) AS u(use)
+),
+own AS (
+    SELECT
+        r.run_id,
+        u.use,
+        root.verdict_key,
+        root.started_at AS root_started_at,
+        c.root,
+        c.step,
+        r.started_at,
+        CASE
+            WHEN r.is_baseline THEN 'BASELINE'
+            WHEN r.tasks = 0 THEN 'UNVALIDATED'
+            ELSE coalesce(v.verdict, 'NOT_COMPARABLE')
+        END AS verdict,
+        CASE
+            WHEN r.is_baseline THEN ''
+            WHEN r.tasks = 0 THEN 'no quality was measured'
+            WHEN v.run_id IS NULL THEN 'the baseline''s run ' || r.baseline_run_id || ' was not judged against'
+            ELSE v.reason
+        END AS reason,
+        v.worst_task,
+        v.quality_delta,
+        v.ci_low,
+        v.ci_high,
+        v.flip_rate,
+        v.degraded,
+        v.documents_needed,
+        r.validity = 'valid' AND coalesce(v.verdict IN ('VALIDATED', 'REJECTED', 'INCONCLUSIVE'), false) AS decides
+    FROM runs r
+    JOIN uses u USING (run_id)
+    JOIN chain c USING (run_id)
+    JOIN store.runs root ON root.run_id = c.root
+    LEFT JOIN store.verdicts v ON v.run_id = r.run_id AND v.use = u.use
+),
+deciders AS (
+    SELECT verdict_key, use, run_id
+    FROM own
+    WHERE decides
+    QUALIFY row_number() OVER (
+        PARTITION BY verdict_key, use ORDER BY root_started_at, root, step DESC, started_at, run_id
+    ) = 1
+)
+SELECT
+    r.run_id,
+    r.baseline_run_id,
+    r.model,
+    r.checkpoint,
+    r.revision,
+    r.baseline,
+    r.baseline_revision,
+    r.precision,
+    r.gpu,
+    r.gpu_count,
+    r.sm_arch,
+    r.kernel,
+    r.kernel_mode,
+    r.kv_cache_dtype,
+    r.engine,
+    r.engine_version,
+    r.suite,
+    r.documents,
+    o.use,
+    r.policy,
+    r.policy_fingerprint,
+    o.verdict,
+    o.reason,
+    o.worst_task,
+    o.quality_delta,
+    o.ci_low AS quality_delta_ci_low,
+    o.ci_high AS quality_delta_ci_high,
+    o.flip_rate,
+    o.degraded,
+    o.documents_needed,
+    CASE WHEN r.is_baseline OR r.tasks = 0 THEN r.run_id ELSE coalesce(d.run_id, r.run_id) END AS decided_by,
+    r.verdict_key,
+    r.evidence,
+    r.validity,
+    r.measured_at,
+    r.latest
+FROM own o
+JOIN runs r USING (run_id)
+LEFT JOIN deciders d ON d.verdict_key = o.verdict_key AND d.use = o.use
+ORDER BY r.model, NOT r.is_baseline, r.started_at, r.run_id, o.use <> 'all', o.use;

@@ -1,0 +1,201 @@
+-- The validated table at the prices of an instant: one row per (run, workload, operating point, price offer,
+-- use), the last run of each fingerprint. What isn't known is NULL, and null_reasons says why.
+CREATE OR REPLACE MACRO validated_table_at(ts) AS TABLE
+WITH points AS MATERIALIZED (
+    SELECT * FROM throughput_points
+),
+every_verdict AS MATERIALIZED (
+    SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
+        quality_delta_ci_high, flip_rate, measured_at
+    FROM verdicts
+),
+last_start AS (
+    SELECT run_id, kv_cache_tokens
+    FROM store.engine_starts
+    QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY started_at DESC, engine_start_id DESC) = 1
+),
+measured AS (
+    SELECT
+        r.* EXCLUDE (kernel, kernel_mode, validity, validity_reasons, measured_at),
+        r.measured_at AS run_measured_at,
+        t.operating_point,
+        t.concurrency,
+        t.isl,
+        t.osl,
+        t.completed,
+        t.output_tok_s,
+        t.total_tok_s,
+        t.ttft_p50_ms,
+        t.ttft_p99_ms,
+        t.tpot_p50_ms,
+        t.tpot_p99_ms,
+        coalesce(t.kernel, r.kernel) AS kernel,
+        coalesce(t.kernel_mode, r.kernel_mode) AS kernel_mode,
+        coalesce(t.kv_cache_tokens, s.kv_cache_tokens) AS kv_cache_tokens,
+        coalesce(t.validity, r.validity) AS validity,
+        coalesce(t.validity_reasons, r.validity_reasons) AS validity_reasons,
+        coalesce(t.measured_at, r.measured_at) AS measured_at,
+        b.run_id AS baseline_point_run_id,
+        CASE
+            WHEN t.operating_point IS NULL THEN 'no_throughput'
+            WHEN t.output_tok_s IS NULL THEN 'no_completed_requests'
+            WHEN t.kernel_mode = 'emulated' OR b.kernel_mode = 'emulated' THEN 'emulated_no_speed'
+            WHEN b.output_tok_s IS NULL THEN 'no_baseline_point'
+            WHEN b.gpu <> r.gpu OR b.mig_slice IS DISTINCT FROM r.mig_slice
+                OR b.engine_version <> t.engine_version OR b.isl <> t.isl OR b.osl <> t.osl THEN 'not_comparable'
+            WHEN t.validity <> 'valid' OR b.validity <> 'valid' THEN 'quarantined'
+        END AS no_speedup,
+        t.output_tok_s / nullif(b.output_tok_s, 0) AS speedup
+    FROM runs r
+    LEFT JOIN points t USING (run_id)
+    LEFT JOIN last_start s USING (run_id)
+    LEFT JOIN points b
+      ON b.run_id = coalesce(r.baseline_run_id, r.run_id)
+     AND b.workload = t.workload
+     AND b.operating_point = t.operating_point
+    WHERE r.latest AND r.evidence IN ('measured', 'imported')
+),
+judged AS (
+    SELECT v.run_id, v.use, v.decided_by, d.verdict, d.worst_task, d.quality_delta,
+        d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at
+    FROM every_verdict v
+    JOIN every_verdict d ON d.run_id = v.decided_by AND d.use = v.use
+),
+joined AS (
+    SELECT
+        m.*,
+        v.* EXCLUDE (run_id),
+        p.* EXCLUDE (run_id),
+        usd_per_mtok(p.usd_per_hour, m.output_tok_s) AS usd_per_mtok_output,
+        usd_per_mtok(p.usd_per_hour, m.total_tok_s) AS usd_per_mtok_total,
+        CASE WHEN m.no_speedup IS NULL THEN m.speedup END AS speedup_vs_baseline,
+        list_filter([
+            CASE WHEN is_stale(m.measured_at, pol.stale_after_days, ts) THEN 'measurement' END,
+            CASE WHEN is_stale(v.decided_at, pol.stale_after_days, ts) THEN 'verdict' END,
+            CASE WHEN p.price_valid_to IS NULL AND is_stale(day_start(p.price_as_of), pol.stale_after_days, ts)
+                THEN 'price' END
+        ], lambda reason: reason IS NOT NULL) AS stale_reasons,
+        CASE
+            WHEN m.operating_point IS NULL THEN 'no_throughput'
+            WHEN m.output_tok_s IS NULL THEN 'no_completed_requests'
+        END AS no_throughput,
+        CASE WHEN m.mig_slice IS NOT NULL THEN 'mig_unpriced' ELSE 'no_price' END AS no_price,
+        CASE v.verdict
+            WHEN 'BASELINE' THEN 'not_applicable'
+            WHEN 'UNVALIDATED' THEN 'no_quality'
+            WHEN 'NOT_COMPARABLE' THEN 'not_comparable'
+            ELSE 'not_decided'
+        END AS no_quality
+    FROM measured m
+    JOIN judged v USING (run_id)
+    JOIN store.policies pol USING (policy, policy_fingerprint)
+    LEFT JOIN run_prices_at(ts) p USING (run_id)
+),
+reasoned AS (
+    SELECT
+        *,
+        coalesce(no_throughput, CASE WHEN usd_per_hour IS NULL THEN no_price END) AS no_cost,
+        NULL::DOUBLE AS nothing
+    FROM joined
+)
+SELECT
+    model,
+    checkpoint,
+    revision,
+    baseline,
+    precision,
+    weight_format,
+    kv_cache_dtype,
+    kernel,
+    kernel_mode,
+    weights,
+    gpu,
+    sm_arch,
+    mig_slice,
+    gpu_count,
+    engine,
+    engine_version,
+    workload,
+    isl,
+    osl,
+    operating_point,
+    concurrency,
+    provider,
+    region,
+    price_kind,
+    usd_per_hour,
+    price_as_of,
+    output_tok_s,
+    nothing AS output_tok_s_ci_low,
+    nothing AS output_tok_s_ci_high,
+    usd_per_mtok_output,
+    nothing AS usd_per_mtok_output_ci_low,
+    nothing AS usd_per_mtok_output_ci_high,
+    usd_per_mtok_total,
+    nothing AS usd_per_mtok_goodput,
+    ttft_p50_ms,
+    ttft_p99_ms,
+    tpot_p50_ms,
+    tpot_p99_ms,
+    nothing AS joules_per_token,
+    nothing AS pct_of_bound,
+    kv_cache_tokens,
+    speedup_vs_baseline,
+    use,
+    policy,
+    verdict,
+    worst_task,
+    quality_delta,
+    quality_delta_ci_low,
+    quality_delta_ci_high,
+    flip_rate,
+    evidence,
+    validity,
+    validity_reasons,
+    map_from_entries(list_filter([
+        why_null('kernel', kernel, 'no_kernel_named'),
+        why_null('kernel_mode', kernel_mode, 'no_kernel_named'),
+        why_null('mig_slice', mig_slice, 'not_applicable'),
+        why_null('workload', workload, 'no_throughput'),
+        why_null('isl', isl, 'no_throughput'),
+        why_null('osl', osl, 'no_throughput'),
+        why_null('operating_point', operating_point, 'no_throughput'),
+        why_null('concurrency', concurrency, 'no_throughput'),
+        why_null('provider', provider, no_price),
+        why_null('region', region, no_price),
+        why_null('price_kind', price_kind, no_price),
+        why_null('usd_per_hour', usd_per_hour, no_price),
+        why_null('price_as_of', price_as_of, no_price),
+        why_null('output_tok_s', output_tok_s, no_throughput),
+        why_null('output_tok_s_ci_low', nothing, coalesce(no_throughput, 'single_repeat')),
+        why_null('output_tok_s_ci_high', nothing, coalesce(no_throughput, 'single_repeat')),
+        why_null('usd_per_mtok_output', usd_per_mtok_output, no_cost),
+        why_null('usd_per_mtok_output_ci_low', nothing, coalesce(no_cost, 'single_repeat')),
+        why_null('usd_per_mtok_output_ci_high', nothing, coalesce(no_cost, 'single_repeat')),
+        why_null('usd_per_mtok_total', usd_per_mtok_total, no_cost),
+        why_null('usd_per_mtok_goodput', nothing, coalesce(no_cost, 'no_slo')),
+        why_null('ttft_p50_ms', ttft_p50_ms, coalesce(no_throughput, 'not_measured')),
+        why_null('ttft_p99_ms', ttft_p99_ms, coalesce(no_throughput, 'not_measured')),
+        why_null('tpot_p50_ms', tpot_p50_ms, coalesce(no_throughput, 'not_measured')),
+        why_null('tpot_p99_ms', tpot_p99_ms, coalesce(no_throughput, 'not_measured')),
+        why_null('joules_per_token', nothing, coalesce(no_throughput, 'no_telemetry')),
+        why_null('pct_of_bound', nothing, coalesce(
+            no_throughput, CASE WHEN kernel_mode = 'emulated' THEN 'emulated_no_speed' END, 'no_bounds')),
+        why_null('kv_cache_tokens', kv_cache_tokens, 'not_measured'),
+        why_null('speedup_vs_baseline', speedup_vs_baseline, no_speedup),
+        why_null('worst_task', worst_task, no_quality),
+        why_null('quality_delta', quality_delta, no_quality),
+        why_null('quality_delta_ci_low', quality_delta_ci_low, no_quality),
+        why_null('quality_delta_ci_high', quality_delta_ci_high, no_quality),
+        why_null('flip_rate', flip_rate, no_quality)
+    ], lambda entry: entry IS NOT NULL)) AS null_reasons,
+    measured_at,
+    len(stale_reasons) > 0 AS stale,
+    run_id,
+    stale_reasons,
+    decided_by AS verdict_run_id
+FROM reasoned
+ORDER BY model, gpu, engine_version, workload, NOT is_baseline, started_at, run_id, concurrency,
+    provider, region, price_kind, use <> 'all', use;
+
+CREATE OR REPLACE VIEW validated_table AS SELECT * FROM validated_table_at(now());
