@@ -5,7 +5,8 @@ from __future__ import annotations
 from prefect import flow
 from pydantic import BaseModel, Field
 
-from flows.validate import ValidateParameters, Validation, validate
+from flows.declaration import ValidateParameters
+from flows.validate import Validation, validate
 from quantgate.model.config import ROOT, ModelConfig, load_yaml
 
 QUICK_DOCUMENTS = 50
@@ -32,6 +33,7 @@ def demo(parameters: DemoParameters | None = None) -> Validation:
     return validate(
         ValidateParameters(
             baseline=model.baseline,
+            model=model.name,
             candidates=candidates[-1:] if parameters.quick else candidates,
             tasks=model.suite,
             workload=model.workload,

@@ -33,7 +33,7 @@ subprocess.Popen(["sleep", "{marker}"], start_new_session=True)
 
 class Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = b'vllm:cache_config_info{{block_size="16",num_gpu_blocks="10"}} 1.0\n'
+        body = b'vllm:cache_config_info{{block_size="16",num_gpu_blocks="10"}} 1.0\\n'
         body *= self.path == "/metrics"
         self.send_response(200)
         self.end_headers()

@@ -48,6 +48,7 @@ def _levels(given: str | None) -> list[int] | None:
 @click.option(
     "--candidate", "candidates", required=True, multiple=True, help="Folder or hub id; may be repeated."
 )
+@click.option("--model", help="Name they share in the table; the baseline's own if left out.")
 @click.option("--tasks", required=True, help="Suite name, lm-eval task name, lm-eval YAML, or JSONL.")
 @click.option(
     "--family", type=click.Choice([f.value for f in Family]), help="Family of tasks that bring none."
@@ -65,6 +66,7 @@ def _levels(given: str | None) -> list[int] | None:
 def command(  # noqa: PLR0913, PLR0917 - one a flag
     baseline: str,
     candidates: tuple[str, ...],
+    model: str | None,
     tasks: str,
     family: str | None,
     limit: int | None,
@@ -81,25 +83,27 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     A JSONL has {"prompt", "answer"} on each line (generation, exact match), with "choices" multiple choice.
     """
     arguments, levels = _engine_arguments(engine_args), _levels(concurrency)
+    from flows.declaration import ValidateParameters, declare
     from quantgate.cli.runtime import expected_failures, in_process
 
     home = Home.current()
+    parameters = ValidateParameters(
+        baseline=baseline,
+        candidates=list(candidates),
+        model=model,
+        tasks=tasks,
+        family=Family(family) if family else None,
+        limit=limit,
+        workload=workload,
+        concurrency=levels,
+        policy=policy,
+        engine=engine,
+        engine_arguments=arguments,
+        fresh=fresh,
+    )
+    declare(parameters, home)
     with in_process(home), expected_failures():
-        from flows.validate import ValidateParameters, validate
+        from flows.validate import validate
 
-        result = validate(
-            ValidateParameters(
-                baseline=baseline,
-                candidates=list(candidates),
-                tasks=tasks,
-                family=Family(family) if family else None,
-                limit=limit,
-                workload=workload,
-                concurrency=levels,
-                policy=policy,
-                engine=engine,
-                engine_arguments=arguments,
-                fresh=fresh,
-            )
-        )
+        result = validate(parameters)
     return show_outcome(home, result, require_validated=require_validated)
