@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM: one line, the right status, no process left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command import QUANTGATE, nothing_left
+from tests.fake_engine import make
+from tests.quantgate.cli.test_command import validate
+from tests.tasks.test_process import wait_for
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "word"), [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_during_the_start_of_an_engine(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, status: int, word: str
+) -> None:
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(tmp_path, "hangs")))
+    log = tmp_path / "log"
+    with log.open("w") as err:
+        process = subprocess.Popen(
+            [QUANTGATE, *validate()], stdout=subprocess.DEVNULL, stderr=err, env=dict(os.environ)
+        )
+    assert wait_for(lambda: "engine fake 9.9.9: start" in log.read_text(), 60)
+    process.send_signal(sent)
+    assert process.wait(timeout=60) == status
+    assert nothing_left(home) == []
+    told = log.read_text()
+    assert (
+        told.splitlines()[-1]
+        == f"quantgate: {word}; finished parts are kept, the same command goes on from there"
+    )
+    assert "Traceback" not in told
