@@ -45,8 +45,16 @@ lock: ## compile the pinned requirements again (needs uv)
 		--no-emit-index-url --no-emit-find-links --no-header ../pyproject.toml --extra dev -o pipeline.txt
 	cd requirements && uv pip compile --quiet --python-version 3.11 --override engine-overrides.txt --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header engine-cpu.in -o engine-cpu.txt
+	# torch's wheels differ between indexes and machines: its version is the pin.
+	cd requirements && sed -i -E '/^torch==/,/^    # via/{/--hash/d;s/ \\$$//}' engine-cpu.txt
 	cd requirements && uv pip compile --quiet --python-version 3.11 --override engine-overrides.txt \
 		--no-emit-index-url --no-emit-find-links --no-header demo-checkpoints.in -o demo-checkpoints.txt
 
+checkpoints: .venv/.ready ## make the demo's checkpoints and tasks anew (OUT=folder; under 15 minutes)
+	@test -x .venv-checkpoints/bin/python || $(UV) venv --quiet --python 3.11 .venv-checkpoints
+	@$(UV) pip install --quiet --no-deps --python .venv-checkpoints/bin/python -r requirements/demo-checkpoints.txt \
+		$(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
+	.venv-checkpoints/bin/python demo/make_checkpoints.py $(if $(OUT),--out $(OUT))
+
 clean: ## remove environments and caches, not what was measured (.quantgate)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-checkpoints .mypy_cache .ruff_cache .pytest_cache

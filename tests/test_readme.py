@@ -1,0 +1,62 @@
+"""The README's commands are real."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+
+from quantgate.cli import cli
+from quantgate.model.config import ROOT
+
+BLOCKS = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+COMMANDS = [
+    line.removeprefix("$ ").split("  #")[0].strip()
+    for b in BLOCKS
+    for line in b.splitlines()
+    if line[:2] == "$ "
+]
+OURS = [command for command in COMMANDS if command.startswith("quantgate ")]
+
+
+def test_there_are_commands() -> None:
+    assert len(OURS) >= 8
+    assert "make demo" in COMMANDS
+    assert "make test" in COMMANDS
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_knows_the_target(command: str) -> None:
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_the_command_takes_these_arguments(command: str) -> None:
+    verb, *arguments = shlex.split(command)[1:]
+    cli.commands[verb].make_context(verb, arguments, resilient_parsing=False).close()
+
+
+def test_the_demo_table_is_the_published_one() -> None:
+    """What the README prints came out of the program: the fixture's bundles give it again."""
+    from tests.demo_bundles import summary
+
+    table = re.search(r"<!-- demo table -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert table is not None
+    assert table[1].strip() == summary().strip()
+
+
+def test_the_deployment_fits_the_flow() -> None:
+    from flows.validate import validate
+
+    settings = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    (deployment,) = settings["deployments"]
+    path, name = deployment["entrypoint"].split(":")
+    assert (ROOT / path).is_file()
+    assert name == validate.fn.__name__
+    parameters = validate.validate_parameters(deployment["parameters"])["parameters"]
+    for folder in (parameters.baseline, *parameters.candidates):
+        assert (ROOT / folder / "config.json").is_file()
+    assert deployment["schedules"][0]["active"] is True
