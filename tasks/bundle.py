@@ -73,7 +73,7 @@ def _quality_tables(staging: Staging, tasks: list[TaskResult]) -> dict[str, pa.T
     prompts = tables["prompts.parquet"]
     hashes = prompts.column("prompt_hash").to_pylist()
     first = {prompt_hash: row for row, prompt_hash in reversed(list(enumerate(hashes)))}
-    tables["prompts.parquet"] = prompts.take(sorted(first.values()))
+    tables["prompts.parquet"] = prompts.take(pa.array(sorted(first.values()), pa.int64()))
     return tables
 
 
@@ -127,8 +127,8 @@ def _publish(building: Path, place: str, run_id: str) -> None:
     if "file" in filesystem.protocol:
         Path(root).mkdir(parents=True, exist_ok=True)
         # Beside its place first, since a home and its bundles may lie on different file systems.
-        temporary = Path(root) / f".{run_id}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = Path(root) / f".{run_id}"
+        shutil.rmtree(temporary, ignore_errors=True)  # what a kill left
         shutil.copytree(building, temporary)
         for file in temporary.iterdir():
             with file.open("rb") as handle:

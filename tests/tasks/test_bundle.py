@@ -1,0 +1,165 @@
+"""Bundles: whole or not there, immutable, found again by fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from quantgate.model.config import Suite, SuiteTask, load_policy
+from quantgate.model.enums import Family
+from quantgate.model.home import Home
+from quantgate.model.records import Checkpoint, Hardware, RunPlan
+from quantgate.model.tables import BUNDLE_FILES, PROMPTS, SAMPLES
+from tasks import bundle
+from tasks.staging import Staging, open_staging
+from tests.tasks.test_staging import finish_task, inputs, start
+from tests.tasks.test_throughput import WORKLOAD, finish
+
+TASKS = ("a", "b")
+
+
+def plan() -> RunPlan:
+    return RunPlan(
+        inputs=inputs(),
+        checkpoint=Checkpoint(
+            source="x",
+            path="/x",
+            name="x",
+            revision="sha256:1",
+            model="x",
+            architecture="LlamaForCausalLM",
+            precision="bf16",
+            weight_format="unquantized",
+            kv_cache_dtype="auto",
+            parameters=1,
+            size_bytes=2,
+            vocab_size=3,
+        ),
+        baseline=None,
+        hardware=Hardware(gpu="cpu", device_name="a CPU", sm_arch="x86_64-avx2"),
+        suite=Suite(name="s", tasks=tuple(SuiteTask(task=t, family=Family.MATH) for t in TASKS)),
+        workload=WORKLOAD.model_copy(update={"concurrency": (1,)}),
+        policy_name="demo",
+        policy=load_policy("demo"),
+    )
+
+
+def sample(task: str, number: int) -> dict[str, object]:
+    texts = (
+        "filter",
+        "metric",
+        "doc_hash",
+        "target",
+        "target_hash",
+        "responses",
+        "answer",
+        "engine_start_id",
+    )
+    return {
+        **dict.fromkeys(texts, "x"),
+        "task": task,
+        "family": "math",
+        "doc_id": str(number),
+        "doc_repeat": 0,
+        "prompt_hash": f"shared{number}",
+        "score": float(number % 2),
+    }
+
+
+def finished(home: Home) -> Staging:
+    """Every part of the plan, as the steps leave them; both tasks ask the same four prompts."""
+    staging = open_staging(home, plan().inputs, {"checkpoint": "x"})
+    staging.add_start(start(1))
+    for task in TASKS:
+        finish_task(staging, task, "s1")
+        rows = [sample(task, number) for number in range(4)]
+        pq.write_table(pa.Table.from_pylist(rows, SAMPLES), staging.task_dir(task) / "samples.parquet")
+        prompts = [{"prompt_hash": f"shared{number}", "text": f"prompt {number}"} for number in range(4)]
+        pq.write_table(pa.Table.from_pylist(prompts, PROMPTS), staging.task_dir(task) / "prompts.parquet")
+    staging.load_dir.mkdir()
+    finish(staging.load_dir, 1)
+    staging.add_telemetry([{"at": datetime.now(UTC), "phase": "load", "engine_start_id": "s1"}])
+    return staging
+
+
+def test_a_bundle_holds_every_part_with_its_checksum() -> None:
+    home = Home.current()
+    staging = finished(home)
+    manifest = bundle.seal(staging, home.bundles, plan())
+    folder = Path(home.bundles) / manifest.run_id
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*BUNDLE_FILES, "manifest.json"])
+    rows = {}
+    for name, entry in manifest.files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry.sha256
+        table = pq.read_table(folder / name)
+        assert table.schema.equals(BUNDLE_FILES[name])
+        assert table.num_rows == entry.rows
+        rows[name] = entry.rows
+    assert rows == {
+        "samples.parquet": 8,
+        "prompts.parquet": 4,
+        "load_points.parquet": 1,
+        "requests.parquet": 32,
+        "telemetry.parquet": 1,
+    }
+    assert bundle.find(home.bundles, plan().inputs.fingerprint()) == manifest
+    assert bundle.find(home.bundles, "another") is None
+    assert not staging.path.exists()
+    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 1
+
+
+def test_a_run_without_load_or_quality_has_empty_files() -> None:
+    home = Home.current()
+    bare = plan().model_copy(update={"suite": None, "workload": None})
+    manifest = bundle.seal(open_staging(home, bare.inputs, {"checkpoint": "x"}), home.bundles, bare)
+    assert {entry.rows for entry in manifest.files.values()} == {0}
+
+
+def test_a_kill_between_writing_and_renaming_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home.current()
+    staging = finished(home)
+    original = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bundle.seal(staging, home.bundles, plan())
+    monkeypatch.setattr(Path, "rename", original)
+    assert list(bundle.manifests(home.bundles)) == []
+    assert [p.name[0] for p in Path(home.bundles).iterdir()] == ["."]
+    again = open_staging(home, plan().inputs, {"checkpoint": "x"})
+    manifest = bundle.seal(again, home.bundles, plan())
+    assert [m.run_id for m in bundle.manifests(home.bundles)] == [manifest.run_id]
+    assert [p.name for p in Path(home.bundles).iterdir()] == [manifest.run_id]
+
+
+def test_an_object_store_gets_the_manifest_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home.current()
+    place = "memory://bundles"
+    manifest = bundle.seal(finished(home), place, plan())
+    assert [m.run_id for m in bundle.manifests(place)] == [manifest.run_id]
+    filesystem, root = bundle.fsspec.core.url_to_fs(place)
+    filesystem.rm(f"{root}/{manifest.run_id}/manifest.json")
+    assert list(bundle.manifests(place)) == []
+    filesystem.rm(root, recursive=True)
+
+
+def test_the_last_of_a_fingerprint_is_found() -> None:
+    home = Home.current()
+    first = bundle.seal(finished(home), home.bundles, plan())
+    newer = Path(home.bundles) / f"30{first.run_id[2:]}"
+    shutil.copytree(Path(home.bundles) / first.run_id, newer)
+    text = (newer / "manifest.json").read_text().replace(first.run_id, newer.name)
+    (newer / "manifest.json").write_text(text)
+    found = bundle.find(home.bundles, plan().inputs.fingerprint())
+    assert found is not None
+    assert found.run_id == newer.name

@@ -1,0 +1,96 @@
+"""The ladder and its rows, from results as vLLM's bench writes them (tests/fixtures/bench)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from quantgate.model.config import Workload
+from quantgate.model.tables import LOAD_POINTS, REQUESTS
+from tasks import throughput
+
+WORKLOAD = Workload(name="w", isl_tokens=32, osl_tokens=32, concurrency=(1, 8), min_prompts=4, seed=7)
+RESULT = json.loads((Path(__file__).parents[1] / "fixtures" / "bench" / "c8.json").read_text())
+
+
+def finish(folder: Path, concurrency: int, **changes: Any) -> None:
+    level = {
+        **RESULT,
+        "operating_point": f"c{concurrency}",
+        "concurrency": concurrency,
+        "engine_start_id": "s",
+    }
+    result = level.pop("result") | changes.pop("result", {})
+    (folder / f"c{concurrency}.json").write_text(json.dumps({**level, "result": result, **changes}))
+
+
+@pytest.fixture
+def one_level(tmp_path: Path) -> Workload:
+    finish(tmp_path, 1)
+    return WORKLOAD.model_copy(update={"concurrency": (1,)})
+
+
+def test_every_level_has_prompts_of_its_own(tmp_path: Path) -> None:
+    first, second = throughput.levels(WORKLOAD, tmp_path)
+    assert (first["requests"], second["requests"]) == (4, 32)
+    assert (first["warmup_requests"], second["warmup_requests"]) == (1, 8)
+    assert first["seed"] != second["seed"]
+
+
+def test_finished_levels_are_kept(tmp_path: Path) -> None:
+    finish(tmp_path, 1)
+    assert [level["operating_point"] for level in throughput.unfinished(WORKLOAD, tmp_path)] == ["c8"]
+
+
+def test_rows_are_what_the_bench_measured(tmp_path: Path, one_level: Workload) -> None:
+    points, requests = throughput.rows(one_level, tmp_path)
+    table = pa.Table.from_pylist(points, LOAD_POINTS)
+    (point,) = table.to_pylist()
+    result = RESULT["result"]
+    assert point["output_tok_s"] == pytest.approx(result["total_output_tokens"] / result["duration"])
+    assert point["ttft_p50_ms"] == pytest.approx(result["median_ttft_ms"])
+    assert point["validity"] == "valid"
+    assert point["failed"] == 0
+    rows = pa.Table.from_pylist(requests, REQUESTS).to_pylist()
+    assert len(rows) == point["completed"] == 32
+    for row in rows:
+        assert row["output_tokens"] == 32 >= len(row["itl_ms"]) + 1  # tokens may come several at a time
+        assert row["e2el_ms"] == pytest.approx(row["ttft_ms"] + sum(row["itl_ms"]))
+    tpots = sorted((row["e2el_ms"] - row["ttft_ms"]) / 31 for row in rows)
+    assert point["tpot_p50_ms"] == pytest.approx((tpots[15] + tpots[16]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"client_cpu_share": 0.95}, "client_saturated"),
+        ({"prefix_cache_hit_tokens": 64}, "prefix_cache_hits"),
+        ({"result": {"failed": 2}}, "failed_requests"),
+        ({"result": {"median_itl_ms": 0.01}}, "client_starved"),
+        ({"result": {"completed": 0, "failed": 32}}, "no_request_completed"),
+    ],
+)
+def test_what_must_not_be_used_is_quarantined(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    finish(tmp_path, 1, **changes)
+    (point,), _ = throughput.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    assert point["validity"] == "quarantined"
+    assert reason in point["validity_reasons"]
+
+
+def test_latencies_of_nothing_are_unknown_not_zero(tmp_path: Path) -> None:
+    finish(tmp_path, 1, result={"completed": 0, "failed": 32, "median_ttft_ms": 0.0})
+    (point,), _ = throughput.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    assert point["ttft_p50_ms"] is None
+
+
+def test_a_request_that_failed_has_no_latency(tmp_path: Path) -> None:
+    errors = ["" for _ in RESULT["result"]["errors"]]
+    errors[3] = "Connection refused"
+    finish(tmp_path, 1, result={"errors": errors})
+    _, requests = throughput.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    assert requests[3]["error"] == "Connection refused"
+    assert requests[3]["ttft_ms"] is None
