@@ -6,6 +6,8 @@ FROM vllm/vllm-openai:v0.25.1
 ENV PYTHONDONTWRITEBYTECODE=1 \
     QUANTGATE_ROOT=/opt/quantgate \
     QUANTGATE_HOME=/data \
+    QUANTGATE_ENGINE=image \
+    HF_HOME=/data/huggingface \
     DO_NOT_TRACK=1 \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
     PATH=/opt/quantgate/.venv/bin:$PATH

@@ -45,14 +45,18 @@ def engines() -> dict[str, EngineConfig]:
 
 
 def load_engine(name: str | None, hardware_kind: str) -> tuple[str, EngineConfig]:
-    """The engine called ``name``, or the default for the kind of hardware (``cpu``, ``gpu``).
+    """The engine called ``name``, the host's (QUANTGATE_ENGINE), or the default for ``cpu`` or ``gpu``.
 
     Raises:
         ConfigError: the file is wrong or nothing is called that.
     """
     path = _file()
     file = load_yaml(path, EngineFile)
-    chosen: str = name or choose(file.default, hardware_kind, f"{path.name}: default")
+    chosen: str = (
+        name
+        or os.environ.get("QUANTGATE_ENGINE")
+        or choose(file.default, hardware_kind, f"{path.name}: default")
+    )
     config: EngineConfig = choose(file.engines, chosen, path.name)
     needs = {EngineKind.UV: ("python", "requirements"), EngineKind.PYTHON: ("interpreter",)}[config.kind]
     for key in needs:

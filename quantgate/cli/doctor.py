@@ -160,5 +160,5 @@ def command() -> int:
         for finding in findings:
             problems += finding.state == "problem"
             click.echo(f"{finding.state:<8}{finding.what:<13}{finding.detail}")
-    click.echo(f"{problems} problems" if problems else "no problems")
+    click.echo(f"{problems} problem{'s' * (problems > 1)}" if problems else "no problems")
     return 2 if problems else 0
