@@ -14,7 +14,7 @@ help: ## list the commands
 .venv/.ready: requirements/pipeline.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Quantgate needs Python 3.11 or newer: install it (Debian: apt install python3 python3-venv) or name one with PYTHON=…"; exit 2; }
 	@echo "set-up: the pipeline's environment in .venv (about half a minute, once)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "Python's venv module is missing: apt install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is missing: apt install python3-venv"; exit 2; }
 	@test -x "$(UV)" || $(BIN)/python -m pip install --quiet "$$(grep -o '^uv==[^ ;]*' requirements/pipeline.txt)"
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements/pipeline.txt
 	@$(UV) pip install --quiet --no-deps --python $(BIN)/python -e .

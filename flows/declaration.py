@@ -8,11 +8,21 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from quantgate.model.config import ROOT, EngineConfig, Policy, Suite, Workload, load_policy, load_yaml
+from quantgate.model.config import (
+    ROOT,
+    EngineConfig,
+    Policy,
+    Suite,
+    Workload,
+    load_policy,
+    load_yaml,
+    parse_record,
+)
 from quantgate.model.enums import Family
+from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.records import Hardware
-from tasks import engine_env, engine_log, hardware, quality, task_sources
+from tasks import engine, engine_env, engine_log, hardware, quality, task_sources
 from warehouse.judge import check_policy
 
 
@@ -81,7 +91,8 @@ def _workload(parameters: ValidateParameters) -> Workload:
     )
     workload = load_yaml(path, Workload)
     if parameters.concurrency:
-        workload = workload.model_copy(update={"concurrency": tuple(parameters.concurrency)})
+        levels = {"concurrency": parameters.concurrency}
+        workload = parse_record(Workload, workload.model_dump() | levels, "--concurrency")
     return workload
 
 
@@ -97,8 +108,13 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     policy = load_policy(parameters.policy)
     check_policy(parameters.policy, policy, suite.tasks)
     workload = _workload(parameters)
-    gpus = int(parameters.engine_arguments.get("tensor-parallel-size", 1))
-    found = hardware.detect(gpu_count=gpus)
+    found = hardware.detect()
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
+    gpus = engine.gpu_count(engine.serving_arguments(config, parameters.engine_arguments))
+    if gpus != found.gpu_count:
+        found = hardware.detect(gpu_count=gpus)
+    unsuitable = None if found.uuids else hardware.cpu_unsuitable()
+    if unsuitable:
+        raise ConfigError(unsuitable, where=found.device_name, mend="Run it on another machine.")
     engine_log.kernel_rules()
     return Declared(suite, quality.check_suite(suite), workload, policy, found, name, config)

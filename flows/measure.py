@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from prefect import task
@@ -14,12 +15,10 @@ from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from tasks import bundle, engine, quality, telemetry, throughput
-from tasks.device_lock import held
+from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.staging import Staging, open_staging
-
-QUALITY_TIMEOUT_S = 6 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Context:
     environment: EngineEnvironment
     overrides: dict[str, Any]
     report: Reporter
+    expected_start_s: float | None = None
 
 
 @task(name="quality", task_run_name="quality {suite_task.task}", cache_policy=NO_CACHE)
@@ -43,7 +43,7 @@ def evaluate(
         context.report.step(title, unit="requests") as step,
         telemetry.watch(running, suite_task.task) as rows,
     ):
-        quality.evaluate(
+        result = quality.evaluate(
             plan.suite,
             suite_task,
             base_url=running.base_url,
@@ -53,11 +53,16 @@ def evaluate(
             engine_start_id=running.start.engine_start_id,
             out_dir=staging.task_dir(suite_task.task),
             log=context.home.logs / staging.run_id / f"lm-eval-{suite_task.task}.log",
-            timeout_s=QUALITY_TIMEOUT_S,
+            timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
             check_alive=running.check_alive,
         )
     staging.add_telemetry(rows)
+    if result.truncated_prompts:
+        context.report.line(
+            f"{title}: {result.truncated_prompts} of its prompts did not fit the engine's context and were cut on "
+            "the left; raise max-model-len (--engine-arg max-model-len=…)"
+        )
 
 
 @task(name="throughput", task_run_name="throughput {plan.checkpoint.name}", cache_policy=NO_CACHE)
@@ -89,7 +94,13 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
     with (
         held(plan.hardware, context.report),
         engine.serve(
-            plan.checkpoint, context.environment, context.overrides, log=log, report=context.report
+            plan.checkpoint,
+            context.environment,
+            context.overrides,
+            uuids=plan.hardware.uuids,
+            log=log,
+            report=context.report,
+            expected_s=context.expected_start_s,
         ) as running,
     ):
         staging.add_start(running.start)
@@ -101,13 +112,13 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
 
 
 @task(name="measure", task_run_name="measure {plan.checkpoint.name}", cache_policy=NO_CACHE)
-def measure(plan: RunPlan, context: Context, *, fresh: bool = False) -> tuple[Manifest, bool]:
+def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -> tuple[Manifest, bool]:
     """The run's bundle: found, completed from finished parts, or measured.
 
     Args:
         plan: what is declared.
         context: home, engine, progress.
-        fresh: measure again even where the same was measured before.
+        since: what was begun before is measured anew; None takes whatever is there.
 
     Returns:
         The bundle's manifest, and whether anything was measured now.
@@ -115,31 +126,43 @@ def measure(plan: RunPlan, context: Context, *, fresh: bool = False) -> tuple[Ma
     Raises:
         QuantgateError: the engine or a step failed; finished parts are kept.
     """
-    report, name = context.report, plan.checkpoint.name
-    staging = open_staging(
-        context.home, plan.inputs, {"checkpoint": name, "precision": plan.checkpoint.precision}
-    )
-    known = bundle.find(context.home.bundles, plan.inputs.fingerprint())
-    if known and not fresh:
+    name, fingerprint = plan.checkpoint.name, plan.inputs.fingerprint()
+    with run_held(context.home, fingerprint, name, context.report):
+        known = bundle.find(context.home.bundles, fingerprint)
+        staging = open_staging(context.home, plan.inputs, _what(plan))
+        if known and (since is None or known.started_at >= since):
+            _drop_leftover(staging, known)
+            context.report.line(
+                f"{name}: measured on {known.measured_at:%Y-%m-%d %H:%M} UTC and unchanged, nothing to do"
+            )
+            return known, False
+        if since and staging.started_at < since:
+            staging.discard()
+            staging = open_staging(context.home, plan.inputs, _what(plan))
+        return _complete(plan, staging, context), True
+
+
+def _what(plan: RunPlan) -> dict[str, str]:
+    return {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
+
+
+def _drop_leftover(staging: Staging, known: Manifest) -> None:
+    """Staging that was just opened, or whose bundle is there; that of a new attempt stays for who resumes it."""
+    if staging.run_id == known.run_id or not staging.starts():
         staging.discard()
-        report.line(
-            f"{name}: measured on {known.measured_at:%Y-%m-%d %H:%M} UTC and unchanged, nothing to do"
-        )
-        return known, False
-    if fresh:
-        staging.discard()
-        staging = open_staging(
-            context.home, plan.inputs, {"checkpoint": name, "precision": plan.checkpoint.precision}
-        )
+
+
+def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
+    """Measure what is missing and make the bundle."""
     staging.clear_failure()
     tasks, load_missing = _missing(plan, staging)
     try:
         if tasks or load_missing:
             kept = (len(plan.suite.tasks) if plan.suite else 0) - len(tasks)
             if kept:
-                report.line(f"{name}: {kept} finished tasks are kept from before")
+                context.report.line(f"{plan.checkpoint.name}: {kept} finished tasks are kept from before")
             _measure_parts(plan, staging, context)
-        return bundle.seal(staging, context.home.bundles, plan), True
+        return bundle.seal(staging, context.home.bundles, plan)
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
         raise

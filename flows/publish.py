@@ -21,7 +21,7 @@ ARTIFACT = """
     SELECT model, precision, gpu, operating_point, use, verdict, quality_delta, quality_delta_ci_low,
            quality_delta_ci_high, output_tok_s, usd_per_mtok_output, provider, price_kind, kernel_mode,
            evidence
-    FROM validated_table ORDER BY ALL
+    FROM validated_table_at('{as_of}') ORDER BY ALL
 """
 
 
@@ -40,7 +40,7 @@ def publish(parameters: PublishParameters | None = None) -> Path:
     home, report = Home.current(), Reporter.current()
     with report.step(f"publish: the validated table to {home.published}"):
         done = write_files(home.warehouse, home.published, parameters.as_of)
-        rows: list[dict[str, Any]] = query(home.warehouse, ARTIFACT).to_pylist()
+        rows: list[dict[str, Any]] = query(home.warehouse, ARTIFACT.format(as_of=done.as_of)).to_pylist()
         create_table_artifact(table=rows, key="validated-table", description=f"As of {done.as_of}")
         create_markdown_artifact(
             summary_table(home.warehouse, done.as_of, markdown=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from prefect import flow
 from pydantic import BaseModel, Field
@@ -11,12 +12,14 @@ from flows.declaration import Declared, ValidateParameters, declare
 from flows.load import load
 from flows.measure import Context, measure
 from flows.publish import publish
+from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
 from tasks import engine, engine_env, quality
 from tasks.checkpoints import resolve
 from tasks.engine_env import EngineEnvironment
 from tasks.progress import Reporter
+from tasks.staging import end_fresh, fresh_since
 
 
 class Validation(BaseModel):
@@ -48,11 +51,13 @@ def _plan(
         gpu_count=hardware.gpu_count,
         mig_slice=hardware.mig_slice,
         sm_arch=hardware.sm_arch,
+        device_name=hardware.device_name,
+        cpu_cores=0 if hardware.uuids else hardware.cpu_cores,
         engine=environment.name,
         engine_version=environment.version,
         serving={
             "arguments": engine.serving_arguments(config, parameters.engine_arguments),
-            "environment": config.environment,
+            "environment": engine.recorded_environment(config),
             "plugins": engine_env.plugins_content(config),
         },
         suite=quality.suite_content(declared.suite),
@@ -69,6 +74,43 @@ def _plan(
         policy_name=parameters.policy,
         policy=declared.policy,
     )
+
+
+def _measure_all(
+    checkpoints: list[Checkpoint], context: Context, parameters: ValidateParameters, declared: Declared
+) -> tuple[list[tuple[Manifest, bool]], list[RunError]]:
+    """Measure the baseline, then every candidate; one that fails does not keep the others from their turn."""
+    what = parameters.model_dump(mode="json")
+    since = fresh_since(context.home, what) if parameters.fresh else None
+    done: list[tuple[Manifest, bool]] = []
+    failures: list[RunError] = []
+    baseline: BaselineRef | None = None
+    clock = time.monotonic()
+    for index, checkpoint in enumerate(checkpoints, 1):
+        plan = _plan(checkpoint, baseline, context.environment, parameters, declared)
+        try:
+            manifest, now = measure(plan, context, since=since)
+        except RunError as error:
+            if baseline is None:
+                raise
+            context.report.line(f"{checkpoint.name}: failed: {error}")
+            failures.append(error)
+            continue
+        done.append((manifest, now))
+        baseline = baseline or BaselineRef(
+            name=checkpoint.name, revision=checkpoint.revision, run_id=manifest.run_id
+        )
+        if manifest.engine_starts:
+            context = replace(context, expected_start_s=manifest.engine_starts[-1].start_duration_s)
+        measured, left = sum(new for _, new in done), len(checkpoints) - index
+        if now and left:
+            left_min = (time.monotonic() - clock) / measured * left / 60
+            context.report.line(
+                f"validate: {index} of {len(checkpoints)} checkpoints, about {left_min:.1f} min left"
+            )
+    if not failures:
+        end_fresh(context.home, what)
+    return done, failures
 
 
 @flow(name="validate", validate_parameters=True)
@@ -88,25 +130,17 @@ def validate(parameters: ValidateParameters) -> Validation:
         f"load levels {', '.join(map(str, declared.workload.concurrency))}; policy {parameters.policy}"
     )
     context = Context(home, environment, parameters.engine_arguments, report)
-    manifests: list[Manifest] = []
-    measured, clock = 0, time.monotonic()
-    baseline: BaselineRef | None = None
-    for checkpoint in checkpoints:
-        plan = _plan(checkpoint, baseline, environment, parameters, declared)
-        manifest, now = measure(plan, context, fresh=parameters.fresh)
-        manifests.append(manifest)
-        measured += now
-        baseline = baseline or BaselineRef(
-            name=checkpoint.name, revision=checkpoint.revision, run_id=manifest.run_id
-        )
-        left = len(checkpoints) - len(manifests)
-        if now and left:
-            left_min = (time.monotonic() - clock) / measured * left / 60
-            report.line(
-                f"validate: {len(manifests)} of {len(checkpoints)} checkpoints, about {left_min:.1f} min left"
-            )
-    if not measured:
+    done, failures = _measure_all(checkpoints, context, parameters, declared)
+    if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
-    load()
+    loaded = load()
     published = publish()
-    return Validation(run_ids=[m.run_id for m in manifests], measured=measured, published=str(published))
+    run_ids = [manifest.run_id for manifest, _ in done]
+    lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
+    if failures or lost:
+        reasons = [*map(str, failures), *lost]
+        raise RunError(
+            f"{len(reasons)} of {len(checkpoints)} checkpoints have no result: {' | '.join(reasons)}",
+            mend="What was measured is in the table; the same command tries the rest again.",
+        )
+    return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=str(published))

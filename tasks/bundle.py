@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantgate.model.config import Workload
+from quantgate.model.errors import RunError
+from quantgate.model.manifests import MANIFEST, parse_manifest
 from quantgate.model.records import (
     FileEntry,
     Manifest,
@@ -24,36 +27,35 @@ from quantgate.model.records import (
 )
 from quantgate.model.tables import BUNDLE_FILES
 from tasks import throughput
-from tasks.staging import Staging
+from tasks.staging import RUN_ID_DIGITS, Staging
 
-MANIFEST = "manifest.json"
 _RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb", "pyarrow")
 
 
-def manifests(place: str) -> Iterator[Manifest]:
-    """Manifests of the bundles at a place, oldest first; half-written folders are passed over.
+def manifests(place: str, ending: str = "") -> Iterator[Manifest]:
+    """Manifests of the bundles at a place, oldest first.
+
+    Half-written folders are passed over, and so are manifests that can't be read: the loader tells of them.
 
     Args:
         place: folder or fsspec URL of the bundles.
+        ending: what the runs' ids end with.
     """
     filesystem, root = fsspec.core.url_to_fs(place)
     if not filesystem.exists(root):
         return
     for folder in sorted(filesystem.ls(root, detail=False)):
-        if Path(folder).name.startswith("."):
+        name, file = Path(folder).name, f"{folder}/{MANIFEST}"
+        if name.startswith(".") or not name.endswith(ending) or not filesystem.exists(file):
             continue
-        file = f"{folder}/{MANIFEST}"
-        if filesystem.exists(file):
-            yield Manifest.model_validate_json(filesystem.cat_file(file))
+        with contextlib.suppress(RunError):
+            yield parse_manifest(filesystem.cat_file(file), name)
 
 
 def find(place: str, fingerprint: str) -> Manifest | None:
     """The last bundle of a fingerprint, or None: measured and unchanged is not measured again."""
-    found = None
-    for manifest in manifests(place):
-        if manifest.fingerprint == fingerprint:
-            found = manifest
-    return found
+    found = [m for m in manifests(place, fingerprint[:RUN_ID_DIGITS]) if m.fingerprint == fingerprint]
+    return found[-1] if found else None
 
 
 def _entry(path: Path, rows: int) -> FileEntry:

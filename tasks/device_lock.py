@@ -1,7 +1,8 @@
-"""One measurement a device at a time: a file lock on the host, whoever starts it."""
+"""Locks between processes: one measurement a device at a time, one process a run."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -12,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from quantgate.model.home import Home
 from quantgate.model.records import Hardware
 from tasks.progress import Reporter
 
@@ -24,29 +26,54 @@ def _try_lock(file: TextIO) -> bool:
     return True
 
 
+def _open_for_all(path: Path) -> int:
+    """Whoever comes second may be another user."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with contextlib.suppress(PermissionError):
+        os.fchmod(descriptor, 0o666)
+    return descriptor
+
+
+@contextmanager
+def _locked(path: Path, what: str, report: Reporter) -> Iterator[None]:
+    """Hold a file lock; wait for its holder, saying so. A killed holder's lock is free at once."""
+    with os.fdopen(_open_for_all(path), "r+") as file:
+        if not _try_lock(file):
+            holder = file.read().strip() or "another run"
+            with report.step(f"waiting for {what}, held by {holder}") as step:
+                while not _try_lock(file):
+                    step.update()
+                    time.sleep(0.5)
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
+
+
 def lock_files(hardware: Hardware) -> list[Path]:
     """One lock per device, in a fixed order so that two runs over several devices can't deadlock."""
     folder = Path(os.environ.get("QUANTGATE_LOCKS") or Path(tempfile.gettempdir()) / "quantgate-locks")
-    folder.mkdir(mode=0o777, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(PermissionError):
+        folder.chmod(0o1777)
     devices = sorted(hardware.uuids) or [hardware.gpu]
     return [folder / f"{hashlib.sha256(device.encode()).hexdigest()[:16]}.lock" for device in devices]
 
 
 @contextmanager
 def held(hardware: Hardware, report: Reporter) -> Iterator[None]:
-    """Hold the devices; wait for whoever holds them, saying so. A killed holder's lock is free at once."""
+    """Hold the devices of a measurement."""
     with ExitStack() as stack:
         for path in lock_files(hardware):
-            file = stack.enter_context(path.open("a+"))
-            if not _try_lock(file):
-                file.seek(0)
-                holder = file.read().strip() or "another run"
-                with report.step(f"waiting for {hardware.device_name}, held by {holder}") as step:
-                    while not _try_lock(file):
-                        step.update()
-                        time.sleep(0.5)
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()}")
-            file.flush()
+            stack.enter_context(_locked(path, hardware.device_name, report))
+        yield
+
+
+@contextmanager
+def run_held(home: Home, fingerprint: str, what: str, report: Reporter) -> Iterator[None]:
+    """Hold a run: two processes on one fingerprint would take each other's parts away."""
+    folder = home.staging / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / fingerprint, what, report):
         yield

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint, EngineStart
 from tasks import engine_log
 from tasks.engine_env import EngineEnvironment
-from tasks.process import Tied, last_words
+from tasks.process import Tied, how_ended, last_words
 from tasks.progress import Reporter, Step
 
 HOST = "127.0.0.1"
+OWN_ARGUMENTS = frozenset({"model", "served-model-name", "host", "port", "api-key", "uds"})
+PARALLEL_ARGUMENTS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 SERVED_MODEL = "quantgate"
 API_KEY_VARIABLE = "VLLM_API_KEY"
 # Recorded with every start: what changes an engine's numbers. Never a token or a key.
@@ -74,16 +76,55 @@ class RunningEngine:
 
 def _died(name: str, status: int, process: Tied) -> RunError:
     return RunError(
-        f"the engine ended with status {status}; {last_words(process.output())}",
+        f"the engine {how_ended(status)}; {last_words(process.output())}",
         where=f"engine {name}",
         mend=f"Its log: {process.log}",
     )
 
 
 def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The engine's arguments with a run's own on top; None takes one away."""
-    merged = dict(config.arguments) | dict(overrides)
+    """The engine's arguments with a run's own on top; None takes one away.
+
+    Raises:
+        ConfigError: one of them is Quantgate's to set.
+    """
+    merged = {key.replace("_", "-"): value for key, value in config.arguments.items()}
+    merged |= {key.lstrip("-").replace("_", "-"): value for key, value in overrides.items()}
+    taken = sorted(OWN_ARGUMENTS & merged.keys())
+    if taken:
+        raise ConfigError(
+            f"'{taken[0]}' is set by Quantgate",
+            where="engine arguments",
+            mend="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
+        )
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def gpu_count(arguments: Mapping[str, Any]) -> int:
+    """GPUs that the engine spreads over: tensor x pipeline x data parallel.
+
+    Raises:
+        ConfigError: one of them is not a whole number above 0.
+    """
+    count = 1
+    for key in PARALLEL_ARGUMENTS:
+        value = arguments.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(
+                f"'{key}' is {value!r}", where="engine arguments", mend="Give a whole number above 0."
+            )
+        count *= value
+    return count
+
+
+def recorded_environment(config: EngineConfig) -> dict[str, str]:
+    """Variables on the allow-list that the engine runs with, ours and inherited ones: part of a run's identity."""
+    everything = {**os.environ, **_BASE_ENVIRONMENT, **config.environment}
+    return {
+        key: value
+        for key, value in sorted(everything.items())
+        if key.startswith(ENVIRONMENT_ALLOW_LIST) and not key.endswith(("_KEY", "_TOKEN"))
+    }
 
 
 def _port(config: EngineConfig, name: str) -> int:
@@ -129,13 +170,17 @@ def _command(
     )
 
 
-def _environment(config: EngineConfig, api_key: str) -> dict[str, str]:
-    """The engine's environment: ours, without Python paths of the pipeline's, with the engine's settings."""
+def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:
+    """The engine's environment: ours, without Python paths of the pipeline's, with the engine's settings.
+
+    It sees the GPUs that the run holds and no others.
+    """
     ours = {
         k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "PYTHONPATH", "VIRTUAL_ENV"))
     }
     ours.pop("HF_TOKEN", None)
-    return ours | _BASE_ENVIRONMENT | config.environment | {API_KEY_VARIABLE: api_key}
+    devices = {"CUDA_VISIBLE_DEVICES": ",".join(uuids)} if uuids else {}
+    return ours | _BASE_ENVIRONMENT | config.environment | devices | {API_KEY_VARIABLE: api_key}
 
 
 def _answers(url: str) -> bool:
@@ -173,6 +218,7 @@ def serve(
     environment: EngineEnvironment,
     overrides: Mapping[str, Any],
     *,
+    uuids: tuple[str, ...] = (),
     log: Path,
     report: Reporter,
     expected_s: float | None = None,
@@ -183,6 +229,7 @@ def serve(
         checkpoint: what to serve.
         environment: the engine.
         overrides: serving arguments of this run.
+        uuids: the GPUs it may use; those that are visible if empty.
         log: where the engine's output goes.
         report: progress.
         expected_s: how long the start took before, in seconds.
@@ -196,7 +243,7 @@ def serve(
     port = _port(config, environment.name)
     base_url = f"http://{HOST}:{port}"
     api_key = secrets.token_urlsafe(24)
-    variables = _environment(config, api_key)
+    variables = _environment(config, api_key, uuids)
     command = _command(environment.python, checkpoint, arguments, port)
     started_at, clock = datetime.now(UTC), time.monotonic()
     with Tied(command, log=log, environment=variables) as process:
@@ -212,25 +259,14 @@ def serve(
             kernels=kernels,
             kernel_mode=_mode(checkpoint, kernels, rules),
             attention_backend=engine_log.attention_backend_in(output),
-            start_time_s=time.monotonic() - clock,
-            environment={
-                k: v
-                for k, v in sorted(variables.items())
-                if k.startswith(ENVIRONMENT_ALLOW_LIST) and k != API_KEY_VARIABLE
-            },
+            start_duration_s=time.monotonic() - clock,
+            environment=recorded_environment(config),
             command=command,
             started_at=started_at,
         )
         engine = RunningEngine(base_url, api_key, SERVED_MODEL, start, process, environment)
         tokens = engine_log.kv_cache_tokens_in(engine.metrics())
-        yield RunningEngine(
-            base_url,
-            api_key,
-            SERVED_MODEL,
-            start.model_copy(update={"kv_cache_tokens": tokens}),
-            process,
-            environment,
-        )
+        yield replace(engine, start=start.model_copy(update={"kv_cache_tokens": tokens}))
 
 
 def _mode(checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:

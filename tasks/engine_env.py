@@ -128,6 +128,18 @@ def _version(name: str, config: EngineConfig, python: Path) -> str:
     return found
 
 
+def plugins_of(environment: EngineEnvironment) -> list[str]:
+    """Packages in the engine's environment that bring vLLM plugins."""
+    code = (
+        "from importlib.metadata import entry_points\n"
+        "print(*sorted({e.dist.name for e in entry_points(group='vllm.general_plugins')}))"
+    )
+    done = subprocess.run(
+        [environment.python, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.stdout.split()
+
+
 def _find_links() -> str | None:
     """Where pip looks for wheels beside its index; uv does not read pip's settings by itself."""
     named = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")

@@ -111,7 +111,9 @@ def main() -> int:
             continue
     status = child.returncode
     stop_group(child.pid)
-    return status if status is not None and status >= 0 else 1
+    if status is None:
+        return 1
+    return status if status >= 0 else 128 - status  # as a shell tells a signal
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def sample_rows(
     Raises:
         RunError: the metric is missing, or is no number per document.
     """
-    seen: Counter[tuple[str, str, str]] = Counter()
+    seen: Counter[str] = Counter()
     rows = []
     for sample in samples:
         document = sample["doc"]
@@ -74,7 +74,6 @@ def sample_rows(
         choices = choices_of(document) if choices_of else None
         given = fields.get("id")
         doc_id = str(given) if given is not None else sample["doc_hash"]
-        same = (doc_id, sample["doc_hash"], sample["prompt_hash"])
         made = generations.get(sample["doc_id"], ())
         rows.append(
             {
@@ -83,7 +82,7 @@ def sample_rows(
                 "filter": sample["filter"],
                 "metric": metric,
                 "doc_id": doc_id,
-                "doc_repeat": seen[same],
+                "doc_repeat": seen[doc_id],
                 "doc_hash": sample["doc_hash"],
                 "prompt_hash": sample["prompt_hash"],
                 "target": _target(sample["target"], choices),
@@ -97,7 +96,7 @@ def sample_rows(
                 "engine_start_id": engine_start_id,
             }
         )
-        seen[same] += 1
+        seen[doc_id] += 1
     return rows
 
 

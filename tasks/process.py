@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -115,10 +116,18 @@ def run_tied(
             time.sleep(poll_s)
         output = process.output()
     if status != 0:
-        raise RunError(
-            f"ended with status {status}; {last_words(output)}", where=what, mend=f"Its log: {log}"
-        )
+        raise RunError(f"{how_ended(status)}; {last_words(output)}", where=what, mend=f"Its log: {log}")
     return output
+
+
+def how_ended(status: int) -> str:
+    """An exit status in words; above 128 it tells a signal."""
+    try:
+        name = signal.Signals(status - 128).name
+    except ValueError:
+        return f"ended with status {status}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
 
 
 _NOISE = ("nanobind", "leaked", "warnings.warn", "resource_tracker", "skipped remainder", "See https://")

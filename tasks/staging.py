@@ -10,8 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from quantgate.model.config import fingerprint_of
 from quantgate.model.home import Home
 from quantgate.model.records import EngineStart, RunInputs, TaskResult
+
+RUN_ID_DIGITS = 12
+"""A run's id ends with so many digits of its fingerprint."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -98,6 +102,28 @@ def _engine_of(start: EngineStart) -> tuple[Any, ...]:
     return (start.engine, start.engine_version, sorted(start.kernels.items()), start.attention_backend)
 
 
+def fresh_since(home: Home, what: dict[str, Any]) -> datetime:
+    """When measuring anew began: the first time, or before a kill, so that the same command goes on.
+
+    Args:
+        home: whose staging.
+        what: the parameters that are measured anew.
+    """
+    file = _fresh_file(home, what)
+    if not file.exists():
+        write_json(file, {"started_at": datetime.now(UTC)})
+    return datetime.fromisoformat(json.loads(file.read_text())["started_at"])
+
+
+def end_fresh(home: Home, what: dict[str, Any]) -> None:
+    """Measuring anew is done; the next time begins from nothing."""
+    _fresh_file(home, what).unlink(missing_ok=True)
+
+
+def _fresh_file(home: Home, what: dict[str, Any]) -> Path:
+    return home.staging / ".fresh" / f"{fingerprint_of(what)}.json"
+
+
 def open_staging(home: Home, inputs: RunInputs, what: dict[str, str]) -> Staging:
     """The run's staging, as it was left or new.
 
@@ -111,7 +137,8 @@ def open_staging(home: Home, inputs: RunInputs, what: dict[str, str]) -> Staging
     state_file = path / "state.json"
     if not state_file.exists():
         started_at = datetime.now(UTC)
-        run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{fingerprint[:12]}"
+        moment = f"{started_at:%Y%m%dT%H%M%S}{started_at.microsecond // 1000:03d}Z"
+        run_id = f"{moment}-{fingerprint[:RUN_ID_DIGITS]}"
         write_json(state_file, {"run_id": run_id, "started_at": started_at, **what})
     state = json.loads(state_file.read_text())
     return Staging(path, state["run_id"], datetime.fromisoformat(state["started_at"]))

@@ -145,7 +145,7 @@ def rows(workload: Workload, out_dir: Path) -> tuple[list[dict[str, Any]], list[
                 "duration_s": result["duration"],
                 "input_tokens": result["total_input_tokens"],
                 "output_tokens": result["total_output_tokens"],
-                "request_s": result["request_throughput"],
+                "requests_per_s": result["request_throughput"],
                 "output_tok_s": result["output_throughput"],
                 "total_tok_s": result["total_token_throughput"],
                 **_latencies(result),

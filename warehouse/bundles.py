@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantgate.model.config import parse_record
-from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import SCHEMA_VERSION, FileEntry, Manifest
+from quantgate.model.errors import ConfigError
+from quantgate.model.manifests import MANIFEST, damaged, parse_manifest
+from quantgate.model.records import FileEntry, Manifest
 from quantgate.model.tables import BUNDLE_FILES
-
-MANIFEST = "manifest.json"
 
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
@@ -36,14 +31,6 @@ class Bundle:
 
     manifest: Manifest
     tables: dict[str, pa.Table]
-
-
-def _version_1(data: dict[str, Any], where: str) -> Manifest:
-    return parse_record(Manifest, data, where)
-
-
-READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _version_1}
-"""How a manifest of each schema_version becomes today's record."""
 
 
 class BundleStore:
@@ -93,7 +80,7 @@ class BundleStore:
         for name in ("samples.parquet", "load_points.parquet"):
             unknown = set(tables[name].column("engine_start_id").unique().to_pylist()) - starts
             if unknown:
-                raise _damaged(
+                raise damaged(
                     run_id, f"{name} names engine start {sorted(unknown)[0]}, which the manifest lacks"
                 )
         return Bundle(manifest, tables)
@@ -104,24 +91,9 @@ class BundleStore:
         Raises:
             RunError: it is missing, damaged or of an unknown version.
         """
-        try:
-            data = json.loads(self._bytes(run_id, MANIFEST))
-        except (ValueError, UnicodeDecodeError):
-            raise _damaged(run_id, f"{MANIFEST} is not JSON") from None
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        reader = READERS.get(version) if isinstance(version, int) else None
-        if reader is None:
-            raise RunError(
-                f"schema_version {version} is unknown (this Quantgate reads 1 to {SCHEMA_VERSION})",
-                where=f"bundle {run_id}",
-                mend="Update Quantgate, or remove the bundle.",
-            )
-        try:
-            manifest = reader(data, MANIFEST)
-        except ConfigError as error:
-            raise _damaged(run_id, str(error).rstrip(".")) from None
+        manifest = parse_manifest(self._bytes(run_id, MANIFEST), run_id)
         if manifest.run_id != run_id:
-            raise _damaged(run_id, f"its manifest is of run {manifest.run_id}")
+            raise damaged(run_id, f"its manifest is of run {manifest.run_id}")
         return manifest
 
     def read_table(self, run_id: str, name: str) -> pa.Table:
@@ -136,26 +108,26 @@ class BundleStore:
         try:
             data: bytes = self._fs.cat_file(f"{self._root}/{run_id}/{name}")
         except FileNotFoundError:
-            raise _damaged(run_id, f"{name} is missing") from None
+            raise damaged(run_id, f"{name} is missing") from None
         except OSError as error:
-            raise _damaged(run_id, f"{name} can't be read ({error})") from None
+            raise damaged(run_id, f"{name} can't be read ({error})") from None
         return data
 
     def _table(self, run_id: str, name: str, manifest: Manifest) -> pa.Table:
         entry = manifest.files.get(name)
         if entry is None:
-            raise _damaged(run_id, f"its manifest doesn't list {name}")
+            raise damaged(run_id, f"its manifest doesn't list {name}")
         data = self._bytes(run_id, name)
         problem = _checksum_problem(data, entry)
         if problem:
-            raise _damaged(run_id, f"{name} {problem}")
+            raise damaged(run_id, f"{name} {problem}")
         try:
             table = pq.read_table(io.BytesIO(data))
         except (pa.ArrowException, OSError):
-            raise _damaged(run_id, f"{name} is not a whole Parquet file") from None
+            raise damaged(run_id, f"{name} is not a whole Parquet file") from None
         problem = _table_problem(table, name, entry)
         if problem:
-            raise _damaged(run_id, f"{name} {problem}")
+            raise damaged(run_id, f"{name} {problem}")
         return table.cast(BUNDLE_FILES[name])
 
 
@@ -183,9 +155,3 @@ def _table_problem(table: pa.Table, name: str, entry: FileEntry) -> str:
     if key and table.group_by(list(key)).aggregate([]).num_rows != table.num_rows:
         return f"has rows with the same {', '.join(key)}"
     return ""
-
-
-def _damaged(run_id: str, what: str) -> RunError:
-    return RunError(
-        what, where=f"bundle {run_id}", mend="It was skipped; measure again or restore its files."
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +27,7 @@ _POINTS = """
     LEFT JOIN run_prices_at($ts) o
       ON o.run_id = v.run_id AND o.provider = v.provider AND o.region = v.region
      AND o.price_kind = v.price_kind
+    WHERE $run_ids IS NULL OR list_contains($run_ids, v.run_id)
     QUALIFY dense_rank() OVER (
         PARTITION BY v.run_id
         ORDER BY v.price_kind <> 'on_demand', v.usd_per_hour, v.provider, v.region
@@ -58,7 +59,13 @@ _TASK_NOTE = (
 )
 
 
-def summary_table(warehouse: Path, as_of: datetime | None = None, *, markdown: bool = False) -> str:
+def summary_table(
+    warehouse: Path,
+    as_of: datetime | None = None,
+    *,
+    run_ids: Sequence[str] | None = None,
+    markdown: bool = False,
+) -> str:
     """The validated table for people: a row for each precision and operating point, and what it rests on.
 
     The headline cost uses the cheapest on-demand offer, where there is none the cheapest other.
@@ -66,6 +73,7 @@ def summary_table(warehouse: Path, as_of: datetime | None = None, *, markdown: b
     Args:
         warehouse: the DuckDB file.
         as_of: the time whose prices are used; now if empty.
+        run_ids: the runs to show; every one if empty.
         markdown: markdown instead of plain text of at most 100 columns.
 
     Raises:
@@ -73,12 +81,18 @@ def summary_table(warehouse: Path, as_of: datetime | None = None, *, markdown: b
         RunError: it can't be read.
     """
     with read_only(warehouse) as connection:
-        return summarize(connection, as_of or datetime.now(UTC), markdown=markdown)
+        return summarize(connection, as_of or datetime.now(UTC), run_ids=run_ids, markdown=markdown)
 
 
-def summarize(connection: Connection, moment: datetime, *, markdown: bool = False) -> str:
+def summarize(
+    connection: Connection,
+    moment: datetime,
+    *,
+    run_ids: Sequence[str] | None = None,
+    markdown: bool = False,
+) -> str:
     """`summary_table` over a connection that is open already."""
-    blocks = list(_blocks(connection, moment))
+    blocks = list(_blocks(connection, moment, run_ids))
     if not blocks:
         return "The warehouse holds no run yet."
     return "\n\n".join(map(layout.markdown if markdown else layout.plain, blocks))
@@ -89,11 +103,11 @@ def _fetch(connection: Connection, sql: str, **values: Any) -> list[Row]:
     return rows
 
 
-def _blocks(connection: Connection, moment: datetime) -> Iterator[Block]:
+def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | None) -> Iterator[Block]:
     def section(row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in ("model", "gpu", "engine", "engine_version", "workload", "policy"))
 
-    for _, members in groupby(_fetch(connection, _POINTS, ts=moment), key=section):
+    for _, members in groupby(_fetch(connection, _POINTS, ts=moment, run_ids=_listed(run_ids)), key=section):
         rows = list(members)
         labels = _labels(rows)
         yield _main(connection, moment, rows, labels)
@@ -106,6 +120,10 @@ def _blocks(connection: Connection, moment: datetime) -> Iterator[Block]:
             tasks = _fetch(connection, _TASKS, run_id=row["verdict_run_id"], use=use)
             if tasks:
                 yield _tasks(row, labels[row["run_id"]], tasks)
+
+
+def _listed(run_ids: Sequence[str] | None) -> list[str] | None:
+    return None if run_ids is None else list(run_ids)
 
 
 def _headline(rows: list[Row]) -> str:

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from quantgate.cli import demo, doctor, load, publish, sql, status, validate
-from quantgate.model.errors import ConfigError, QuantgateError
+from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
     demo.command,
@@ -73,9 +73,14 @@ def main() -> None:
     except _Terminated:
         _say("terminated; finished parts are kept, the same command goes on from there")
         code = 143
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _leave(0)
+        _say(
+            f"{error.filename or 'system'}: {error.strerror or error}. Check the place, its owner and its space."
+        )
+        code = RunError.exit_status
     _leave(code)
 
 

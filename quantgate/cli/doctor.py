@@ -79,25 +79,28 @@ def _engine() -> Iterator[Finding]:
 
     home = Home.current()
     name, config = engine_env.load_engine(None, "gpu" if hardware.detect().uuids else "cpu")
-    plugins = f"; plugin {', '.join(config.plugins)}" if config.plugins else ""
-    if engine_env.is_ready(name, config, home):
-        found = engine_env.installed(name, config, home)
-        yield Finding("ok", "engine", f"{name} {found.version} in {found.python.parent.parent}{plugins}")
-    else:
-        yield Finding(
-            "note", "engine", f"{name} is not there yet; the first run makes it (about {ENGINE_GB:.0f} GB)"
-        )
+    if not engine_env.is_ready(name, config, home):
+        detail = f"{name} is not there yet; the first run makes it (about {ENGINE_GB:.0f} GB)"
+        yield Finding("note", "engine", detail)
+        yield from _disk(home, ENGINE_GB + 1)
+        return
+    found = engine_env.installed(name, config, home)
+    yield Finding("ok", "engine", f"{name} {found.version} in {found.python.parent.parent}")
+    plugins = engine_env.plugins_of(found)
+    missing = [plugin for plugin in config.plugins if plugin.rpartition("/")[2] not in plugins]
+    state = "problem" if missing else "ok"
+    detail = (
+        f"{', '.join(missing)} is not installed: remove the environment" if missing else ", ".join(plugins)
+    )
+    yield Finding(state, "plugins", detail or "none")
+    yield from _disk(home, 1)
 
 
-def _disk() -> Iterator[Finding]:
-    home = Home.current()
+def _disk(home: Home, needed_gb: float) -> Iterator[Finding]:
     place = next(p for p in (home.path, *home.path.parents) if p.exists())
     free_gb = shutil.disk_usage(place).free / 1e9
-    state = "ok" if free_gb > 2 * ENGINE_GB else "problem"
-    detail = f"{free_gb:.0f} GB free at {place}"
-    yield Finding(
-        state, "disk", detail if state == "ok" else f"{detail}: an engine alone needs {ENGINE_GB:.0f} GB"
-    )
+    state = "ok" if free_gb > needed_gb else "problem"
+    yield Finding(state, "disk", f"{free_gb:.0f} GB free at {place}, {needed_gb:.0f} GB needed")
     yield Finding("ok" if os.access(place, os.W_OK) else "problem", "home", str(home.path))
 
 
@@ -117,11 +120,15 @@ def _ports() -> Iterator[Finding]:
 
 
 def _prefect() -> Iterator[Finding]:
-    url = os.environ.get("PREFECT_API_URL")
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url  # from the environment, or a profile
     if url:
-        detail = f"PREFECT_API_URL is {url}; `demo` and `validate` run in this process and do not use it"
+        detail = f"{url} is configured; `demo` and `validate` run in this process and do not use it"
     else:
-        detail = "no PREFECT_API_URL: runs use a private server that ends with them; a worker needs the URL"
+        detail = (
+            "none configured: runs use a private server that ends with them; a worker needs PREFECT_API_URL"
+        )
     yield Finding("ok" if not url else "note", "Prefect API", detail)
 
 
@@ -141,7 +148,6 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _configs,
     _hardware,
     _engine,
-    _disk,
     _ports,
     _prefect,
     _warehouse,

@@ -23,7 +23,7 @@ def show_outcome(home: Home, result: Validation, *, require_validated: bool) -> 
     from warehouse.summary import summary_table
 
     click.echo()
-    click.echo(summary_table(home.warehouse))
+    click.echo(summary_table(home.warehouse, run_ids=result.run_ids))
     click.echo(f"\nPublished in {result.published}. `quantgate sql 'FROM validated_table'` asks for more.")
     if not require_validated:
         return 0

@@ -86,7 +86,7 @@ def expected_failures() -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, QuantgateError):
+            if isinstance(cause, QuantgateError | OSError):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
         raise

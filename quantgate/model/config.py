@@ -180,6 +180,7 @@ class Suite(Strict):
     description: str = ""
     tasks: tuple[SuiteTask, ...] = Field(min_length=1)
     limit: int | None = Field(default=None, ge=1, description="First documents of each task; all if empty.")
+    task_timeout_s: float = Field(default=6 * 3600, gt=0, description="Time limit of one task.")
 
 
 class Workload(Strict):
@@ -194,6 +195,14 @@ class Workload(Strict):
     min_prompts: int = Field(default=16, ge=1)
     seed: int = 0
     level_timeout_s: float = Field(default=600, gt=0)
+
+    @field_validator("concurrency")
+    @classmethod
+    def _each_once(cls, concurrency: tuple[int, ...]) -> tuple[int, ...]:
+        """A level's concurrency is its name."""
+        if len(set(concurrency)) < len(concurrency):
+            raise ValueError("a level stands twice")
+        return concurrency
 
 
 class ModelConfig(Strict):

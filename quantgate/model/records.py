@@ -23,7 +23,9 @@ class Checkpoint(Strict):
     revision: str = Field(description="Commit SHA of the hub, or 'sha256:' and the folder's content hash.")
     model: str = Field(description="The base model that baseline and candidates share.")
     architecture: str = Field(description="Class name from config.json, e.g. LlamaForCausalLM.")
-    precision: str = Field(description="bf16, fp16, fp32, fp8, nvfp4, int8, int4 or mixed, from the files.")
+    precision: str = Field(
+        description="From the files: bf16, fp16, fp32, fp8, nvfp4, mxfp8, mxfp4, int8, int4, mixed."
+    )
     weight_format: str = Field(description="Who wrote the weights and how, e.g. modelopt:NVFP4.")
     kv_cache_dtype: str = Field(description="'auto' (the model's dtype) or what the files declare, e.g. fp8.")
     parameters: int = Field(description="Parameters as stored; packed ones counted unpacked.")
@@ -57,7 +59,7 @@ class EngineStart(Strict):
     kernel_mode: KernelMode
     attention_backend: str | None = None
     kv_cache_tokens: int | None = Field(default=None, description="Capacity of the KV cache, tokens.")
-    start_time_s: float = Field(description="Seconds from launch until it answered.")
+    start_duration_s: float = Field(description="Seconds from launch until it answered.")
     environment: dict[str, str] = Field(description="Environment variables on the allow-list.")
     command: tuple[str, ...]
     started_at: datetime
@@ -80,6 +82,8 @@ class RunInputs(Strict):
     gpu_count: int
     mig_slice: str | None
     sm_arch: str
+    device_name: str
+    cpu_cores: int = Field(description="Of a run on the CPU; 0 where GPUs do the work.")
     engine: str
     engine_version: str
     serving: dict[str, Any] = Field(description="Serving arguments and engine environment.")

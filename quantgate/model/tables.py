@@ -52,7 +52,7 @@ LOAD_POINTS = pa.schema(
         pa.field("duration_s", pa.float64(), nullable=False),
         pa.field("input_tokens", pa.int64(), nullable=False),
         pa.field("output_tokens", pa.int64(), nullable=False),
-        pa.field("request_s", pa.float64(), nullable=False),  # requests per second
+        pa.field("requests_per_s", pa.float64(), nullable=False),  # requests per second
         pa.field("output_tok_s", pa.float64(), nullable=False),
         pa.field("total_tok_s", pa.float64(), nullable=False),
         *_LATENCIES,

@@ -75,7 +75,7 @@ def test_of_several_generations_one_cut_off_is_told() -> None:
     assert (row["output_tokens"], row["finish_reason"]) == (11, "length")
 
 
-def test_documents_that_are_the_same_are_numbered() -> None:
+def test_documents_that_share_an_id_are_numbered_whatever_they_ask() -> None:
     made = rows(
         sample(0, doc={"id": 5}),
         sample(1, doc={"id": 5}),
@@ -86,9 +86,9 @@ def test_documents_that_are_the_same_are_numbered() -> None:
     assert [(row["doc_id"], row["doc_repeat"]) for row in made] == [
         ("5", 0),
         ("5", 1),
-        ("5", 0),
-        ("0", 0),
         ("5", 2),
+        ("0", 0),
+        ("5", 3),
     ]
 
 

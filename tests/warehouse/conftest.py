@@ -136,7 +136,7 @@ def _points(spec: Spec) -> list[dict[str, Any]]:
             "duration_s": 16 * 64 / tok_s,
             "input_tokens": 16 * 128,
             "output_tokens": 16 * 64,
-            "request_s": tok_s / 64,
+            "requests_per_s": tok_s / 64,
             "output_tok_s": tok_s,
             "total_tok_s": tok_s * 3,
             **{
@@ -208,6 +208,8 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
         gpu_count=spec.gpu_count,
         mig_slice=spec.mig_slice,
         sm_arch="sm_90",
+        device_name="NVIDIA H100 80GB HBM3",
+        cpu_cores=0,
         engine="vllm",
         engine_version=spec.engine_version,
         serving={
@@ -256,7 +258,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
                 kernel_mode=spec.kernel_mode or mode,
                 attention_backend="FLASH_ATTN",
                 kv_cache_tokens=20_000,
-                start_time_s=30.0,
+                start_duration_s=30.0,
                 environment={"VLLM_NO_USAGE_STATS": "1"},
                 command=("python", "-m", "vllm.entrypoints.openai.api_server"),
                 started_at=spec.started_at,

@@ -56,7 +56,7 @@ CREATE TABLE store.engine_starts (
     kernel_mode VARCHAR NOT NULL,
     attention_backend VARCHAR,
     kv_cache_tokens BIGINT,
-    start_time_s DOUBLE NOT NULL,
+    start_duration_s DOUBLE NOT NULL,
     environment MAP(VARCHAR, VARCHAR) NOT NULL,
     command VARCHAR[] NOT NULL,
     started_at TIMESTAMPTZ NOT NULL
@@ -113,7 +113,7 @@ CREATE TABLE store.load_points (
     duration_s DOUBLE NOT NULL,
     input_tokens BIGINT NOT NULL,
     output_tokens BIGINT NOT NULL,
-    request_s DOUBLE NOT NULL,
+    requests_per_s DOUBLE NOT NULL,
     output_tok_s DOUBLE NOT NULL,
     total_tok_s DOUBLE NOT NULL,
     ttft_mean_ms DOUBLE,

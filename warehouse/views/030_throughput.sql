@@ -28,7 +28,7 @@ SELECT
     p.duration_s,
     p.input_tokens,
     p.output_tokens,
-    CASE WHEN p.completed > 0 THEN p.request_s END AS request_s,
+    CASE WHEN p.completed > 0 THEN p.requests_per_s END AS requests_per_s,
     CASE WHEN p.completed > 0 THEN nullif(p.output_tok_s, 0) END AS output_tok_s,
     CASE WHEN p.completed > 0 THEN nullif(p.total_tok_s, 0) END AS total_tok_s,
     CASE WHEN p.completed > 0 THEN p.ttft_mean_ms END AS ttft_mean_ms,
