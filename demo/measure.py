@@ -1,0 +1,81 @@
+"""Measure a model on held-out documents as the tasks score it: the best option, greedy text."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import torch
+from transformers import LlamaForCausalLM
+
+from demo.documents import Document
+from demo.lexicon import EOS, vocabulary
+from demo.task_files import MAX_TOKENS, PATTERNS
+
+WORDS = vocabulary()
+IDS = {word: number for number, word in enumerate(WORDS)}
+_BATCH_DOCUMENTS = 256
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[tuple[list[Document], torch.Tensor]]:
+    """Documents whose prompts are equally long, with their ids (documents, tokens): no padding."""
+    by_length: dict[int, list[Document]] = defaultdict(list)
+    for document in documents:
+        by_length[len(document.prompt.split())].append(document)
+    for group in by_length.values():
+        for first in range(0, len(group), _BATCH_DOCUMENTS):
+            batch = group[first : first + _BATCH_DOCUMENTS]
+            yield batch, torch.tensor([[IDS[word] for word in d.prompt.split()] for d in batch])
+
+
+def _count_right_choices(model: LlamaForCausalLM, documents: Sequence[Document]) -> int:
+    right = 0
+    for batch, ids in _batches(documents):
+        logits = model(ids, use_cache=False).logits[:, -1]
+        for document, row in zip(batch, logits, strict=True):
+            scores = {choice: row[IDS[choice]].item() for choice in document.choices}
+            right += max(scores, key=scores.__getitem__) == document.answer
+    return right
+
+
+def _generate(model: LlamaForCausalLM, ids: torch.Tensor, max_tokens: int) -> list[str]:
+    """Greedy text after each prompt, up to the end token."""
+    produced, cache = [], None
+    ended = torch.zeros(len(ids), dtype=torch.bool)
+    for _ in range(max_tokens):
+        output = model(ids, past_key_values=cache, use_cache=True)
+        cache, ids = output.past_key_values, output.logits[:, -1:].argmax(-1)
+        produced.append(ids)
+        ended |= ids[:, 0] == IDS[EOS]
+        if ended.all():
+            break
+    rows = torch.cat(produced, dim=1).tolist()
+    return [" ".join(WORDS[token] for token in row).split(EOS)[0].strip() for row in rows]
+
+
+def _count_right_texts(model: LlamaForCausalLM, family: str, documents: Sequence[Document]) -> int:
+    right = 0
+    for batch, ids in _batches(documents):
+        for document, text in zip(batch, _generate(model, ids, MAX_TOKENS[family]), strict=True):
+            found = re.search(PATTERNS[family], text)
+            right += bool(found and found[1] == document.answer)
+    return right
+
+
+@torch.no_grad()
+def accuracy(model: LlamaForCausalLM, held_out: dict[str, list[Document]]) -> dict[str, float]:
+    """Share of held-out documents answered rightly, by family.
+
+    The arithmetic is the model's dtype's: with float32 the weights count as they are stored, and the
+    rounding of activations to bfloat16, which an engine does, is left out.
+    """
+    model.eval()
+    shares = {}
+    for family, documents in held_out.items():
+        if family in PATTERNS:
+            right = _count_right_texts(model, family, documents)
+        else:
+            right = _count_right_choices(model, documents)
+        shares[family] = round(right / len(documents), 4)
+    return shares
