@@ -51,7 +51,7 @@ class ValidateParameters(BaseModel):
         default=None, ge=1, title="Limit", description="First documents of each task; all if empty."
     )
     workload: str = Field(
-        default="demo", title="Workload", description="A ladder of configs/workloads, or the path of one."
+        default="short", title="Workload", description="A ladder of configs/workloads, or the path of one."
     )
     concurrency: list[int] | None = Field(
         default=None, title="Concurrency", description="Load levels in place of the workload's, e.g. 1, 8."

@@ -55,7 +55,7 @@ def _levels(given: str | None) -> list[int] | None:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="First documents of each task.")
 @click.option(
-    "--workload", default="demo", show_default=True, help="Ladder of configs/workloads, or a YAML's path."
+    "--workload", default="short", show_default=True, help="Ladder of configs/workloads, or a YAML's path."
 )
 @click.option("--concurrency", help="Load levels in place of the workload's, e.g. 1,8,32.")
 @click.option("--policy", default="standard", show_default=True, help="Policy of configs/policy.yaml.")

@@ -243,7 +243,8 @@ def _explain(model: type[BaseModel], error: Any) -> tuple[str, str]:
     if error["type"] == "missing":
         return f"key '{dotted}' is missing", "Add it."
     shown = repr(error.get("input"))[:60]
-    message = error["msg"][:1].lower() + error["msg"][1:]
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
     return f"key '{dotted}': {message} (found {shown})", "Correct the value."
 
 

@@ -39,7 +39,15 @@ def test_compressed_tensors_fp8_of_another_vocabulary_and_size(home: Path, tmp_p
     write_documents(tmp_path / "mine.jsonl")
     arguments = [
         *("validate", "--baseline", str(tmp_path / "BF16"), "--candidate", str(tmp_path / "W8A8")),
-        *("--tasks", str(tmp_path / "mine.jsonl"), "--concurrency", "2", "--require-validated"),
+        *(
+            "--tasks",
+            str(tmp_path / "mine.jsonl"),
+            "--workload",
+            "demo",
+            "--concurrency",
+            "2",
+            "--require-validated",
+        ),
     ]
     done = quantgate(*arguments)
     assert done.status == 3, f"60 documents can't show 2 points: {done.err}"

@@ -178,3 +178,34 @@ def test_an_interpreter_without_the_engine(tmp_path: Path, monkeypatch: pytest.M
     name, config = engine_env.load_engine(None, "cpu")
     with pytest.raises(ConfigError, match="has no package 'vllm'"):
         engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+
+
+def test_gpus_are_counted_over_every_way_to_be_parallel() -> None:
+    assert engine.gpu_count({"max-num-seqs": 8}) == 1
+    assert (
+        engine.gpu_count({"tensor-parallel-size": 4, "pipeline-parallel-size": 2, "data-parallel-size": 2})
+        == 16
+    )
+    for value in ("two", 0, True, 1.5):
+        with pytest.raises(ConfigError, match="'tensor-parallel-size' is"):
+            engine.gpu_count({"tensor-parallel-size": value})
+
+
+@pytest.mark.parametrize("flag", ["host", "api-key", "api_key", "--port", "served_model_name", "model"])
+def test_flags_that_would_undo_loopback_or_the_key_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config
+    with pytest.raises(ConfigError, match="is set by Quantgate"):
+        engine.serving_arguments(config, {flag: "x"})
+
+
+def test_inherited_variables_that_change_numbers_belong_to_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config
+    before = engine.recorded_environment(config)
+    monkeypatch.setenv("VLLM_ATTENTION_SOMETHING", "1")
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    monkeypatch.setenv("HOME_ADDRESS", "no")
+    assert engine.recorded_environment(config) == before | {"VLLM_ATTENTION_SOMETHING": "1"}

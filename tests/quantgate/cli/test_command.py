@@ -47,6 +47,19 @@ def test_help_lists_every_verb() -> None:
             validate("--engine-arg", "abc"),
             "--engine-arg: 'abc' is not KEY=VALUE. Write e.g. max-model-len=4096.",
         ),
+        (
+            validate("--engine-arg", "host=0.0.0.0"),
+            "engine arguments: 'host' is set by Quantgate. Leave it out; a port is the key 'port' of the engine in "
+            + "engines.yaml.",
+        ),
+        (
+            validate("--engine-arg", "tensor_parallel_size=two"),
+            "engine arguments: 'tensor-parallel-size' is 'two'. Give a whole number above 0.",
+        ),
+        (
+            validate("--concurrency", "8,8"),
+            "--concurrency: key 'concurrency': a level stands twice (found [8, 8]). Correct the value.",
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(arguments: list[str], told: str) -> None:
