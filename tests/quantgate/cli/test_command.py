@@ -49,8 +49,7 @@ def test_help_lists_every_verb() -> None:
         ),
         (
             validate("--engine-arg", "host=0.0.0.0"),
-            "engine arguments: 'host' is set by Quantgate. Leave it out; a port is the key 'port' of the engine in "
-            + "engines.yaml.",
+            HOST_TAKEN,
         ),
         (
             validate("--engine-arg", "tensor_parallel_size=two"),
