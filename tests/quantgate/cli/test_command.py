@@ -15,6 +15,12 @@ BASELINE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16")
 CANDIDATE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-FP8")
 
 
+HOST_TAKEN = (
+    "engine arguments: 'host' is set by Quantgate. "
+    "Leave it out; a port is the key 'port' of the engine in engines.yaml."
+)
+
+
 def validate(
     *more: str, baseline: str = BASELINE, candidate: str = CANDIDATE, tasks: str = "demo"
 ) -> list[str]:
