@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +84,8 @@ class Reporter:
         if not self.moving:
             print(text, file=sys.stderr, flush=True)
             return
+        if moving:
+            text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps can't be overwritten
         padded = text.ljust(self._width)
         print("\r" + padded, end="" if moving else "\n", file=sys.stderr, flush=True)
         self._width = len(text) if moving else 0
