@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,13 @@ X86_LEVELS = (
 NO_GPU = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 """NVML's answers where there is no NVIDIA GPU; any other failure is a fault to mend."""
 
+UNTOLD = (
+    pynvml.NVMLError_NotSupported,
+    pynvml.NVMLError_NoPermission,
+    pynvml.NVMLError_FunctionNotFound,
+)
+"""NVML's answers to a question that a board, a driver or a guest isn't told about."""
+
 HIDE_ALL = {"", "-1", "NoDevFiles"}
 """Values of CUDA_VISIBLE_DEVICES that mean: no GPU."""
 
@@ -42,8 +49,9 @@ def detect(*, gpu_count: int = 1, gpus: GpuFile | None = None) -> Hardware:
         gpus: configs/gpus.yaml, read where it isn't given.
 
     Returns:
-        The hardware; ``memory_bytes`` is one GPU's (NVML's total), on a CPU the machine's. A GPU that
-        gpus.yaml doesn't list goes by the name NVML gives it.
+        The hardware; ``memory_bytes`` is one GPU's (NVML's total), on a CPU the machine's. Clocks and the power
+        limit are the first GPU's, of a MIG slice the whole board's. A GPU that gpus.yaml doesn't list goes by
+        the name NVML gives it.
 
     Raises:
         ConfigError: fewer GPUs than asked for, different ones together, a GPU that is there and can't be
@@ -204,6 +212,8 @@ def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> 
         raise ConfigError("an engine runs on one MIG slice only", mend="Ask for one, or turn MIG off.")
     whole = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(used[0]) if mig_slice else used[0]
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(whole)
+    cuda = _asked(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+    power_limit_mw = _asked(pynvml.nvmlDeviceGetEnforcedPowerLimit, whole)
     return Hardware(
         gpu=_short_name(device_name, gpus),
         device_name=device_name,
@@ -211,10 +221,22 @@ def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> 
         sm_arch=f"sm_{major}{minor}",
         mig_slice=mig_slice or None,
         driver=pynvml.nvmlSystemGetDriverVersion(),
+        cuda_version=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
+        sm_clock_max_mhz=_asked(pynvml.nvmlDeviceGetMaxClockInfo, whole, pynvml.NVML_CLOCK_SM),
+        memory_clock_max_mhz=_asked(pynvml.nvmlDeviceGetMaxClockInfo, whole, pynvml.NVML_CLOCK_MEM),
+        power_limit_w=power_limit_mw / 1000 if power_limit_mw else None,
         uuids=tuple(pynvml.nvmlDeviceGetUUID(handle) for handle in used),
         memory_bytes=_memory_bytes(used[0]),
         cpu_cores=len(os.sched_getaffinity(0)),
     )
+
+
+def _asked(question: Callable[..., Any], *arguments: Any) -> int | None:
+    """NVML's answer to what not every board, driver or guest is told; None where it has none."""
+    try:
+        return int(question(*arguments))
+    except UNTOLD:
+        return None
 
 
 def _memory_bytes(device: Any) -> int:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from quantgate.model.config import (
     ROOT,
+    GpuConfig,
     GpuFile,
     Policy,
     PolicyFile,
-    PriceFile,
-    PriceOffer,
     choose,
     fingerprint_of,
     load_yaml,
 )
 from quantgate.model.errors import ConfigError
+from quantgate.model.prices import PriceFile
+from warehouse.architectures import NO_SHAPES, Shapes, read_shapes, refresh_shapes
 from warehouse.database import Connection, insert_rows
+from warehouse.evidence import NO_REFERENCE, Reference, read_reference, store_reference
+from warehouse.prices import (
+    Placed,
+    PriceImport,
+    check_end,
+    import_offers,
+    imported_folder,
+    read_imported,
+    same_price,
+    series,
+)
 from warehouse.rows import policy_row
 
 CONFIGS = ROOT / "configs"
@@ -26,67 +38,139 @@ CONFIGS = ROOT / "configs"
 
 @dataclass(frozen=True)
 class Configuration:
-    """What ``configs/`` says of prices, GPUs and policies."""
+    """What ``configs/`` says of prices, GPUs and policies, and the offers that were imported."""
 
     gpus: GpuFile
     prices: PriceFile
     policies: PolicyFile
+    imported: tuple[Placed, ...] = ()
+    shapes: Shapes = NO_SHAPES
+    reference: Reference = NO_REFERENCE
+
+    @property
+    def own_offers(self) -> tuple[Placed, ...]:
+        """The offers of prices.yaml."""
+        return tuple(
+            Placed(f"prices.yaml: prices.{number}", offer) for number, offer in enumerate(self.prices.prices)
+        )
 
     def digest(self) -> str:
         """SHA-256 (hex) of its content."""
         return fingerprint_of(
-            [part.model_dump(mode="json") for part in (self.gpus, self.prices, self.policies)]
+            [
+                *(part.model_dump(mode="json") for part in (self.gpus, self.prices, self.policies)),
+                [[placed.where, placed.offer.model_dump(mode="json")] for placed in self.imported],
+                self.shapes.digest(),
+                self.reference.digest,
+            ]
         )
 
 
-def read_configuration(configs: Path = CONFIGS) -> Configuration:
-    """Read gpus.yaml, prices.yaml and policy.yaml of a folder.
+def read_configuration(
+    configs: Path = CONFIGS, imported: Path | None = None, published: Path | None = None
+) -> Configuration:
+    """Read gpus.yaml, prices.yaml and policy.yaml, model shapes, published evidence and imported offers.
+
+    Args:
+        configs: the folder.
+        imported: folder of imported offers; one that prices.yaml has too counts once.
+        published: folder of imported MLPerf results.
 
     Raises:
-        ConfigError: a file is missing or wrong, a price names no known GPU, ends before it begins, or stands
-            twice.
+        ConfigError: a file is missing or wrong, an offer names no known GPU, ends before it begins, or has the
+            series and the first day of another.
     """
     configuration = Configuration(
         load_yaml(configs / "gpus.yaml", GpuFile),
         load_yaml(configs / "prices.yaml", PriceFile),
         load_yaml(configs / "policy.yaml", PolicyFile),
+        shapes=read_shapes(configs),
     )
-    for number, offer in enumerate(configuration.prices.prices):
-        choose(configuration.gpus.gpus, offer.gpu, f"prices.yaml: prices.{number}.gpu")
-        if offer.valid_to is not None and offer.valid_to <= offer.valid_from:
-            raise ConfigError(
-                f"valid_to {offer.valid_to} isn't after valid_from {offer.valid_from}",
-                where=f"prices.yaml: prices.{number}",
-                mend="Correct the dates.",
-            )
-    twice = [key for key, count in Counter(map(_series, configuration.prices.prices)).items() if count > 1]
-    if twice:
-        raise ConfigError(
-            f"two offers for {', '.join(map(str, twice[0]))}",
-            where="prices.yaml",
-            mend="Keep one, or give the newer its own valid_from.",
-        )
-    return configuration
+    offers: dict[tuple[object, ...], Placed] = {}
+    for placed in configuration.own_offers:
+        _check(placed, configuration.gpus)
+        if (key := _key(placed)) in offers:
+            raise _two_offers(placed, offers[key])
+        offers[key] = placed
+    further = []
+    for placed in read_imported(imported) if imported else ():
+        _check(placed, configuration.gpus)
+        first = offers.setdefault(_key(placed), placed)
+        if first is placed:
+            further.append(placed)
+        elif not same_price(first.offer, placed.offer):
+            raise _two_offers(placed, first)
+    return replace(
+        configuration,
+        imported=tuple(further),
+        reference=read_reference(configs, configuration.gpus, published),
+    )
 
 
-def _series(offer: PriceOffer) -> tuple[object, ...]:
-    return (offer.provider, offer.region, offer.gpu, offer.gpu_count, str(offer.price_kind), offer.valid_from)
+def _check(placed: Placed, gpus: GpuFile) -> None:
+    choose(gpus.gpus, placed.offer.gpu, f"{placed.where}.gpu")
+    check_end(placed.offer, placed.where)
+
+
+def _key(placed: Placed) -> tuple[object, ...]:
+    return (*series(placed.offer), placed.offer.valid_from)
+
+
+def _two_offers(placed: Placed, first: Placed) -> ConfigError:
+    return ConfigError(
+        f"two offers for {', '.join(map(str, _key(placed)))}, the other at {first.where}",
+        where=placed.where,
+        mend="Keep one, or give the newer its own valid_from.",
+    )
+
+
+def import_prices(
+    file: Path, warehouse: Path, *, configs: Path = CONFIGS, today: date | None = None
+) -> PriceImport:
+    """Import the offers of a CSV or JSON file beside a warehouse; the next load prices with them.
+
+    Args:
+        file: see `warehouse.prices.import_offers`, which also says what it raises.
+        warehouse: the DuckDB file; it needn't exist yet.
+        configs: folder of gpus.yaml and prices.yaml.
+        today: the day (UTC) after which no offer may begin; the present one if empty.
+    """
+    own = read_configuration(configs)
+    return import_offers(file, imported_folder(warehouse), own.own_offers, own.gpus.gpus, today)
 
 
 def refresh(connection: Connection, configuration: Configuration) -> None:
     """Replace prices, GPUs and the list of current policies; policies that runs declared stay."""
     connection.execute("DELETE FROM store.price_offers")
-    insert_rows(connection, "price_offers", (offer.model_dump() for offer in configuration.prices.prices))
+    insert_rows(
+        connection,
+        "price_offers",
+        (
+            {**placed.offer.model_dump(), "origin": placed.where.partition(":")[0]}
+            for placed in (*configuration.own_offers, *configuration.imported)
+        ),
+    )
+    connection.execute("DELETE FROM store.reserved_rule")
+    if configuration.prices.reserved:
+        insert_rows(connection, "reserved_rule", [configuration.prices.reserved.model_dump()])
     connection.execute("DELETE FROM store.gpus")
     insert_rows(
         connection,
         "gpus",
-        ({**gpu.model_dump(), "gpu": key} for key, gpu in configuration.gpus.gpus.items()),
+        (_gpu_row(key, gpu) for key, gpu in configuration.gpus.gpus.items()),
     )
+    refresh_shapes(connection, configuration.shapes)
+    store_reference(connection, configuration.reference)
     connection.execute("DELETE FROM store.current_policies")
     for name, policy in configuration.policies.policies.items():
         add_policy(connection, name, policy)
         insert_rows(connection, "current_policies", [policy_row(name, policy)])
+
+
+def _gpu_row(key: str, gpu: GpuConfig) -> dict[str, object]:
+    """A row of ``store.gpus``; maps as lists of pairs, as Arrow takes them."""
+    maps = {name: list(getattr(gpu, name).items()) for name in ("mig_profiles", "formats", "sources")}
+    return {**gpu.model_dump(), **maps, "gpu": key}
 
 
 def add_policy(connection: Connection, name: str, policy: Policy) -> None:

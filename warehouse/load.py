@@ -14,6 +14,7 @@ from pydantic import Field
 from quantgate.model.config import Strict, fingerprint_of
 from quantgate.model.errors import QuantgateError
 from quantgate.model.tables import BUNDLE_FILES
+from warehouse.architectures import refresh_bounds
 from warehouse.bundles import Bundle, BundleStore
 from warehouse.configuration import CONFIGS, Configuration, add_policy, read_configuration, refresh
 from warehouse.database import (
@@ -27,6 +28,8 @@ from warehouse.database import (
     setting,
 )
 from warehouse.judge import judge_runs
+from warehouse.mlperf_summary import evidence_folder
+from warehouse.prices import imported_folder
 from warehouse.query import read_only
 from warehouse.rows import (
     engine_start_rows,
@@ -80,14 +83,14 @@ def load_bundles(
     Args:
         warehouse: the DuckDB file; made if it doesn't exist.
         bundles: folder or fsspec URL that holds the bundles.
-        configs: folder of gpus.yaml, prices.yaml and policy.yaml.
+        configs: folder of gpus.yaml, prices.yaml and policy.yaml; what was imported lies beside the warehouse.
         wait_s: how long to wait for another load, seconds.
 
     Raises:
         ConfigError: a configuration file is wrong, or the warehouse is newer than this Quantgate.
         RunError: another load goes on, or the warehouse can't be read.
     """
-    configuration = read_configuration(configs)
+    configuration = read_configuration(configs, imported_folder(warehouse), evidence_folder(warehouse))
     digest = fingerprint_of([configuration.digest(), schema_digest()])
     store = BundleStore(bundles)
     with exclusive(warehouse, wait_s):
@@ -164,6 +167,7 @@ def _write(
             create_views(connection)
             set_setting(connection, _DIGEST, digest)
             connection.execute("COMMIT")
+        refresh_bounds(connection, every_run=configuration is not None)
         judged = _judge_all(connection, store, problems)
         connection.execute("CHECKPOINT")
     finally:

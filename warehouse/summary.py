@@ -12,6 +12,7 @@ from typing import Any
 from warehouse import layout
 from warehouse.database import Connection
 from warehouse.layout import Block
+from warehouse.published_table import published_block
 from warehouse.query import read_only
 from warehouse.render import NULL
 
@@ -68,6 +69,8 @@ def summary_table(
 ) -> str:
     """The validated table for people: a row for each precision and operating point, and what it rests on.
 
+    Below it, apart, stands what others published for GPUs (`warehouse.published_table`).
+
     The headline cost uses the cheapest on-demand offer, where there is none the cheapest other.
 
     Args:
@@ -95,6 +98,9 @@ def summarize(
     blocks = list(_blocks(connection, moment, run_ids))
     if not blocks:
         return "The warehouse holds no run yet."
+    published = published_block(connection, moment)
+    if published is not None:
+        blocks.append(published)
     return "\n\n".join(map(layout.markdown if markdown else layout.plain, blocks))
 
 

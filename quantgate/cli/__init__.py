@@ -11,13 +11,15 @@ from typing import NoReturn
 
 import click
 
-from quantgate.cli import demo, doctor, load, publish, sql, status, validate
+from quantgate.cli import demo, doctor, import_, load, prices, publish, sql, status, validate
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
     demo.command,
     validate.command,
     load.command,
+    import_.command,
+    prices.command,
     publish.command,
     sql.command,
     status.command,

@@ -49,7 +49,8 @@ def _packages() -> Iterator[Finding]:
 
 
 def _configs() -> Iterator[Finding]:
-    from quantgate.model.config import ROOT, EngineFile, GpuFile, KernelFile, PolicyFile, PriceFile, load_yaml
+    from quantgate.model.config import ROOT, EngineFile, GpuFile, KernelFile, PolicyFile, load_yaml
+    from quantgate.model.prices import PriceFile
 
     kinds: dict[str, type[BaseModel]] = {
         "engines.yaml": EngineFile,

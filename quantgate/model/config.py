@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from quantgate.model.enums import EngineKind, Family, KernelMode, PriceKind
+from quantgate.model.enums import EngineKind, Family, KernelMode
 from quantgate.model.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,40 +122,40 @@ class GpuConfig(Strict):
         default=None, description="SM architecture, e.g. sm_90; found at run time on CPU."
     )
     vram_gb: float | None = Field(default=None, gt=0, description="Memory in decimal GB (10^9 bytes).")
+    nvml_memory_mib: int | None = Field(default=None, gt=0, description="NVML's total, MiB (2^20 bytes).")
     bandwidth_gb_s: float | None = Field(default=None, gt=0, description="Memory bandwidth, GB/s (10^9).")
     dense_fp16_tflops: float | None = Field(default=None, gt=0)
     dense_fp8_tflops: float | None = Field(default=None, gt=0)
     dense_fp4_tflops: float | None = Field(default=None, gt=0)
     mig_slices_max: int | None = Field(default=None, ge=0)
-    source: str
+    mig_profiles: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="Instances that one GPU holds, by MIG profile (1g.10gb …)."
+    )
+    interconnect: str | None = Field(default=None, description="GPU to GPU, e.g. NVLink 4.")
+    interconnect_gb_s: float | None = Field(
+        default=None, gt=0, description="GPU to GPU, both directions together, one GPU, GB/s (10^9)."
+    )
+    formats: dict[str, Literal["native", "weight_only", "none"]] = Field(
+        default_factory=dict, description="What the engine makes of a precision there."
+    )
+    source: str = Field(description="Of every figure that `sources` doesn't name.")
+    sources: dict[str, str] = Field(default_factory=dict, description="Source by figure.")
     note: str | None = None
+
+    @field_validator("sources")
+    @classmethod
+    def _of_figures(cls, sources: dict[str, str]) -> dict[str, str]:
+        """A misspelt figure would leave the real one with the wrong source."""
+        for name in sources:
+            if name not in cls.model_fields:
+                raise ValueError(f"'{name}' is no figure of a GPU")
+        return sources
 
 
 class GpuFile(Strict):
     """configs/gpus.yaml, keyed by the short name that rows carry (h100, cpu …)."""
 
     gpus: dict[str, GpuConfig]
-
-
-class PriceOffer(Strict):
-    """A dated offer: USD per hour for ``gpu_count`` GPUs together."""
-
-    provider: str
-    region: str = "any"
-    gpu: str
-    gpu_count: int = Field(default=1, ge=1)
-    price_kind: PriceKind
-    usd_per_hour: float = Field(gt=0)
-    valid_from: date
-    valid_to: date | None = None
-    source: str
-    note: str | None = None
-
-
-class PriceFile(Strict):
-    """configs/prices.yaml."""
-
-    prices: tuple[PriceOffer, ...]
 
 
 class SuiteTask(Strict):
@@ -244,7 +243,8 @@ def _explain(model: type[BaseModel], error: Any) -> tuple[str, str]:
         return f"key '{dotted}' is missing", "Add it."
     shown = repr(error.get("input"))[:60]
     message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    if message[1:2].islower():  # a sentence, not an abbreviation
+        message = message[:1].lower() + message[1:]
     return f"key '{dotted}': {message} (found {shown})", "Correct the value."
 
 

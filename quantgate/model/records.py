@@ -44,6 +44,10 @@ class Hardware(Strict):
     sm_arch: str = Field(description="sm_90, …; on a CPU its instruction set, e.g. x86_64-avx2.")
     mig_slice: str | None = None
     driver: str | None = None
+    cuda_version: str | None = Field(default=None, description="The newest CUDA that the driver runs, 13.0.")
+    sm_clock_max_mhz: int | None = None
+    memory_clock_max_mhz: int | None = None
+    power_limit_w: float | None = Field(default=None, description="What the driver enforces, one GPU.")
     uuids: tuple[str, ...] = ()
     memory_bytes: int = 0
     cpu_cores: int = 0

@@ -6,18 +6,22 @@ from __future__ import annotations
 import inspect
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pynvml
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.model.config import GpuConfig, GpuFile
+from quantgate.model.config import ROOT, GpuConfig, GpuFile, load_yaml
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Hardware
 from tasks import hardware
+
+ANSWERS = sorted((Path(__file__).parents[1] / "fixtures" / "nvml").glob("*.yaml"))
 
 GPUS = GpuFile(
     gpus={
@@ -35,6 +39,9 @@ class Device:
     capability: tuple[int, int] = (9, 0)
     memory_bytes: int | None = 85_520_809_984
     mig: bool | None = False
+    sm_clock_max_mhz: int | None = 1980
+    memory_clock_max_mhz: int | None = 2619
+    power_limit_mw: int | None = 700_000
     slices: dict[int, Device] = field(default_factory=dict)
     parent: Device | None = None
 
@@ -51,8 +58,15 @@ def error(code: int) -> pynvml.NVMLError:
 class FakeNvml:
     """What tasks.hardware asks of pynvml, answered from a list of devices."""
 
-    def __init__(self, devices: list[Device], fails: int | None = None) -> None:
+    def __init__(
+        self,
+        devices: list[Device],
+        fails: int | None = None,
+        driver: str = "580.95.05",
+        cuda: int | None = 13_000,
+    ) -> None:
         self.devices, self.fails, self.open = devices, fails, 0
+        self.driver, self.cuda = driver, cuda
 
     def __getattr__(self, name: str) -> Any:
         assert name.startswith("NVML"), f"pynvml.{name} is not faked"
@@ -105,7 +119,28 @@ class FakeNvml:
         return migDevice.parent
 
     def nvmlSystemGetDriverVersion(self) -> str:
-        return "580.95.05"
+        return self.driver
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        return told(self.cuda, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: Device, clock: int) -> int:
+        assert handle.parent is None
+        clocks = {
+            pynvml.NVML_CLOCK_SM: handle.sm_clock_max_mhz,
+            pynvml.NVML_CLOCK_MEM: handle.memory_clock_max_mhz,
+        }
+        return told(clocks[clock], pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Device) -> int:
+        assert handle.parent is None
+        return told(handle.power_limit_mw, pynvml.NVML_ERROR_NO_PERMISSION)
+
+
+def told(answer: int | None, otherwise: int) -> int:
+    if answer is None:
+        raise error(otherwise)
+    return answer
 
 
 @pytest.fixture
@@ -113,8 +148,8 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     made: list[FakeNvml] = []
 
-    def install(*devices: Device, fails: int | None = None) -> None:
-        made.append(FakeNvml(list(devices), fails))
+    def install(*devices: Device, **more: Any) -> None:
+        made.append(FakeNvml(list(devices), **more))
         monkeypatch.setattr(hardware, "pynvml", made[-1])
 
     yield install
@@ -156,6 +191,10 @@ def test_a_gpu_goes_by_its_short_name(nvml: Any) -> None:
         sm_arch="sm_90",
         mig_slice=None,
         driver="580.95.05",
+        cuda_version="13.0",
+        sm_clock_max_mhz=1980,
+        memory_clock_max_mhz=2619,
+        power_limit_w=700.0,
         uuids=("GPU-0",),
         memory_bytes=85_520_809_984,
         cpu_cores=len(os.sched_getaffinity(0)),
@@ -175,6 +214,62 @@ def test_the_projects_own_table_knows_the_guides_gpus(nvml: Any) -> None:
     nvml(Device("NVIDIA B200", "GPU-0", capability=(10, 0), mig=None))
     found = hardware.detect()
     assert (found.gpu, found.sm_arch) == ("b200", "sm_100")
+
+
+def played(file: Path) -> tuple[dict[str, Any], Device, dict[str, Any]]:
+    """An answers file: the whole of it, the device, and what else the fake needs."""
+    answers = yaml.safe_load(file.read_text())
+    told_of = answers["device"]
+    device = Device(
+        memory_bytes=told_of.pop("memory_mib") * 2**20,
+        capability=tuple(told_of.pop("capability")),
+        **told_of,
+    )
+    return answers, device, {"driver": answers["driver"], "cuda": answers["cuda_driver_version"]}
+
+
+def test_there_are_answers_of_every_gpu_of_the_projects_table() -> None:
+    known = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    assert {file.stem for file in ANSWERS} == {short for short, gpu in known.items() if gpu.nvml_names}
+
+
+@pytest.mark.parametrize("file", ANSWERS, ids=lambda file: file.stem)
+def test_nvmls_answers_of_a_real_gpu_are_what_the_projects_table_says(nvml: Any, file: Path) -> None:
+    answers, device, more = played(file)
+    nvml(device, **more)
+    found, known = hardware.detect(), load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus[file.stem]
+    assert (found.gpu, found.device_name, found.driver) == (file.stem, device.name, answers["driver"])
+    assert (found.sm_arch, found.memory_bytes) == (known.sm_arch, (known.nvml_memory_mib or 0) * 2**20)
+    assert found.cuda_version == {"590.48.01": "13.1", "595.80": "13.2", "580.173.02": "13.0"}.get(
+        answers["driver"], "13.3"
+    )
+    assert (found.sm_clock_max_mhz, found.memory_clock_max_mhz) == (
+        device.sm_clock_max_mhz,
+        device.memory_clock_max_mhz,
+    )
+    assert found.power_limit_w == {"l40s": 350, "b200": 1000, "b300": 1100}.get(file.stem, 700)
+    assert found.uuids == (device.uuid,)
+
+
+@pytest.mark.parametrize("file", ANSWERS, ids=lambda file: file.stem)
+def test_answers_say_where_they_come_from(file: Path) -> None:
+    origin = yaml.safe_load(file.read_text())["origin"]
+    assert origin["how"] in {"recorded on a real GPU", "built from a published nvidia-smi output"}
+    if origin["how"].startswith("built"):
+        assert origin["repository"].startswith("https://github.com/")
+        assert origin["path"]
+
+
+def test_what_the_driver_does_not_tell_is_unknown(nvml: Any) -> None:
+    nvml(h100(0, sm_clock_max_mhz=None, memory_clock_max_mhz=None, power_limit_mw=None), cuda=None)
+    found = hardware.detect(gpus=GPUS)
+    assert (found.gpu, found.driver) == ("h100", "580.95.05")
+    assert (found.cuda_version, found.sm_clock_max_mhz, found.memory_clock_max_mhz, found.power_limit_w) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("name", ["NVIDIA H100 PCIe", "Tesla T4"])
@@ -221,6 +316,7 @@ def test_a_mig_slice_is_a_device_of_its_own(nvml: Any, monkeypatch: pytest.Monke
     found = hardware.detect(gpus=GPUS)
     assert (found.gpu, found.mig_slice, found.uuids) == ("h100", "1g.10gb", ("MIG-a",))
     assert (found.memory_bytes, found.sm_arch) == (10_000_000_000, "sm_90")
+    assert (found.power_limit_w, found.sm_clock_max_mhz) == (700.0, 1980), "the whole board's"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-b")
     assert hardware.detect(gpus=GPUS).mig_slice == "3g.40gb"
 

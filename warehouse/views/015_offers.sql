@@ -1,3 +1,15 @@
+-- What an offer for some GPUs together costs an hour for another number of them.
+CREATE OR REPLACE MACRO usd_per_hour_of(usd_per_hour, offered_gpus, gpus) AS usd_per_hour / offered_gpus * gpus;
+
+-- What an hour of serving costs on a machine that is taken away now and then, USD/h. Interruptions come at random
+-- (Poisson) at a rate per hour of the machine, and after each one the next machine is paid for reload_s seconds
+-- before it serves. It serves at an instant when none came within the last reload_s seconds, which has the
+-- probability exp(-rate * reload_s / 3600): that share of the paid time is useful. Waiting for the next machine
+-- isn't paid, and work that was lost isn't counted. NULL where the rate or the time is below zero.
+CREATE OR REPLACE MACRO effective_spot_usd_per_hour(usd_per_hour, interruptions_per_hour, reload_s) AS
+    CASE WHEN interruptions_per_hour >= 0 AND reload_s >= 0
+        THEN usd_per_hour * exp(interruptions_per_hour * reload_s / 3600) END;
+
 -- The offers that hold at an instant: valid_from <= ts < valid_to, and of one series the latest.
 CREATE OR REPLACE MACRO offers_at(ts) AS TABLE
 SELECT *
@@ -8,6 +20,56 @@ QUALIFY row_number() OVER (
     PARTITION BY provider, region, gpu, gpu_count, price_kind ORDER BY valid_from DESC
 ) = 1;
 
+-- Every known GPU and kind of price at an instant: the offers that hold, or one row that says there is none.
+CREATE OR REPLACE MACRO gpu_prices_at(ts) AS TABLE
+SELECT
+    g.gpu,
+    k.price_kind,
+    o.provider,
+    o.region,
+    o.gpu_count,
+    o.usd_per_hour,
+    usd_per_hour_of(o.usd_per_hour, o.gpu_count, 1) AS usd_per_gpu_hour,
+    o.valid_from AS price_as_of,
+    o.valid_to AS price_valid_to,
+    o.evidence AS price_evidence,
+    o.source AS price_source,
+    o.note AS price_note,
+    CASE WHEN o.usd_per_hour IS NULL THEN 'no_price' END AS null_reason
+FROM store.gpus g
+CROSS JOIN (VALUES ('on_demand'), ('spot'), ('reserved')) k(price_kind)
+LEFT JOIN offers_at(ts) o ON o.gpu = g.gpu AND o.price_kind = k.price_kind;
+
+CREATE OR REPLACE VIEW gpu_prices AS
+SELECT * FROM gpu_prices_at(now()) ORDER BY gpu, price_kind, provider, region, gpu_count;
+
+-- What a reservation would cost where nobody offers one at a price: a range under the on-demand offer that holds.
+-- An estimate and no offer: no cost is computed from it.
+CREATE OR REPLACE MACRO reserved_ranges_at(ts) AS TABLE
+SELECT
+    o.provider,
+    o.region,
+    o.gpu,
+    o.gpu_count,
+    o.usd_per_hour AS on_demand_usd_per_hour,
+    o.usd_per_hour * (1 - r.saving_high) AS usd_per_hour_low,
+    o.usd_per_hour * (1 - r.saving_low) AS usd_per_hour_high,
+    o.valid_from AS price_as_of,
+    'estimated' AS evidence,
+    r.source || '; on demand: ' || o.source AS source
+FROM offers_at(ts) o
+CROSS JOIN store.reserved_rule r
+WHERE o.price_kind = 'on_demand'
+  AND o.evidence <> 'estimated'
+  AND NOT EXISTS (
+      SELECT 1 FROM offers_at(ts) n
+      WHERE n.price_kind = 'reserved' AND n.provider = o.provider AND n.region = o.region
+        AND n.gpu = o.gpu AND n.gpu_count = o.gpu_count
+  );
+
+CREATE OR REPLACE VIEW reserved_ranges AS
+SELECT * FROM reserved_ranges_at(now()) ORDER BY provider, region, gpu, gpu_count;
+
 -- What a run's hardware costs an hour at an instant, per provider, region and kind. An offer is for its
 -- gpu_count GPUs together; one for the run's own count goes first, others are scaled from the smallest.
 -- A MIG slice has no price of its own yet, and a whole GPU's would be wrong.
@@ -17,7 +79,7 @@ SELECT
     o.provider,
     o.region,
     o.price_kind,
-    o.usd_per_hour / o.gpu_count * r.gpu_count AS usd_per_hour,
+    usd_per_hour_of(o.usd_per_hour, o.gpu_count, r.gpu_count) AS usd_per_hour,
     o.valid_from AS price_as_of,
     o.valid_to AS price_valid_to,
     o.source AS price_source,

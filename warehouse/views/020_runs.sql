@@ -45,6 +45,10 @@ SELECT
     r.sm_arch,
     r.mig_slice,
     r.driver,
+    r.cuda_version,
+    r.sm_clock_max_mhz,
+    r.memory_clock_max_mhz,
+    r.power_limit_w,
     r.memory_bytes,
     r.cpu_cores,
     r.engine,
@@ -97,7 +101,7 @@ CREATE OR REPLACE VIEW gpus AS SELECT * FROM store.gpus;
 CREATE OR REPLACE VIEW prices AS
 SELECT
     o.*,
-    o.usd_per_hour / o.gpu_count AS usd_per_gpu_hour,
+    usd_per_hour_of(o.usd_per_hour, o.gpu_count, 1) AS usd_per_gpu_hour,
     coalesce(o.valid_from = c.valid_from, false) AS current
 FROM store.price_offers o
 LEFT JOIN offers_at(now()) c USING (provider, region, gpu, gpu_count, price_kind)

@@ -35,6 +35,8 @@ measured AS (
         coalesce(t.validity, r.validity) AS validity,
         coalesce(t.validity_reasons, r.validity_reasons) AS validity_reasons,
         coalesce(t.measured_at, r.measured_at) AS measured_at,
+        l.bound_tok_s,
+        pct_of(t.output_tok_s, l.bound_tok_s) AS pct_of_bound,
         b.run_id AS baseline_point_run_id,
         CASE
             WHEN t.operating_point IS NULL THEN 'no_throughput'
@@ -49,6 +51,7 @@ measured AS (
     FROM runs r
     LEFT JOIN points t USING (run_id)
     LEFT JOIN last_start s USING (run_id)
+    LEFT JOIN store.run_bounds l ON l.run_id = t.run_id AND l.operating_point = t.operating_point
     LEFT JOIN points b
       ON b.run_id = coalesce(r.baseline_run_id, r.run_id)
      AND b.workload = t.workload
@@ -138,7 +141,7 @@ SELECT
     tpot_p50_ms,
     tpot_p99_ms,
     nothing AS joules_per_token,
-    nothing AS pct_of_bound,
+    pct_of_bound,
     kv_cache_tokens,
     speedup_vs_baseline,
     use,
@@ -179,8 +182,9 @@ SELECT
         why_null('tpot_p50_ms', tpot_p50_ms, coalesce(no_throughput, 'not_measured')),
         why_null('tpot_p99_ms', tpot_p99_ms, coalesce(no_throughput, 'not_measured')),
         why_null('joules_per_token', nothing, coalesce(no_throughput, 'no_telemetry')),
-        why_null('pct_of_bound', nothing, coalesce(
-            no_throughput, CASE WHEN kernel_mode = 'emulated' THEN 'emulated_no_speed' END, 'no_bounds')),
+        why_null('pct_of_bound', pct_of_bound, coalesce(
+            no_throughput, CASE WHEN kernel_mode = 'emulated' THEN 'emulated_no_speed' END,
+            CASE WHEN bound_tok_s IS NULL THEN 'no_bounds' ELSE 'above_bound' END)),
         why_null('kv_cache_tokens', kv_cache_tokens, 'not_measured'),
         why_null('speedup_vs_baseline', speedup_vs_baseline, no_speedup),
         why_null('worst_task', worst_task, no_quality),

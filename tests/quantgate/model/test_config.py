@@ -16,7 +16,6 @@ from quantgate.model.config import (
     KernelFile,
     ModelConfig,
     PolicyFile,
-    PriceFile,
     Suite,
     Workload,
     fingerprint_of,
@@ -25,6 +24,7 @@ from quantgate.model.config import (
     parse_record,
 )
 from quantgate.model.errors import ConfigError
+from quantgate.model.prices import PriceFile
 
 POLICY = {
     "description": "x",

@@ -1,0 +1,27 @@
+"""``quantgate import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantgate.model.home import Home
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+def command(file: Path) -> int:
+    """Import the figures that others published: the official summary_results.json of an MLPerf Inference round.
+
+    Its token rates of the closed division become rows of the view published_evidence, never of the validated
+    table. Importing a file again changes nothing.
+    """
+    from warehouse.load import load_bundles
+    from warehouse.mlperf_summary import evidence_folder, import_summary
+
+    home = Home.current()
+    done = import_summary(file, evidence_folder(home.warehouse))
+    load_bundles(home.warehouse, home.bundles)
+    click.echo(f"{done.imported} results imported, {done.left_out} others left out, kept in {done.file}")
+    return 0

@@ -1,0 +1,78 @@
+"""``quantgate prices``: import dated offers, list what the warehouse prices with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantgate.model.home import Home
+
+OFFERS = """
+    SELECT provider, region, gpu, gpu_count AS gpus, price_kind AS kind, usd_per_hour AS "USD/h",
+           valid_from, valid_to, evidence, CASE WHEN current THEN 'yes' ELSE '' END AS current
+    FROM prices
+"""
+RANGES = """
+    SELECT provider, region, gpu, gpu_count AS gpus, usd_per_hour_low AS "USD/h from",
+           usd_per_hour_high AS "USD/h to", evidence
+    FROM reserved_ranges
+"""
+NO_PRICE = """
+    SELECT string_agg(gpu || ' ' || replace(price_kind, '_', '-'), ', ' ORDER BY gpu, price_kind) AS missing
+    FROM gpu_prices WHERE null_reason IS NOT NULL AND price_kind <> 'reserved' AND gpu <> 'cpu'
+"""
+
+
+@click.group("prices", context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Dated price offers: import a file of them, list them."""
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+def import_file(file: Path) -> int:
+    """Import the offers of a CSV or JSON FILE, all of them or none, and price everything with them.
+
+    Fields: provider, gpu, price_kind (on_demand, spot, reserved), usd_per_hour, valid_from, source; if you like
+    region, gpu_count (1), currency (USD), valid_to, note. Importing a file again changes nothing.
+    """
+    from warehouse.configuration import import_prices
+    from warehouse.load import load_bundles
+    from warehouse.prices import BadOffersError
+
+    home = Home.current()
+    try:
+        done = import_prices(file, home.warehouse)
+    except BadOffersError as error:
+        for problem in error.problems:
+            click.echo(f"quantgate: {problem}", err=True)
+        raise
+    load_bundles(home.warehouse, home.bundles)
+    place = f", kept in {done.file}" if done.file else ""
+    click.echo(f"{done.imported} offers imported, {done.known} known already{place}")
+    return 0
+
+
+@command.command("list")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
+def list_offers(form: str) -> int:
+    """List every offer, past ones too; as a table, what has no price and what a reservation may cost as well."""
+    from warehouse.query import query
+    from warehouse.render import render
+
+    warehouse = Home.current().warehouse
+    click.echo(render(query(warehouse, OFFERS), form))
+    if form == "table":
+        missing = query(warehouse, NO_PRICE).column("missing")[0].as_py()
+        if missing:
+            click.echo(f"\nno price: {missing}")
+        ranges = query(warehouse, RANGES)
+        if ranges.num_rows:
+            click.echo(
+                "\nreserved, derived from on-demand prices; no offers, and no cost is computed from them"
+            )
+            click.echo(render(ranges, form))
+    return 0

@@ -1,0 +1,143 @@
+"""A model's shape as its config.json gives it, and the number formats its weights and KV cache are stored in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AliasChoices, Field, model_validator
+
+from quantgate.model.config import Strict
+
+
+class ModelConfigKeys(Strict):
+    """The keys of a config.json that memory and limits follow from, under their own names.
+
+    Where families name one thing differently, each family's name is accepted.
+    """
+
+    hidden_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    num_key_value_heads: int | None = Field(default=None, ge=1, description="As many as heads if empty.")
+    head_dim: int | None = Field(default=None, ge=1, description="hidden_size / heads if empty.")
+    vocab_size: int = Field(ge=1)
+    tie_word_embeddings: bool = False
+    max_position_embeddings: int | None = Field(default=None, ge=1, description="Longest context, tokens.")
+    intermediate_size: int = Field(ge=1, description="Width of the MLP (of an expert, where no other says).")
+    intermediate_size_mlp: int | None = Field(
+        default=None, ge=1, description="Llama 4: width of the layers without experts."
+    )
+    sliding_window: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("sliding_window", "attention_chunk_size"),
+        description="Tokens that a local layer attends to; none is local if empty.",
+    )
+    use_sliding_window: bool = True
+    sliding_window_pattern: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("sliding_window_pattern", "no_rope_layer_interval"),
+        description="Every so many layers one attends to all; if empty and there is a window, none does.",
+    )
+    layer_types: tuple[str, ...] | None = Field(
+        default=None, description="Each layer's kind, where it says so: 'full_attention' or a local one."
+    )
+    num_experts: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("num_experts", "num_local_experts", "n_routed_experts"),
+    )
+    num_experts_per_tok: int | None = Field(default=None, ge=1)
+    moe_intermediate_size: int | None = Field(default=None, ge=1, description="Width of an expert.")
+    n_shared_experts: int | None = Field(default=None, ge=0)
+    first_k_dense_replace: int = Field(default=0, ge=0, description="First layers without experts.")
+    moe_layer_step: int = Field(
+        default=1,
+        ge=1,
+        validation_alias=AliasChoices(
+            "moe_layer_step", "interleave_moe_layer_step", "decoder_sparse_step", "moe_layer_freq"
+        ),
+        description="Every so many layers one has experts.",
+    )
+    kv_lora_rank: int | None = Field(default=None, ge=1, description="MLA: the latent that is cached.")
+    q_lora_rank: int | None = Field(default=None, ge=1)
+    qk_nope_head_dim: int | None = Field(default=None, ge=1)
+    qk_rope_head_dim: int | None = Field(default=None, ge=1)
+    v_head_dim: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> ModelConfigKeys:
+        """Experts and MLA need all of their keys."""
+        if self.num_experts is not None and not 1 <= (self.num_experts_per_tok or 0) <= self.num_experts:
+            raise ValueError("num_experts needs a num_experts_per_tok between 1 and it")
+        latent = (self.kv_lora_rank, self.qk_nope_head_dim, self.qk_rope_head_dim, self.v_head_dim)
+        if any(value is not None for value in latent) and None in latent:
+            raise ValueError(
+                "MLA needs kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim and v_head_dim together"
+            )
+        return self
+
+
+class ModelCode(Strict):
+    """What a model's code adds and its config.json doesn't say."""
+
+    norms_per_layer: int = Field(default=2, ge=0, description="RMSNorm vectors of hidden_size per layer.")
+    qk_norm: bool = Field(default=False, description="Whether queries and keys have a norm of head_dim each.")
+    router_bias: bool = Field(default=False, description="Whether the router has a bias per expert.")
+    shared_experts: int = Field(default=0, ge=0, description="Where config.json has no n_shared_experts.")
+    vision_parameters: int = Field(default=0, ge=0, description="Vision tower and projector, unquantized.")
+
+
+class Architecture(Strict):
+    """One model of configs/architectures/*.yaml."""
+
+    names: tuple[str, ...] = Field(default=(), description="Other names it goes by; case doesn't matter.")
+    nominal_billions: float | None = Field(
+        default=None, gt=0, description="Parameters as its name has them, for the nominal memory model."
+    )
+    config: ModelConfigKeys | None = None
+    config_json: str | None = Field(default=None, description="A config.json to read instead, from the root.")
+    code: ModelCode = ModelCode()
+    source: str
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Architecture:
+        """The shape stands here or in the file, not in both."""
+        if (self.config is None) == (self.config_json is None):
+            raise ValueError("it must have either 'config' or 'config_json'")
+        return self
+
+
+class ArchitectureFile(Strict):
+    """configs/architectures/*.yaml, keyed by the name that memory_fit and bounds show."""
+
+    architectures: dict[str, Architecture]
+
+
+class NumberFormat(Strict):
+    """How a number is stored, its share of the scale included."""
+
+    bits: float = Field(gt=0, description="Bits of one value.")
+    scale_bits: float = Field(default=0, ge=0, description="Bits of scale and zero point of a block.")
+    values_per_scale: int | None = Field(default=None, ge=1, description="Values of a block.")
+    compute: Literal["fp16", "fp8", "fp4"] | None = Field(
+        default=None,
+        description="Which dense TFLOPS of gpus.yaml a native kernel reaches; none known if empty.",
+    )
+    source: str
+
+    @model_validator(mode="after")
+    def _block(self) -> NumberFormat:
+        """A scale belongs to a block."""
+        if bool(self.scale_bits) != (self.values_per_scale is not None):
+            raise ValueError("scale_bits and values_per_scale belong together")
+        return self
+
+
+class FormatFile(Strict):
+    """configs/formats.yaml: weight formats by precision, KV caches by the engine's name of the dtype."""
+
+    weights: dict[str, NumberFormat] = Field(default_factory=dict)
+    kv_cache: dict[str, NumberFormat] = Field(default_factory=dict)

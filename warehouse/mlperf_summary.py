@@ -1,0 +1,111 @@
+"""MLPerf's official ``summary_results.json``: its token rates, kept as a file of published evidence."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from quantgate.model.config import Strict, parse_record
+from quantgate.model.errors import ConfigError
+from warehouse.evidence_records import MlperfRow, SummaryResult
+from warehouse.swap import exclusive, remove_leftovers, replacing
+
+_VENDOR = "NVIDIA "
+
+
+class SummaryImport(Strict):
+    """What an import did."""
+
+    imported: int = Field(description="Results taken in.")
+    left_out: int = Field(description="Results of another division, suite, unit, or without accelerators.")
+    file: Path = Field(description="Where they lie.")
+
+
+def evidence_folder(warehouse: Path) -> Path:
+    """Where figures imported into a warehouse lie: beside it, since a rebuild reads them again."""
+    return warehouse.parent / "evidence"
+
+
+def read_summary(file: Path) -> tuple[list[MlperfRow], int]:
+    """The token rates of an official summary: closed division, datacenter, on accelerators, in tokens/s.
+
+    Returns:
+        The results, and how many others the file holds.
+
+    Raises:
+        ConfigError: the file is no such summary; the first element that is wrong, with its number.
+    """
+    try:
+        elements = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(file), mend="Give the path of a file.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _no_summary(file, f"no JSON in UTF-8 ({error})") from None
+    if not isinstance(elements, list) or not elements:
+        raise _no_summary(file, "no list of results")
+    rows = [_row(element, f"{file.name}: element {n}") for n, element in enumerate(elements)]
+    found = [row for row in rows if row is not None]
+    return found, len(rows) - len(found)
+
+
+def _no_summary(file: Path, what: str) -> ConfigError:
+    return ConfigError(
+        what,
+        where=str(file),
+        mend="Give the summary_results.json of an MLPerf Inference round (mlcommons/inference_results_v…).",
+    )
+
+
+def _row(element: Any, where: str) -> MlperfRow | None:
+    result = parse_record(SummaryResult, element, where)
+    accelerators = result.accelerators_per_node or 0
+    wanted = (
+        result.category == "closed"
+        and "datacenter" in result.suite
+        and result.units.lower() == "tokens/s"
+        and result.accelerator
+        and accelerators >= 1
+    )
+    if not wanted:
+        return None
+    return parse_record(
+        MlperfRow,
+        {
+            **result.model_dump(include={"round", "entry", "submitter", "availability", "system", "nodes"}),
+            **result.model_dump(include={"model", "scenario", "software", "accuracy"}),
+            "accelerator": str(result.accelerator).removeprefix(_VENDOR),
+            "accelerators_per_node": accelerators,
+            "weight_data_types": result.weight_data_types or "unknown",
+            "tokens_per_s": result.result,
+            "tokens_per_s_per_accelerator": result.result / (accelerators * result.nodes),
+        },
+        where,
+    )
+
+
+def import_summary(file: Path, folder: Path) -> SummaryImport:
+    """Keep an official summary's token rates in a folder of published evidence; the next load takes them in.
+
+    The file's name comes from its content, so importing it again changes nothing.
+
+    Raises:
+        ConfigError: see `read_summary`; or it holds no token rate.
+        RunError: another import goes on.
+    """
+    rows, left_out = read_summary(file)
+    if not rows:
+        raise _no_summary(file, "it holds no token rate of the closed division, datacenter")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    kept = folder / f"mlperf-{rows[0].round}-{digest}.csv"
+    with exclusive(kept):
+        remove_leftovers(kept)
+        with replacing(kept) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, list(MlperfRow.model_fields))
+            writer.writeheader()
+            writer.writerows(row.model_dump() for row in rows)
+    return SummaryImport(imported=len(rows), left_out=left_out, file=kept)

@@ -1,0 +1,217 @@
+"""Price offers: read from a CSV or JSON file, checked line by line, and kept where a rebuild finds them.
+
+docs/decisions/0006-imported-prices.md says why they lie in files beside the warehouse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from quantgate.model.config import Strict, choose, fingerprint_of, load_yaml
+from quantgate.model.enums import Evidence
+from quantgate.model.errors import ConfigError
+from quantgate.model.prices import PriceFile, PriceOffer
+from warehouse.offer_lines import Line, parse_offer, read_lines
+from warehouse.swap import exclusive, remove_leftovers, replacing
+
+Series = tuple[str, str, str, int, str]
+
+
+class PriceImport(Strict):
+    """What an import did."""
+
+    imported: int = Field(description="Offers that are new.")
+    known: int = Field(description="Offers that were known already; they stay as they are.")
+    file: Path | None = Field(description="Where the new ones lie; None where there were none.")
+
+
+class BadOffersError(ConfigError):
+    """Lines of a price file that are wrong; nothing was imported."""
+
+    def __init__(self, where: str, problems: Sequence[ConfigError], lines: int) -> None:
+        """Sum the lines up; ``problems`` holds one error for each."""
+        self.problems = tuple(problems)
+        super().__init__(
+            f"{len(problems)} of {lines} offers are wrong, nothing was imported",
+            where=where,
+            mend="Correct them and import the file again.",
+        )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An offer and the place it stands in."""
+
+    where: str
+    offer: PriceOffer
+
+
+BySeries = defaultdict[Series, list[Placed]]
+
+
+def series(offer: PriceOffer) -> Series:
+    """What an offer prices: of one series the latest offer that holds counts."""
+    return (offer.provider, offer.region, offer.gpu, offer.gpu_count, str(offer.price_kind))
+
+
+def same_price(one: PriceOffer, other: PriceOffer) -> bool:
+    """Whether two offers of a series say the same, whoever says it."""
+    return (one.usd_per_hour, one.valid_from, one.valid_to) == (
+        other.usd_per_hour,
+        other.valid_from,
+        other.valid_to,
+    )
+
+
+def imported_folder(warehouse: Path) -> Path:
+    """Where the offers imported into a warehouse lie: beside it, since a rebuild reads them again."""
+    return warehouse.parent / "prices"
+
+
+def read_imported(folder: Path) -> list[Placed]:
+    """The offers of every file of a folder, in the order of their names; none where there is no folder.
+
+    Raises:
+        ConfigError: a file is wrong.
+    """
+    return [
+        Placed(f"{folder.name}/{path.name}: prices.{number}", offer)
+        for path in sorted(folder.glob("*.yaml"))
+        for number, offer in enumerate(load_yaml(path, PriceFile).prices)
+    ]
+
+
+def import_offers(
+    file: Path,
+    folder: Path,
+    known: Iterable[Placed],
+    gpus: Mapping[str, object],
+    today: date | None = None,
+) -> PriceImport:
+    """Take the offers of a CSV or JSON file into a folder of imported offers: all of them, or none.
+
+    An offer that is known already is left as it is, so the same file can be imported again.
+
+    Args:
+        file: CSV with a header, or a JSON list of objects; the fields are those of configs/prices.yaml.
+        folder: where imported offers lie; made if it doesn't exist.
+        known: offers that stand elsewhere (configs/prices.yaml).
+        gpus: configs/gpus.yaml, by short name.
+        today: the day (UTC) after which no offer may begin; the present one if empty.
+
+    Raises:
+        BadOffersError: lines are wrong, each with its error: an unknown or missing field, an unknown GPU, a price that
+            isn't above zero, another currency, an end before the beginning, a beginning in the future, a line
+            that stands twice, or offers of one series that overlap.
+        ConfigError: the file can't be read as a whole.
+        RunError: another import goes on.
+    """
+    day = today or datetime.now(UTC).date()
+    with exclusive(folder):
+        lines = read_lines(file)
+        there: BySeries = defaultdict(list)
+        for placed in [*known, *read_imported(folder)]:
+            there[series(placed.offer)].append(placed)
+        new, problems = _sift(lines, there, gpus, day)
+        if problems:
+            raise BadOffersError(str(file), problems, len(lines))
+        if not new:
+            return PriceImport(imported=0, known=len(lines), file=None)
+        kept = _keep(file, folder, new)
+    return PriceImport(imported=len(new), known=len(lines) - len(new), file=kept)
+
+
+def _sift(
+    lines: Sequence[Line], there: BySeries, gpus: Mapping[str, object], day: date
+) -> tuple[list[PriceOffer], list[ConfigError]]:
+    """The offers that are new, and an error for each line that is wrong."""
+    new: list[PriceOffer] = []
+    problems: list[ConfigError] = []
+    first_at: dict[str, str] = {}
+    for line in lines:
+        try:
+            offer = parse_offer(line).model_copy(update={"evidence": Evidence.IMPORTED})
+            choose(dict(gpus), offer.gpu, line.where)
+            _check_dates(offer, line.where, day)
+            identity = fingerprint_of([series(offer), offer.usd_per_hour, offer.valid_from, offer.valid_to])
+            if identity in first_at:
+                raise ConfigError(
+                    f"the same offer as {first_at[identity]}", where=line.where, mend="Remove one."
+                )
+            first_at[identity] = line.where
+            if any(same_price(offer, other.offer) for other in there[series(offer)]):
+                continue
+            _check_overlap(offer, line.where, there)
+        except ConfigError as error:
+            problems.append(error)
+            continue
+        there[series(offer)].append(Placed(line.where, offer))
+        new.append(offer)
+    return new, problems
+
+
+def _check_dates(offer: PriceOffer, where: str, day: date) -> None:
+    if offer.valid_from > day:
+        raise ConfigError(
+            f"valid_from {offer.valid_from} lies in the future (today is {day}, UTC)",
+            where=where,
+            mend="Import it when it holds.",
+        )
+    check_end(offer, where)
+
+
+def check_end(offer: PriceOffer, where: str) -> None:
+    """Refuse an offer that ends before it begins.
+
+    Raises:
+        ConfigError: its valid_to isn't after its valid_from.
+    """
+    if offer.valid_to is not None and offer.valid_to <= offer.valid_from:
+        raise ConfigError(
+            f"valid_to {offer.valid_to} isn't after valid_from {offer.valid_from}",
+            where=where,
+            mend="Correct the dates.",
+        )
+
+
+def _check_overlap(offer: PriceOffer, where: str, there: BySeries) -> None:
+    """One price at a time: an open offer ends where the next begins, a declared end is kept."""
+    for other in there[series(offer)]:
+        first, second = sorted((offer, other.offer), key=lambda one: one.valid_from)
+        if first.valid_from == second.valid_from or (
+            first.valid_to is not None and second.valid_from < first.valid_to
+        ):
+            raise ConfigError(
+                f"overlaps the offer of {other.offer.usd_per_hour:g} USD/h, {_period(other.offer)}, at {other.where}",
+                where=where,
+                mend="Give both valid_from and valid_to so that one ends before the other begins.",
+            )
+
+
+def _period(offer: PriceOffer) -> str:
+    return f"{offer.valid_from} to {offer.valid_to or 'the next'}"
+
+
+def _keep(file: Path, folder: Path, offers: Sequence[PriceOffer]) -> Path:
+    """Write new offers whole into a file of their own, named by its content."""
+    rows = [offer.model_dump(mode="json", exclude_none=True) for offer in offers]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    head = (
+        f"# Imported by `quantgate prices import` from {file.name!r} (SHA-256 {digest}).\n"
+        "# The loader reads it beside configs/prices.yaml; a rebuilt warehouse needs it.\n"
+    )
+    text = head + yaml.safe_dump({"prices": rows}, sort_keys=False, allow_unicode=True, width=120)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{fingerprint_of(rows)[:16]}.yaml"
+    remove_leftovers(target)
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
