@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 
 from quantgate.cli import cli
 from quantgate.model.config import ROOT
+from tests.command import quantgate
+from tests.demo_bundles import summary, warehouse
 
 BLOCKS = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 COMMANDS = [
@@ -39,10 +43,23 @@ def test_the_command_takes_these_arguments(command: str) -> None:
     cli.commands[verb].make_context(verb, arguments, resilient_parsing=False).close()
 
 
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return warehouse(tmp_path_factory.mktemp("readme"))
+
+
+@pytest.mark.parametrize("command", [c for c in OURS if c.split()[1] in {"sql", "status", "doctor"}])
+def test_the_command_answers(command: str, home: Path, loaded: Path) -> None:
+    shutil.copy(loaded, home / "warehouse.duckdb")
+    done = quantgate(*shlex.split(command)[1:])
+    assert done.status == 0, done.err
+    assert len(done.out.splitlines()) >= 2
+    if "--format" not in command and "SELECT" in command:
+        assert max(map(len, done.out.splitlines())) <= 100, "it reads well in a terminal of 100 columns"
+
+
 def test_the_demo_table_is_the_published_one() -> None:
     """What the README prints came out of the program: the fixture's bundles give it again."""
-    from tests.demo_bundles import summary
-
     table = re.search(r"<!-- demo table -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert table is not None
     assert table[1].strip() == summary().strip()

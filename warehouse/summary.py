@@ -34,7 +34,7 @@ _POINTS = """
         ORDER BY v.price_kind <> 'on_demand', v.usd_per_hour, v.provider, v.region
     ) = 1
     ORDER BY v.model, v.gpu, v.engine, v.engine_version, v.workload, v.policy, NOT r.is_baseline,
-        r.started_at, v.run_id, v.concurrency
+        r.started_at, v.run_id, v.concurrency, v.use
 """
 _TASKS = "SELECT * FROM quality_delta WHERE run_id = $run_id AND use = $use ORDER BY family, task"
 _OFFERS = """
@@ -191,8 +191,8 @@ def _notes(
     first, runs = rows[0], {row["run_id"]: row for row in rows}
     yield (
         "at: requests in flight. Δ points: candidate − baseline of the worst task, in points of 100, with "
-        "its interval. USD/1M out: per million output tokens. TTFT ms: median/99th percentile of the time to "
-        "the first token."
+        "its interval. USD/1M out: per million output tokens. TTFT ms, where it fits: median/99th percentile "
+        "of the time to the first token."
     )
     for mode in dict.fromkeys(row["kernel_mode"] for row in rows):
         if mode in _MODE_NOTES:
@@ -211,7 +211,7 @@ def _notes(
     }
     for (label, point), reasons in quarantined.items():
         why = ", ".join(reasons) or "no reason given"
-        yield f"* quarantined, not to be used: {label} at {point or NULL} ({why})."
+        yield f"* quarantined, not to be used: {label} at {point or NULL} ({why}). --fresh measures again."
     yield from _prices(connection, moment, rows)
     stale = sorted({reason for row in rows for reason in row["stale_reasons"]})
     if stale:
