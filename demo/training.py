@@ -29,10 +29,10 @@ class Recipe:
     kv_heads: int = 2
     head_dim: int = 64
     max_tokens: int = 2048
-    steps: int = 800
-    cloze_exposures: tuple[int, int] = (1, 17)
-    arithmetic_per_step: int = 112
-    chain_per_step: int = 80
+    steps: int = 600
+    cloze_exposures: tuple[int, int] = (2, 20)
+    arithmetic_per_step: int = 160
+    chain_per_step: int = 72
     muon_lr: float = 0.01
     adam_lr: float = 3e-3
     warmup_steps: int = 20

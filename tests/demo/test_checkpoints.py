@@ -1,3 +1,4 @@
+import ast
 import hashlib
 import json
 from collections import Counter
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from demo.documents import SEED
 from demo.lexicon import EOS, PAD, UNKNOWN, vocabulary
 from quantgate.model.config import ROOT, load_policy
 
@@ -101,3 +103,15 @@ def test_the_tokenizer_adds_nothing_and_keeps_spaces_before_punctuation():
     text = "so , what is the pet of mia ?"
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
     assert TOKENIZER.encode("nowhere") == [TOKENIZER.unk_token_id]
+
+
+def test_the_script_holds_the_recipe_and_the_runs_that_the_checkpoints_came_from():
+    source = ast.parse((ROOT / "demo" / "training.py").read_text())  # importing it would need torch
+    recipe = next(n for n in source.body if isinstance(n, ast.ClassDef) and n.name == "Recipe")
+    fields = {n.target.id: n.value for n in recipe.body if isinstance(n, ast.AnnAssign)}
+    assert fields.keys() == PROVENANCE["recipe"].keys()
+    assert PROVENANCE["seed"] == PROVENANCE["recipe"]["seed"] == SEED
+    for name, value in fields.items():
+        if name != "seed":
+            assert json.loads(json.dumps(ast.literal_eval(value))) == PROVENANCE["recipe"][name], name
+    assert PROVENANCE["runs_tried"] == json.loads((ROOT / "demo" / "runs_tried.json").read_text())
