@@ -23,6 +23,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_log, hardware, quality, task_sources
+from tasks.checkpoints import check_source
 from warehouse.judge import check_policy
 
 
@@ -102,6 +103,8 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     Raises:
         ConfigError: the first thing that is wrong.
     """
+    for source in (parameters.baseline, *parameters.candidates):
+        check_source(source)
     suite = task_sources.suite_from(
         parameters.tasks, family=parameters.family, limit=parameters.limit, out_dir=home.path / "tasks"
     )

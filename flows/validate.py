@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from prefect import flow
@@ -21,6 +22,8 @@ from tasks.engine_env import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
 
+HASHING_EVERY_S = 15.0
+
 
 class Validation(BaseModel):
     """What the flow ``validate`` gives back."""
@@ -30,10 +33,31 @@ class Validation(BaseModel):
     published: str = Field(description="Folder of the published table.")
 
 
-def _checkpoints(parameters: ValidateParameters) -> list[Checkpoint]:
+def _checkpoints(parameters: ValidateParameters, report: Reporter) -> list[Checkpoint]:
     """Baseline first; candidates carry the model's name, whatever their folders are called."""
-    baseline = resolve(parameters.baseline, model=parameters.model)
-    return [baseline, *(resolve(source, model=baseline.model) for source in parameters.candidates)]
+    baseline = resolve(
+        parameters.baseline, model=parameters.model, progress=_hashing(parameters.baseline, report)
+    )
+    return [
+        baseline,
+        *(
+            resolve(source, model=baseline.model, progress=_hashing(source, report))
+            for source in parameters.candidates
+        ),
+    ]
+
+
+def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
+    """Progress of hashing a local folder: a word every now and then, none for a small one."""
+    told = time.monotonic()
+
+    def tell(done_bytes: int, total_bytes: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > HASHING_EVERY_S:
+            told = time.monotonic()
+            report.line(f"{source}: hashed {done_bytes / 1e9:.0f} of {total_bytes / 1e9:.0f} GB")
+
+    return tell
 
 
 def _plan(
@@ -121,7 +145,7 @@ def validate(parameters: ValidateParameters) -> Validation:
     """
     home, report = Home.current(), Reporter.current()
     declared = declare(parameters, home)
-    checkpoints = _checkpoints(parameters)
+    checkpoints = _checkpoints(parameters, report)
     environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
     counts = ", ".join(f"{task} ({count or 'all'} documents)" for task, count in declared.documents.items())
     report.line(

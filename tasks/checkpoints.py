@@ -102,6 +102,16 @@ def model_name(name: str) -> str:
     return name
 
 
+def check_source(source: str) -> None:
+    """Tell at once a source that can be nothing, before anything is read or pulled.
+
+    Raises:
+        ConfigError: it is neither a folder nor a hub id.
+    """
+    if _local_folder(source) is None and HUB_ID.fullmatch(source) is None:
+        raise _not_found(source)
+
+
 def _local_folder(source: str) -> Path | None:
     """The local folder that is meant, or None.
 
