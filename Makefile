@@ -26,7 +26,7 @@ demo: .venv/.ready ## three precisions in, one validated table out (FRESH=1 meas
 	@$(BIN)/quantgate demo $(if $(FRESH),--fresh)
 
 test: .venv/.ready lint ## everything, real vLLM included
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/.ready ## all but the tests that start an engine
 	$(BIN)/python -m pytest -m "not e2e"
