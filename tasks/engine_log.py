@@ -15,7 +15,6 @@ _ATTENTION = (
 )
 _METRIC = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-_ORDER = (KernelMode.EMULATED, KernelMode.WEIGHT_ONLY, KernelMode.NATIVE)
 
 
 def kernels_in(log: str) -> dict[str, str]:
@@ -43,7 +42,7 @@ def kernel_mode_of(kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> Ke
         next((r.kernel_mode for r in rules if fnmatch.fnmatchcase(kernel, r.pattern)), KernelMode.NATIVE)
         for kernel in kernels.values()
     }
-    return next((mode for mode in _ORDER if mode in modes), KernelMode.NATIVE)
+    return next((mode for mode in KernelMode if mode in modes), KernelMode.NATIVE)
 
 
 def metric_values(text: str, name: str) -> list[tuple[dict[str, str], float]]:
