@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from pydantic import BaseModel, Field
 from quantgate.model.config import (
     ROOT,
     EngineConfig,
+    GpuFile,
     Policy,
     Suite,
     Workload,
+    choose,
     load_policy,
     load_yaml,
     parse_record,
@@ -21,27 +24,50 @@ from quantgate.model.config import (
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
+from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_log, hardware, quality, task_sources
 from tasks.checkpoints import check_source
 from warehouse.judge import check_policy
 
+DEFAULT_WORKLOAD = "short"
+DEFAULT_POLICY = "standard"
+
+
+class Afterwards(StrEnum):
+    """Who takes the bundles into the warehouse and publishes the table."""
+
+    HERE = "here"
+    FLEET = "fleet"
+    NOBODY = "nobody"
+
 
 class ValidateParameters(BaseModel):
     """Parameters of the flow ``validate``, as Prefect's form shows them."""
 
-    baseline: str = Field(
+    model: str | None = Field(
+        default=None,
+        title="Model",
+        description="A model of configs/models: its checkpoints, tasks, workload and policy, where none are given.",
+    )
+    precisions: list[str] = Field(
+        default_factory=list, title="Precisions", description="Of the model's candidates; all if empty."
+    )
+    baseline: str | None = Field(
+        default=None,
         title="Baseline",
-        description="Folder or hub id (org/name[@revision]) that candidates are held against.",
+        description="Without a model: folder or hub id (org/name[@revision]) that candidates are held against.",
     )
     candidates: list[str] = Field(
-        title="Candidates", description="Folders or hub ids of the quantized checkpoints.", min_length=1
+        default_factory=list,
+        title="Candidates",
+        description="Without a model: folders or hub ids of the quantized checkpoints.",
     )
-    model: str | None = Field(
-        default=None, title="Model", description="Name they share in the table; the baseline's own if empty."
+    name: str | None = Field(
+        default=None, title="Name", description="Name they share in the table; the baseline's own if empty."
     )
-    tasks: str = Field(
-        default="demo",
+    tasks: str | None = Field(
+        default=None,
         title="Tasks",
         description="Suite of configs/suites, lm-eval task, lm-eval YAML, or JSONL of prompts and answers.",
     )
@@ -51,13 +77,24 @@ class ValidateParameters(BaseModel):
     limit: int | None = Field(
         default=None, ge=1, title="Limit", description="First documents of each task; all if empty."
     )
-    workload: str = Field(
-        default="short", title="Workload", description="A ladder of configs/workloads, or the path of one."
+    workload: str | None = Field(
+        default=None,
+        title="Workload",
+        description=f"A ladder of configs/workloads, or the path of one; '{DEFAULT_WORKLOAD}' if empty.",
     )
     concurrency: list[int] | None = Field(
         default=None, title="Concurrency", description="Load levels in place of the workload's, e.g. 1, 8."
     )
-    policy: str = Field(default="standard", title="Policy", description="A policy of configs/policy.yaml.")
+    policy: str | None = Field(
+        default=None,
+        title="Policy",
+        description=f"A policy of configs/policy.yaml; '{DEFAULT_POLICY}' if empty.",
+    )
+    gpu: str | None = Field(
+        default=None,
+        title="GPU",
+        description="The GPU type that the host must have (a key of configs/gpus.yaml); any if empty.",
+    )
     engine: str | None = Field(
         default=None,
         title="Engine",
@@ -68,6 +105,21 @@ class ValidateParameters(BaseModel):
         title="Engine arguments",
         description="Serving arguments on top of the engine's own, without dashes, e.g. max-model-len: 4096.",
     )
+    chat_template: bool | None = Field(
+        default=None,
+        title="Chat template",
+        description="Whether prompts go through the checkpoint's chat template; as the model says if empty.",
+    )
+    revisions: dict[str, str] = Field(
+        default_factory=dict,
+        title="Revisions",
+        description="Commit by hub id, where the run must not choose itself.",
+    )
+    afterwards: Afterwards = Field(
+        default=Afterwards.HERE,
+        title="Load and publish",
+        description="here: on this host; fleet: by the deployments of the CPU pool; nobody: left to the caller.",
+    )
     fresh: bool = Field(default=False, title="Fresh", description="Measure again what was measured before.")
 
 
@@ -75,25 +127,100 @@ class ValidateParameters(BaseModel):
 class Declared:
     """Parameters resolved to records."""
 
+    name: str | None
+    checkpoints: tuple[CheckpointConfig, ...]
+    """Baseline first; engine arguments are those of model, checkpoint and run together."""
     suite: Suite
     documents: dict[str, int | None]
     workload: Workload
+    policy_name: str
     policy: Policy
+    chat_template: bool
     hardware: Hardware
     engine_name: str
     engine: EngineConfig
 
 
-def _workload(parameters: ValidateParameters) -> Workload:
-    """The ladder, by name or path, with the run's own levels."""
-    named = Path(parameters.workload)
-    path = (
-        named if named.suffix == ".yaml" else ROOT / "configs" / "workloads" / f"{parameters.workload}.yaml"
+def chosen_model(parameters: ValidateParameters) -> ModelConfig:
+    """The model of configs/models, or one made of the parameters' own checkpoints.
+
+    Raises:
+        ConfigError: neither or both are given, or a precision is none of the model's.
+    """
+    if parameters.model is None:
+        if parameters.baseline is None or not parameters.candidates:
+            raise ConfigError(
+                "no model and no checkpoints are named",
+                where="validate",
+                mend="Name a model of configs/models, or give a baseline and at least one candidate.",
+            )
+        if parameters.precisions:
+            raise ConfigError(
+                "'precisions' chooses among a model's candidates, and no model is named",
+                where="validate",
+                mend="Leave it out, or name a model.",
+            )
+        if parameters.tasks is None:
+            raise ConfigError(
+                "no tasks are named", where="validate", mend="Give a suite, task, YAML or JSONL."
+            )
+        return ModelConfig(
+            name=parameters.name or parameters.baseline,
+            baseline=_given(parameters.baseline),
+            candidates=tuple(map(_given, parameters.candidates)),
+            suite=parameters.tasks,
+            workload=parameters.workload or DEFAULT_WORKLOAD,
+            policy=parameters.policy or DEFAULT_POLICY,
+        )
+    if parameters.baseline is not None or parameters.candidates:
+        raise ConfigError(
+            "a model and checkpoints of its own are both named",
+            where=parameters.model,
+            mend="Give one of the two.",
+        )
+    model = load_model(parameters.model)
+    known = [candidate.precision for candidate in model.candidates]
+    for precision in parameters.precisions:
+        if precision not in known:
+            raise ConfigError(
+                f"no candidate is declared as '{precision}'",
+                where=model.name,
+                mend=f"Its candidates: {', '.join(str(one) for one in known)}.",
+            )
+    wanted = [
+        c for c in model.candidates if not parameters.precisions or c.precision in parameters.precisions
+    ]
+    return model.model_copy(update={"candidates": tuple(wanted)})
+
+
+def _given(source: str) -> CheckpointConfig:
+    return CheckpointConfig(source=source)
+
+
+def _checkpoints(model: ModelConfig, parameters: ValidateParameters) -> tuple[CheckpointConfig, ...]:
+    """Baseline first, each with its revision and with all the engine arguments it is served with."""
+    return tuple(
+        one.model_copy(
+            update={
+                "revision": parameters.revisions.get(one.source, one.revision),
+                "engine_arguments": model.engine_arguments
+                | one.engine_arguments
+                | parameters.engine_arguments,
+            }
+        )
+        for one in (model.baseline, *model.candidates)
     )
+
+
+def _workload(name: str, concurrency: list[int] | None) -> Workload:
+    """The ladder, by name or path, with the run's own levels."""
+    named = Path(name)
+    path = named if named.suffix == ".yaml" else ROOT / "configs" / "workloads" / f"{name}.yaml"
     workload = load_yaml(path, Workload)
-    if parameters.concurrency:
-        levels = {"concurrency": parameters.concurrency}
-        workload = parse_record(Workload, workload.model_dump() | levels, "--concurrency")
+    if concurrency:
+        workload = parse_record(
+            Workload, workload.model_dump() | {"concurrency": concurrency}, "--concurrency"
+        )
     return workload
 
 
@@ -103,21 +230,67 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     Raises:
         ConfigError: the first thing that is wrong.
     """
-    for source in (parameters.baseline, *parameters.candidates):
-        check_source(source)
+    model = chosen_model(parameters)
+    checkpoints = _checkpoints(model, parameters)
+    for checkpoint in checkpoints:
+        check_source(checkpoint.source)
     suite = task_sources.suite_from(
-        parameters.tasks, family=parameters.family, limit=parameters.limit, out_dir=home.path / "tasks"
+        parameters.tasks or model.suite,
+        family=parameters.family,
+        limit=parameters.limit,
+        out_dir=home.path / "tasks",
     )
-    policy = load_policy(parameters.policy)
-    check_policy(parameters.policy, policy, suite.tasks)
-    workload = _workload(parameters)
-    found = hardware.detect()
+    policy_name = parameters.policy or model.policy
+    policy = load_policy(policy_name)
+    check_policy(policy_name, policy, suite.tasks)
+    workload = _workload(parameters.workload or model.workload, parameters.concurrency)
+    found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
-    gpus = engine.gpu_count(engine.serving_arguments(config, parameters.engine_arguments))
-    if gpus != found.gpu_count:
-        found = hardware.detect(gpu_count=gpus)
+    for checkpoint in checkpoints:
+        hardware_of(checkpoint, config, found)
+    engine_log.kernel_rules()
+    return Declared(
+        name=model.name if parameters.model else parameters.name,
+        checkpoints=checkpoints,
+        suite=suite,
+        documents=quality.check_suite(suite),
+        workload=workload,
+        policy_name=policy_name,
+        policy=policy,
+        chat_template=model.chat_template if parameters.chat_template is None else parameters.chat_template,
+        hardware=found,
+        engine_name=name,
+        engine=config,
+    )
+
+
+def _hardware(gpu: str | None) -> Hardware:
+    """What this host has, which must be what is asked for.
+
+    Raises:
+        ConfigError: it has another GPU, or a CPU that can't run the engine.
+    """
+    found = hardware.detect()
+    if gpu is not None:
+        known = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+        choose(known, gpu, "configs/gpus.yaml")
+        if found.gpu != gpu:
+            raise ConfigError(
+                f"this host has {found.device_name} ({found.gpu}), not {gpu}",
+                where="GPU type",
+                mend="Run it on a host of that type: `quantgate validate --gpu` submits it to its pool.",
+            )
     unsuitable = None if found.uuids else hardware.cpu_unsuitable()
     if unsuitable:
         raise ConfigError(unsuitable, where=found.device_name, mend="Run it on another machine.")
-    engine_log.kernel_rules()
-    return Declared(suite, quality.check_suite(suite), workload, policy, found, name, config)
+    return found
+
+
+def hardware_of(checkpoint: CheckpointConfig, config: EngineConfig, found: Hardware) -> Hardware:
+    """The devices that one checkpoint is served on: a 70B baseline may need two, its FP8 candidate one.
+
+    Raises:
+        ConfigError: the host has fewer.
+    """
+    gpus = engine.gpu_count(engine.serving_arguments(config, checkpoint.engine_arguments))
+    return found if gpus == found.gpu_count else hardware.detect(gpu_count=gpus)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from flows.declaration import ValidateParameters
 from flows.validate import Validation, validate
-from quantgate.model.config import ROOT, ModelConfig, load_yaml
+from quantgate.model.models import load_model
 
 QUICK_DOCUMENTS = 50
 QUICK_CONCURRENCY = 4
@@ -28,16 +28,11 @@ class DemoParameters(BaseModel):
 def demo(parameters: DemoParameters | None = None) -> Validation:
     """Validate the demo's FP8 and NVFP4 checkpoints against its BF16 one on this machine."""
     parameters = parameters or DemoParameters()
-    model = load_yaml(ROOT / "configs" / "models" / "demo.yaml", ModelConfig)
-    candidates = list(model.candidates)
+    model = load_model("quantgate-demo")
     return validate(
         ValidateParameters(
-            baseline=model.baseline,
             model=model.name,
-            candidates=candidates[-1:] if parameters.quick else candidates,
-            tasks=model.suite,
-            workload=model.workload,
-            policy=model.policy,
+            precisions=[str(model.candidates[-1].precision)] if parameters.quick else [],
             limit=QUICK_DOCUMENTS if parameters.quick else None,
             concurrency=[QUICK_CONCURRENCY] if parameters.quick else None,
             fresh=parameters.fresh,

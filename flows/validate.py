@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from datetime import datetime
 
 from prefect import flow
 from pydantic import BaseModel, Field
 
-from flows.declaration import Declared, ValidateParameters, declare
+from flows.declaration import Afterwards, Declared, ValidateParameters, declare, hardware_of
 from flows.load import load
 from flows.measure import Context, measure
 from flows.publish import publish
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
+from quantgate.model.models import CheckpointConfig
 from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
 from tasks import engine, engine_env, quality
 from tasks.checkpoints import resolve
@@ -30,21 +31,23 @@ class Validation(BaseModel):
 
     run_ids: list[str] = Field(description="Baseline first.")
     measured: int = Field(description="Runs that were measured now.")
-    published: str = Field(description="Folder of the published table.")
+    published: str | None = Field(description="Folder of the published table, where it was published here.")
 
 
-def _checkpoints(parameters: ValidateParameters, report: Reporter) -> list[Checkpoint]:
+def _checkpoints(declared: Declared, report: Reporter) -> list[Checkpoint]:
     """Baseline first; candidates carry the model's name, whatever their folders are called."""
-    baseline = resolve(
-        parameters.baseline, model=parameters.model, progress=_hashing(parameters.baseline, report)
-    )
-    return [
-        baseline,
-        *(
-            resolve(source, model=baseline.model, progress=_hashing(source, report))
-            for source in parameters.candidates
-        ),
-    ]
+    found: list[Checkpoint] = []
+    for one in declared.checkpoints:
+        source = f"{one.source}@{one.revision}" if one.revision else one.source
+        found.append(
+            resolve(
+                source,
+                declared=one.precision,
+                model=found[0].model if found else declared.name,
+                progress=_hashing(source, report),
+            )
+        )
+    return found
 
 
 def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
@@ -62,12 +65,12 @@ def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
 
 def _plan(
     checkpoint: Checkpoint,
+    config: CheckpointConfig,
     baseline: BaselineRef | None,
     environment: EngineEnvironment,
-    parameters: ValidateParameters,
     declared: Declared,
 ) -> RunPlan:
-    config, hardware = environment.config, declared.hardware
+    hardware = hardware_of(config, environment.config, declared.hardware)
     inputs = RunInputs(
         checkpoint_revision=checkpoint.revision,
         baseline_revision=baseline.revision if baseline else None,
@@ -80,9 +83,9 @@ def _plan(
         engine=environment.name,
         engine_version=environment.version,
         serving={
-            "arguments": engine.serving_arguments(config, parameters.engine_arguments),
-            "environment": engine.recorded_environment(config),
-            "plugins": engine_env.plugins_content(config),
+            "arguments": engine.serving_arguments(environment.config, config.engine_arguments),
+            "environment": engine.recorded_environment(environment.config),
+            "plugins": engine_env.plugins_content(environment.config),
         },
         suite=quality.suite_content(declared.suite),
         workload=declared.workload.model_dump(mode="json", exclude={"description"}),
@@ -95,29 +98,35 @@ def _plan(
         hardware=hardware,
         suite=declared.suite,
         workload=declared.workload,
-        policy_name=parameters.policy,
+        policy_name=declared.policy_name,
         policy=declared.policy,
     )
 
 
 def _measure_all(
-    checkpoints: list[Checkpoint], context: Context, parameters: ValidateParameters, declared: Declared
+    checkpoints: list[Checkpoint],
+    environment: EngineEnvironment,
+    declared: Declared,
+    *,
+    home: Home,
+    report: Reporter,
+    since: datetime | None,
 ) -> tuple[list[tuple[Manifest, bool]], list[RunError]]:
     """Measure the baseline, then every candidate; one that fails does not keep the others from their turn."""
-    what = parameters.model_dump(mode="json")
-    since = fresh_since(context.home, what) if parameters.fresh else None
     done: list[tuple[Manifest, bool]] = []
     failures: list[RunError] = []
     baseline: BaselineRef | None = None
+    expected_start_s: float | None = None
     clock = time.monotonic()
-    for index, checkpoint in enumerate(checkpoints, 1):
-        plan = _plan(checkpoint, baseline, context.environment, parameters, declared)
+    for index, (checkpoint, config) in enumerate(zip(checkpoints, declared.checkpoints, strict=True), 1):
+        plan = _plan(checkpoint, config, baseline, environment, declared)
+        context = Context(home, environment, config.engine_arguments, report, expected_start_s)
         try:
             manifest, now = measure(plan, context, since=since)
         except RunError as error:
             if baseline is None:
                 raise
-            context.report.line(f"{checkpoint.name}: failed: {error}")
+            report.line(f"{checkpoint.name}: failed: {error}")
             failures.append(error)
             continue
         done.append((manifest, now))
@@ -125,15 +134,11 @@ def _measure_all(
             name=checkpoint.name, revision=checkpoint.revision, run_id=manifest.run_id
         )
         if manifest.engine_starts:
-            context = replace(context, expected_start_s=manifest.engine_starts[-1].start_duration_s)
+            expected_start_s = manifest.engine_starts[-1].start_duration_s
         measured, left = sum(new for _, new in done), len(checkpoints) - index
         if now and left:
             left_min = (time.monotonic() - clock) / measured * left / 60
-            context.report.line(
-                f"validate: {index} of {len(checkpoints)} checkpoints, about {left_min:.1f} min left"
-            )
-    if not failures:
-        end_fresh(context.home, what)
+            report.line(f"validate: {index} of {len(checkpoints)} checkpoints, about {left_min:.1f} min left")
     return done, failures
 
 
@@ -145,26 +150,37 @@ def validate(parameters: ValidateParameters) -> Validation:
     """
     home, report = Home.current(), Reporter.current()
     declared = declare(parameters, home)
-    checkpoints = _checkpoints(parameters, report)
+    checkpoints = _checkpoints(declared, report)
     environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
     counts = ", ".join(f"{task} ({count or 'all'} documents)" for task, count in declared.documents.items())
     report.line(
         f"validate: {len(checkpoints)} checkpoints on {declared.hardware.device_name} with "
         f"{environment.name} {environment.version}: {counts}; "
-        f"load levels {', '.join(map(str, declared.workload.concurrency))}; policy {parameters.policy}"
+        f"load levels {', '.join(map(str, declared.workload.concurrency))}; policy {declared.policy_name}"
     )
-    context = Context(home, environment, parameters.engine_arguments, report)
-    done, failures = _measure_all(checkpoints, context, parameters, declared)
+    what = parameters.model_dump(mode="json")
+    since = fresh_since(home, what) if parameters.fresh else None
+    done, failures = _measure_all(checkpoints, environment, declared, home=home, report=report, since=since)
+    if not failures:
+        end_fresh(home, what)
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
-    loaded = load()
-    published = publish()
     run_ids = [manifest.run_id for manifest, _ in done]
-    lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
+    lost, published = _finish(parameters.afterwards, run_ids)
     if failures or lost:
         reasons = [*map(str, failures), *lost]
         raise RunError(
             f"{len(reasons)} of {len(checkpoints)} checkpoints have no result: {' | '.join(reasons)}",
             mend="What was measured is in the table; the same command tries the rest again.",
         )
-    return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=str(published))
+    return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=published)
+
+
+def _finish(afterwards: Afterwards, run_ids: list[str]) -> tuple[list[str], str | None]:
+    """Load and publish as the parameters say; what of these runs was not loaded, and where the table is."""
+    if afterwards is Afterwards.NOBODY:
+        return [], None
+    loaded = load()
+    published = publish()
+    lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
+    return lost, str(published)

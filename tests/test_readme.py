@@ -13,6 +13,7 @@ import yaml
 
 from quantgate.cli import cli
 from quantgate.model.config import ROOT
+from quantgate.model.models import load_model
 from tests.command import quantgate
 from tests.demo_bundles import summary, warehouse
 
@@ -74,6 +75,5 @@ def test_the_deployment_fits_the_flow() -> None:
     assert (ROOT / path).is_file()
     assert name == validate.fn.__name__
     parameters = validate.validate_parameters(deployment["parameters"])["parameters"]
-    for folder in (parameters.baseline, *parameters.candidates):
-        assert (ROOT / folder / "config.json").is_file()
+    assert load_model(parameters.model).name == "quantgate-demo"
     assert deployment["schedules"][0]["active"] is True

@@ -42,43 +42,43 @@ def _levels(given: str | None) -> list[int] | None:
 
 
 @click.command("validate")
-@click.option(
-    "--baseline", required=True, help="Folder or hub id (org/name[@revision]) to hold candidates against."
-)
-@click.option(
-    "--candidate", "candidates", required=True, multiple=True, help="Folder or hub id; may be repeated."
-)
-@click.option("--model", help="Name they share in the table; the baseline's own if left out.")
-@click.option("--tasks", required=True, help="Suite name, lm-eval task name, lm-eval YAML, or JSONL.")
+@click.argument("model", required=False)
+@click.option("--precision", "precisions", multiple=True, help="Of the model's candidates; may be repeated.")
+@click.option("--baseline", help="Folder or hub id (org/name[@revision]) to hold candidates against.")
+@click.option("--candidate", "candidates", multiple=True, help="Folder or hub id; may be repeated.")
+@click.option("--name", help="Name they share in the table; the baseline's own if left out.")
+@click.option("--tasks", help="Suite name, lm-eval task name, lm-eval YAML, or JSONL.")
 @click.option(
     "--family", type=click.Choice([f.value for f in Family]), help="Family of tasks that bring none."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="First documents of each task.")
 @click.option(
-    "--workload", default="short", show_default=True, help="Ladder of configs/workloads, or a YAML's path."
+    "--workload", help="Ladder of configs/workloads, or a YAML's path.  [default: the model's, or short]"
 )
 @click.option("--concurrency", help="Load levels in place of the workload's, e.g. 1,8,32.")
-@click.option("--policy", default="standard", show_default=True, help="Policy of configs/policy.yaml.")
+@click.option("--policy", help="Policy of configs/policy.yaml.  [default: the model's, or standard]")
 @click.option("--engine", help="Engine of configs/engines.yaml; the hardware's default if left out.")
 @click.option("--engine-arg", "engine_args", multiple=True, help="Serving argument, e.g. max-model-len=4096.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
 def command(  # noqa: PLR0913, PLR0917 - one a flag
-    baseline: str,
-    candidates: tuple[str, ...],
     model: str | None,
-    tasks: str,
+    precisions: tuple[str, ...],
+    baseline: str | None,
+    candidates: tuple[str, ...],
+    name: str | None,
+    tasks: str | None,
     family: str | None,
     limit: int | None,
-    workload: str,
+    workload: str | None,
     concurrency: str | None,
-    policy: str,
+    policy: str | None,
     engine: str | None,
     engine_args: tuple[str, ...],
     fresh: bool,
     require_validated: bool,
 ) -> int:
-    """Validate checkpoints of your own against their baseline, on this machine.
+    """Validate a MODEL of configs/models, or checkpoints of your own, on this machine.
 
     A JSONL has {"prompt", "answer"} on each line (generation, exact match), with "choices" multiple choice.
     """
@@ -88,9 +88,11 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
 
     home = Home.current()
     parameters = ValidateParameters(
+        model=model,
+        precisions=list(precisions),
         baseline=baseline,
         candidates=list(candidates),
-        model=model,
+        name=name,
         tasks=tasks,
         family=Family(family) if family else None,
         limit=limit,

@@ -204,17 +204,6 @@ class Workload(Strict):
         return concurrency
 
 
-class ModelConfig(Strict):
-    """configs/models/*.yaml: a model's baseline and candidates."""
-
-    name: str
-    baseline: str = Field(description="Folder (from the root) or hub id, optionally @revision.")
-    candidates: tuple[str, ...] = Field(min_length=1)
-    suite: str
-    workload: str
-    policy: str
-
-
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Keys allowed at a validation error's location, following nested records, maps and lists."""
     node: Any = model

@@ -6,7 +6,8 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from demo.task_files import MAX_TOKENS, PATTERNS
-from quantgate.model.config import ROOT, ModelConfig, Suite, load_policy, load_yaml
+from quantgate.model.config import ROOT, Suite, load_policy, load_yaml
+from quantgate.model.models import load_model
 
 SUITE = load_yaml(ROOT / "configs/suites/demo.yaml", Suite)
 NAMES = [task.task for task in SUITE.tasks]
@@ -54,9 +55,9 @@ def test_the_suite_names_the_tasks_of_the_folder_with_their_metrics(monkeypatch,
 
 
 def test_the_model_file_declares_suite_policy_and_checkpoints():
-    model = load_yaml(ROOT / "configs/models/demo.yaml", ModelConfig)
+    model = load_model("quantgate-demo")
     assert (model.suite, model.workload, model.policy) == ("demo", "demo", "demo")
-    assert all((ROOT / folder / "config.json").is_file() for folder in (model.baseline, *model.candidates))
+    assert all((ROOT / one.source / "config.json").is_file() for one in (model.baseline, *model.candidates))
     families = load_policy(model.policy).families
     assert all(families[task.family].min_documents <= 1000 for task in SUITE.tasks)
 

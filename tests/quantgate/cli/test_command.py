@@ -44,7 +44,25 @@ def test_help_lists_every_verb() -> None:
     [
         (["validat"], "No such command 'validat'. Did you mean 'validate'? See `quantgate --help`."),
         (["demo", "--fesh"], "No such option '--fesh'. Did you mean '--fresh'? See `quantgate demo --help`."),
-        (["validate", "--tasks", "demo"], "Missing option '--baseline'. See `quantgate validate --help`."),
+        (
+            ["validate", "--tasks", "demo"],
+            (
+                "validate: no model and no checkpoints are named. Name a model of configs/models, or give a baseline "
+                "and at least one candidate."
+            ),
+        ),
+        (
+            ["validate", "quantgate-dmo"],
+            "configs/models: nothing is called 'quantgate-dmo'. Did you mean 'quantgate-demo'?",
+        ),
+        (
+            ["validate", "quantgate-demo", "--precision", "int4"],
+            "quantgate-demo: no candidate is declared as 'int4'. Its candidates: fp8, nvfp4.",
+        ),
+        (
+            ["validate", "quantgate-demo", "--baseline", "x"],
+            "quantgate-demo: a model and checkpoints of its own are both named. Give one of the two.",
+        ),
         (
             validate("--concurrency", "1,x"),
             "--concurrency: '1,x' is not a list of numbers. Write e.g. 1,8,32.",

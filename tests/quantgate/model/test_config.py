@@ -14,7 +14,6 @@ from quantgate.model.config import (
     EngineFile,
     GpuFile,
     KernelFile,
-    ModelConfig,
     PolicyFile,
     Suite,
     Workload,
@@ -24,6 +23,8 @@ from quantgate.model.config import (
     parse_record,
 )
 from quantgate.model.errors import ConfigError
+from quantgate.model.fleet import FleetFile
+from quantgate.model.models import ModelConfig
 from quantgate.model.prices import PriceFile
 
 POLICY = {
@@ -45,6 +46,7 @@ POLICY = {
         ("policy.yaml", PolicyFile),
         ("prices.yaml", PriceFile),
         ("models/demo.yaml", ModelConfig),
+        ("fleet.yaml", FleetFile),
         ("suites/demo.yaml", Suite),
         ("workloads/demo.yaml", Workload),
     ],

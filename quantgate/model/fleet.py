@@ -1,0 +1,91 @@
+"""configs/fleet.yaml: which pools there are, which hosts serve them, and what is measured every night."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from quantgate.model.config import ROOT, Strict, load_yaml
+
+
+class Host(Strict):
+    """One machine of a pool."""
+
+    name: str
+    workers: int = Field(default=1, ge=1, description="Workers on it: so many measurements at once.")
+    gpus_per_worker: int = Field(default=1, ge=0, description="GPUs that one worker may use; 0 on a CPU.")
+
+
+class Pool(Strict):
+    """One work pool: hosts of one GPU type."""
+
+    gpu: str = Field(description="A key of configs/gpus.yaml: what its hosts have.")
+    simulated_by: str | None = Field(
+        default=None,
+        description="A key of configs/gpus.yaml that stands in for the GPU; rows carry this one's name.",
+    )
+    description: str = ""
+    engine: str | None = Field(
+        default=None, description="An engine of configs/engines.yaml; the host's own default if empty."
+    )
+    hosts: tuple[Host, ...] = Field(default=(), description="None yet: the pool waits for its first worker.")
+
+    @property
+    def measured_gpu(self) -> str:
+        """What its rows are called: never the GPU that is only simulated."""
+        return self.simulated_by or self.gpu
+
+    @property
+    def slots(self) -> int:
+        """Measurements at once: one a worker, and one where no host is listed yet."""
+        return sum(host.workers for host in self.hosts) or 1
+
+    @property
+    def gpus(self) -> int:
+        """The most GPUs that one measurement can have there."""
+        return max((host.gpus_per_worker for host in self.hosts), default=1)
+
+
+class Nightly(Strict):
+    """The matrix: models x precisions x pools."""
+
+    cron: str = "0 1 * * *"
+    timezone: str = "UTC"
+    active: bool = True
+    models: tuple[str, ...] = Field(description="Names of configs/models.")
+    precisions: tuple[str, ...] = Field(default=(), description="Of the candidates; every one if empty.")
+    pools: tuple[str, ...] = Field(default=(), description="Every pool that has hosts if empty.")
+    budget_usd: float | None = Field(default=None, gt=0, description="The most that one night may cost.")
+
+
+class FleetFile(Strict):
+    """configs/fleet.yaml (or the file that QUANTGATE_FLEET names)."""
+
+    cpu_pool: str = Field(default="cpu", description="The pool that runs matrix, load and publish.")
+    pools: dict[str, Pool] = Field(min_length=1)
+    matrix: Nightly
+
+    @model_validator(mode="after")
+    def _known_pools(self) -> FleetFile:
+        """Every pool that is named exists."""
+        for name in (self.cpu_pool, *self.matrix.pools):
+            if name not in self.pools:
+                raise ValueError(f"'{name}' is no pool; known: {', '.join(self.pools)}")
+        return self
+
+
+def fleet_path() -> Path:
+    """The fleet's file: QUANTGATE_FLEET, or configs/fleet.yaml."""
+    named = os.environ.get("QUANTGATE_FLEET")
+    return Path(named).expanduser() if named else ROOT / "configs" / "fleet.yaml"
+
+
+def load_fleet(path: Path | None = None) -> FleetFile:
+    """The fleet.
+
+    Raises:
+        ConfigError: the file is missing or wrong.
+    """
+    return load_yaml(path or fleet_path(), FleetFile)

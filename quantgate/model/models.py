@@ -1,0 +1,98 @@
+"""configs/models/*.yaml: a model's checkpoints, what each is expected to be, and what it is held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from quantgate.model.config import ROOT, Strict, choose, load_yaml
+from quantgate.model.errors import ConfigError
+
+SHA = r"^[0-9a-f]{40}$"
+"""A commit of the hub; a branch or a tag may move."""
+
+
+class Allowed(Strict):
+    """What a checkpoint may do that none may otherwise."""
+
+    pickle: bool = Field(default=False, description="Weights in pickle files, which can run code.")
+    remote_code: bool = Field(default=False, description="Code of its own (trust_remote_code).")
+
+
+class CheckpointConfig(Strict):
+    """One checkpoint: where it is, and what its files must turn out to be."""
+
+    source: str = Field(description="Folder (from the root), or hub id org/name.")
+    precision: str | None = Field(
+        default=None, description="Expected precision; the files decide, and a difference is an error."
+    )
+    revision: str | None = Field(
+        default=None, pattern=SHA, description="Commit; pinned at the first pull where it is empty."
+    )
+    gated: bool = Field(default=False, description="Whether the hub asks for accepted terms and a token.")
+    allow: Allowed = Allowed()
+    engine_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Serving arguments of this checkpoint, on top of its model's."
+    )
+
+    @model_validator(mode="after")
+    def _pinned_code(self) -> CheckpointConfig:
+        """What may run code runs it as somebody has read it."""
+        if (self.allow.pickle or self.allow.remote_code) and self.revision is None:
+            raise ValueError(
+                "'allow' needs a pinned 'revision': what runs code must not change under its name"
+            )
+        return self
+
+
+class ModelConfig(Strict):
+    """One model: its baseline, its candidates, and how they are served and judged."""
+
+    name: str = Field(description="The name that its rows carry, and by which `validate` finds it.")
+    architecture: str | None = Field(default=None, description="A key of configs/architectures.")
+    parameters_billions: float | None = Field(default=None, gt=0, description="In all, in units of 10^9.")
+    active_parameters_billions: float | None = Field(
+        default=None, gt=0, description="Per token, in units of 10^9; the same as in all for a dense model."
+    )
+    chat_template: bool = Field(
+        default=False, description="Whether prompts go through the checkpoint's own chat template."
+    )
+    baseline: CheckpointConfig
+    candidates: tuple[CheckpointConfig, ...] = Field(min_length=1)
+    suite: str = Field(description="The tasks that matter for it: a suite of configs/suites.")
+    workload: str
+    policy: str
+    engine_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Serving arguments of all its checkpoints."
+    )
+    source: str | None = Field(default=None, description="Where the figures and ids are published.")
+    note: str | None = None
+
+
+def load_models(folder: Path = ROOT / "configs" / "models") -> dict[str, ModelConfig]:
+    """Every model of the folder by its name.
+
+    Raises:
+        ConfigError: a file is wrong, or a name stands twice.
+    """
+    models: dict[str, ModelConfig] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        model = load_yaml(path, ModelConfig)
+        if model.name in models:
+            raise ConfigError(
+                f"a second model is called '{model.name}'", where=str(path.name), mend="Rename one."
+            )
+        models[model.name] = model
+    return models
+
+
+def load_model(name: str) -> ModelConfig:
+    """The model of configs/models that has the name.
+
+    Raises:
+        ConfigError: there is none; the message suggests the nearest.
+    """
+    model: ModelConfig = choose(load_models(), name, "configs/models")
+    return model
