@@ -172,7 +172,7 @@ def test_a_warehouse_of_an_older_version_names_the_mend(tmp_path: Path, loaded: 
     older.write_bytes(loaded.warehouse.read_bytes())
     with duckdb.connect(str(older)) as connection:
         connection.execute("DROP VIEW claims; DROP MACRO TABLE cost_per_token_at")
-    told = f"no '{name.split('(')[0]}' yet. `quantgate load` brings it to this version."
+    told = f"no '{name.split('(', maxsplit=1)[0]}' yet. `quantgate load` brings it to this version."
     with pytest.raises(ConfigError) as caught:
         query(older, f"FROM {name}")
     assert str(caught.value).endswith(told)
