@@ -6,7 +6,6 @@ saved is not used.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from quantgate.model.models import SHA, Allowed
 from tasks.checkpoint_fetch import RemoteFile, RepositoryCache, check_room, fetch
 from tasks.checkpoint_files import NOT_SERVED, check_listing, served_patterns, served_under
 from tasks.checkpoint_patience import Patience, Waiting, causes, response_of
-from tasks.checkpoint_refusal import refusal
+from tasks.checkpoint_refusal import client_told, refusal
 from tasks.pins import Pins
 from tasks.progress import Reporter
 
@@ -69,25 +68,21 @@ def pull(
     place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
     waiting = Waiting(patience or Patience(), where, Reporter.current())
     hub = _Hub(repo, place, allow, where, waiting)
-    client_log = logging.getLogger("huggingface_hub")
-    level = client_log.level
-    client_log.setLevel(logging.ERROR)  # its warnings quote the server, who may quote a token
     asked = revision
     try:
-        if pins is None or revision is not None:
-            sha = hub.commit(revision)
-        else:
-            pin = pins.pin_of(repo)
-            asked = pin.commit if pin else None
-            newest = hub.newest() if pin and not pins.update else hub.commit(None)
-            sha = pins.settle(repo, newest, hub.check)
-        return hub.cached(sha) or hub.download(sha), sha
+        with client_told(where, Reporter.current()):
+            if pins is None or revision is not None:
+                sha = hub.commit(revision)
+            else:
+                pin = pins.pin_of(repo)
+                asked = pin.commit if pin else None
+                newest = hub.newest() if pin and not pins.update else hub.commit(None)
+                sha = pins.settle(repo, newest, hub.check)
+            return hub.cached(sha) or hub.download(sha), sha
     except ConfigError:
         raise
     except Exception as error:  # a service of others and three network libraries: whatever it is, one line
         raise refusal(error, asked, where, offline=_offline()) from None
-    finally:
-        client_log.setLevel(level)
 
 
 class _Hub:

@@ -140,7 +140,8 @@ def transient(error: BaseException) -> str | None:
         return f"the hub answers HTTP {status}" if status in TRANSIENT else None
     for one in causes(error):
         if _is(one, "TransportError") and not _is(one, "ProxyError"):
-            return f"the connection failed ({(str(one).strip() or type(one).__name__).splitlines()[0][:80]})"
+            words = (str(one).strip() or type(one).__name__).splitlines()[0].partition(" (")[0]
+            return f"the connection failed ({words[:80]})"
     return None
 
 

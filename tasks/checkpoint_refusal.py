@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -15,6 +18,7 @@ from huggingface_hub.errors import (
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint_fetch import DamagedError
 from tasks.checkpoint_patience import GaveUpError, causes, response_of
+from tasks.progress import Reporter
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{4,}")
 """How the hub's tokens look."""
@@ -31,6 +35,33 @@ def redact(text: str) -> str:
     return TOKEN.sub("***", text)
 
 
+class ToldWaits(logging.Handler):
+    """What the hub's client says of its own waits, as progress; its other warnings quote the server."""
+
+    def __init__(self, where: str, report: Reporter) -> None:
+        """Warnings only."""
+        super().__init__(logging.WARNING)
+        self._where, self._report = where, report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on if it is about waiting."""
+        text = redact(record.getMessage()).splitlines()[0]
+        if "Retrying in" in text or "Waiting" in text:
+            self._report.line(f"{self._where}: the hub is busy. {text}")
+
+
+@contextmanager
+def client_told(where: str, report: Reporter) -> Iterator[None]:
+    """While it lasts, the hub's client says nothing by itself."""
+    log = logging.getLogger("huggingface_hub")
+    kept = log.handlers[:], log.propagate
+    log.handlers[:], log.propagate = [ToldWaits(where, report)], False
+    try:
+        yield
+    finally:
+        log.handlers[:], log.propagate = kept
+
+
 def refusal(error: Exception, revision: str | None, where: str, *, offline: bool) -> ConfigError:
     """The one line for whatever stopped a pull.
 
@@ -40,18 +71,18 @@ def refusal(error: Exception, revision: str | None, where: str, *, offline: bool
         where: the checkpoint as messages name it.
         offline: whether the hub was not to be asked.
     """
-    tried = ""
+    tried, kept = "", ""
     if isinstance(error, GaveUpError):
         tried = f", after {error.tries} tries" if error.tries > 1 else ""
         if error.asked_wait_s is not None:
             tried += f"; it asks to wait {error.asked_wait_s:,.0f} s"
-        error = error.error
+        error, kept = error.error, " What has arrived is kept."
     response = response_of(error)
     if response is not None:
         what, mend = _refused(error, int(response.status_code), revision, tried)
     else:
         what, mend = _failed(error, tried, offline=offline)
-    return ConfigError(redact(what), where=where, mend=mend)
+    return ConfigError(redact(what), where=where, mend=mend + kept)
 
 
 def _refused(error: Exception, status: int, revision: str | None, tried: str) -> tuple[str, str]:
@@ -68,7 +99,7 @@ def _refused(error: Exception, status: int, revision: str | None, tried: str) ->
         return what, "Give a branch, a tag or a commit; a pin that is gone is replaced by `--update-pins`."
     if status in {401, 403}:
         return f"the hub refused {answer}", "Renew HF_TOKEN or unset it."
-    return f"the hub refused {answer}", "Try again later; what has arrived is kept."
+    return f"the hub refused {answer}", "Try again later."
 
 
 def _failed(error: Exception, tried: str, *, offline: bool) -> tuple[str, str]:
@@ -85,5 +116,4 @@ def _failed(error: Exception, tried: str, *, offline: bool) -> tuple[str, str]:
     cause = error.__cause__ or error
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:160]
     what = f"not a folder here, and pulling it from the hub failed ({reason}{tried})"
-    kept = " What has arrived is kept." if tried else ""
-    return what, f"Check the network and HF_ENDPOINT, or give a local folder.{kept}"
+    return what, "Check the network and HF_ENDPOINT, or give a local folder."
