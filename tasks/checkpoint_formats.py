@@ -102,16 +102,34 @@ def classify_unread(
         ConfigError: the configuration names no dtype, or an unknown quantization.
     """
     declared = read_declared(config, hf_quant, where)
-    stated = next((one for one in _stated_dtypes(config) if one in CONFIG_DTYPES), None)
-    precisions = {scheme.precision for scheme in declared.schemes}
-    if not precisions and stated is None:
+    precision = _stated_precision(config, declared)
+    if precision is None:
         mend = 'Add "dtype", e.g. "bfloat16", to config.json: pickle weights are not opened to find out.'
         raise ConfigError("config.json names no known 'dtype'", where=where, mend=mend)
-    precision = "mixed" if len(precisions) > 1 else next(iter(precisions), CONFIG_DTYPES.get(str(stated), ""))
     stored_bits = [scheme.stored_bits for scheme in declared.schemes]
     bits = max(stored_bits) if stored_bits else DTYPE_BITS[_DTYPES_BY_PRECISION[precision]]
     weight_format = f"{declared.weight_format} (pickle, unread)"
     return Format(precision, weight_format, declared.kv_cache_dtype, size_bytes * 8 // bits, {})
+
+
+def stated_format(
+    config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, where: str
+) -> tuple[str | None, str]:
+    """Precision (None where it says none) and weight format by the configuration alone, before there are weights.
+
+    Raises:
+        ConfigError: an unknown quantization, or two configurations that disagree.
+    """
+    declared = read_declared(config, hf_quant, where)
+    return _stated_precision(config, declared), declared.weight_format
+
+
+def _stated_precision(config: Mapping[str, Any], declared: Declared) -> str | None:
+    """Precision that a configuration states."""
+    precisions = {scheme.precision for scheme in declared.schemes}
+    if precisions:
+        return precisions.pop() if len(precisions) == 1 else "mixed"
+    return next((CONFIG_DTYPES[one] for one in _stated_dtypes(config) if one in CONFIG_DTYPES), None)
 
 
 def _stated_dtypes(config: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import HfApi, constants, get_cached_repo_tree, hf_hub_url, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_cached_repo_tree,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+)
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -31,6 +38,9 @@ HUB_ID = re.compile(
 )
 """``org/name`` or ``org/name@revision``, by the hub's own rules for names."""
 
+CONFIGURATION = ("config.json", "hf_quant_config.json", "tokenizer_config.json")
+"""What tells most of what is wrong with a checkpoint, without its weights."""
+
 ANSWER_TIMEOUT_S = 30.0
 """For the hub to say what it has; its client waits without end where none is given."""
 
@@ -44,6 +54,7 @@ def pull(
     allow: Allowed | None = None,
     pins: Pins | None = None,
     patience: Patience | None = None,
+    look: Callable[[Path, list[str]], None] | None = None,
 ) -> tuple[Path, str]:
     """The local folder of a repository at a pinned commit; nothing is asked for that the cache holds.
 
@@ -56,6 +67,8 @@ def pull(
         allow: what this checkpoint may do that none may otherwise; a commit must be given then.
         pins: the commits that ids without a revision stand for; None pins nothing.
         patience: how long a hub in trouble is waited for.
+        look: called before the weights are fetched, with a folder that holds the configuration and with the
+            names of all files; raises for what it shows.
 
     Returns:
         The folder and the full SHA of the commit.
@@ -78,7 +91,7 @@ def pull(
                 asked = pin.commit if pin else None
                 newest = hub.newest() if pin and not pins.update else hub.commit(None)
                 sha = pins.settle(repo, newest, hub.check)
-            return hub.cached(sha) or hub.download(sha), sha
+            return hub.cached(sha) or hub.download(sha, look), sha
     except ConfigError:
         raise
     except Exception as error:  # a service of others and three network libraries: whatever it is, one line
@@ -172,16 +185,34 @@ class _Hub:
             return None
         return folder
 
-    def download(self, sha: str) -> Path:
+    def configuration(self, sha: str, names: list[str]) -> Path:
+        """The snapshot's folder with the configuration in it, some kilobytes."""
+        get = partial(
+            hf_hub_download,
+            self.repo,
+            revision=sha,
+            cache_dir=self.place.cache,
+            endpoint=self.endpoint,
+            token=self.token,
+        )
+        for name in CONFIGURATION:
+            if name in names:
+                self.waiting.call(partial(get, filename=name))
+        return self.place.folder / "snapshots" / sha
+
+    def download(self, sha: str, look: Callable[[Path, list[str]], None] | None) -> Path:
         """Fetch what serving needs: large files so that they resume, the rest by the hub's own client."""
         if _offline():
             raise LocalEntryNotFoundError("not in the cache")
         listing = self.listing(sha)
-        check_listing([file.name for file in listing], self.where, self.allow)
+        names = [file.name for file in listing]
+        check_listing(names, self.where, self.allow)
         files = [file for file in listing if served_under(self.allow, file.name)]
         needed_bytes = sum(self.place.missing_bytes(file, sha) for file in files)
         check_room(needed_bytes, self.place.cache, self.where)
         size_bytes = sum(file.size_bytes for file in files)
+        if look is not None:
+            look(self.configuration(sha, names), names)
         had = f", {(size_bytes - needed_bytes) / 1e9:,.2f} of it here" if needed_bytes < size_bytes else ""
         disable_progress_bars()
         title = f"pulling {self.repo} at {sha[:12]} ({size_bytes / 1e9:,.2f} GB{had})"

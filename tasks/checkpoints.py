@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from tasks.checkpoint_files import (
     read_json,
     read_weights,
 )
-from tasks.checkpoint_formats import PRECISIONS, Format, classify, classify_unread
+from tasks.checkpoint_formats import PRECISIONS, Format, classify, classify_unread, stated_format
 from tasks.checkpoint_hub import HUB_ID, pull
 from tasks.checkpoint_patience import Patience
 from tasks.pins import Pins
@@ -76,8 +77,9 @@ def resolve(
             raise _not_found(source)
         name, asked = identity.group("repo", "revision")
         allow = _pinned(allow, asked, source)
+        look = partial(_look, source, declared, allow)
         folder, revision = pull(
-            name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience
+            name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience, look=look
         )
     else:
         name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
@@ -133,6 +135,24 @@ class _Contents(NamedTuple):
     remote_code: bool
 
 
+def _look(where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]) -> None:
+    """Tell from the configuration what would be refused after a download of hours.
+
+    Raises:
+        ConfigError: it needs code that isn't allowed, or isn't what the user declared.
+    """
+    config = read_json(folder / "config.json", where)
+    _needs_code(folder, names, config, where, allow)
+    quant_file = folder / "hf_quant_config.json"
+    precision, weight_format = stated_format(
+        config, read_json(quant_file, where) if quant_file.is_file() else None, where
+    )
+    if precision is not None:
+        _check_declared(declared, precision, weight_format, where)
+    _architecture(config, where)
+    _number(config, ("vocab_size",), where)
+
+
 def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Contents:
     """Check a folder and classify it.
 
@@ -144,7 +164,7 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
         names = [path.name for path in folder.iterdir() if path.is_file()]
         check_listing(names, where, allow)
         config = read_json(folder / "config.json", where)
-        remote_code = _needs_code(folder, config, where, allow)
+        remote_code = _needs_code(folder, names, config, where, allow)
         quant_file = folder / "hf_quant_config.json"
         hf_quant = read_json(quant_file, where) if quant_file.is_file() else None
         pickled = not any(name.endswith(".safetensors") and is_served(name) for name in names)
@@ -225,7 +245,9 @@ def _not_found(source: str) -> ConfigError:
     return ConfigError("neither a folder nor a hub id", where=source, mend=mend)
 
 
-def _needs_code(folder: Path, config: Mapping[str, Any], where: str, allow: Allowed) -> bool:
+def _needs_code(
+    folder: Path, names: list[str], config: Mapping[str, Any], where: str, allow: Allowed
+) -> bool:
     """Whether a checkpoint is served with code of its own; one whose architecture is known does without it.
 
     Raises:
@@ -246,11 +268,7 @@ def _needs_code(folder: Path, config: Mapping[str, Any], where: str, allow: Allo
             what = f"needs code of its own (auto_map in config.json, model_type '{kind}')"
             raise ConfigError(what, where=where, mend=mend)
     tokenizer = folder / "tokenizer_config.json"
-    if (
-        tokenizer.is_file()
-        and read_json(tokenizer, where).get("auto_map")
-        and not (folder / "tokenizer.json").is_file()
-    ):
+    if tokenizer.is_file() and read_json(tokenizer, where).get("auto_map") and "tokenizer.json" not in names:
         what = "its tokenizer needs code of its own (auto_map in tokenizer_config.json)"
         raise ConfigError(what, where=where, mend="Convert it to tokenizer.json.")
     return False

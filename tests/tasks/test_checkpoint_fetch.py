@@ -131,7 +131,7 @@ def test_a_file_that_arrives_damaged_is_thrown_away(hub: HubServer, cache: Path)
     [
         (r"/storage/", 503, {}, "0.01 s"),
         (r"/storage/", 429, {"Retry-After": "0"}, "0 s"),
-        (r"/storage/", 429, {"ratelimit": '"resolvers";r=0;t=1'}, "1 s"),
+        (r"/storage/", 429, {"ratelimit": '"resolvers";r=0;t=0'}, "0 s"),
         (r"/resolve/.*/model.safetensors", 500, {}, "0.01 s"),
         (r"/api/models/acme/tiny-7B$", 502, {}, "0.01 s"),
         (r"/api/models/.*/revision/", 429, {}, "0.01 s"),
@@ -200,12 +200,10 @@ def test_all_waits_together_have_a_bound(hub: HubServer, cache: Path) -> None:
         ),
         (403, {}, "the hub refused (HTTP 403). Renew HF_TOKEN or unset it."),
         (403, {"X-Error-Code": "GatedRepo"}, "the hub grants no access to this gated repository (HTTP 403)"),
-        (404, {"X-Error-Code": "EntryNotFound"}, "the hub refused (HTTP 404)"),
+        (404, {}, "the hub refused (HTTP 404)"),
     ],
 )
-@pytest.mark.parametrize(
-    "path", [r"/api/models/", r"/resolve/.*/model.safetensors", r"/resolve/.*/config.json"]
-)
+@pytest.mark.parametrize("path", [r"/api/models/", r"/resolve/.*/model.safetensors"])
 def test_a_refusal_is_not_tried_again(
     hub: HubServer, cache: Path, path: str, status: int, headers: dict[str, str], says: str
 ) -> None:
