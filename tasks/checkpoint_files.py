@@ -96,6 +96,11 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     return value
 
 
+def is_weight(name: str) -> bool:
+    """Whether a file is weights of either kind."""
+    return (name.endswith(".safetensors") and is_served(name)) or is_pickled_weight(name)
+
+
 def check_listing(names: Iterable[str], where: str, allow: Allowed | None = None) -> None:
     """Refuse a checkpoint whose file names already show that it can't be served.
 

@@ -27,7 +27,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from quantgate.model.errors import ConfigError
 from quantgate.model.models import SHA, Allowed
 from tasks.checkpoint_fetch import RemoteFile, RepositoryCache, check_room, fetch
-from tasks.checkpoint_files import NOT_SERVED, check_listing, served_patterns, served_under
+from tasks.checkpoint_files import NOT_SERVED, check_listing, is_weight, served_patterns, served_under
 from tasks.checkpoint_patience import Patience, Waiting, causes, response_of
 from tasks.checkpoint_refusal import client_told, refusal
 from tasks.pins import Pins
@@ -80,7 +80,7 @@ def pull(
     allow = allow or Allowed()
     place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
     waiting = Waiting(patience or Patience(), where, Reporter.current())
-    hub = _Hub(repo, place, allow, where, waiting)
+    hub = _Hub(place, allow, waiting, look)
     asked = revision
     try:
         with client_told(where, Reporter.current()):
@@ -91,7 +91,7 @@ def pull(
                 asked = pin.commit if pin else None
                 newest = hub.newest() if pin and not pins.update else hub.commit(None)
                 sha = pins.settle(repo, newest, hub.check)
-            return hub.cached(sha) or hub.download(sha, look), sha
+            return hub.cached(sha) or hub.download(sha), sha
     except ConfigError:
         raise
     except Exception as error:  # a service of others and three network libraries: whatever it is, one line
@@ -102,14 +102,20 @@ class _Hub:
     """One repository of the hub, and its place in the cache."""
 
     def __init__(
-        self, repo: str, place: RepositoryCache, allow: Allowed, where: str, waiting: Waiting
+        self,
+        place: RepositoryCache,
+        allow: Allowed,
+        waiting: Waiting,
+        look: Callable[[Path, list[str]], None] | None,
     ) -> None:
-        self.repo, self.place, self.allow, self.where, self.waiting = repo, place, allow, where, waiting
+        self.repo, self.where = place.repo, waiting.where
+        self.place, self.allow, self.waiting, self.look = place, allow, waiting, look
         self.endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
         token = os.environ.get("HF_TOKEN", "").strip()
         self.token: str | Literal[False] = token or False  # False: none, not even one saved on this machine
         self.api = HfApi(endpoint=self.endpoint, token=self.token)
         self.listings: dict[str, list[RemoteFile]] = {}
+        self.checked: set[str] = set()
 
     def commit(self, revision: str | None) -> str:
         """The commit that a revision names; the one that it named when last asked, where the hub is down."""
@@ -167,19 +173,33 @@ class _Hub:
         return self.listings[sha]
 
     def check(self, sha: str) -> None:
-        """Refuse a commit whose listing shows that it can't be served; nothing is asked for a cached one."""
-        if self.cached(sha) is None and not _offline():
-            check_listing([file.name for file in self.listing(sha)], self.where, self.allow)
+        """Refuse a commit that can't be served, or has no room here, before it is pinned or its weights are fetched."""
+        if sha in self.checked or self.cached(sha) is not None or _offline():
+            return
+        names = [file.name for file in self.listing(sha)]
+        check_listing(names, self.where, self.allow)
+        check_room(self.missing_bytes(sha), self.place.cache, self.where)
+        if self.look is not None:
+            self.look(self.configuration(sha, names), names)
+        self.checked.add(sha)
+
+    def served(self, sha: str) -> list[RemoteFile]:
+        """Of the listing, what serving needs."""
+        return [file for file in self.listing(sha) if served_under(self.allow, file.name)]
+
+    def missing_bytes(self, sha: str) -> int:
+        """What of it is still to fetch."""
+        return sum(self.place.missing_bytes(file, sha) for file in self.served(sha))
 
     def cached(self, sha: str) -> Path | None:
         """The cached snapshot, if it is there and complete.
 
-        A snapshot without a listing may hold no more than a tokenizer that something else fetched: it counts only
-        where the hub must not be asked.
+        A snapshot without a listing may hold no more than a tokenizer that something else fetched, or what a killed
+        pull left: it counts only where the hub must not be asked, and with weights.
         """
         try:
             folder = self.snapshot(sha, local=True)
-            if not _offline():
+            if not _offline() or not any(map(is_weight, (path.name for path in folder.iterdir()))):
                 get_cached_repo_tree(self.repo, revision=sha, cache_dir=self.place.cache)
         except (LocalEntryNotFoundError, CachedRepoTreeNotFoundError):
             return None
@@ -200,19 +220,13 @@ class _Hub:
                 self.waiting.call(partial(get, filename=name))
         return self.place.folder / "snapshots" / sha
 
-    def download(self, sha: str, look: Callable[[Path, list[str]], None] | None) -> Path:
+    def download(self, sha: str) -> Path:
         """Fetch what serving needs: large files so that they resume, the rest by the hub's own client."""
         if _offline():
             raise LocalEntryNotFoundError("not in the cache")
-        listing = self.listing(sha)
-        names = [file.name for file in listing]
-        check_listing(names, self.where, self.allow)
-        files = [file for file in listing if served_under(self.allow, file.name)]
-        needed_bytes = sum(self.place.missing_bytes(file, sha) for file in files)
-        check_room(needed_bytes, self.place.cache, self.where)
+        self.check(sha)
+        files, needed_bytes = self.served(sha), self.missing_bytes(sha)
         size_bytes = sum(file.size_bytes for file in files)
-        if look is not None:
-            look(self.configuration(sha, names), names)
         had = f", {(size_bytes - needed_bytes) / 1e9:,.2f} of it here" if needed_bytes < size_bytes else ""
         disable_progress_bars()
         title = f"pulling {self.repo} at {sha[:12]} ({size_bytes / 1e9:,.2f} GB{had})"

@@ -57,7 +57,7 @@ class Waiting:
 
     def __init__(self, patience: Patience, where: str, report: Reporter) -> None:
         """Nothing waited yet."""
-        self.patience, self._where, self._report = patience, where, report
+        self.patience, self.where, self._report = patience, where, report
         self._waited_s = 0.0
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -90,7 +90,7 @@ class Waiting:
                 raise GaveUpError(error, tries, asked_s)
             self._waited_s += wait_s
         self._report.line(
-            f"{self._where}: {reason}; waiting {wait_s:.3g} s, then try {tries + 1} of {self.patience.tries}"
+            f"{self.where}: {reason}; waiting {wait_s:.3g} s, then try {tries + 1} of {self.patience.tries}"
         )
         if self._stop.wait(wait_s):
             raise StoppedError

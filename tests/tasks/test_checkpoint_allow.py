@@ -112,6 +112,13 @@ def test_what_the_configuration_shows_is_told_before_the_weights_are_fetched(hub
     assert hub.downloaded() == {"config.json", "tokenizer_config.json"}
 
 
+def test_what_a_refused_pull_left_is_no_snapshot(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = hub.add(ORG, CODE)
+    refusal(sha)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "not in the hub's cache while HF_HUB_OFFLINE is set" in refusal(sha)
+
+
 @pytest.mark.parametrize("revision", [None, "main"])
 def test_what_runs_code_needs_a_commit(hub: HubServer, revision: str | None, tmp_path: Path) -> None:
     hub.add(ORG, CODE)

@@ -100,6 +100,16 @@ def test_a_killed_pull_goes_on_where_it_was(hub: HubServer, cache: Path) -> None
     assert list(partial.glob("*.incomplete")) == []
 
 
+def test_a_connection_that_falls_silent_is_opened_again(
+    hub: HubServer, cache: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(ORG, FILES)
+    hub.faults = [Fault(STORAGE, stall_after_bytes=3_000_000)]
+    monkeypatch.setattr("tasks.checkpoint_fetch.READ_TIMEOUT_S", 0.5)
+    assert weights(cache) == LARGE
+    assert f"{ORG}: the connection failed (timed out); waiting 0.01 s, then try 2 of 3" in lines
+
+
 def _until_written(folder: Path, count: int) -> None:
     pause = threading.Event()
     for _ in range(1000):

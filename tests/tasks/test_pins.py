@@ -120,9 +120,14 @@ def test_a_pin_in_the_cache_needs_no_hub(
 
 
 def test_what_cannot_be_served_is_not_pinned(hub: HubServer, file: Path) -> None:
-    hub.add(ORG, {"config.json": b"{}", "pytorch_model.bin": b""})
-    with pytest.raises(ConfigError, match="pickle weights only"):
-        revision(file)
+    code = checkpoint_files(auto_map={"AutoConfig": "configuration_new.NewConfig"}, model_type="new")
+    for files, says in (
+        ({"config.json": b"{}", "pytorch_model.bin": b""}, "pickle weights only"),
+        (code, "needs code"),
+    ):
+        hub.add(ORG, files)
+        with pytest.raises(ConfigError, match=says):
+            revision(file)
     assert read_pins(file) == {}
     sha = hub.add(ORG, FILES)
     assert revision(file) == sha
