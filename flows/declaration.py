@@ -115,6 +115,11 @@ class ValidateParameters(BaseModel):
         title="Revisions",
         description="Commit by hub id, where the run must not choose itself.",
     )
+    update_pins: bool = Field(
+        default=False,
+        title="Update pins",
+        description="Take what a hub repository's main branch names now, in place of the commit it was pinned at.",
+    )
     afterwards: Afterwards = Field(
         default=Afterwards.HERE,
         title="Load and publish",
@@ -233,7 +238,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     model = chosen_model(parameters)
     checkpoints = _checkpoints(model, parameters)
     for checkpoint in checkpoints:
-        check_source(checkpoint.source)
+        check_source(checkpoint.source, checkpoint.precision)
     suite = task_sources.suite_from(
         parameters.tasks or model.suite,
         family=parameters.family,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -20,6 +21,7 @@ from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs
 from tasks import engine, engine_env, quality
 from tasks.checkpoints import resolve
 from tasks.engine_env import EngineEnvironment
+from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
 
@@ -34,7 +36,7 @@ class Validation(BaseModel):
     published: str | None = Field(description="Folder of the published table, where it was published here.")
 
 
-def _checkpoints(declared: Declared, report: Reporter) -> list[Checkpoint]:
+def _checkpoints(declared: Declared, pins: Pins, report: Reporter) -> list[Checkpoint]:
     """Baseline first; candidates carry the model's name, whatever their folders are called."""
     found: list[Checkpoint] = []
     for one in declared.checkpoints:
@@ -44,10 +46,20 @@ def _checkpoints(declared: Declared, report: Reporter) -> list[Checkpoint]:
                 source,
                 declared=one.precision,
                 model=found[0].model if found else declared.name,
+                allow=one.allow,
+                pins=pins,
                 progress=_hashing(source, report),
             )
         )
     return found
+
+
+def _with_code(config: CheckpointConfig, checkpoint: Checkpoint) -> CheckpointConfig:
+    """Serving arguments say that a checkpoint's own code runs, so that it is part of the run's fingerprint."""
+    if not checkpoint.remote_code:
+        return config
+    arguments = config.engine_arguments | {"trust-remote-code": True}
+    return config.model_copy(update={"engine_arguments": arguments})
 
 
 def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
@@ -150,7 +162,10 @@ def validate(parameters: ValidateParameters) -> Validation:
     """
     home, report = Home.current(), Reporter.current()
     declared = declare(parameters, home)
-    checkpoints = _checkpoints(declared, report)
+    pins = Pins(pins_file(home), update=parameters.update_pins)
+    checkpoints = _checkpoints(declared, pins, report)
+    served = tuple(map(_with_code, declared.checkpoints, checkpoints))
+    declared = dataclasses.replace(declared, checkpoints=served)
     environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
     counts = ", ".join(f"{task} ({count or 'all'} documents)" for task, count in declared.documents.items())
     report.line(
@@ -158,7 +173,7 @@ def validate(parameters: ValidateParameters) -> Validation:
         f"{environment.name} {environment.version}: {counts}; "
         f"load levels {', '.join(map(str, declared.workload.concurrency))}; policy {declared.policy_name}"
     )
-    what = parameters.model_dump(mode="json")
+    what = parameters.model_dump(mode="json", exclude={"update_pins"})
     since = fresh_since(home, what) if parameters.fresh else None
     done, failures = _measure_all(checkpoints, environment, declared, home=home, report=report, since=since)
     if not failures:

@@ -60,6 +60,7 @@ def _levels(given: str | None) -> list[int] | None:
 @click.option("--engine", help="Engine of configs/engines.yaml; the hardware's default if left out.")
 @click.option("--engine-arg", "engine_args", multiple=True, help="Serving argument, e.g. max-model-len=4096.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
+@click.option("--update-pins", is_flag=True, help="Take a hub id's newest commit in place of the pinned one.")
 @click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
 def command(  # noqa: PLR0913, PLR0917 - one a flag
     model: str | None,
@@ -76,6 +77,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     engine: str | None,
     engine_args: tuple[str, ...],
     fresh: bool,
+    update_pins: bool,
     require_validated: bool,
 ) -> int:
     """Validate a MODEL of configs/models, or checkpoints of your own, on this machine.
@@ -102,6 +104,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
         engine=engine,
         engine_arguments=arguments,
         fresh=fresh,
+        update_pins=update_pins,
     )
     declare(parameters, home)
     with in_process(home), expected_failures():
