@@ -44,9 +44,9 @@ def in_process(home: Home) -> Iterator[None]:
     Prefect's own temporary server outlives a process that is killed, so ours runs tied to this one.
 
     Raises:
-        RunError: the server does not come up.
+        RunError: the server does not come up, or ends while it is in use.
     """
-    from tasks.process import Tied, last_words
+    from tasks.process import Tied, how_ended, last_words
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     os.environ.clear()
@@ -65,7 +65,20 @@ def in_process(home: Home) -> Iterator[None]:
                     mend=f"Its log: {log}",
                 )
             time.sleep(0.2)
-        yield
+        try:
+            yield
+        except QuantgateError:
+            raise
+        except Exception:
+            # Without it flows fail in many ways, none of which names it.
+            status = server.exit_status()
+            if status is None:
+                raise
+            raise RunError(
+                f"{how_ended(status)}; {last_words(server.output())}",
+                where="private Prefect server",
+                mend=f"Finished parts are kept, the same command goes on from there. Its log: {log}",
+            ) from None
 
 
 def _healthy(api_url: str) -> bool:
