@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,11 @@ class Ended:
     status: int
     out: str
     err: str
+
+
+def hear_ctrl_c() -> None:
+    """For ``preexec_fn``: a child of a shell's background job would ignore SIGINT, and so would all below it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def quantgate(*arguments: str, timeout_s: float = 400) -> Ended:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from quantgate.model.config import ROOT
-from tests.command import QUANTGATE, processes_of
+from tests.command import QUANTGATE, hear_ctrl_c, processes_of
 
 PARTS = {
     "launcher": "tasks/launcher.py",
@@ -65,6 +65,7 @@ class Command:
                 stderr=err,
                 env=environment | {"QUANTGATE_HOME": str(home), "QUANTGATE_LOCKS": str(home / "locks")},
                 cwd=ROOT,
+                preexec_fn=hear_ctrl_c,
             )
 
     def told(self) -> str:

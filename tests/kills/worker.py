@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from quantgate.model.config import ROOT
+from tests.command import hear_ctrl_c
 from tests.stub_engine.make import make
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -99,6 +100,7 @@ class Place:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                preexec_fn=hear_ctrl_c,
             )
 
     def worker(self, name: str) -> subprocess.Popen[bytes]:
