@@ -65,7 +65,7 @@ class Command:
                 stderr=err,
                 env=environment | {"QUANTGATE_HOME": str(home), "QUANTGATE_LOCKS": str(home / "locks")},
                 cwd=ROOT,
-                preexec_fn=hear_ctrl_c,
+                preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - no threads here
             )
 
     def told(self) -> str:

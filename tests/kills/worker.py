@@ -100,7 +100,7 @@ class Place:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                preexec_fn=hear_ctrl_c,
+                preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - no threads here
             )
 
     def worker(self, name: str) -> subprocess.Popen[bytes]:
