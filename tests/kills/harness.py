@@ -19,6 +19,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
+
 from quantgate.model.config import ROOT
 from tests.kills import state
 from tests.kills.run import Command, Kill, faults_of
@@ -34,15 +36,23 @@ SHORTER = 0.8
 class Harness:
     """Homes, the reference and the kills so far."""
 
-    def __init__(self, seed: int, folder: Path, *, limit: int = 24, tasks: str = "demo") -> None:
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        tasks: tuple[str, ...] = ("qg_demo_cloze", "qg_demo_arithmetic"),
+        concurrency: str = "1,4",
+        limit: int = 24,
+    ) -> None:
         self.chance = random.Random(seed)
         self.folder, self.kills, self.faults = folder, list[Kill](), list[str]()
         self.environment = dict(os.environ) | {"QUANTGATE_ENGINES_FILE": str(make(folder / "engine"))}
         self.environment.pop("QUANTGATE_BUNDLES", None)
         checkpoints = ROOT / "demo" / "checkpoints"
         self.validate = [
-            *("validate", "--tasks", tasks, "--limit", str(limit), "--policy", "demo"),
-            *("--workload", "demo", "--concurrency", "1,4"),
+            *("validate", "--tasks", str(_suite(folder, tasks)), "--limit", str(limit), "--policy", "demo"),
+            *("--workload", "demo", "--concurrency", concurrency),
             *("--baseline", str(checkpoints / "quantgate-demo-BF16")),
             *("--candidate", str(checkpoints / "quantgate-demo-NVFP4")),
         ]
@@ -57,10 +67,10 @@ class Harness:
         log = self.folder / f"{home.name}-{verb}-{len(self.kills)}-{time.monotonic_ns()}.log"
         return Command(arguments, home, self.environment, log)
 
-    def undisturbed(self) -> None:
+    def undisturbed(self, verbs: tuple[str, ...] = ("validate", "load", "publish")) -> None:
         """The run that all others are held against; its durations spread the kills."""
         home = self.folder / "undisturbed"
-        for verb in self.duration_s:
+        for verb in verbs:
             begun = time.monotonic()
             self.complete(verb, home)
             self.duration_s[verb] = time.monotonic() - begun
@@ -105,8 +115,8 @@ class Harness:
         self._fault(home, [f"kill {len(self.kills)}: {fault} (log {command.log})" for fault in faults])
         return kill.status != 0
 
-    def home(self, number: int, kills: int) -> None:
-        """One home: killed so many times, then completed and compared."""
+    def home(self, number: int, kills: int, *, rebuilds: bool = True) -> None:
+        """One home: killed so many times in `validate`, completed and compared, then killed in `load` and `publish`."""
         home = self.folder / f"home-{number}"
         self.counts, self.in_home = {}, 0
         goal = len(self.kills) + kills
@@ -117,7 +127,11 @@ class Harness:
         if unfinished:
             self.complete("validate", home)
         self.compare(home)
-        # The warehouse is disposable: a load rebuilds it from the bundles.
+        if rebuilds:
+            self.rebuild(home)
+
+    def rebuild(self, home: Path) -> None:
+        """Kills while the warehouse, which is disposable, is loaded anew from the bundles and published."""
         (home / "warehouse.duckdb").unlink()
         self.counts = {}
         for verb, stage in (("load", "warehouse load"), ("publish", "publish")):
@@ -155,6 +169,15 @@ class Harness:
                 f"by {what}: " + ", ".join(f"{name} {count}" for name, count in counted.most_common())
             )
         return "\n".join(lines)
+
+
+def _suite(folder: Path, tasks: tuple[str, ...]) -> Path:
+    """Some of the demo's tasks as a suite of their own."""
+    demo = yaml.safe_load((ROOT / "configs" / "suites" / "demo.yaml").read_text())
+    file = folder / "suite.yaml"
+    chosen = [task for task in demo["tasks"] if task["task"] in tasks]
+    file.write_text(yaml.safe_dump(demo | {"name": "kills", "tasks": chosen}))
+    return file
 
 
 def main() -> int:
