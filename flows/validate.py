@@ -104,8 +104,7 @@ def _measure_all(
     checkpoints: list[Checkpoint], context: Context, parameters: ValidateParameters, declared: Declared
 ) -> tuple[list[tuple[Manifest, bool]], list[RunError]]:
     """Measure the baseline, then every candidate; one that fails does not keep the others from their turn."""
-    what = parameters.model_dump(mode="json")
-    since = fresh_since(context.home, what) if parameters.fresh else None
+    since = fresh_since(context.home, parameters.model_dump(mode="json")) if parameters.fresh else None
     done: list[tuple[Manifest, bool]] = []
     failures: list[RunError] = []
     baseline: BaselineRef | None = None
@@ -132,8 +131,6 @@ def _measure_all(
             context.report.line(
                 f"validate: {index} of {len(checkpoints)} checkpoints, about {left_min:.1f} min left"
             )
-    if not failures:
-        end_fresh(context.home, what)
     return done, failures
 
 
@@ -159,6 +156,8 @@ def validate(parameters: ValidateParameters) -> Validation:
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     loaded = load()
     published = publish()
+    if not failures:  # not before: the same command, killed while it loads, would measure all of it once more
+        end_fresh(home, parameters.model_dump(mode="json"))
     run_ids = [manifest.run_id for manifest, _ in done]
     lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
     if failures or lost:

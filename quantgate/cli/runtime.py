@@ -78,6 +78,8 @@ def in_process(home: Home) -> Iterator[None]:
     keeper = threading.Thread(target=keep, daemon=True, name="private Prefect server")
     start()
     try:
+        import prefect.flows  # noqa: F401 - takes as long as the server's start: both at once
+
         _await_healthy(servers[-1])
         keeper.start()
         yield

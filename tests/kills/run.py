@@ -57,6 +57,8 @@ class Command:
 
     def __init__(self, arguments: list[str], home: Path, environment: dict[str, str], log: Path) -> None:
         self.verb, self.home, self.log = arguments[0], home, log
+        if "--fresh" in arguments:
+            self.verb += " --fresh"
         self.started = time.monotonic()
         with log.open("w") as err:
             self.process = subprocess.Popen(

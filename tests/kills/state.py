@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 from pathlib import Path
@@ -70,8 +71,8 @@ def shrunk(before: dict[str, int], now: dict[str, int]) -> list[str]:
     ]
 
 
-def leftovers(home: Path) -> list[str]:
-    """What a finished home must not hold, and what it holds twice."""
+def leftovers(home: Path, bundles_each: int = 1) -> list[str]:
+    """What a finished home must not hold, and what it holds more often than it was measured."""
     faults = [
         f"in staging: {p.name}" for p in (home / "staging").iterdir() if p.name not in {".locks", ".fresh"}
     ]
@@ -84,8 +85,9 @@ def leftovers(home: Path) -> list[str]:
     if loaded != [p.name for p in visible(home)]:
         faults.append(f"bundles {[p.name for p in visible(home)]}, runs in the warehouse {loaded}")
     prints = [json.loads((p / "manifest.json").read_text())["fingerprint"] for p in visible(home)]
-    if len(set(prints)) != len(prints):
-        faults.append("a fingerprint has two bundles")
+    often = {count for count in collections.Counter(prints).values() if count != bundles_each}
+    if often:
+        faults.append(f"a fingerprint has {often} bundles, not {bundles_each}")
     faults += [f"twice in the warehouse: {row}" for row in query(warehouse, DOUBLED).to_pylist()]
     return faults
 
