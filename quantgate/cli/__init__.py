@@ -45,6 +45,7 @@ for verb in VERBS:
 
 TERMINATED = 128 + signal.SIGTERM
 TERMINATED_WITHIN_S = 15.0
+_TERMINATED = "terminated; finished parts are kept, the same command goes on from there"
 
 
 class _Terminated(BaseException):
@@ -53,10 +54,15 @@ class _Terminated(BaseException):
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
     # A spot host is gone 30 s later. What is tied to us is stopped by its launcher, however we end.
-    last = threading.Timer(TERMINATED_WITHIN_S, os._exit, [TERMINATED])
+    last = threading.Timer(TERMINATED_WITHIN_S, _end_now)
     last.daemon = True
     last.start()
     raise _Terminated
+
+
+def _end_now() -> None:
+    _say(_TERMINATED)
+    os._exit(TERMINATED)
 
 
 def _say(text: str) -> None:
@@ -83,7 +89,7 @@ def main() -> None:
         _say("stopped; finished parts are kept, the same command goes on from there")
         code = 130
     except _Terminated:
-        _say("terminated; finished parts are kept, the same command goes on from there")
+        _say(_TERMINATED)
         code = TERMINATED
     except OSError as error:
         if isinstance(error, BrokenPipeError):

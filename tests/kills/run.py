@@ -102,7 +102,7 @@ class Command:
                 begun = time.monotonic()
             if begun is not None and time.monotonic() - begun >= moment_s:
                 return True
-            time.sleep(0.02)
+            time.sleep(0.05)
         return False
 
     def parts(self) -> dict[str, list[int]]:
@@ -119,13 +119,13 @@ class Command:
                 found.setdefault(part, []).append(process.pid)
         return found
 
-    def kill(self, chance: random.Random, victim: str = "") -> Kill:
-        """Send one signal to one process, chosen by chance unless ``victim`` names it."""
+    def kill(self, chance: random.Random, victim: str = "", signal_name: str = "") -> Kill:
+        """Send one signal to one process, each chosen by chance unless it is named."""
         parts = self.parts()
         others = sorted(parts.keys() - {"command"})
         if victim not in parts:
             victim = "command" if not others or chance.random() < 0.4 else chance.choice(others)
-        sent = chance.choice(SIGNALS)
+        sent = signal.Signals[signal_name] if signal_name else chance.choice(SIGNALS)
         kill = Kill(self.verb, self.stage(), victim, sent.name, time.monotonic() - self.started)
         try:
             os.kill(chance.choice(parts[victim]), sent)
