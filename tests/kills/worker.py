@@ -36,10 +36,10 @@ CHECKPOINTS = ROOT / "demo" / "checkpoints"
 PARAMETERS = {
     "baseline": str(CHECKPOINTS / "quantgate-demo-BF16"),
     "candidates": [str(CHECKPOINTS / "quantgate-demo-NVFP4")],
-    "tasks": "demo",
+    "tasks": str(ROOT / "demo" / "tasks" / "arithmetic.yaml"),
     "limit": 24,
     "workload": "demo",
-    "concurrency": [1, 4],
+    "concurrency": [2],
     "policy": "demo",
 }
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
