@@ -26,11 +26,9 @@ from tests.kills import state
 from tests.kills.run import Command, Kill, faults_of
 from tests.stub_engine.make import make
 
-STAGES = ("engine start", "quality", "load", "sealing", "warehouse load", "publish")
-"""Each home is killed in one of them on purpose; the other kills come at any moment."""
-WINDOW_S = {"sealing": 0.3, "engine start": 0.5, "load": 2.0}
-KILLS_A_HOME = 7
-SHORTER = 0.8
+ON_PURPOSE = ("", "engine start", "quality", "load", "sealing", "warehouse load", "publish")
+"""The kills of each home: one at any moment of the run, then one in each stage (or the next that comes)."""
+WINDOW_S = {"engine start": 0.5, "load": 2.0, "sealing": 0.3}
 
 
 class Harness:
@@ -59,7 +57,6 @@ class Harness:
         self.duration_s = dict.fromkeys(("validate", "load", "publish"), 20.0)
         self.reference: dict[str, list[str]] = {}
         self.counts: dict[str, int] = {}
-        self.in_home = 0
 
     def command(self, verb: str, home: Path) -> Command:
         """Start a verb."""
@@ -87,8 +84,7 @@ class Harness:
     def strike(self, verb: str, home: Path, stage: str = "", victim: str = "") -> bool:
         """Start a verb and kill part of it; False once it has ended well."""
         command = self.command(verb, home)
-        # A run that goes on from finished parts is shorter each time.
-        whole_s = self.duration_s[verb] * SHORTER**self.in_home
+        whole_s = self.duration_s[verb]
         moment_s = self.chance.uniform(0, WINDOW_S.get(stage, 3.0) if stage else whole_s)
         if not command.wait_until(moment_s, stage):
             if command.wait() != 0:
@@ -99,7 +95,6 @@ class Harness:
             return False
         kill = command.kill(self.chance, victim)
         self.kills.append(kill)
-        self.in_home += 1
         faults = faults_of(kill, command.told(), home) + state.damaged(home)
         try:
             now = state.counts(home)
@@ -116,14 +111,14 @@ class Harness:
         return kill.status != 0
 
     def home(self, number: int, kills: int, *, rebuilds: bool = True) -> None:
-        """One home: killed so many times in `validate`, completed and compared, then killed in `load` and `publish`."""
+        """One home: up to so many kills of `validate`, then completed, compared, and killed in `load` and `publish`."""
         home = self.folder / f"home-{number}"
-        self.counts, self.in_home = {}, 0
-        goal = len(self.kills) + kills
-        stages = [STAGES[number % len(STAGES)]]
+        self.counts = {}
         unfinished = True
-        while unfinished and len(self.kills) < goal:
-            unfinished = self.strike("validate", home, stages.pop() if stages else "")
+        for stage in ON_PURPOSE[:kills]:
+            unfinished = self.strike("validate", home, stage)
+            if not unfinished:
+                break
         if unfinished:
             self.complete("validate", home)
         self.compare(home)
@@ -137,16 +132,17 @@ class Harness:
         (home / "warehouse.duckdb").unlink()
         self.counts = {}
         for verb, stage in (("load", "warehouse load"), ("publish", "publish")):
-            self.in_home = 0
             if self.strike(verb, home, stage) and self.strike(verb, home):
                 self.complete(verb, home)
         self.compare(home)
 
     def fresh(self, home: Path) -> None:
         """Measuring anew, killed while it is loaded, goes on too: each fingerprint has two bundles then, not three."""
-        self.in_home = 0
         self.duration_s["fresh"] = self.duration_s["validate"]
-        if self.strike("fresh", home) and self.strike("fresh", home, "warehouse load", "command"):
+        for stage, victim in (("", ""), ("warehouse load", "command")):
+            if not state.measured_anew(home):
+                self.strike("fresh", home, stage, victim)
+        if not state.measured_anew(home):
             self.complete("fresh", home)
         self._fault(home, state.leftovers(home, bundles_each=2))
 
@@ -162,7 +158,7 @@ class Harness:
         self.undisturbed()
         number = 0
         while len(self.kills) < kills:
-            self.home(number, min(KILLS_A_HOME, kills - len(self.kills)))
+            self.home(number, kills - len(self.kills))
             number += 1
 
     def _fault(self, home: Path, faults: list[str]) -> None:

@@ -25,6 +25,9 @@ PARTS = {
 }
 """What a command line holds that belongs to each part of a run; the first that fits decides."""
 
+STAGES = ("start-up", "engine start", "quality", "load", "sealing", "warehouse load", "publish", "teardown")
+"""What a run is at, in the order in which it comes to them; the second checkpoint begins with its engine again."""
+
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 STOPPED = {
     signal.SIGTERM: (
@@ -95,10 +98,10 @@ class Command:
         return at
 
     def wait_until(self, moment_s: float, stage: str = "") -> bool:
-        """Wait for a moment after the start, or after the stage was first seen; False if it ended before."""
+        """Wait for a moment after the start, or after the stage or a later one was seen; False if it ended before."""
         begun = None if stage else self.started
         while self.process.poll() is None:
-            if begun is None and self.stage() == stage:
+            if begun is None and STAGES.index(self.stage()) >= STAGES.index(stage):
                 begun = time.monotonic()
             if begun is not None and time.monotonic() - begun >= moment_s:
                 return True

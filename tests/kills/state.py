@@ -92,6 +92,11 @@ def leftovers(home: Path, bundles_each: int = 1) -> list[str]:
     return faults
 
 
+def measured_anew(home: Path) -> bool:
+    """Whether each fingerprint has a second bundle and no measuring anew is under way: once more would be a third."""
+    return len(visible(home)) == 4 and not list((home / "staging" / ".fresh").glob("*.json"))
+
+
 def _rows(table: pa.Table, name: str, checkpoint: str = "") -> list[str]:
     """Rows as text without the columns of its own, in an order of their own."""
     kept: list[dict[str, Any]] = table.drop_columns(
