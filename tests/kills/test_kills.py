@@ -11,7 +11,7 @@ from tests.kills.harness import Harness
 
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     harness = Harness(3, tmp_path, tasks=("qg_demo_arithmetic",), concurrency="2")
-    harness.undisturbed(("validate",))
+    harness.undisturbed()
     harness.home(0, 7, rebuilds=False)
     assert harness.faults == []
     assert len(harness.kills) >= 4, "7, unless one was survived"
