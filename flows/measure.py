@@ -17,6 +17,7 @@ from quantgate.model.records import Manifest, RunPlan
 from tasks import bundle, engine, quality, telemetry, throughput
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
+from tasks.process import last_words
 from tasks.progress import Reporter
 from tasks.staging import Staging, open_staging
 
@@ -56,6 +57,7 @@ def evaluate(
             timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
             check_alive=running.check_alive,
+            engine_words=lambda: last_words(running.process.output()),
         )
     staging.add_telemetry(rows)
     if result.truncated_prompts:

@@ -176,12 +176,12 @@ def validate(parameters: ValidateParameters) -> Validation:
     what = parameters.model_dump(mode="json", exclude={"update_pins"})
     since = fresh_since(home, what) if parameters.fresh else None
     done, failures = _measure_all(checkpoints, environment, declared, home=home, report=report, since=since)
-    if not failures:
-        end_fresh(home, what)
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
     lost, published = _finish(parameters.afterwards, run_ids)
+    if not failures:  # not before: the same command, killed while it loads, would measure all of it once more
+        end_fresh(home, what)
     if failures or lost:
         reasons = [*map(str, failures), *lost]
         raise RunError(
