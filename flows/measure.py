@@ -30,6 +30,8 @@ class Context:
     overrides: dict[str, Any]
     report: Reporter
     expected_start_s: float | None = None
+    adapter: str | None = None
+    chat_template: bool | str = False
 
 
 @task(name="quality", task_run_name="quality {suite_task.task}", cache_policy=NO_CACHE)
@@ -56,6 +58,7 @@ def evaluate(
             timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
             check_alive=running.check_alive,
+            chat_template=context.chat_template,
         )
     staging.add_telemetry(rows)
     if result.truncated_prompts:
@@ -97,6 +100,7 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
             plan.checkpoint,
             context.environment,
             context.overrides,
+            adapter=context.adapter,
             uuids=plan.hardware.uuids,
             log=log,
             report=context.report,

@@ -18,6 +18,7 @@ from pydantic import Field
 from quantgate.model.config import ROOT, Strict, Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
+from tasks.checkpoint_files import read_json
 from tasks.process import run_tied
 from tasks.task_sources import Function, TaskSource, evaluated_split, source_of
 
@@ -36,6 +37,13 @@ class Evaluation(Strict):
     tokenizer: str = Field(description="Folder of the checkpoint.")
     engine_start_id: str
     request_timeout_s: float
+    chat_template: bool | str = Field(
+        default=False,
+        description="Whether prompts go through the tokenizer's chat template, or through this one.",
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Whether the tokenizer may run code of its own."
+    )
     num_concurrent: int = Field(default=8, description="Requests under way at once.")
     batch_size: int = Field(default=32, description="Prompts in a request.")
 
@@ -66,11 +74,12 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
     return documents
 
 
-def suite_content(suite: Suite) -> dict[str, Any]:
+def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any]:
     """What a suite measures, for a run's fingerprint: it changes when a question or its scoring does.
 
     Args:
         suite: the tasks.
+        chat_template: whether prompts go through the checkpoint's chat template (named only where they do).
 
     Returns:
         lm-eval's version, the limit and, for each task, its name, family, metric and filter with either
@@ -84,7 +93,27 @@ def suite_content(suite: Suite) -> dict[str, Any]:
             data = [file for files in (source.data or {}).values() for file in files]
             content["sha256"] = _hash([*source.files, *data])
         tasks.append(task.model_dump(mode="json", exclude={"path"}) | content)
-    return {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
+    content = {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
+    return content | ({"chat_template": True} if chat_template else {})
+
+
+def check_chat_template(folder: Path, where: str) -> None:
+    """Refuse a checkpoint without a chat template of its own, where prompts are to go through it.
+
+    Args:
+        folder: the checkpoint's folder.
+        where: how the user named it.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and read_json(settings, where).get("chat_template"):
+        return
+    mend = "Leave it out (--no-chat-template), or give one: --engine-arg chat-template=FILE."
+    raise ConfigError("the checkpoint has no chat template", where=where, mend=mend)
 
 
 def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
@@ -101,6 +130,8 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     timeout_s: float,
     on_progress: Callable[[int, int | None], None],
     check_alive: Callable[[], None] = lambda: None,
+    chat_template: bool | str = False,
+    trust_remote_code: bool = False,
 ) -> TaskResult:
     """Evaluate one task of a suite against the running engine.
 
@@ -118,6 +149,8 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         timeout_s: seconds until the evaluation is stopped.
         on_progress: told of requests answered, and of all there are once that is known.
         check_alive: raises with the engine's own last words if the engine has ended.
+        chat_template: whether prompts go through the tokenizer's chat template; a text is one in its place.
+        trust_remote_code: whether the tokenizer may run code of its own.
 
     Returns:
         The task's record.
@@ -137,6 +170,8 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         tokenizer=str(checkpoint_path),
         engine_start_id=engine_start_id,
         request_timeout_s=timeout_s,
+        chat_template=chat_template,
+        trust_remote_code=trust_remote_code,
     )
     work = out_dir.with_name(f".{out_dir.name}.work")
     shutil.rmtree(work, ignore_errors=True)

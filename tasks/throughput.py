@@ -58,6 +58,7 @@ def measure(
     log: Path,
     report: Reporter,
     title: str,
+    trust_remote_code: bool = False,
 ) -> None:
     """Measure every level that is not finished; each appears in ``out_dir`` as it ends.
 
@@ -77,6 +78,7 @@ def measure(
         "isl_tokens": workload.isl_tokens,
         "osl_tokens": workload.osl_tokens,
         "levels": todo,
+        "trust_remote_code": trust_remote_code,
     }
     spec_file = out_dir / "spec.json"
     spec_file.write_text(json.dumps(spec))
