@@ -15,6 +15,7 @@ from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from tasks import bundle, engine, quality, telemetry, throughput
+from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
 from tasks.progress import Reporter
@@ -96,6 +97,7 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
     log = context.home.logs / staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
     with (
         held(plan.hardware, context.report),
+        idle(plan.hardware, context.report),
         engine.serve(
             plan.checkpoint,
             context.environment,
