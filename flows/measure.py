@@ -34,6 +34,11 @@ class Context:
     adapter: str | None = None
     chat_template: bool | str = False
 
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whoever reads the tokenizer may run its code where the engine may."""
+        return self.overrides.get("trust-remote-code") is True
+
 
 @task(name="quality", task_run_name="quality {suite_task.task}", cache_policy=NO_CACHE)
 def evaluate(
@@ -60,6 +65,7 @@ def evaluate(
             on_progress=step.update,
             check_alive=running.check_alive,
             chat_template=context.chat_template,
+            trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
     if result.truncated_prompts:
@@ -82,6 +88,7 @@ def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context
             log=context.home.logs / staging.run_id / "bench.log",
             report=context.report,
             title=plan.checkpoint.name,
+            trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
 

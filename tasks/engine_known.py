@@ -33,6 +33,7 @@ EVERY_VLLM = frozenset(
         "quantization",
         "speculative-config",
         "tensor-parallel-size",
+        "trust-remote-code",
     }
 )
 """What no help has to be asked for."""

@@ -293,19 +293,27 @@ def _documents(source: TaskSource) -> int | None:
 def _json_documents(path: Path) -> int:
     """Documents of a JSON file: a list, or an object a line."""
     with path.open(encoding="utf-8-sig") as file:
-        count = 0
+        count, lines = 0, dict[str, int]()
         for number, line in enumerate(file, 1):
             if count == 0 and line.lstrip().startswith("["):
                 return len(json.loads(path.read_text(encoding="utf-8-sig")))
             if not line.strip():
                 continue
             try:
-                json.loads(line)
+                _check_id(json.loads(line), lines, f"{path}:{number}", number)
             except ValueError as error:
                 mend = "Put one JSON object on each line."
                 raise ConfigError(f"is not JSON: {error}", where=f"{path}:{number}", mend=mend) from None
             count += 1
     return count
+
+
+def _check_id(document: Any, lines: dict[str, int], where: str, number: int) -> None:
+    """Refuse an id that another document has: rows are paired by it."""
+    given = document.get("id") if isinstance(document, dict) else None
+    if given is not None and lines.setdefault(str(given), number) != number:
+        mend = "Make it unique, or leave ids out."
+        raise ConfigError(f"id '{given}' stands on line {lines[str(given)]} already", where=where, mend=mend)
 
 
 def _parquet_documents(path: Path) -> int:
