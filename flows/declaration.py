@@ -26,7 +26,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
-from tasks import engine, engine_env, engine_log, hardware, quality, task_sources
+from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources
 from tasks.checkpoints import check_source
 from warehouse.judge import check_policy
 
@@ -136,6 +136,8 @@ class Declared:
     checkpoints: tuple[CheckpointConfig, ...]
     """Baseline first; engine arguments are those of model, checkpoint and run together."""
     suite: Suite
+    suite_content: dict[str, Any]
+    """What the suite measures, for fingerprints: hashed once."""
     documents: dict[str, int | None]
     workload: Workload
     policy_name: str
@@ -252,21 +254,38 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
     for checkpoint in checkpoints:
+        _check_arguments(checkpoint, config, workload)
         hardware_of(checkpoint, config, found)
     engine_log.kernel_rules()
+    chat = model.chat_template if parameters.chat_template is None else parameters.chat_template
     return Declared(
         name=model.name if parameters.model else parameters.name,
         checkpoints=checkpoints,
         suite=suite,
+        suite_content=quality.suite_content(suite, chat_template=chat),
         documents=quality.check_suite(suite),
         workload=workload,
         policy_name=policy_name,
         policy=policy,
-        chat_template=model.chat_template if parameters.chat_template is None else parameters.chat_template,
+        chat_template=chat,
         hardware=found,
         engine_name=name,
         engine=config,
     )
+
+
+def _check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload) -> None:
+    """What serving arguments can be told wrong in before a checkpoint is hashed, or pulled.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    arguments = engine.serving_arguments(config, checkpoint.engine_arguments)
+    engine_files.check(arguments)
+    for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
+        if (folder / "config.json").is_file():
+            engine_limits.check(arguments, folder, workload)
+            return
 
 
 def _hardware(gpu: str | None) -> Hardware:

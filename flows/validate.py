@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from prefect import flow
 from pydantic import BaseModel, Field
@@ -18,9 +19,10 @@ from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
 from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
-from tasks import engine, engine_env, quality
+from tasks import engine, engine_env, engine_files, engine_known, engine_limits, quality
 from tasks.checkpoints import resolve
 from tasks.engine_env import EngineEnvironment
+from tasks.engine_files import Named
 from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
@@ -75,9 +77,29 @@ def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
     return tell
 
 
+def _served(
+    checkpoints: list[Checkpoint],
+    declared: Declared,
+    environment: EngineEnvironment,
+    home: Home,
+    report: Reporter,
+) -> list[Named]:
+    """What each checkpoint is served with; whatever can't be is told before the first engine starts."""
+    found = []
+    for checkpoint, config in zip(checkpoints, declared.checkpoints, strict=True):
+        engine_known.check_known(engine.dashed(config.engine_arguments), environment, home, report)
+        arguments = engine.serving_arguments(environment.config, config.engine_arguments)
+        engine_limits.check(arguments, Path(checkpoint.path), declared.workload)
+        if declared.chat_template and "chat-template" not in arguments:
+            quality.check_chat_template(Path(checkpoint.path), checkpoint.source)
+        found.append(engine_files.found(environment.config, config.engine_arguments))
+    return found
+
+
 def _plan(
     checkpoint: Checkpoint,
     config: CheckpointConfig,
+    named: Named,
     baseline: BaselineRef | None,
     environment: EngineEnvironment,
     declared: Declared,
@@ -95,11 +117,11 @@ def _plan(
         engine=environment.name,
         engine_version=environment.version,
         serving={
-            "arguments": engine.serving_arguments(environment.config, config.engine_arguments),
+            "arguments": named.recorded,
             "environment": engine.recorded_environment(environment.config),
             "plugins": engine_env.plugins_content(environment.config),
         },
-        suite=quality.suite_content(declared.suite),
+        suite=declared.suite_content,
         workload=declared.workload.model_dump(mode="json", exclude={"description"}),
         policy_fingerprint=declared.policy.fingerprint(),
     )
@@ -130,9 +152,23 @@ def _measure_all(
     baseline: BaselineRef | None = None
     expected_start_s: float | None = None
     clock = time.monotonic()
-    for index, (checkpoint, config) in enumerate(zip(checkpoints, declared.checkpoints, strict=True), 1):
-        plan = _plan(checkpoint, config, baseline, environment, declared)
-        context = Context(home, environment, config.engine_arguments, report, expected_start_s)
+    served = _served(checkpoints, declared, environment, home, report)
+    for index, (one, config, named) in enumerate(
+        zip(checkpoints, declared.checkpoints, served, strict=True), 1
+    ):
+        # With an adapter the measured model is another one, and the table must not call it by the same name.
+        name = f"{one.name}+{named.adapter}" if named.adapter else one.name
+        checkpoint = one.model_copy(update={"name": name})
+        plan = _plan(checkpoint, config, named, baseline, environment, declared)
+        context = Context(
+            home,
+            environment,
+            named.arguments,
+            report,
+            expected_start_s,
+            adapter=named.adapter,
+            chat_template=declared.chat_template and (named.chat_template or True),
+        )
         try:
             manifest, now = measure(plan, context, since=since)
         except RunError as error:

@@ -61,6 +61,7 @@ def measure(
     log: Path,
     report: Reporter,
     title: str,
+    trust_remote_code: bool = False,
 ) -> None:
     """Measure every level that is not finished; each appears in ``out_dir`` as it ends.
 
@@ -80,6 +81,7 @@ def measure(
         "isl_tokens": workload.isl_tokens,
         "osl_tokens": workload.osl_tokens,
         "levels": todo,
+        "trust_remote_code": trust_remote_code,
     }
     spec_file = out_dir / "spec.json"
     spec_file.write_text(json.dumps(spec))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import yaml
 
@@ -11,8 +13,8 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 
 
-def _engine_arguments(given: tuple[str, ...]) -> dict[str, str | int | float | bool | None]:
-    """``KEY=VALUE`` pairs, values read as YAML: 4096 is a number, true a bare flag, null takes one away."""
+def _engine_arguments(given: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs, values read as YAML: 4096 is a number, true a bare flag, null takes one away, {…} a map."""
     arguments = {}
     for pair in given:
         key, equals, value = pair.partition("=")
@@ -58,7 +60,17 @@ def _levels(given: str | None) -> list[int] | None:
 @click.option("--concurrency", help="Load levels in place of the workload's, e.g. 1,8,32.")
 @click.option("--policy", help="Policy of configs/policy.yaml.  [default: the model's, or standard]")
 @click.option("--engine", help="Engine of configs/engines.yaml; the hardware's default if left out.")
-@click.option("--engine-arg", "engine_args", multiple=True, help="Serving argument, e.g. max-model-len=4096.")
+@click.option(
+    "--engine-arg",
+    "engine_args",
+    multiple=True,
+    help="Serving argument, its value as YAML: max-model-len=4096, lora-modules={name: FOLDER}; may be repeated.",
+)
+@click.option(
+    "--chat-template/--no-chat-template",
+    default=None,
+    help="Prompts through the checkpoint's own chat template, or not.  [default: as the model says]",
+)
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--update-pins", is_flag=True, help="Take a hub id's newest commit in place of the pinned one.")
 @click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
@@ -76,6 +88,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     policy: str | None,
     engine: str | None,
     engine_args: tuple[str, ...],
+    chat_template: bool | None,
     fresh: bool,
     update_pins: bool,
     require_validated: bool,
@@ -103,6 +116,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
         policy=policy,
         engine=engine,
         engine_arguments=arguments,
+        chat_template=chat_template,
         fresh=fresh,
         update_pins=update_pins,
     )
