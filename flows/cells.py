@@ -46,6 +46,7 @@ class Cell:
     gpu_hours: float | None = None
     """0 for what is measured already; None where nothing tells it."""
     usd: float | None = None
+    usd_per_gpu_hour: float | None = None
     no_usd: str = ""
     """Why there is no cost."""
     basis: str = ""

@@ -91,4 +91,4 @@ def estimate(
     cell = replace(cell, gpu_hours=gpu_hours, basis=basis)
     if price is None:
         return replace(cell, no_usd=f"no_price: no on-demand offer for a {cell.gpu}")
-    return replace(cell, usd=gpu_hours * price.usd_per_gpu_hour)
+    return replace(cell, usd=gpu_hours * price.usd_per_gpu_hour, usd_per_gpu_hour=price.usd_per_gpu_hour)

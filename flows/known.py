@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from quantgate.model.records import Manifest, RunInputs
@@ -126,3 +127,29 @@ def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:
     """Median seconds of an engine's start on a GPU; None where none was measured."""
     starts = [s.start_duration_s for m in manifests if m.inputs.gpu == gpu for s in m.engine_starts]
     return statistics.median(starts) if starts else None
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a checkpoint's measurement took, by its bundle."""
+
+    run_id: str
+    gpu_hours: float
+
+
+def took(cells: Sequence[Expected | None], manifests: Iterable[Manifest], since: datetime) -> dict[int, Took]:
+    """What was measured since a moment, by the cell's place in the list; a cell without a bundle is left out.
+
+    Args:
+        cells: the inputs of each.
+        manifests: every bundle's, oldest first.
+        since: bundles that were finished before it don't count.
+    """
+    new = [manifest for manifest in manifests if manifest.measured_at >= since]
+    found = {}
+    for index, expected in enumerate(cells):
+        for manifest in new:
+            if expected and not differences(expected, manifest.inputs):
+                seconds = (manifest.measured_at - manifest.started_at).total_seconds()
+                found[index] = Took(manifest.run_id, seconds / 3600 * manifest.inputs.gpu_count)
+    return found

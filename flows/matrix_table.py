@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 from flows.cells import Cell, Plan, State
+from flows.known import Took
 from warehouse.render import NULL, aligned
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
+WIDTH = 100
 NUMERIC = (False, False, False, False, True, True, True, False)
 
 
@@ -32,13 +35,20 @@ def _cells(cell: Cell) -> list[str]:
 
 
 def _reasons(cells: Sequence[Cell]) -> list[str]:
-    """Why, a line a reason: the same one for several cells stands once."""
-    told: dict[str, list[str]] = {}
+    """Why, a paragraph a reason: the same one for several cells stands once."""
+    told: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
         for reason in (cell.reason, cell.no_usd if cell.state is State.RUN else ""):
             if reason:
-                told.setdefault(reason, []).append(f"{cell.pool} {cell.model} {cell.precision}")
-    return [f"{', '.join(who)}: {reason}" for reason, who in told.items()]
+                of_unit = told.setdefault(reason, {}).setdefault(f"{cell.pool} {cell.model}", [])
+                of_unit.append(cell.precision or cell.source)
+    paragraphs = []
+    for reason, units in told.items():
+        who = "; ".join(f"{unit} {', '.join(precisions)}" for unit, precisions in units.items())
+        paragraphs.append(
+            textwrap.fill(f"{who}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+        )
+    return paragraphs
 
 
 def totals(plan: Plan) -> str:
@@ -46,44 +56,65 @@ def totals(plan: Plan) -> str:
     due = plan.due
     if not due:
         return "Nothing is to be run."
-    hours = sum(cell.gpu_hours or 0 for cell in due)
-    usd = sum(cell.usd or 0 for cell in due)
-    unknown = sum(cell.usd is None for cell in due)
-    more = f", and {unknown} whose cost isn't known" if unknown else ""
-    limit = f" of a budget of {plan.budget_usd:,.2f}" if plan.budget_usd else ""
-    return (
-        f"{len(due)} of {len(plan.cells)} to be run: about {_number(hours, 2)} GPU-hours, "
-        f"{_number(usd, 2)} USD{limit}{more}; downloads not counted."
-    )
+    parts = [f"{len(due)} of {len(plan.cells)} to be run"]
+    timed = [cell.gpu_hours for cell in due if cell.gpu_hours is not None]
+    priced = [cell.usd for cell in due if cell.usd is not None]
+    if timed:
+        parts.append(f"about {_number(sum(timed), 2)} GPU-hours{_of(timed, due)}")
+    if priced:
+        budget = f" (budget {plan.budget_usd:,.2f})" if plan.budget_usd else ""
+        parts.append(f"{_number(sum(priced), 2)} USD{budget}{_of(priced, due)}")
+    if not priced:
+        parts.append("at a cost that isn't known")
+    return f"{', '.join(parts)}. Downloads aren't counted."
+
+
+def _of(some: Sequence[float], due: Sequence[Cell]) -> str:
+    return f" for {len(some)} of them" if len(some) < len(due) else ""
 
 
 def text_of(plan: Plan) -> str:
     """The plan as an aligned table, with reasons and totals below it."""
     if not plan.cells:
         return "No model has a checkpoint for this choice."
-    reasons = [f"  {line}" for line in _reasons(plan.cells)]
     return "\n".join(
         [
             aligned(COLUMNS, [_cells(cell) for cell in plan.cells], NUMERIC),
             "* baseline",
-            *reasons,
+            *_reasons(plan.cells),
             totals(plan),
         ]
     )
 
 
-def markdown_of(plan: Plan, outcomes: dict[tuple[str, str], str] | None = None) -> str:
-    """The plan as Markdown.
+def markdown_of(plan: Plan, results: Mapping[int, Took], problems: Mapping[str, str]) -> str:
+    """The plan and what became of it, as Markdown.
 
     Args:
         plan: what was planned.
-        outcomes: what became of a unit's run, by pool and model; before any has ended, None.
+        results: what was measured, by the cell's place among those that were due.
+        problems: by run ("model on pool") what went wrong, empty where nothing; a run that wasn't
+            started isn't there.
     """
-    columns = [*COLUMNS, "outcome", "why"]
+    columns = [*COLUMNS, "outcome", "took GPU-hours", "took USD", "why"]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    due = 0
     for cell in plan.cells:
-        outcome = (outcomes or {}).get((cell.pool, cell.model), "") if cell.state is State.RUN else "skipped"
-        why = cell.reason or (cell.no_usd if cell.state is State.RUN else "")
-        cells = [*_cells(cell), outcome, why]
+        outcome, hours, usd, why = "skipped", "", "", cell.reason
+        if cell.state is State.RUN:
+            result, problem = results.get(due), problems.get(f"{cell.model} on {cell.pool}")
+            due += 1
+            why = cell.reason or cell.no_usd
+            if result:
+                outcome, hours = "measured", _number(result.gpu_hours, 2)
+                rate = cell.usd_per_gpu_hour
+                usd = NULL if rate is None else _number(result.gpu_hours * rate, 2)
+            elif problem is None:
+                outcome = "planned"
+            elif problem:
+                outcome, why = "failed", problem
+            else:
+                outcome, why = "known", "the host had measured it already, or its bundle isn't here"
+        cells = [*_cells(cell), outcome, hours, usd, why]
         lines.append(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |")
     return "\n".join([*lines, "", totals(plan)])
