@@ -82,7 +82,7 @@ def text_of(plan: Plan) -> str:
             aligned(COLUMNS, [_cells(cell) for cell in plan.cells], NUMERIC),
             "* baseline",
             *_reasons(plan.cells),
-            totals(plan),
+            textwrap.fill(totals(plan), WIDTH),
         ]
     )
 

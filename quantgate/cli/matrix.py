@@ -32,6 +32,8 @@ def command(
     server that PREFECT_API_URL (or Prefect's profile) names; interrupted, the same command joins what still
     runs there.
     """
+    if not dry_run:
+        _check_server()
     from flows.planning import MatrixParameters, plan
 
     parameters = MatrixParameters(
@@ -47,7 +49,6 @@ def command(
 
         click.echo(text_of(plan(parameters, Home.current())))
         return 0
-    _check_server()
     from flows.matrix import matrix
     from quantgate.cli.runtime import expected_failures
 
