@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from flows.fitting import spread
 from quantgate.model.config import (
     ROOT,
     EngineConfig,
@@ -28,6 +29,7 @@ from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources
 from tasks.checkpoints import check_source
+from tasks.progress import Reporter
 from warehouse.judge import check_policy
 
 DEFAULT_WORKLOAD = "short"
@@ -204,7 +206,7 @@ def _given(source: str) -> CheckpointConfig:
     return CheckpointConfig(source=source)
 
 
-def _checkpoints(model: ModelConfig, parameters: ValidateParameters) -> tuple[CheckpointConfig, ...]:
+def checkpoints_of(model: ModelConfig, parameters: ValidateParameters) -> tuple[CheckpointConfig, ...]:
     """Baseline first, each with its revision and with all the engine arguments it is served with."""
     return tuple(
         one.model_copy(
@@ -219,7 +221,7 @@ def _checkpoints(model: ModelConfig, parameters: ValidateParameters) -> tuple[Ch
     )
 
 
-def _workload(name: str, concurrency: list[int] | None) -> Workload:
+def workload_of(name: str, concurrency: list[int] | None) -> Workload:
     """The ladder, by name or path, with the run's own levels."""
     named = Path(name)
     path = named if named.suffix == ".yaml" else ROOT / "configs" / "workloads" / f"{name}.yaml"
@@ -238,7 +240,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
         ConfigError: the first thing that is wrong.
     """
     model = chosen_model(parameters)
-    checkpoints = _checkpoints(model, parameters)
+    checkpoints = checkpoints_of(model, parameters)
     for checkpoint in checkpoints:
         check_source(checkpoint.source, checkpoint.precision)
     suite = task_sources.suite_from(
@@ -250,9 +252,10 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)
     check_policy(policy_name, policy, suite.tasks)
-    workload = _workload(parameters.workload or model.workload, parameters.concurrency)
+    workload = workload_of(parameters.workload or model.workload, parameters.concurrency)
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
+    checkpoints = spread(model, checkpoints, config, found, Reporter.current())
     for checkpoint in checkpoints:
         _check_arguments(checkpoint, config, workload)
         hardware_of(checkpoint, config, found)

@@ -13,12 +13,13 @@ from typing import NoReturn
 
 import click
 
-from quantgate.cli import demo, doctor, import_, load, prices, publish, sql, status, validate
+from quantgate.cli import demo, doctor, import_, load, matrix, prices, publish, sql, status, validate
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
     demo.command,
     validate.command,
+    matrix.command,
     load.command,
     import_.command,
     prices.command,
