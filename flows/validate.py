@@ -9,12 +9,16 @@ from datetime import datetime
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
+from flows.afterwards import artifact_key, load_and_publish
 from flows.declaration import Afterwards, Declared, ValidateParameters, declare, hardware_of
+from flows.hub_token import hub_token
 from flows.load import load
 from flows.measure import Context, measure
-from flows.publish import publish
+from flows.publish import PublishParameters, publish
+from flows.reporting import reporter
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
@@ -196,7 +200,11 @@ def validate(parameters: ValidateParameters) -> Validation:
 
     Everything that can be wrong with the input is found before the first engine starts.
     """
-    home, report = Home.current(), Reporter.current()
+    with hub_token():
+        return _validate(parameters, Home.current(), reporter())
+
+
+def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> Validation:
     declared = declare(parameters, home)
     pins = Pins(pins_file(home), update=parameters.update_pins)
     checkpoints = _checkpoints(declared, pins, report)
@@ -215,7 +223,7 @@ def validate(parameters: ValidateParameters) -> Validation:
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
-    lost, published = _finish(parameters.afterwards, run_ids)
+    lost, published = _finish(parameters.afterwards, run_ids, report)
     if not failures:  # not before: the same command, killed while it loads, would measure all of it once more
         end_fresh(home, what)
     if failures or lost:
@@ -227,11 +235,15 @@ def validate(parameters: ValidateParameters) -> Validation:
     return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=published)
 
 
-def _finish(afterwards: Afterwards, run_ids: list[str]) -> tuple[list[str], str | None]:
+def _finish(afterwards: Afterwards, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:
     """Load and publish as the parameters say; what of these runs was not loaded, and where the table is."""
-    if afterwards is Afterwards.NOBODY:
-        return [], None
-    loaded = load()
-    published = publish()
-    lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
-    return lost, str(published)
+    match afterwards:
+        case Afterwards.NOBODY:
+            return [], None
+        case Afterwards.FLEET:
+            return load_and_publish(run_ids, report), None
+        case Afterwards.HERE:
+            loaded = load()
+            lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
+            key = artifact_key(str(flow_run.id))
+            return lost, str(publish(PublishParameters(run_ids=run_ids, key=key)))

@@ -13,7 +13,19 @@ from typing import NoReturn
 
 import click
 
-from quantgate.cli import demo, doctor, import_, load, matrix, prices, publish, sql, status, validate
+from quantgate.cli import (
+    demo,
+    doctor,
+    fleet,
+    import_,
+    load,
+    matrix,
+    prices,
+    publish,
+    sql,
+    status,
+    validate,
+)
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
@@ -25,6 +37,7 @@ VERBS: tuple[click.Command, ...] = (
     prices.command,
     publish.command,
     sql.command,
+    fleet.command,
     status.command,
     doctor.command,
 )
