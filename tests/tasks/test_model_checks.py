@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from quantgate.model.architectures import ModelConfigKeys
-from quantgate.model.models import CheckpointConfig
+from quantgate.model.config import ROOT
+from quantgate.model.models import CheckpointConfig, load_models
 from tasks.model_checks import Hub, Report, State
 from tests.hub_server import HubServer
 from tests.tiny_checkpoints import REST, Q, checkpoint_files, write_checkpoint
+from warehouse.architectures import read_shapes
 
 REPO = "acme/tiny-7B-NVFP4"
 NVFP4 = {"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}}
@@ -278,3 +280,83 @@ def test_a_hub_that_is_busy_is_noted(gate: pytest.MonkeyPatch, status: int) -> N
     assert report == Report(
         State.NOTE, f"{REPO}: not checked: the hub answered HTTP {status}. Try again later"
     )
+
+
+PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None]] = {
+    "deepseek-ai/DeepSeek-R1": (
+        "fp8 (fp8:block)",
+        {
+            "architectures": ["DeepseekV3ForCausalLM"],
+            "hidden_size": 7168,
+            "num_hidden_layers": 61,
+            "num_attention_heads": 128,
+            "intermediate_size": 18432,
+            "n_routed_experts": 256,
+            "torch_dtype": "bfloat16",
+            "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
+        },
+        None,
+    ),
+    "nvidia/Llama-4-Scout-17B-16E-Instruct-NVFP4": (
+        "nvfp4 (modelopt:NVFP4)",
+        {
+            "architectures": ["Llama4ForConditionalGeneration"],
+            "text_config": {
+                "hidden_size": 5120,
+                "num_hidden_layers": 48,
+                "num_attention_heads": 40,
+                "intermediate_size": 8192,
+                "num_local_experts": 16,
+            },
+        },
+        {
+            "quantization": {
+                "quant_algo": "NVFP4",
+                "group_size": 16,
+                "exclude_modules": ["*router*", "*vision*"],
+            }
+        },
+    ),
+    "Qwen/Qwen3-30B-A3B-GPTQ-Int4": (
+        "int4 (gptq)",
+        {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "hidden_size": 2048,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "intermediate_size": 6144,
+            "num_experts": 128,
+            "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+        },
+        None,
+    ),
+    "google/gemma-3-27b-it": (
+        "bf16 (unquantized)",
+        {
+            "architectures": ["Gemma3ForConditionalGeneration"],
+            "text_config": {
+                "hidden_size": 5376,
+                "num_hidden_layers": 62,
+                "num_attention_heads": 32,
+                "intermediate_size": 21504,
+            },
+            "torch_dtype": "bfloat16",
+        },
+        None,
+    ),
+}
+"""What publishers' config.json and hf_quant_config.json say, as far as it is compared."""
+
+
+@pytest.mark.parametrize("source", PUBLISHED)
+def test_published_configurations_are_what_the_project_declares(hub: HubServer, source: str) -> None:
+    said, config, hf_quant = PUBLISHED[source]
+    files = checkpoint_files(hf_quant=hf_quant) | {"config.json": json.dumps(config).encode()}
+    hub.add(source, files)
+    ((model, checkpoint),) = [
+        (model, one) for model in load_models().values() for one in model.checkpoints if one.source == source
+    ]
+    shape = read_shapes(ROOT / "configs").architectures[str(model.architecture)].config
+    report = Hub({}).check(checkpoint, shape)
+    assert report.state is State.OK, report.line
+    assert report.line.endswith(f"{config['architectures'][0]}, {said}")
