@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -17,6 +19,7 @@ from flows.revisions import NotAskedError, commit_of, is_folder
 from quantgate.model.config import (
     ROOT,
     EngineConfig,
+    EngineFile,
     GpuConfig,
     GpuFile,
     choose,
@@ -159,10 +162,22 @@ def _places(fleet: FleetFile, names: Sequence[str]) -> list[_Place]:
     for name in names:
         pool: Pool = choose(fleet.pools, name, "fleet: pools")
         facts: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
-        kind = "gpu" if facts.nvml_names else "cpu"
-        engine_name, config = engine_env.load_engine(pool.engine, kind)
+        engine_name, config = _engine(pool, facts)
         places.append(_Place(name, pool, pool.measured_gpu, facts, engine_name, config))
     return places
+
+
+def _engine(pool: Pool, facts: GpuConfig) -> tuple[str, EngineConfig]:
+    """The pool's engine, or the default of its kind of hardware.
+
+    QUANTGATE_ENGINE says what this host has, which is one without a GPU: hosts with GPUs may have others, and
+    then the fleet's file names their engine.
+    """
+    if not facts.nvml_names:
+        return engine_env.load_engine(pool.engine, "cpu")
+    path = Path(os.environ.get("QUANTGATE_ENGINES_FILE") or ROOT / "configs" / "engines.yaml")
+    default: str = choose(load_yaml(path, EngineFile).default, "gpu", f"{path.name}: default")
+    return engine_env.load_engine(pool.engine or default, "gpu")
 
 
 @dataclass(frozen=True)
