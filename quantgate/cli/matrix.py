@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
 
@@ -42,6 +43,8 @@ def command(
     runs there.
     """
     if not dry_run:
+        # Our own lines say what happens, and a run that fails is one of them; the server has Prefect's record.
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         _check_server()
     from flows.planning import MatrixParameters, plan
 
