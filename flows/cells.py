@@ -117,9 +117,10 @@ class _Purse:
 def within_budget(units: Sequence[Unit], budget_usd: float) -> tuple[Unit, ...]:
     """Units in which only what a budget pays for is to be run.
 
-    Runs are taken in order, a baseline together with the first of its candidates, until the next one would
-    exceed the budget; nothing after it is started, however cheap, so that the order alone says what a night
-    measures. A run whose cost isn't known isn't started under a budget: it could be anything.
+    Runs are taken in order until the next one would exceed the budget: a baseline together with the first of
+    its candidates, candidates of one precision together, since a run chooses by it. Nothing after that is
+    started, however cheap, so that the order alone says what a night measures. A run whose cost isn't known
+    isn't started under a budget: it could be anything.
 
     Args:
         units: in declared order.
@@ -133,9 +134,12 @@ def _paid(cells: tuple[Cell, ...], purse: _Purse) -> tuple[Cell, ...]:
     refused: dict[int, tuple[State, str]] = {}
     due = [index for index, cell in enumerate(cells) if cell.state is State.RUN]
     baseline = [index for index in due if cells[index].is_baseline]
-    candidates = [index for index in due if not cells[index].is_baseline]
+    candidates: dict[str | None, list[int]] = {}
+    for index in due:
+        if not cells[index].is_baseline:
+            candidates.setdefault(cells[index].precision, []).append(index)
     unpaid = list(baseline)
-    for group in [[index] for index in candidates] or ([[]] if baseline else []):
+    for group in list(candidates.values()) or ([[]] if baseline else []):
         refusal = purse.refusal([cells[index] for index in (*unpaid, *group)])
         if refusal is None:
             unpaid = []
@@ -144,7 +148,7 @@ def _paid(cells: tuple[Cell, ...], purse: _Purse) -> tuple[Cell, ...]:
         if refusal and not group:
             refused[baseline[0]] = refusal
     if unpaid and candidates:
-        refused[baseline[0]] = refused[candidates[0]]
+        refused[baseline[0]] = refused[next(iter(candidates.values()))[0]]
     return tuple(
         replace(cell, state=refused[index][0], reason=refused[index][1]) if index in refused else cell
         for index, cell in enumerate(cells)

@@ -5,12 +5,27 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+
 from flows.cells import Cell, Plan, State
 from flows.known import Took
 from warehouse.render import NULL, aligned
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
 WIDTH = 100
+_TEXT = ("pool", "gpu", "model", "precision", "checkpoint", "revision")
+ROWS = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXT),
+        ("is_baseline", pa.bool_()),
+        ("state", pa.string()),
+        ("reason", pa.string()),
+        ("gpu_count", pa.int32()),
+        ("gpu_hours", pa.float64()),
+        ("usd", pa.float64()),
+        ("basis", pa.string()),
+    ]
+)
 NUMERIC = (False, False, False, False, True, True, True, False)
 
 
@@ -71,6 +86,31 @@ def totals(plan: Plan) -> str:
 
 def _of(some: Sequence[float], due: Sequence[Cell]) -> str:
     return f" for {len(some)} of them" if len(some) < len(due) else ""
+
+
+def rows_of(plan: Plan) -> pa.Table:
+    """The plan as rows, for CSV and JSON; a figure that isn't known is NULL."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "pool": cell.pool,
+                "gpu": cell.gpu,
+                "model": cell.model,
+                "precision": cell.precision,
+                "checkpoint": cell.source,
+                "revision": cell.expected.checkpoint if cell.expected else None,
+                "is_baseline": cell.is_baseline,
+                "state": cell.state.value,
+                "reason": cell.reason or cell.no_usd or None,
+                "gpu_count": cell.gpus,
+                "gpu_hours": cell.gpu_hours,
+                "usd": cell.usd,
+                "basis": cell.basis or None,
+            }
+            for cell in plan.cells
+        ],
+        schema=ROWS,
+    )
 
 
 def text_of(plan: Plan) -> str:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from flows import fitting, known
-from flows.cells import Cell, Plan, State, Unit, within_budget
+from flows.cells import FAULTS, Cell, Plan, State, Unit, within_budget
 from flows.declaration import Afterwards, ValidateParameters, checkpoints_of, workload_of
 from flows.estimate import Asked, estimate
+from flows.places import Place, configured_environment, places_of
 from flows.revisions import NotAskedError, commit_of, is_folder
 from quantgate.model.config import (
-    ROOT,
-    EngineConfig,
-    GpuConfig,
-    GpuFile,
     choose,
     load_policy,
-    load_yaml,
 )
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import FleetFile, Pool, load_fleet
+from quantgate.model.fleet import Pool, load_fleet
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_models
 from quantgate.model.records import Manifest
@@ -69,18 +64,6 @@ class MatrixParameters(BaseModel):
     )
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A pool and what is known of its hosts."""
-
-    name: str
-    pool: Pool
-    gpu: str
-    facts: GpuConfig
-    engine_name: str
-    engine: EngineConfig
-
-
 def plan(
     parameters: MatrixParameters,
     home: Home,
@@ -105,7 +88,7 @@ def plan(
     """
     fleet = load_fleet()
     nightly = fleet.matrix
-    places = _places(fleet, parameters.pools or nightly.pools)
+    places = places_of(fleet, parameters.pools or nightly.pools)
     known_models = load_models() if models is None else dict(models)
     chosen: list[ModelConfig] = [
         choose(known_models, name, "configs/models") for name in parameters.models or nightly.models
@@ -143,26 +126,6 @@ def _with_parameters(unit: Unit, pool: Pool) -> Unit:
     if pool.engine:
         parameters["engine"] = pool.engine
     return replace(unit, parameters=parameters)
-
-
-def _places(fleet: FleetFile, names: Sequence[str]) -> list[_Place]:
-    """The pools, each with its GPU's facts and its engine.
-
-    Raises:
-        ConfigError: there is no such pool, GPU or engine, or no pool has hosts.
-    """
-    names = names or [name for name, pool in fleet.pools.items() if pool.hosts]
-    if not names:
-        raise ConfigError("no pool has hosts", where="fleet", mend="List hosts there, or name a --pool.")
-    gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
-    places = []
-    for name in names:
-        pool: Pool = choose(fleet.pools, name, "fleet: pools")
-        facts: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
-        kind = "gpu" if facts.nvml_names else "cpu"
-        engine_name, config = engine_env.load_engine(pool.engine, kind)
-        places.append(_Place(name, pool, pool.measured_gpu, facts, engine_name, config))
-    return places
 
 
 @dataclass(frozen=True)
@@ -212,8 +175,8 @@ class _Planner:
         self.connection, self.everything = connection, everything
         self.manifests: tuple[Manifest, ...] = tuple(bundle.manifests(home.bundles))
         self.share = published_share(connection)
-        self.commit = cache(commit)
-        self.content = cache(_content)
+        self.commit = _once(commit)
+        self.content = _once(_content)
         self.home = home
         self._by_model: dict[str, _Declared] = {}
 
@@ -223,7 +186,7 @@ class _Planner:
             self._by_model[model.name] = _declared(model, self.home)
         return self._by_model[model.name]
 
-    def unit(self, model: ModelConfig, place: _Place, wanted: Sequence[str]) -> Unit:
+    def unit(self, model: ModelConfig, place: Place, wanted: Sequence[str]) -> Unit:
         """The model's baseline and wanted candidates on a pool."""
         candidates = tuple(c for c in model.candidates if not wanted or c.precision in wanted)
         if not candidates:
@@ -242,7 +205,9 @@ class _Planner:
             ]
             return Unit(place.name, model.name, tuple(wrong))
         baseline = self.cell(checkpoints[0], model, place, declared, None)
-        cells = [self.cell(one, model, place, declared, baseline) for one in checkpoints[1:]]
+        cells = _without_faulty_twins(
+            [self.cell(one, model, place, declared, baseline) for one in checkpoints[1:]]
+        )
         if baseline.state not in {State.RUN, State.KNOWN}:
             # One that has a fault of its own keeps it: it has to be mended too.
             cells = [
@@ -259,7 +224,7 @@ class _Planner:
         self,
         one: CheckpointConfig,
         model: ModelConfig,
-        place: _Place,
+        place: Place,
         declared: _Declared,
         baseline: Cell | None,
     ) -> Cell:
@@ -283,7 +248,7 @@ class _Planner:
             engine=place.engine_name,
             engine_version=place.engine.version,
             arguments=engine.serving_arguments(place.engine, fitting.with_gpus(one, fit).engine_arguments),
-            environment=_configured_environment(place.engine),
+            environment=configured_environment(place.engine),
             plugins=engine_env.plugins_content(place.engine),
             suite=declared.suite,
             workload=declared.workload,
@@ -303,7 +268,7 @@ class _Planner:
             self.share,
         )
 
-    def _fitting(self, one: CheckpointConfig, model: ModelConfig, place: _Place) -> fitting.Fitting:
+    def _fitting(self, one: CheckpointConfig, model: ModelConfig, place: Place) -> fitting.Fitting:
         arguments = engine.serving_arguments(place.engine, one.engine_arguments)
         if not place.facts.nvml_names:
             return fitting.Fitting(engine.gpu_count(arguments), False, "")
@@ -323,11 +288,44 @@ class _Planner:
             return None, error.what
 
 
-def _blank(one: CheckpointConfig, model: ModelConfig, place: _Place, is_baseline: bool) -> Cell:
+def _without_faulty_twins(cells: list[Cell]) -> list[Cell]:
+    """Candidates that share a precision are run together, so that a fault of one is the other's too."""
+    faulty = {cell.precision: cell.source for cell in cells if cell.state in FAULTS}
+    return [
+        replace(
+            cell,
+            state=State.WRONG,
+            reason=f"a run chooses by precision, and {faulty[cell.precision]} has the same and a fault",
+        )
+        if cell.state is State.RUN and cell.precision in faulty
+        else cell
+        for cell in cells
+    ]
+
+
+def _once(ask: Callable[..., str]) -> Callable[..., str]:
+    """Ask the same only once: an answer, and a refusal too, which may have taken a hub's time-out."""
+    answers: dict[tuple[str | None, ...], str | ConfigError] = {}
+
+    def asked(*question: str | None) -> str:
+        if question not in answers:
+            try:
+                answers[question] = ask(*question)
+            except ConfigError as error:
+                answers[question] = error
+        answer = answers[question]
+        if isinstance(answer, ConfigError):
+            raise answer
+        return answer
+
+    return asked
+
+
+def _blank(one: CheckpointConfig, model: ModelConfig, place: Place, is_baseline: bool) -> Cell:
     return Cell(place.name, place.gpu, model.name, one.precision, one.source, is_baseline, State.RUN)
 
 
-def _unable(one: CheckpointConfig, place: _Place, fit: fitting.Fitting) -> tuple[State, str] | None:
+def _unable(one: CheckpointConfig, place: Place, fit: fitting.Fitting) -> tuple[State, str] | None:
     """Why a checkpoint can't be measured on a pool, before anything is asked of it; None where it can."""
     if one.precision is None:
         return State.WRONG, "configs/models declares no precision for it, by which a run would choose it"
@@ -347,9 +345,3 @@ def _unable(one: CheckpointConfig, place: _Place, fit: fitting.Fitting) -> tuple
 def _content(source: str, precision: str | None) -> str:
     """The content hash of a local folder, which must be what is declared."""
     return resolve(source, declared=precision).revision
-
-
-def _configured_environment(config: EngineConfig) -> dict[str, str]:
-    """What engines.yaml sets and a run records; what a host sets itself is known there alone."""
-    recorded = engine.recorded_environment(config)
-    return {key: recorded[key] for key in config.environment if key in recorded}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
 
@@ -17,6 +18,14 @@ from quantgate.model.home import Home
 @click.option("--pool", "pools", multiple=True, help="Of configs/fleet.yaml; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, on what, at what cost; needs no server.")
 @click.option("--budget-usd", type=click.FloatRange(min=0, min_open=True), help="The most it may cost.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="Of a dry run.",
+)
 @click.option("--everything", is_flag=True, help="Dispatch also what is known to be measured.")
 def command(
     models: tuple[str, ...],
@@ -25,6 +34,7 @@ def command(
     dry_run: bool,
     budget_usd: float | None,
     everything: bool,
+    form: str,
 ) -> int:
     """Measure every model and precision on every pool, what is measured and unchanged left out.
 
@@ -33,6 +43,8 @@ def command(
     runs there.
     """
     if not dry_run:
+        # Our own lines say what happens, and a run that fails is one of them; the server has Prefect's record.
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         _check_server()
     from flows.planning import MatrixParameters, plan
 
@@ -45,9 +57,11 @@ def command(
         dry_run=dry_run,
     )
     if dry_run:
-        from flows.matrix_table import text_of
+        from flows.matrix_table import rows_of, text_of
+        from warehouse.render import render
 
-        click.echo(text_of(plan(parameters, Home.current())))
+        planned = plan(parameters, Home.current())
+        click.echo(text_of(planned) if form == "table" else render(rows_of(planned), form))
         return 0
     from flows.matrix import matrix
     from quantgate.cli.runtime import expected_failures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +44,15 @@ def test_without_a_price_nothing_is_started_under_a_budget_and_others_go_on() ->
     kept = within_budget(units, 5)
     assert states(kept) == [["RUN", "NO_PRICE", "RUN"], ["NO_PRICE"] * 2, ["RUN", "RUN"]]
     assert kept[0].cells[1].reason == "its cost isn't known (no_price), and there is a budget"
+
+
+def test_candidates_of_one_precision_are_paid_for_together() -> None:
+    one = unit("a", (R, 1), (R, 1), (R, 1))
+    twins = Unit(
+        "h100", "a", tuple(replace(c, precision="fp8") if not c.is_baseline else c for c in one.cells)
+    )
+    assert states(within_budget([twins], 2)) == [["OVER_BUDGET"] * 3]
+    assert states(within_budget([twins], 3)) == [["RUN"] * 3]
 
 
 def test_a_baseline_whose_candidates_are_known_runs_alone() -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from flows import declaration
+from flows.declaration import ValidateParameters, declare, hardware_of
 from flows.fitting import fitting, spread
 from quantgate.model.config import ROOT, EngineConfig, EngineFile, load_yaml
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig
 from quantgate.model.records import Hardware
+from tasks import hardware
 from tasks.progress import Reporter
+from tests.tasks.test_hardware import Device, FakeNvml
 from warehouse.database import Connection
 from warehouse.estimates import configured
 
@@ -143,3 +149,20 @@ def test_a_host_refuses_what_can_t_fit() -> None:
         ConfigError, match=r"org/bf16: DeepSeek-R1 in bf16 .* fits on none of 1, 2, 4, 8 h100"
     ):
         sizes(huge, host("h100"))
+
+
+def test_validate_on_a_host_spreads_each_checkpoint_as_it_needs(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boards = [Device("NVIDIA H100 80GB HBM3", f"GPU-{number}") for number in range(2)]
+    monkeypatch.setattr(hardware, "pynvml", FakeNvml(boards))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(declaration, "load_model", lambda _: seventy(**{"max-model-len": 8192}))
+    parameters = ValidateParameters(model="Llama-3.1-70B-Instruct", gpu="h100")
+    declared = declare(parameters, Home.current())
+    found = [hardware_of(one, declared.engine, declared.hardware) for one in declared.checkpoints]
+    assert [one.gpu_count for one in found] == [2, 1]
+    assert [one.uuids for one in found] == [("GPU-0", "GPU-1"), ("GPU-0",)]
+    monkeypatch.setattr(hardware, "pynvml", FakeNvml(boards[:1]))
+    with pytest.raises(ConfigError, match="2 GPUs asked for, 1 visible"):
+        declare(parameters, Home.current())

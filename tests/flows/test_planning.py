@@ -216,6 +216,18 @@ def test_a_budget_leaves_out_what_exceeds_it_and_what_has_no_price() -> None:
     assert "(budget" in text_of(kept)
 
 
+def test_a_hub_that_can_t_be_asked_is_asked_once() -> None:
+    asked: list[str] = []
+
+    def commit(source: str) -> str:
+        asked.append(source)
+        raise NotAskedError("the hub could not be asked for its commit", where=source)
+
+    found = planned(seventy(), pools=["h100", "b200"], precisions=["nvfp4"], commit=commit)
+    assert sorted(asked) == ["org/bf16", "org/nvfp4"]
+    assert {cell.reason for cell in found.cells} == {"the hub could not be asked for its commit"}
+
+
 def test_a_checkpoint_that_is_wrong_or_missing_stops_no_other() -> None:
     def commit(source: str) -> str:
         if source == "org/nvfp4":
@@ -230,6 +242,12 @@ def test_a_checkpoint_that_is_wrong_or_missing_stops_no_other() -> None:
     assert found.cells[3].expected is not None
     assert found.cells[3].expected.checkpoint is None
     assert found.units[0].parameters["precisions"] == ["fp8", "int8"]
+    twin = CheckpointConfig(source="org/other-nvfp4", precision="nvfp4")
+    twins = seventy().model_copy(update={"candidates": (*seventy().candidates[:2], twin)})
+    found = planned(twins, pools=["h100"], commit=commit)
+    assert [cell.state.name for cell in found.cells] == ["RUN", "RUN", "MISSING", "WRONG"]
+    assert found.units[0].parameters["precisions"] == ["fp8"]
+    assert "org/nvfp4 has the same and a fault" in found.cells[3].reason
     mislabelled = CheckpointConfig(source="demo/checkpoints/quantgate-demo-FP8", precision="nvfp4")
     nameless = CheckpointConfig(source="demo/checkpoints/quantgate-demo-FP8")
     found = planned(demo(candidates=(mislabelled, nameless)), demo(name="b", suite="no/such"))

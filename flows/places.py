@@ -1,0 +1,63 @@
+"""The pools that the matrix may use: what their hosts have, and with which engine they measure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantgate.model.config import ROOT, EngineConfig, EngineFile, GpuConfig, GpuFile, choose, load_yaml
+from quantgate.model.errors import ConfigError
+from quantgate.model.fleet import FleetFile, Pool
+from tasks import engine, engine_env
+
+
+@dataclass(frozen=True)
+class Place:
+    """A pool and what is known of its hosts."""
+
+    name: str
+    pool: Pool
+    gpu: str
+    facts: GpuConfig
+    engine_name: str
+    engine: EngineConfig
+
+
+def places_of(fleet: FleetFile, names: Sequence[str]) -> list[Place]:
+    """The pools, each with its GPU's facts and its engine.
+
+    Raises:
+        ConfigError: there is no such pool, GPU or engine, or no pool has hosts.
+    """
+    names = names or [name for name, pool in fleet.pools.items() if pool.hosts]
+    if not names:
+        raise ConfigError("no pool has hosts", where="fleet", mend="List hosts there, or name a --pool.")
+    gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    places = []
+    for name in names:
+        pool: Pool = choose(fleet.pools, name, "fleet: pools")
+        facts: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
+        engine_name, config = _engine(pool, facts)
+        places.append(Place(name, pool, pool.measured_gpu, facts, engine_name, config))
+    return places
+
+
+def _engine(pool: Pool, facts: GpuConfig) -> tuple[str, EngineConfig]:
+    """The pool's engine, or the default of its kind of hardware.
+
+    QUANTGATE_ENGINE says what this host has, which is one without a GPU: hosts with GPUs may have others, and
+    then the fleet's file names their engine.
+    """
+    if not facts.nvml_names:
+        return engine_env.load_engine(pool.engine, "cpu")
+    path = Path(os.environ.get("QUANTGATE_ENGINES_FILE") or ROOT / "configs" / "engines.yaml")
+    default: str = choose(load_yaml(path, EngineFile).default, "gpu", f"{path.name}: default")
+    return engine_env.load_engine(pool.engine or default, "gpu")
+
+
+def configured_environment(config: EngineConfig) -> dict[str, str]:
+    """What engines.yaml sets and a run records; what a host sets itself is known there alone."""
+    recorded = engine.recorded_environment(config)
+    return {key: recorded[key] for key in config.environment if key in recorded}

@@ -1,0 +1,92 @@
+"""What a planned run needs and costs, against the views it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from warehouse.configuration import import_prices
+from warehouse.database import Connection
+from warehouse.estimates import (
+    Load,
+    Price,
+    configured,
+    memory_fits,
+    on_demand_price,
+    published_share,
+    seconds_of,
+    shape_of,
+)
+
+HEADER = "provider,gpu,price_kind,usd_per_hour,valid_from,source,gpu_count\n"
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a warehouse will be, with imported prices beside it."""
+    place = tmp_path_factory.mktemp("home") / "warehouse.duckdb"
+    offers = place.with_name("offers.csv")
+    offers.write_text(
+        HEADER
+        + "acme,b300,on_demand,64,2026-01-01,x,8\n"
+        + "other,b300,on_demand,9,2026-01-01,x,1\n"
+        + "acme,b300,spot,1,2026-01-01,x,1\n"
+    )
+    import_prices(offers, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def db(warehouse: Path) -> Iterator[Connection]:
+    with configured(warehouse) as connection:
+        yield connection
+
+
+def test_the_cheapest_on_demand_gpu_hour_counts_imported_ones_too(db: Connection, warehouse: Path) -> None:
+    assert not warehouse.exists(), "nothing was ever loaded"
+    assert on_demand_price(db, "h100") == Price(2.01, "spheron")
+    assert on_demand_price(db, "b300") == Price(8.0, "acme"), "64 USD/h for eight, and spot doesn't count"
+    assert on_demand_price(db, "none-such") is None
+
+
+def test_a_shape_by_any_name(db: Connection) -> None:
+    shape = shape_of(db, "meta-llama/Llama-3.1-70B")
+    assert shape is not None
+    assert (shape.model, shape.heads, shape.kv_heads, shape.mla) == ("Llama-3.1-70B", 64, 8, False)
+    assert shape.context_max_tokens == 131072
+    assert shape_of(db, "unheard-of") is None
+
+
+def test_memory_as_the_view_has_it(db: Connection) -> None:
+    settings = {"context_tokens": 4096, "utilization": 0.8, "kv_dtype": "fp8", "counts": [1, 4]}
+    found = memory_fits(db, "Llama-3.1-70B", "fp8", "h200", **settings)  # type: ignore[arg-type]
+    rows = db.execute(
+        "SELECT gpu_count, kv_cache_tokens FROM memory_fit_at(context := 4096, utilization := 0.8, "
+        "kv_dtype := 'fp8', counts := [1, 4]) WHERE model = 'Llama-3.1-70B' AND precision = 'fp8' "
+        "AND gpu = 'h200' AND memory_model = 'practical' ORDER BY ALL"
+    ).fetchall()
+    assert [(one.gpu_count, one.kv_cache_tokens) for one in found] == rows
+    assert [one.fits for one in found] == [True, True]
+    other = settings | {"kv_dtype": "no-such"}
+    assert memory_fits(db, "Llama-3.1-70B", "fp8", "h200", **other) == []  # type: ignore[arg-type]
+
+
+def test_seconds_are_tokens_over_a_share_of_the_limit(db: Connection) -> None:
+    what = {"model": "Llama-3.1-70B", "precision": "fp8", "gpu": "h100", "gpu_count": 1}
+    (bound,) = db.execute(
+        "SELECT bound_tok_s FROM bounds_at(isl_tokens := 128, osl_tokens := 128, levels := [8]) "
+        "WHERE model = 'Llama-3.1-70B' AND precision = 'fp8' AND gpu = 'h100' AND gpu_count = 1"
+    ).fetchall()
+    load = Load(isl_tokens=128, osl_tokens=128, concurrency=8, requests=40)
+    seconds, why = seconds_of(db, [load], share=0.5, **what)  # type: ignore[arg-type]
+    assert why is None
+    assert seconds == pytest.approx(40 * 128 / (0.5 * bound[0]))
+    both, _ = seconds_of(db, [load, load], share=0.25, **what)  # type: ignore[arg-type]
+    assert both == pytest.approx(4 * (seconds or 0))
+    assert seconds_of(db, [load], share=0.5, **(what | {"gpu": "cpu"})) == (None, "no_kernel")  # type: ignore[arg-type]
+
+
+def test_published_engines_reach_less_than_the_limit(db: Connection) -> None:
+    assert 0.1 < published_share(db) < 0.6
