@@ -134,8 +134,9 @@ class _Hub:
         )
         if _offline():
             return known().resolved
+        ask = partial(self.api.repo_info, self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S)
         try:
-            sha = self.api.repo_info(self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S).sha
+            sha = ask().sha
         except Exception as error:
             if not _down(error):
                 raise

@@ -135,10 +135,10 @@ def test_what_the_cache_remembers_of_a_branch_is_used_and_not_pinned(
     told = f"{ORG}: the hub can't be reached; going on with {sha[:12]}, which main named last"
     assert lines == ([] if way == "offline" else [told])
     file.parent.mkdir(exist_ok=True)
-    pinned = {"commit": sha, "branch": "main", "pinned_at": "2026-01-02T03:04:05Z"}
+    pinned = {"commit": sha, "branch": "main", "pinned_at": "2025-01-02T03:04:05Z"}
     file.write_text(json.dumps({ORG: pinned}))
     assert revision(file, update=True) == sha
-    assert read_pins(file)[ORG].pinned_at.year == 2026
+    assert read_pins(file)[ORG].pinned_at.year == 2025
 
 
 def test_what_cannot_be_served_is_not_pinned(hub: HubServer, file: Path) -> None:
@@ -158,7 +158,7 @@ def test_what_cannot_be_served_is_not_pinned(hub: HubServer, file: Path) -> None
 def test_a_pinned_commit_that_is_gone_is_one_line(hub: HubServer, file: Path) -> None:
     sha = hub.add(ORG, FILES)
     gone = "1" * 40
-    pin = {"commit": gone, "branch": "main", "pinned_at": "2026-01-02T03:04:05Z"}
+    pin = {"commit": gone, "branch": "main", "pinned_at": "2025-01-02T03:04:05Z"}
     file.parent.mkdir()
     file.write_text(json.dumps({ORG: pin}))
     with pytest.raises(ConfigError, match=f"the repository has no revision '{gone}'.*--update-pins"):
