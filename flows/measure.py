@@ -15,8 +15,10 @@ from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from tasks import bundle, engine, quality, telemetry, throughput
+from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
+from tasks.process import last_words
 from tasks.progress import Reporter
 from tasks.staging import Staging, open_staging
 
@@ -30,6 +32,13 @@ class Context:
     overrides: dict[str, Any]
     report: Reporter
     expected_start_s: float | None = None
+    adapter: str | None = None
+    chat_template: bool | str = False
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whoever reads the tokenizer may run its code where the engine may."""
+        return self.overrides.get("trust-remote-code") is True
 
 
 @task(name="quality", task_run_name="quality {suite_task.task}", cache_policy=NO_CACHE)
@@ -56,6 +65,9 @@ def evaluate(
             timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
             check_alive=running.check_alive,
+            engine_words=lambda: last_words(running.process.output()),
+            chat_template=context.chat_template,
+            trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
     if result.truncated_prompts:
@@ -78,6 +90,7 @@ def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context
             log=context.home.logs / staging.run_id / "bench.log",
             report=context.report,
             title=plan.checkpoint.name,
+            trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
 
@@ -93,10 +106,12 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
     log = context.home.logs / staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
     with (
         held(plan.hardware, context.report),
+        idle(plan.hardware, context.report),
         engine.serve(
             plan.checkpoint,
             context.environment,
             context.overrides,
+            adapter=context.adapter,
             uuids=plan.hardware.uuids,
             log=log,
             report=context.report,

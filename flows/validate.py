@@ -6,21 +6,27 @@ import dataclasses
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
+from flows.afterwards import artifact_key, load_and_publish
 from flows.declaration import Afterwards, Declared, ValidateParameters, declare, hardware_of
+from flows.hub_token import hub_token
 from flows.load import load
 from flows.measure import Context, measure
-from flows.publish import publish
+from flows.publish import PublishParameters, publish
+from flows.reporting import reporter
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
 from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
-from tasks import engine, engine_env, quality
+from tasks import engine, engine_env, engine_files, engine_known, engine_limits, quality
 from tasks.checkpoints import resolve
 from tasks.engine_env import EngineEnvironment
+from tasks.engine_files import Named
 from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
@@ -75,9 +81,29 @@ def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
     return tell
 
 
+def _served(
+    checkpoints: list[Checkpoint],
+    declared: Declared,
+    environment: EngineEnvironment,
+    home: Home,
+    report: Reporter,
+) -> list[Named]:
+    """What each checkpoint is served with; whatever can't be is told before the first engine starts."""
+    found = []
+    for checkpoint, config in zip(checkpoints, declared.checkpoints, strict=True):
+        engine_known.check_known(engine.dashed(config.engine_arguments), environment, home, report)
+        arguments = engine.serving_arguments(environment.config, config.engine_arguments)
+        engine_limits.check(arguments, Path(checkpoint.path), declared.workload)
+        if declared.chat_template and "chat-template" not in arguments:
+            quality.check_chat_template(Path(checkpoint.path), checkpoint.source)
+        found.append(engine_files.found(environment.config, config.engine_arguments))
+    return found
+
+
 def _plan(
     checkpoint: Checkpoint,
     config: CheckpointConfig,
+    named: Named,
     baseline: BaselineRef | None,
     environment: EngineEnvironment,
     declared: Declared,
@@ -95,11 +121,11 @@ def _plan(
         engine=environment.name,
         engine_version=environment.version,
         serving={
-            "arguments": engine.serving_arguments(environment.config, config.engine_arguments),
+            "arguments": named.recorded,
             "environment": engine.recorded_environment(environment.config),
             "plugins": engine_env.plugins_content(environment.config),
         },
-        suite=quality.suite_content(declared.suite),
+        suite=declared.suite_content,
         workload=declared.workload.model_dump(mode="json", exclude={"description"}),
         policy_fingerprint=declared.policy.fingerprint(),
     )
@@ -130,9 +156,23 @@ def _measure_all(
     baseline: BaselineRef | None = None
     expected_start_s: float | None = None
     clock = time.monotonic()
-    for index, (checkpoint, config) in enumerate(zip(checkpoints, declared.checkpoints, strict=True), 1):
-        plan = _plan(checkpoint, config, baseline, environment, declared)
-        context = Context(home, environment, config.engine_arguments, report, expected_start_s)
+    served = _served(checkpoints, declared, environment, home, report)
+    for index, (one, config, named) in enumerate(
+        zip(checkpoints, declared.checkpoints, served, strict=True), 1
+    ):
+        # With an adapter the measured model is another one, and the table must not call it by the same name.
+        name = f"{one.name}+{named.adapter}" if named.adapter else one.name
+        checkpoint = one.model_copy(update={"name": name})
+        plan = _plan(checkpoint, config, named, baseline, environment, declared)
+        context = Context(
+            home,
+            environment,
+            named.arguments,
+            report,
+            expected_start_s,
+            adapter=named.adapter,
+            chat_template=declared.chat_template and (named.chat_template or True),
+        )
         try:
             manifest, now = measure(plan, context, since=since)
         except RunError as error:
@@ -160,7 +200,11 @@ def validate(parameters: ValidateParameters) -> Validation:
 
     Everything that can be wrong with the input is found before the first engine starts.
     """
-    home, report = Home.current(), Reporter.current()
+    with hub_token():
+        return _validate(parameters, Home.current(), reporter())
+
+
+def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> Validation:
     declared = declare(parameters, home)
     pins = Pins(pins_file(home), update=parameters.update_pins)
     checkpoints = _checkpoints(declared, pins, report)
@@ -176,12 +220,12 @@ def validate(parameters: ValidateParameters) -> Validation:
     what = parameters.model_dump(mode="json", exclude={"update_pins"})
     since = fresh_since(home, what) if parameters.fresh else None
     done, failures = _measure_all(checkpoints, environment, declared, home=home, report=report, since=since)
-    if not failures:
-        end_fresh(home, what)
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
-    lost, published = _finish(parameters.afterwards, run_ids)
+    lost, published = _finish(parameters.afterwards, run_ids, report)
+    if not failures:  # not before: the same command, killed while it loads, would measure all of it once more
+        end_fresh(home, what)
     if failures or lost:
         reasons = [*map(str, failures), *lost]
         raise RunError(
@@ -191,11 +235,15 @@ def validate(parameters: ValidateParameters) -> Validation:
     return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=published)
 
 
-def _finish(afterwards: Afterwards, run_ids: list[str]) -> tuple[list[str], str | None]:
+def _finish(afterwards: Afterwards, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:
     """Load and publish as the parameters say; what of these runs was not loaded, and where the table is."""
-    if afterwards is Afterwards.NOBODY:
-        return [], None
-    loaded = load()
-    published = publish()
-    lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
-    return lost, str(published)
+    match afterwards:
+        case Afterwards.NOBODY:
+            return [], None
+        case Afterwards.FLEET:
+            return load_and_publish(run_ids, report), None
+        case Afterwards.HERE:
+            loaded = load()
+            lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
+            key = artifact_key(str(flow_run.id))
+            return lost, str(publish(PublishParameters(run_ids=run_ids, key=key)))

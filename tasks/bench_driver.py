@@ -57,6 +57,7 @@ def _arguments(
             *("--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"),
             "--save-detailed",
             "--disable-tqdm",
+            *(("--trust-remote-code",) if spec["trust_remote_code"] else ()),
         ]
     )
 

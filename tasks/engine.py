@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -25,7 +26,8 @@ from tasks.process import Tied, how_ended, last_words
 from tasks.progress import Reporter, Step
 
 HOST = "127.0.0.1"
-OWN_ARGUMENTS = frozenset({"model", "served-model-name", "host", "port", "api-key", "uds"})
+OWN_ARGUMENTS = frozenset({"model", "served-model-name", "host", "port", "api-key", "uds", "config"})
+"""Quantgate's to set; a file of arguments (config) would carry others past every check."""
 PARALLEL_ARGUMENTS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 SERVED_MODEL = "quantgate"
 API_KEY_VARIABLE = "VLLM_API_KEY"
@@ -88,8 +90,7 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
     Raises:
         ConfigError: one of them is Quantgate's to set.
     """
-    merged = {key.replace("_", "-"): value for key, value in config.arguments.items()}
-    merged |= {key.lstrip("-").replace("_", "-"): value for key, value in overrides.items()}
+    merged = dashed(config.arguments) | dashed(overrides)
     taken = sorted(OWN_ARGUMENTS & merged.keys())
     if taken:
         raise ConfigError(
@@ -98,6 +99,35 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
             mend="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
         )
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def dashed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by the names that vLLM's help gives them; ``map.key`` stands for a key of a map, as its parser has it.
+
+    Raises:
+        ConfigError: a key of what is no map.
+    """
+    found: dict[str, Any] = {}
+    for key, value in arguments.items():
+        name, *inner = key.lstrip("-").split(".")
+        name = name.replace("_", "-")
+        nested = value
+        for part in reversed(inner):
+            nested = {part: nested}
+        found[name] = _merged(name, found[name], nested) if inner and name in found else nested
+    return found
+
+
+def _merged(name: str, there: Any, more: dict[str, Any]) -> dict[str, Any]:
+    """A map with another laid over it, key by key."""
+    if not isinstance(there, dict):
+        raise ConfigError(
+            f"'{name}' is not a map", where="engine arguments", mend="Give all of it as one map."
+        )
+    both = there.keys() & more.keys()
+    return {**there, **more} | {
+        k: _merged(name, there[k], more[k]) for k in both if isinstance(more[k], dict)
+    }
 
 
 def gpu_count(arguments: Mapping[str, Any]) -> int:
@@ -149,11 +179,7 @@ def _port(config: EngineConfig, name: str) -> int:
 def _command(
     python: Path, checkpoint: Checkpoint, arguments: Mapping[str, Any], port: int
 ) -> tuple[str, ...]:
-    flags: list[str] = []
-    for key, value in arguments.items():
-        if value is False:
-            continue
-        flags += [f"--{key}"] if value is True else [f"--{key}", str(value)]
+    flags = [part for key, value in arguments.items() if value is not False for part in _flag(key, value)]
     return (
         str(python),
         "-m",
@@ -168,6 +194,14 @@ def _command(
         str(port),
         *flags,
     )
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    """One argument as vLLM's parser takes it: maps as JSON, a list as several values, true as a bare flag."""
+    if value is True:
+        return [f"--{key}"]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{key}", *(json.dumps(one) if isinstance(one, dict | list) else str(one) for one in values)]
 
 
 def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:
@@ -218,6 +252,7 @@ def serve(
     environment: EngineEnvironment,
     overrides: Mapping[str, Any],
     *,
+    adapter: str | None = None,
     uuids: tuple[str, ...] = (),
     log: Path,
     report: Reporter,
@@ -228,7 +263,8 @@ def serve(
     Args:
         checkpoint: what to serve.
         environment: the engine.
-        overrides: serving arguments of this run.
+        overrides: serving arguments of this run, the files they name found (:mod:`tasks.engine_files`).
+        adapter: the LoRA adapter that requests go to, by its served name; the model itself if None.
         uuids: the GPUs it may use; those that are visible if empty.
         log: where the engine's output goes.
         report: progress.
@@ -264,7 +300,7 @@ def serve(
             command=command,
             started_at=started_at,
         )
-        engine = RunningEngine(base_url, api_key, SERVED_MODEL, start, process, environment)
+        engine = RunningEngine(base_url, api_key, adapter or SERVED_MODEL, start, process, environment)
         tokens = engine_log.kv_cache_tokens_in(engine.metrics())
         yield replace(engine, start=start.model_copy(update={"kv_cache_tokens": tokens}))
 

@@ -57,7 +57,7 @@ def detect(*, gpu_count: int = 1, gpus: GpuFile | None = None) -> Hardware:
         ConfigError: fewer GPUs than asked for, different ones together, a GPU that is there and can't be
             used as things are set, or a driver that doesn't answer.
     """
-    with _nvml() as present:
+    with driver() as present:
         handles = _visible(_devices()) if present else []
         if handles:
             return _describe_gpus(handles, gpu_count, gpus)
@@ -118,8 +118,12 @@ def _cpu_fields(cpuinfo: str | None) -> dict[str, str]:
 
 
 @contextmanager
-def _nvml() -> Iterator[bool]:
-    """NVML while it is needed; False where there is no NVIDIA driver."""
+def driver() -> Iterator[bool]:
+    """NVML while it is needed; False where there is no NVIDIA driver.
+
+    Raises:
+        ConfigError: there is one, and it doesn't answer.
+    """
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -192,9 +196,31 @@ def _visible(devices: list[Any]) -> list[Any]:
             break
         chosen.extend(named)
     if devices and not chosen:
+        _refuse_mig(listed, devices)
         what = f"CUDA_VISIBLE_DEVICES='{listed}' names none of the {len(devices)} devices"
         raise ConfigError(what, mend="Correct it or unset it; an empty value means the CPU.")
     return chosen
+
+
+def _refuse_mig(listed: str, devices: list[Any]) -> None:
+    """Tell who asked for a MIG slice that no GPU here is cut into them."""
+    whole = [device for device in devices if pynvml.nvmlDeviceGetUUID(device).startswith("GPU-")]
+    if not listed.strip().startswith("MIG-") or len(whole) < len(devices):
+        return
+    name = pynvml.nvmlDeviceGetName(whole[0])
+    what = f"CUDA_VISIBLE_DEVICES asks for a MIG slice ({listed}), and {name} has none"
+    if any(_can_be_cut(device) for device in whole):
+        raise ConfigError(what, mend="Turn MIG on and make one (nvidia-smi -mig 1, nvidia-smi mig -cgi …).")
+    raise ConfigError(what, mend="It can't be cut: name the GPU itself, or unset it.")
+
+
+def _can_be_cut(device: Any) -> bool:
+    """Whether the board knows of MIG at all."""
+    try:
+        pynvml.nvmlDeviceGetMigMode(device)
+    except pynvml.NVMLError_NotSupported:
+        return False
+    return True
 
 
 def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> Hardware:

@@ -33,7 +33,7 @@ from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
 from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
-from tasks.quality import FAILURE, PROGRESS, RESULT, Evaluation
+from tasks.quality import FAILURE, PROGRESS, RESULT, STOPPED_ANSWERING, Evaluation
 from tasks.task_sources import FILE_BUILDERS, source_of
 
 DEFAULT_CONTEXT_TOKENS = 2048
@@ -92,13 +92,18 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
             batch_size=spec.batch_size,
             max_length=context_tokens,
             timeout=int(spec.request_timeout_s),
+            trust_remote_code=spec.trust_remote_code,
         )
+        if isinstance(spec.chat_template, str):
+            self.tokenizer.chat_template = spec.chat_template
         self.progress = progress
         self.generations: dict[int, list[Generation]] = defaultdict(list)
         self.truncated = 0
         # A served text prompt begins with BOS where the tokenizer adds one; lm-eval's default leaves it out.
+        # A chat template writes its own, as vLLM's chat endpoint takes it.
         plain = self.tokenizer("a", add_special_tokens=False).input_ids
-        self.add_bos_token = self.tokenizer("a").input_ids == [self.tokenizer.bos_token_id, *plain]
+        begins = self.tokenizer("a").input_ids == [self.tokenizer.bos_token_id, *plain]
+        self.add_bos_token = begins and not spec.chat_template
 
     def loglikelihood(self, requests: list[Any], **kwargs: Any) -> Any:
         """Log-probabilities of continuations."""
@@ -188,7 +193,9 @@ def context_tokens_of(spec: Evaluation, api_key: str) -> int:
     served = {model["id"]: model for model in response.json()["data"]}
     if spec.served_model not in served:
         raise RunError(f"the engine serves {', '.join(served) or 'nothing'}, not {spec.served_model}")
-    return int(served[spec.served_model].get("max_model_len") or DEFAULT_CONTEXT_TOKENS)
+    card = served[spec.served_model]
+    card = served.get(card.get("parent"), card)  # an adapter's context is its model's
+    return int(card.get("max_model_len") or DEFAULT_CONTEXT_TOKENS)
 
 
 def load_task(spec: Evaluation, manager: TaskManager) -> Any:
@@ -240,6 +247,8 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         limit=spec.limit,
         bootstrap_iters=0,
         log_samples=True,
+        apply_chat_template=bool(spec.chat_template),
+        fewshot_as_multiturn=bool(spec.chat_template),
     )
     samples = [row for row in evaluated["samples"][spec.task.task] if row["filter"] == chosen]
     rows = sample_rows(
@@ -284,7 +293,7 @@ def describe(error: BaseException) -> QuantgateError:
     if isinstance(error, asyncio.TimeoutError | requests.Timeout):
         return RunError("the engine did not answer a request in time", mend="See the engine's log.")
     if isinstance(error, aiohttp.ClientConnectionError | requests.ConnectionError):
-        return RunError(f"the engine stopped answering: {_reason(error)}", mend="See the engine's log.")
+        return RunError(f"{STOPPED_ANSWERING}: {_reason(error)}", mend="See the engine's log.")
     return RunError(f"lm-eval failed: {type(error).__name__}: {_short(error)}")
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,18 @@ from pydantic import Field
 from quantgate.model.config import ROOT, Strict, Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
-from tasks.process import run_tied
+from tasks.checkpoint_files import read_json
+from tasks.process import OutOfTimeError, run_tied
 from tasks.task_sources import Function, TaskSource, evaluated_split, source_of
 
 SPEC, PROGRESS, FAILURE, RESULT = "spec.json", "progress.json", "failure.json", "result.json"
 """Files between this module and the worker, and the record that a finished task leaves."""
+
+STOPPED_ANSWERING = "the engine stopped answering"
+"""How the worker's reason begins where connections broke."""
+
+ENGINE_ENDS_WITHIN_S = 10.0
+"""Time from an engine's first broken connection until the last process of it is gone."""
 
 
 class Evaluation(Strict):
@@ -36,6 +44,13 @@ class Evaluation(Strict):
     tokenizer: str = Field(description="Folder of the checkpoint.")
     engine_start_id: str
     request_timeout_s: float
+    chat_template: bool | str = Field(
+        default=False,
+        description="Whether prompts go through the tokenizer's chat template, or through this one.",
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Whether the tokenizer may run code of its own."
+    )
     num_concurrent: int = Field(default=8, description="Requests under way at once.")
     batch_size: int = Field(default=32, description="Prompts in a request.")
 
@@ -66,11 +81,12 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
     return documents
 
 
-def suite_content(suite: Suite) -> dict[str, Any]:
+def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any]:
     """What a suite measures, for a run's fingerprint: it changes when a question or its scoring does.
 
     Args:
         suite: the tasks.
+        chat_template: whether prompts go through the checkpoint's chat template (named only where they do).
 
     Returns:
         lm-eval's version, the limit and, for each task, its name, family, metric and filter with either
@@ -84,7 +100,27 @@ def suite_content(suite: Suite) -> dict[str, Any]:
             data = [file for files in (source.data or {}).values() for file in files]
             content["sha256"] = _hash([*source.files, *data])
         tasks.append(task.model_dump(mode="json", exclude={"path"}) | content)
-    return {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
+    content = {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
+    return content | ({"chat_template": True} if chat_template else {})
+
+
+def check_chat_template(folder: Path, where: str) -> None:
+    """Refuse a checkpoint without a chat template of its own, where prompts are to go through it.
+
+    Args:
+        folder: the checkpoint's folder.
+        where: how the user named it.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and read_json(settings, where).get("chat_template"):
+        return
+    mend = "Leave it out (--no-chat-template), or give one: --engine-arg chat-template=FILE."
+    raise ConfigError("the checkpoint has no chat template", where=where, mend=mend)
 
 
 def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
@@ -101,6 +137,9 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     timeout_s: float,
     on_progress: Callable[[int, int | None], None],
     check_alive: Callable[[], None] = lambda: None,
+    engine_words: Callable[[], str] = lambda: "",
+    chat_template: bool | str = False,
+    trust_remote_code: bool = False,
 ) -> TaskResult:
     """Evaluate one task of a suite against the running engine.
 
@@ -118,6 +157,9 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         timeout_s: seconds until the evaluation is stopped.
         on_progress: told of requests answered, and of all there are once that is known.
         check_alive: raises with the engine's own last words if the engine has ended.
+        engine_words: the engine's own last words, for a task that runs out of time.
+        chat_template: whether prompts go through the tokenizer's chat template; a text is one in its place.
+        trust_remote_code: whether the tokenizer may run code of its own.
 
     Returns:
         The task's record.
@@ -137,6 +179,8 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         tokenizer=str(checkpoint_path),
         engine_start_id=engine_start_id,
         request_timeout_s=timeout_s,
+        chat_template=chat_template,
+        trust_remote_code=trust_remote_code,
     )
     work = out_dir.with_name(f".{out_dir.name}.work")
     shutil.rmtree(work, ignore_errors=True)
@@ -160,8 +204,13 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
                 poll=poll,
                 poll_s=0.2,
             )
-        except RunError:
+        except OutOfTimeError as error:
             check_alive()
+            raise RunError(
+                f"{error.what}; the engine: {engine_words()}", where=error.where, mend=error.mend
+            ) from None
+        except RunError:
+            _await_end(check_alive, work / FAILURE)
             _raise_failure(work / FAILURE, task, log)
             raise
         _tell(work / PROGRESS, on_progress)
@@ -193,6 +242,20 @@ def _tell(path: Path, on_progress: Callable[[int, int | None], None]) -> None:
     except FileNotFoundError:
         return
     on_progress(told["done"], told["total"])
+
+
+def _await_end(check_alive: Callable[[], None], failure: Path) -> None:
+    """Raise for an engine that has ended or is about to: its reason comes before the worker's.
+
+    Connections break before the last process of an engine is gone.
+    """
+    told = json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else {}
+    wait_s = ENGINE_ENDS_WITHIN_S if STOPPED_ANSWERING in told.get("what", "") else 0.0
+    end = time.monotonic() + wait_s
+    check_alive()
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        check_alive()
 
 
 def _raise_failure(path: Path, task: SuiteTask, log: Path) -> None:
@@ -258,19 +321,27 @@ def _documents(source: TaskSource) -> int | None:
 def _json_documents(path: Path) -> int:
     """Documents of a JSON file: a list, or an object a line."""
     with path.open(encoding="utf-8-sig") as file:
-        count = 0
+        count, lines = 0, dict[str, int]()
         for number, line in enumerate(file, 1):
             if count == 0 and line.lstrip().startswith("["):
                 return len(json.loads(path.read_text(encoding="utf-8-sig")))
             if not line.strip():
                 continue
             try:
-                json.loads(line)
+                _check_id(json.loads(line), lines, f"{path}:{number}", number)
             except ValueError as error:
                 mend = "Put one JSON object on each line."
                 raise ConfigError(f"is not JSON: {error}", where=f"{path}:{number}", mend=mend) from None
             count += 1
     return count
+
+
+def _check_id(document: Any, lines: dict[str, int], where: str, number: int) -> None:
+    """Refuse an id that another document has: rows are paired by it."""
+    given = document.get("id") if isinstance(document, dict) else None
+    if given is not None and lines.setdefault(str(given), number) != number:
+        mend = "Make it unique, or leave ids out."
+        raise ConfigError(f"id '{given}' stands on line {lines[str(given)]} already", where=where, mend=mend)
 
 
 def _parquet_documents(path: Path) -> int:

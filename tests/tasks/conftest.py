@@ -46,6 +46,8 @@ class Completions(ThreadingHTTPServer):
         self.fault: str | None = None
         self.prompts: list[list[int]] = []
         self.context_tokens = 64
+        self.adapters: list[str] = []
+        self.models: set[str] = set()
         self.base_url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: Any) -> None:
@@ -53,6 +55,7 @@ class Completions(ThreadingHTTPServer):
 
     def complete(self, request: dict[str, Any]) -> dict[str, Any]:
         self.prompts += request["prompt"]
+        self.models.add(request["model"])
         choices = [
             self.score(tokens) if request.get("echo") else self.generate(tokens, request)
             for tokens in request["prompt"]
@@ -92,8 +95,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers["Authorization"] != f"Bearer {KEY}":
             return self.answer(401, {"error": {"message": "wrong key"}})
-        model = {"id": "served", "max_model_len": self.server.context_tokens}
-        return self.answer(200, {"data": [model]})
+        model = {"id": "served", "max_model_len": self.server.context_tokens, "parent": None}
+        adapters = [{"id": name, "max_model_len": None, "parent": "served"} for name in self.server.adapters]
+        return self.answer(200, {"data": [model, *adapters]})
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -191,7 +191,9 @@ def test_gpus_are_counted_over_every_way_to_be_parallel() -> None:
             engine.gpu_count({"tensor-parallel-size": value})
 
 
-@pytest.mark.parametrize("flag", ["host", "api-key", "api_key", "--port", "served_model_name", "model"])
+@pytest.mark.parametrize(
+    "flag", ["host", "config", "api-key", "api_key", "--port", "served_model_name", "model"]
+)
 def test_flags_that_would_undo_loopback_or_the_key_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
 ) -> None:
@@ -209,3 +211,34 @@ def test_inherited_variables_that_change_numbers_belong_to_a_run(
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     monkeypatch.setenv("HOME_ADDRESS", "no")
     assert engine.recorded_environment(config) == before | {"VLLM_ATTENTION_SOMETHING": "1"}
+
+
+def test_maps_and_lists_reach_the_engine_as_its_parser_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "serves", marker="8203")
+    overrides = {
+        "speculative_config": {"method": "ngram", "num_speculative_tokens": 3},
+        "--lora-target-modules": ["q_proj", "v_proj"],
+        "hf-overrides.rope.factor": 2.0,
+        "hf-overrides.rope.rope_type": "linear",
+        "enable-lora": True,
+        "enforce-eager": False,
+        "dtype": None,
+    }
+    log, report = tmp_path / "log", Reporter(lambda _: None)
+    with engine.serve(CHECKPOINT, found, overrides, adapter="mine", log=log, report=report) as running:
+        assert running.served_model == "mine"
+        command = running.start.command
+    assert command[command.index("--port") + 2 :] == (
+        *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}'),
+        *("--lora-target-modules", "q_proj", "v_proj"),
+        *("--hf-overrides", '{"rope": {"factor": 2.0, "rope_type": "linear"}}'),
+        "--enable-lora",
+    )
+
+
+def test_a_key_of_what_is_no_map_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config
+    with pytest.raises(ConfigError, match="'dtype' is not a map"):
+        engine.serving_arguments(config, {"dtype": "auto", "dtype.x": 1})

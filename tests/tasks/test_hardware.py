@@ -1,11 +1,9 @@
 """NVML is played by a fake with the real module's names and errors; the CPU's part runs on this machine."""
 
-# ruff: noqa: N802 - the names are NVML's
 from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,7 @@ from quantgate.model.config import ROOT, GpuConfig, GpuFile, load_yaml
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Hardware
 from tasks import hardware
-
-ANSWERS = sorted((Path(__file__).parents[1] / "fixtures" / "nvml").glob("*.yaml"))
+from tests.nvml_fake import ANSWERS, Device, FakeNvml, cut, h100, played
 
 GPUS = GpuFile(
     gpus={
@@ -30,117 +27,6 @@ GPUS = GpuFile(
         "cpu": GpuConfig(name="CPU", source="test"),
     }
 )
-
-
-@dataclass
-class Device:
-    name: str
-    uuid: str
-    capability: tuple[int, int] = (9, 0)
-    memory_bytes: int | None = 85_520_809_984
-    mig: bool | None = False
-    sm_clock_max_mhz: int | None = 1980
-    memory_clock_max_mhz: int | None = 2619
-    power_limit_mw: int | None = 700_000
-    slices: dict[int, Device] = field(default_factory=dict)
-    parent: Device | None = None
-
-
-@dataclass
-class Memory:
-    total: int
-
-
-def error(code: int) -> pynvml.NVMLError:
-    return pynvml.NVMLError(code)
-
-
-class FakeNvml:
-    """What tasks.hardware asks of pynvml, answered from a list of devices."""
-
-    def __init__(
-        self,
-        devices: list[Device],
-        fails: int | None = None,
-        driver: str = "580.95.05",
-        cuda: int | None = 13_000,
-    ) -> None:
-        self.devices, self.fails, self.open = devices, fails, 0
-        self.driver, self.cuda = driver, cuda
-
-    def __getattr__(self, name: str) -> Any:
-        assert name.startswith("NVML"), f"pynvml.{name} is not faked"
-        return getattr(pynvml, name)
-
-    def nvmlInit(self) -> None:
-        if self.fails is not None:
-            raise error(self.fails)
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.devices)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:
-        return self.devices[index]
-
-    def nvmlDeviceGetName(self, handle: Device) -> str:
-        return handle.name
-
-    def nvmlDeviceGetUUID(self, handle: Device) -> str:
-        return handle.uuid
-
-    def nvmlDeviceGetMemoryInfo(self, handle: Device) -> Memory:
-        if handle.memory_bytes is None:
-            raise error(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return Memory(handle.memory_bytes)
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: Device) -> list[int]:
-        assert handle.parent is None
-        return list(handle.capability)
-
-    def nvmlDeviceGetMigMode(self, device: Device) -> list[int]:
-        if device.mig is None:
-            raise error(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return [int(device.mig), int(device.mig)]
-
-    def nvmlDeviceGetMaxMigDeviceCount(self, device: Device) -> int:
-        return 7
-
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Device, index: int) -> Device:
-        if index not in device.slices:
-            raise error(pynvml.NVML_ERROR_NOT_FOUND)
-        return device.slices[index]
-
-    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, migDevice: Device) -> Device:  # noqa: N803
-        assert migDevice.parent is not None
-        return migDevice.parent
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return self.driver
-
-    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
-        return told(self.cuda, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
-
-    def nvmlDeviceGetMaxClockInfo(self, handle: Device, clock: int) -> int:
-        assert handle.parent is None
-        clocks = {
-            pynvml.NVML_CLOCK_SM: handle.sm_clock_max_mhz,
-            pynvml.NVML_CLOCK_MEM: handle.memory_clock_max_mhz,
-        }
-        return told(clocks[clock], pynvml.NVML_ERROR_NOT_SUPPORTED)
-
-    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Device) -> int:
-        assert handle.parent is None
-        return told(handle.power_limit_mw, pynvml.NVML_ERROR_NO_PERMISSION)
-
-
-def told(answer: int | None, otherwise: int) -> int:
-    if answer is None:
-        raise error(otherwise)
-    return answer
 
 
 @pytest.fixture
@@ -156,18 +42,6 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
     assert all(fake.open == 0 for fake in made)
 
 
-def h100(number: int, **more: Any) -> Device:
-    return Device("NVIDIA H100 80GB HBM3", f"GPU-{number}", **more)
-
-
-def cut(**slices: str) -> Device:
-    whole = h100(0, mig=True)
-    for index, (uuid, size) in enumerate(slices.items()):
-        name = f"{whole.name} MIG {size}"
-        whole.slices[index * 2] = Device(name, f"MIG-{uuid}", memory_bytes=10_000_000_000, parent=whole)
-    return whole
-
-
 def refusal(**options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         hardware.detect(gpus=GPUS, **options)
@@ -179,7 +53,9 @@ def test_the_fake_has_the_real_modules_functions() -> None:
         if name.startswith("nvml"):
             real = list(inspect.signature(getattr(pynvml, name)).parameters.values())
             needed = [parameter for parameter in real if parameter.default is parameter.empty]
-            assert len(inspect.signature(fake).parameters) - 1 == len(needed), name
+            played = list(inspect.signature(fake).parameters.values())[1:]
+            assert len([one for one in played if one.default is one.empty]) == len(needed), name
+            assert len(played) <= len(real), name
 
 
 def test_a_gpu_goes_by_its_short_name(nvml: Any) -> None:
@@ -214,18 +90,6 @@ def test_the_projects_own_table_knows_the_guides_gpus(nvml: Any) -> None:
     nvml(Device("NVIDIA B200", "GPU-0", capability=(10, 0), mig=None))
     found = hardware.detect()
     assert (found.gpu, found.sm_arch) == ("b200", "sm_100")
-
-
-def played(file: Path) -> tuple[dict[str, Any], Device, dict[str, Any]]:
-    """An answers file: the whole of it, the device, and what else the fake needs."""
-    answers = yaml.safe_load(file.read_text())
-    told_of = answers["device"]
-    device = Device(
-        memory_bytes=told_of.pop("memory_mib") * 2**20,
-        capability=tuple(told_of.pop("capability")),
-        **told_of,
-    )
-    return answers, device, {"driver": answers["driver"], "cuda": answers["cuda_driver_version"]}
 
 
 def test_there_are_answers_of_every_gpu_of_the_projects_table() -> None:
@@ -319,6 +183,31 @@ def test_a_mig_slice_is_a_device_of_its_own(nvml: Any, monkeypatch: pytest.Monke
     assert (found.power_limit_w, found.sm_clock_max_mhz) == (700.0, 1980), "the whole board's"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-b")
     assert hardware.detect(gpus=GPUS).mig_slice == "3g.40gb"
+
+
+@pytest.mark.parametrize(
+    ("mig", "mend"),
+    [
+        (None, "It can't be cut: name the GPU itself, or unset it."),
+        (False, "Turn MIG on and make one (nvidia-smi -mig 1, nvidia-smi mig -cgi …)."),
+    ],
+)
+def test_a_slice_asked_of_a_gpu_that_has_none(
+    nvml: Any, monkeypatch: pytest.MonkeyPatch, mig: bool | None, mend: str
+) -> None:
+    nvml(h100(0, mig=mig), h100(1, mig=mig))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a")
+    assert refusal() == (
+        f"CUDA_VISIBLE_DEVICES asks for a MIG slice (MIG-a), and NVIDIA H100 80GB HBM3 has none. {mend}"
+    )
+
+
+def test_a_slice_that_is_not_there_is_told_apart_from_no_mig(
+    nvml: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml(cut(a="1g.10gb"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-b")
+    assert refusal().startswith("CUDA_VISIBLE_DEVICES='MIG-b' names none of the 1 devices.")
 
 
 def test_mig_that_cannot_serve_is_refused(nvml: Any) -> None:

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,88 @@ def test_a_prompt_begins_as_the_engine_would_begin_it(
     spec = spec.model_copy(update={"tokenizer": str(bos_tokenizer_folder)})
     run(spec, tmp_path / "bos", Progress(tmp_path / "progress.json"), engine_key)
     assert completions.prompts == [[6, 7, 8], [0, 6, 7, 8]]
+
+
+TEMPLATE = (
+    "{{ bos_token }} {% for one in messages %}{{ 'w50' if one.role == 'user' else 'w51' }} {{ one.content }} "
+    "{% endfor %}{% if add_generation_prompt %}w51{% endif %}"
+)
+"""Says w50 before what a user says, w51 before what an assistant does."""
+
+
+def test_prompts_go_through_the_chat_template(
+    spec: Evaluation, completions: Any, tmp_path: Path, bos_tokenizer_folder: Path, engine_key: str
+) -> None:
+    spec = with_task(spec, tmp_path, GENERATED[:1])
+    spec = spec.model_copy(update={"tokenizer": str(bos_tokenizer_folder), "chat_template": TEMPLATE})
+    run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
+    assert completions.prompts == [[0, 55, 6, 7, 8, 56]], "begun once, by the template"
+    (prompt,) = pq.read_table(tmp_path / "out" / "prompts.parquet").to_pylist()
+    assert prompt["text"] == "<s> w50 w1 w2 w3 w51"
+
+
+def test_the_tokenizers_own_chat_template_and_choices_behind_it(
+    spec: Evaluation, completions: Any, tmp_path: Path, tokenizer_folder: Path, engine_key: str
+) -> None:
+    folder = shutil.copytree(tokenizer_folder, tmp_path / "own")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    spec = with_task(spec, tmp_path, CHOSEN[:1])
+    plain = spec.model_copy(update={"tokenizer": str(folder)})
+    run(plain, tmp_path / "plain", Progress(tmp_path / "progress.json"), engine_key)
+    assert completions.prompts[0][:2] == [5, 6], "off unless it is asked for"
+    completions.prompts.clear()
+    run(
+        plain.model_copy(update={"chat_template": True}),
+        tmp_path / "out",
+        Progress(tmp_path / "progress.json"),
+        engine_key,
+    )
+    assert sorted(completions.prompts) == sorted(
+        [0, 55, 5, 6, 56, *choice] for choice in ([14, 14], [13], [18])
+    )
+    first, second = (pq.read_table(tmp_path / name / "samples.parquet") for name in ("plain", "out"))
+    assert first["prompt_hash"].to_pylist() != second["prompt_hash"].to_pylist()
+    assert first["doc_hash"].to_pylist() == second["doc_hash"].to_pylist()
+
+
+FEWSHOT = """task: shots
+dataset_path: json
+dataset_kwargs: {data_files: {test: shots.jsonl, train: shots.jsonl}}
+test_split: test
+fewshot_split: train
+num_fewshot: 1
+fewshot_config: {sampler: first_n}
+doc_to_text: prompt
+doc_to_target: answer
+output_type: generate_until
+generation_kwargs: {until: ["\\n"], max_gen_toks: 8}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_examples_are_turns_of_their_own(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    (tmp_path / "shots.yaml").write_text(FEWSHOT)
+    lines = [{"prompt": "w1", "answer": "w2"}, {"prompt": "w3", "answer": "w4"}]
+    (tmp_path / "shots.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = SuiteTask(task="shots", path=str(tmp_path))
+    spec = spec.model_copy(update={"task": task, "chat_template": TEMPLATE})
+    run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
+    assert [0, 55, 6, 56, 7, 55, 8, 56] in completions.prompts
+
+
+def test_an_adapters_context_is_its_models(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    completions.adapters = ["mine"]
+    completions.context_tokens = 33
+    spec = with_task(spec, tmp_path, GENERATED[:1]).model_copy(update={"served_model": "mine"})
+    with pytest.raises(ConfigError, match="generates up to 32 tokens and the engine's context is 33"):
+        run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
+    completions.context_tokens = 64
+    run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
+    assert completions.models == {"mine"}
 
 
 def test_prompts_that_are_cut_are_counted_and_answers_that_cannot_fit_refused(

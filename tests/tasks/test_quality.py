@@ -210,3 +210,44 @@ def test_a_mistake_in_the_task_stays_one_of_usage(own: Suite, tmp_path: Path) ->
     (tmp_path / "failure.json").write_text(json.dumps(failure))
     with pytest.raises(ConfigError, match=r"^t\.yaml: holds no documents\. Give it some\.$"):
         quality._raise_failure(tmp_path / "failure.json", own.tasks[0], tmp_path / "log")
+
+
+def test_a_chat_template_is_part_of_what_is_asked_only_where_it_is_used(folder: Path) -> None:
+    plain = suite_content(suite_of(folder))
+    assert "chat_template" not in plain
+    assert suite_content(suite_of(folder), chat_template=True) == plain | {"chat_template": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.jinja", "{{ messages }}"),
+        ("tokenizer_config.json", json.dumps({"chat_template": "{{ messages }}"})),
+        (
+            "tokenizer_config.json",
+            json.dumps({"chat_template": [{"name": "default", "template": "{{ messages }}"}]}),
+        ),
+    ],
+)
+def test_a_checkpoint_with_a_chat_template(tmp_path: Path, name: str, content: str) -> None:
+    told = (
+        "x: the checkpoint has no chat template. "
+        "Leave it out (--no-chat-template), or give one: --engine-arg chat-template=FILE."
+    )
+    with pytest.raises(ConfigError) as caught:
+        quality.check_chat_template(tmp_path, "x")
+    assert str(caught.value) == told
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ConfigError):
+        quality.check_chat_template(tmp_path, "x")
+    (tmp_path / name).write_text(content)
+    quality.check_chat_template(tmp_path, "x")
+
+
+def test_two_documents_of_one_id(folder: Path) -> None:
+    (folder / "colours.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"id": 2, "prompt": "b"}\n{"id": "1"}\n')
+    with pytest.raises(ConfigError) as caught:
+        check_suite(suite_of(folder))
+    assert str(caught.value) == (
+        f"{folder}/colours.jsonl:3: id '1' stands on line 1 already. Make it unique, or leave ids out."
+    )
