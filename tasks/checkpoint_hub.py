@@ -90,7 +90,10 @@ def pull(
                 pin = pins.pin_of(repo)
                 asked = pin.commit if pin else None
                 newest = hub.newest() if pin and not pins.update else hub.commit(None)
-                sha = pins.settle(repo, newest, hub.check)
+                if hub.answered or (pin and not pins.update):
+                    sha = pins.settle(repo, newest, hub.check)
+                else:  # only what the hub says now is pinned, not what the cache remembers of it
+                    sha = pin.commit if pin else str(newest)
             return hub.cached(sha) or hub.download(sha), sha
     except ConfigError:
         raise
@@ -116,6 +119,7 @@ class _Hub:
         self.api = HfApi(endpoint=self.endpoint, token=self.token)
         self.listings: dict[str, list[RemoteFile]] = {}
         self.checked: set[str] = set()
+        self.answered = False
 
     def commit(self, revision: str | None) -> str:
         """The commit that a revision names; the one that it named when last asked, where the hub is down."""
@@ -130,22 +134,27 @@ class _Hub:
         )
         if _offline():
             return known().resolved
+        ask = partial(self.api.repo_info, self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S)
         try:
-            sha = self.api.repo_info(self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S).sha
+            sha = ask().sha
         except Exception as error:
             if not _down(error):
                 raise
             try:
                 sha = known().resolved
             except Exception:  # nothing is known: what counts is why the hub could not be asked
-                sha = self.waiting.call(lambda: self.api.repo_info(self.repo, revision=revision)).sha
+                sha = self.waiting.call(
+                    lambda: self.api.repo_info(self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S)
+                ).sha
             else:
                 named = revision or constants.DEFAULT_REVISION
                 Reporter.current().line(
                     f"{self.where}: the hub can't be reached; going on with {sha[:12]}, which {named} named last"
                 )
+                return str(sha)
         if sha is None:
             raise ConfigError("the hub names no commit of it", where=self.where, mend="Check HF_ENDPOINT.")
+        self.answered = True
         self.place.remember_ref(revision or constants.DEFAULT_REVISION, sha)
         return sha
 

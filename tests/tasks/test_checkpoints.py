@@ -12,7 +12,17 @@ from quantgate.model.config import ROOT
 from quantgate.model.enums import Weights
 from quantgate.model.errors import ConfigError
 from tasks.checkpoints import model_name, resolve
-from tests.tiny_checkpoints import PARAMETERS, PLAIN, REST, Q, checkpoint_files, safetensors, write_checkpoint
+from tests.tasks.test_checkpoint_formats import CASES
+from tests.tiny_checkpoints import (
+    PARAMETERS,
+    PLAIN,
+    REST,
+    Layout,
+    Q,
+    checkpoint_files,
+    safetensors,
+    write_checkpoint,
+)
 
 FP8 = {f"{Q}.weight": ("F8_E4M3", (128, 128)), f"{Q}.weight_scale": ("F32", ()), **REST}
 MODELOPT_FP8 = {
@@ -47,6 +57,36 @@ def test_a_folder_is_described_by_its_files_not_its_name(tmp_path: Path) -> None
     assert found.architecture == "LlamaForCausalLM"
     assert found.weights is Weights.REAL
     assert found.revision.startswith("sha256:")
+
+
+@pytest.mark.parametrize(("layout", "quantization", "hf_quant", "expected"), CASES)
+def test_every_format_is_told_from_the_files(
+    tmp_path: Path, layout: Layout, quantization: Any, hf_quant: Any, expected: tuple[str, str, str, int]
+) -> None:
+    found = resolve(
+        str(
+            write_checkpoint(tmp_path, checkpoint_files(layout, quantization=quantization, hf_quant=hf_quant))
+        )
+    )
+    assert (found.precision, found.weight_format, found.kv_cache_dtype, found.parameters) == expected
+
+
+def test_a_mixed_checkpoint_says_which_layers_have_which_precision(tmp_path: Path) -> None:
+    quantized = {
+        f"model.layers.{i}.{layer}": {"quant_algo": algorithm}
+        for i in range(3)
+        for layer, algorithm in (("self_attn.q_proj", "FP8"), ("mlp.up_proj", "NVFP4"))
+    }
+    layout: dict[str, tuple[str, tuple[int, ...]]] = dict(REST)
+    for name, of in quantized.items():
+        fp8 = of["quant_algo"] == "FP8"
+        layout[f"{name}.weight"] = ("F8_E4M3", (128, 128)) if fp8 else ("U8", (128, 64))
+        layout[f"{name}.weight_scale"] = ("F32", ()) if fp8 else ("F8_E4M3", (128, 8))
+    layout["model.layers.0.mlp.down_proj.weight"] = ("BF16", (128, 128))
+    hf_quant = {"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": quantized}}
+    found = resolve(str(write_checkpoint(tmp_path, checkpoint_files(layout, hf_quant=hf_quant))))
+    assert found.precision == "mixed"
+    assert found.layers == {"bf16": 3, "fp8": 3, "nvfp4": 3}
 
 
 def test_the_revision_follows_the_content_not_the_place(tmp_path: Path) -> None:

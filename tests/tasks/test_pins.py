@@ -15,7 +15,7 @@ from tasks import progress
 from tasks.checkpoints import resolve
 from tasks.pins import Pins, read_pins
 from tasks.progress import Reporter
-from tests.hub_server import HubServer
+from tests.hub_server import Fault, HubServer
 from tests.tiny_checkpoints import checkpoint_files
 
 ORG = "acme/tiny-7B"
@@ -119,6 +119,28 @@ def test_a_pin_in_the_cache_needs_no_hub(
     assert (lines, hub.requests) == ([], [])
 
 
+@pytest.mark.parametrize("way", ["offline", "down"])
+def test_what_the_cache_remembers_of_a_branch_is_used_and_not_pinned(
+    hub: HubServer, file: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    sha = hub.add(ORG, FILES)
+    assert revision(file, f"{ORG}@main") == sha
+    lines.clear()
+    if way == "offline":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    else:
+        hub.faults = [Fault("/api/", times=99, status=503)]
+    assert revision(file) == sha
+    assert not file.exists()
+    told = f"{ORG}: the hub can't be reached; going on with {sha[:12]}, which main named last"
+    assert lines == ([] if way == "offline" else [told])
+    file.parent.mkdir(exist_ok=True)
+    pinned = {"commit": sha, "branch": "main", "pinned_at": "2025-01-02T03:04:05Z"}
+    file.write_text(json.dumps({ORG: pinned}))
+    assert revision(file, update=True) == sha
+    assert read_pins(file)[ORG].pinned_at.year == 2025
+
+
 def test_what_cannot_be_served_is_not_pinned(hub: HubServer, file: Path) -> None:
     code = checkpoint_files(auto_map={"AutoConfig": "configuration_new.NewConfig"}, model_type="new")
     for files, says in (
@@ -136,7 +158,7 @@ def test_what_cannot_be_served_is_not_pinned(hub: HubServer, file: Path) -> None
 def test_a_pinned_commit_that_is_gone_is_one_line(hub: HubServer, file: Path) -> None:
     sha = hub.add(ORG, FILES)
     gone = "1" * 40
-    pin = {"commit": gone, "branch": "main", "pinned_at": "2026-01-02T03:04:05Z"}
+    pin = {"commit": gone, "branch": "main", "pinned_at": "2025-01-02T03:04:05Z"}
     file.parent.mkdir()
     file.write_text(json.dumps({ORG: pin}))
     with pytest.raises(ConfigError, match=f"the repository has no revision '{gone}'.*--update-pins"):

@@ -1,0 +1,71 @@
+"""Code that a checkpoint brings, on its way to the engine's arguments and the run's fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.declaration import ValidateParameters
+from flows.validate import _checkpoints, _with_code
+from quantgate.model.home import Home
+from quantgate.model.models import Allowed, CheckpointConfig
+from quantgate.model.records import Checkpoint
+from tasks import engine
+from tasks.engine_env import load_engine
+from tasks.pins import Pins, pins_file, read_pins
+from tasks.progress import Reporter
+from tests.hub_server import HubServer
+from tests.tiny_checkpoints import checkpoint_files
+
+CODE = checkpoint_files(auto_map={"AutoConfig": "configuration_new.NewConfig"}, model_type="new")
+
+
+class Wanted:
+    """Of a declaration, what finding the checkpoints takes."""
+
+    name = None
+
+    def __init__(self, *checkpoints: CheckpointConfig) -> None:
+        self.checkpoints = checkpoints
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        yield server
+
+
+def found(home: Home, *configs: CheckpointConfig) -> list[Checkpoint]:
+    wanted = Wanted(*configs)
+    return _checkpoints(wanted, Pins(pins_file(home)), Reporter(lambda _: None))  # type: ignore[arg-type]
+
+
+def test_permitted_code_is_an_argument_of_the_engine_and_others_have_none(hub: HubServer, home: Path) -> None:
+    plain = CheckpointConfig(source="acme/plain", engine_arguments={"max-model-len": 64})
+    sha = hub.add("acme/code", CODE | {"configuration_new.py": b""})
+    pinned = hub.add("acme/plain", checkpoint_files())
+    coded = CheckpointConfig(
+        source="acme/code",
+        revision=sha,
+        allow=Allowed(remote_code=True),
+        engine_arguments={"max-model-len": 64},
+    )
+    first, second = found(Home(home), plain, coded)
+    assert (first.remote_code, second.remote_code) == (False, True)
+    assert _with_code(plain, first) == plain
+    served = _with_code(coded, second)
+    assert served.engine_arguments == {"max-model-len": 64, "trust-remote-code": True}
+    arguments = engine.serving_arguments(load_engine(None, "cpu")[1], served.engine_arguments)
+    assert arguments["trust-remote-code"] is True
+    assert {repo: pin.commit for repo, pin in read_pins(home / "pins.json").items()} == {"acme/plain": pinned}
+
+
+def test_the_form_offers_to_update_pins() -> None:
+    form = ValidateParameters.model_json_schema()["properties"]["update_pins"]
+    assert (form["title"], form["default"]) == ("Update pins", False)
+    assert "main branch" in form["description"]
