@@ -248,11 +248,11 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     workload = _workload(parameters.workload or model.workload, parameters.concurrency)
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
+    chat = model.chat_template if parameters.chat_template is None else parameters.chat_template
     for checkpoint in checkpoints:
-        _check_arguments(checkpoint, config, workload)
+        _check_arguments(checkpoint, config, workload, chat_template=chat)
         hardware_of(checkpoint, config, found)
     engine_log.kernel_rules()
-    chat = model.chat_template if parameters.chat_template is None else parameters.chat_template
     return Declared(
         name=model.name if parameters.model else parameters.name,
         checkpoints=checkpoints,
@@ -269,7 +269,9 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     )
 
 
-def _check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload) -> None:
+def _check_arguments(
+    checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload, *, chat_template: bool
+) -> None:
     """What serving arguments can be told wrong in before a checkpoint is hashed, or pulled.
 
     Raises:
@@ -280,6 +282,8 @@ def _check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, workloa
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
             engine_limits.check(arguments, folder, workload)
+            if chat_template and "chat-template" not in arguments:
+                quality.check_chat_template(folder, checkpoint.source)
             return
 
 
