@@ -9,16 +9,19 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from flows import validate as flow
 from flows.declaration import ValidateParameters, declare
+from flows.measure import Context
 from flows.validate import _plan, _served
 from quantgate.model.config import ROOT, Suite, Workload, load_yaml
 from quantgate.model.home import Home
-from quantgate.model.records import RunPlan
+from quantgate.model.records import BaselineRef, RunPlan
 from tasks import engine, engine_env, engine_files, quality, throughput
 from tasks.checkpoints import resolve
 from tasks.engine_log import metric_sum
@@ -91,9 +94,40 @@ def test_the_suite_is_hashed_once(plan_of: Any, monkeypatch: pytest.MonkeyPatch)
     assert hashed == ["demo"]
 
 
+def test_with_an_adapter_the_table_names_another_model(
+    plan_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each run is given; measuring itself is left out here."""
+    measured: list[tuple[RunPlan, Context]] = []
+
+    def measure(plan: RunPlan, context: Context, *, since: None) -> tuple[Any, bool]:
+        measured.append((plan, context))
+        return SimpleNamespace(run_id=f"run-{len(measured)}", engine_starts=()), True
+
+    monkeypatch.setattr(flow, "measure", measure)
+    home, place = Home.current(), adapter(tmp_path / "one")
+    for arguments, suffix in (
+        ({}, ""),
+        ({"lora-modules": {"mine": str(place)}, "trust-remote-code": True}, "+mine"),
+    ):
+        measured.clear()
+        declared = declare(ValidateParameters(model="quantgate-demo", engine_arguments=arguments), home)
+        environment = engine_env.prepare(declared.engine_name, declared.engine, home, SILENT)
+        checkpoints = [resolve(str(ROOT / one.source)) for one in declared.checkpoints]
+        flow._measure_all(checkpoints, environment, declared, home=home, report=SILENT, since=None)
+        names = [plan.checkpoint.name for plan, _ in measured]
+        assert names == [f"quantgate-demo-{precision}{suffix}" for precision in ("BF16", "FP8", "NVFP4")]
+        assert measured[1][0].baseline == BaselineRef(
+            name=names[0], revision=checkpoints[0].revision, run_id="run-1"
+        )
+        (context,) = {(c.adapter, c.chat_template, c.trust_remote_code) for _, c in measured}
+        assert context == (suffix.removeprefix("+") or None, False, bool(suffix))
+
+
 MAKE_ADAPTER = """
 import json, sys, torch
 from pathlib import Path
+from types import SimpleNamespace
 from safetensors.torch import save_file
 out, rank, weights = Path(sys.argv[1]), 4, {}
 torch.manual_seed(1)
