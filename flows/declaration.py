@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
+from flows.fitting import spread
 from quantgate.model.config import (
     ROOT,
     EngineConfig,
@@ -28,6 +30,7 @@ from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources
 from tasks.checkpoints import check_source
+from tasks.progress import Reporter
 from warehouse.judge import check_policy
 
 DEFAULT_WORKLOAD = "short"
@@ -45,12 +48,12 @@ class Afterwards(StrEnum):
 class ValidateParameters(BaseModel):
     """Parameters of the flow ``validate``, as Prefect's form shows them."""
 
-    model: str | None = Field(
+    model: ModelName | None = Field(
         default=None,
         title="Model",
         description="A model of configs/models: its checkpoints, tasks, workload and policy, where none are given.",
     )
-    precisions: list[str] = Field(
+    precisions: list[Precision] = Field(
         default_factory=list, title="Precisions", description="Of the model's candidates; all if empty."
     )
     baseline: str | None = Field(
@@ -85,17 +88,17 @@ class ValidateParameters(BaseModel):
     concurrency: list[int] | None = Field(
         default=None, title="Concurrency", description="Load levels in place of the workload's, e.g. 1, 8."
     )
-    policy: str | None = Field(
+    policy: PolicyName | None = Field(
         default=None,
         title="Policy",
         description=f"A policy of configs/policy.yaml; '{DEFAULT_POLICY}' if empty.",
     )
-    gpu: str | None = Field(
+    gpu: GpuName | None = Field(
         default=None,
         title="GPU",
         description="The GPU type that the host must have (a key of configs/gpus.yaml); any if empty.",
     )
-    engine: str | None = Field(
+    engine: EngineName | None = Field(
         default=None,
         title="Engine",
         description="An engine of configs/engines.yaml; the hardware's default if empty.",
@@ -114,6 +117,11 @@ class ValidateParameters(BaseModel):
         default_factory=dict,
         title="Revisions",
         description="Commit by hub id, where the run must not choose itself.",
+    )
+    update_pins: bool = Field(
+        default=False,
+        title="Update pins",
+        description="Take what a hub repository's main branch names now, in place of the commit it was pinned at.",
     )
     afterwards: Afterwards = Field(
         default=Afterwards.HERE,
@@ -199,7 +207,7 @@ def _given(source: str) -> CheckpointConfig:
     return CheckpointConfig(source=source)
 
 
-def _checkpoints(model: ModelConfig, parameters: ValidateParameters) -> tuple[CheckpointConfig, ...]:
+def checkpoints_of(model: ModelConfig, parameters: ValidateParameters) -> tuple[CheckpointConfig, ...]:
     """Baseline first, each with its revision and with all the engine arguments it is served with."""
     return tuple(
         one.model_copy(
@@ -214,7 +222,7 @@ def _checkpoints(model: ModelConfig, parameters: ValidateParameters) -> tuple[Ch
     )
 
 
-def _workload(name: str, concurrency: list[int] | None) -> Workload:
+def workload_of(name: str, concurrency: list[int] | None) -> Workload:
     """The ladder, by name or path, with the run's own levels."""
     named = Path(name)
     path = named if named.suffix == ".yaml" else ROOT / "configs" / "workloads" / f"{name}.yaml"
@@ -226,16 +234,30 @@ def _workload(name: str, concurrency: list[int] | None) -> Workload:
     return workload
 
 
-def declare(parameters: ValidateParameters, home: Home) -> Declared:
-    """Resolve the parameters; the checkpoints alone are left, reading them may take long.
+@dataclass(frozen=True)
+class Work:
+    """What is to be measured, whatever host does it."""
+
+    model: ModelConfig
+    checkpoints: tuple[CheckpointConfig, ...]
+    """Baseline first; engine arguments are those of model, checkpoint and run together."""
+    suite: Suite
+    documents: dict[str, int | None]
+    workload: Workload
+    policy_name: str
+    policy: Policy
+
+
+def declare_work(parameters: ValidateParameters, home: Home) -> Work:
+    """Resolve what does not depend on the host's hardware.
 
     Raises:
         ConfigError: the first thing that is wrong.
     """
     model = chosen_model(parameters)
-    checkpoints = _checkpoints(model, parameters)
+    checkpoints = checkpoints_of(model, parameters)
     for checkpoint in checkpoints:
-        check_source(checkpoint.source)
+        check_source(checkpoint.source, checkpoint.precision)
     suite = task_sources.suite_from(
         parameters.tasks or model.suite,
         family=parameters.family,
@@ -245,23 +267,44 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)
     check_policy(policy_name, policy, suite.tasks)
-    workload = _workload(parameters.workload or model.workload, parameters.concurrency)
+    return Work(
+        model=model,
+        checkpoints=checkpoints,
+        suite=suite,
+        documents=quality.check_suite(suite),
+        workload=workload_of(parameters.workload or model.workload, parameters.concurrency),
+        policy_name=policy_name,
+        policy=policy,
+    )
+
+
+def declare(parameters: ValidateParameters, home: Home) -> Declared:
+    """Resolve the parameters; the checkpoints alone are left, reading them may take long.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    work = declare_work(parameters, home)
+    model = work.model
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
     chat = model.chat_template if parameters.chat_template is None else parameters.chat_template
+    for checkpoint in work.checkpoints:
+        _check_arguments(checkpoint, config, work.workload, chat_template=chat)
+        hardware_of(checkpoint, config, found)
+    checkpoints = spread(model, work.checkpoints, config, found, Reporter.current())
     for checkpoint in checkpoints:
-        _check_arguments(checkpoint, config, workload, chat_template=chat)
         hardware_of(checkpoint, config, found)
     engine_log.kernel_rules()
     return Declared(
         name=model.name if parameters.model else parameters.name,
         checkpoints=checkpoints,
-        suite=suite,
-        suite_content=quality.suite_content(suite, chat_template=chat),
-        documents=quality.check_suite(suite),
-        workload=workload,
-        policy_name=policy_name,
-        policy=policy,
+        suite=work.suite,
+        suite_content=quality.suite_content(work.suite, chat_template=chat),
+        documents=work.documents,
+        workload=work.workload,
+        policy_name=work.policy_name,
+        policy=work.policy,
         chat_template=chat,
         hardware=found,
         engine_name=name,

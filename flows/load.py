@@ -5,9 +5,11 @@ from __future__ import annotations
 from prefect import flow
 from pydantic import BaseModel, Field
 
+from flows.reporting import reporter
+from quantgate.model.errors import RunError
 from quantgate.model.home import Home
-from tasks.progress import Reporter
 from warehouse.load import LoadReport, load_bundles
+from warehouse.query import query
 
 
 class LoadParameters(BaseModel):
@@ -16,16 +18,42 @@ class LoadParameters(BaseModel):
     wait_s: float = Field(
         default=600, gt=0, title="Wait, s", description="How long to wait for another load."
     )
+    run_ids: list[str] = Field(
+        default_factory=list,
+        title="Runs",
+        description="Runs that must be in the warehouse afterwards; none if empty.",
+    )
 
 
 @flow(name="load", validate_parameters=True)
 def load(parameters: LoadParameters | None = None) -> LoadReport:
     """Load every new bundle of the home into its warehouse, and judge the candidates among them."""
     parameters = parameters or LoadParameters()
-    home, report = Home.current(), Reporter.current()
+    home, report = Home.current(), reporter()
     with report.step("load: bundles into the warehouse"):
         done = load_bundles(home.warehouse, home.bundles, wait_s=parameters.wait_s)
     for problem in done.problems:
         report.line(f"load: left out: {problem}")
     report.line(f"load: {len(done.loaded)} new runs, {done.present} known, {len(done.judged)} judged")
+    if parameters.run_ids:
+        _check_loaded(parameters.run_ids, home, done)
     return done
+
+
+def _check_loaded(run_ids: list[str], home: Home, done: LoadReport) -> None:
+    """Whoever measured these runs must learn that they are not where it believes them.
+
+    Raises:
+        RunError: one of them is not in the warehouse.
+    """
+    there = set(query(home.warehouse, "SELECT run_id FROM runs").column("run_id").to_pylist())
+    missing = [run_id for run_id in run_ids if run_id not in there]
+    if missing:
+        reasons = [problem for problem in done.problems if any(run_id in problem for run_id in missing)]
+        raise RunError(
+            f"not in the warehouse: {', '.join(missing)}" + "".join(f" | {reason}" for reason in reasons),
+            where="load",
+            mend=""
+            if reasons
+            else f"No such bundles in {home.bundles}: do all hosts share QUANTGATE_BUNDLES?",
+        )

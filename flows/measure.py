@@ -18,6 +18,7 @@ from tasks import bundle, engine, quality, telemetry, throughput
 from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
+from tasks.process import last_words
 from tasks.progress import Reporter
 from tasks.staging import Staging, open_staging
 
@@ -64,6 +65,7 @@ def evaluate(
             timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
             check_alive=running.check_alive,
+            engine_words=lambda: last_words(running.process.output()),
             chat_template=context.chat_template,
             trust_remote_code=context.trust_remote_code,
         )

@@ -10,15 +10,15 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pydantic import BaseModel, Field
 
+from flows.reporting import reporter
 from quantgate.model.home import Home
-from tasks.progress import Reporter
 from warehouse.publish import publish as write_files
 from warehouse.query import query
 from warehouse.summary import summary_table
 
 # What fits a table in a browser; the files hold every column.
 ARTIFACT = """
-    SELECT model, precision, gpu, operating_point, use, verdict, quality_delta, quality_delta_ci_low,
+    SELECT run_id, model, precision, gpu, operating_point, use, verdict, quality_delta, quality_delta_ci_low,
            quality_delta_ci_high, output_tok_s, usd_per_mtok_output, provider, price_kind, kernel_mode,
            evidence
     FROM validated_table_at('{as_of}') ORDER BY ALL
@@ -31,13 +31,17 @@ class PublishParameters(BaseModel):
     as_of: datetime | None = Field(
         default=None, title="As of", description="The time whose prices are used; now if empty."
     )
+    run_ids: list[str] = Field(
+        default_factory=list, title="Runs", description="Runs that get a table of their own; none if empty."
+    )
+    key: str = Field(default="runs", title="Key", description="Key of that table among the artifacts.")
 
 
 @flow(name="publish", validate_parameters=True)
 def publish(parameters: PublishParameters | None = None) -> Path:
     """Write ``validated_table.{parquet,csv,md}`` and show the table as artifacts."""
     parameters = parameters or PublishParameters()
-    home, report = Home.current(), Reporter.current()
+    home, report = Home.current(), reporter()
     with report.step(f"publish: the validated table to {home.published}"):
         done = write_files(home.warehouse, home.published, parameters.as_of)
         rows: list[dict[str, Any]] = query(home.warehouse, ARTIFACT.format(as_of=done.as_of)).to_pylist()
@@ -47,4 +51,16 @@ def publish(parameters: PublishParameters | None = None) -> Path:
             key="validated-summary",
             description=f"As of {done.as_of}",
         )
+        if parameters.run_ids:
+            _show_runs(parameters, home, done.as_of, rows)
     return home.published
+
+
+def _show_runs(
+    parameters: PublishParameters, home: Home, as_of: datetime, rows: list[dict[str, Any]]
+) -> None:
+    """The runs' own table: as it is printed in a terminal, and as rows."""
+    text = summary_table(home.warehouse, as_of, run_ids=parameters.run_ids)
+    create_markdown_artifact(f"```text\n{text}\n```", key=parameters.key, description=f"As of {as_of}")
+    own = [row for row in rows if row["run_id"] in parameters.run_ids]
+    create_table_artifact(table=own, key=f"{parameters.key}-rows", description=f"As of {as_of}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
+from flows.afterwards import artifact_key, load_and_publish
 from flows.declaration import Afterwards, Declared, ValidateParameters, declare, hardware_of
+from flows.hub_token import hub_token
 from flows.load import load
 from flows.measure import Context, measure
-from flows.publish import publish
+from flows.publish import PublishParameters, publish
+from flows.reporting import reporter
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
@@ -22,6 +27,7 @@ from tasks import engine, engine_env, engine_files, engine_known, engine_limits,
 from tasks.checkpoints import resolve
 from tasks.engine_env import EngineEnvironment
 from tasks.engine_files import Named
+from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
 
@@ -36,7 +42,7 @@ class Validation(BaseModel):
     published: str | None = Field(description="Folder of the published table, where it was published here.")
 
 
-def _checkpoints(declared: Declared, report: Reporter) -> list[Checkpoint]:
+def _checkpoints(declared: Declared, pins: Pins, report: Reporter) -> list[Checkpoint]:
     """Baseline first; candidates carry the model's name, whatever their folders are called."""
     found: list[Checkpoint] = []
     for one in declared.checkpoints:
@@ -46,10 +52,20 @@ def _checkpoints(declared: Declared, report: Reporter) -> list[Checkpoint]:
                 source,
                 declared=one.precision,
                 model=found[0].model if found else declared.name,
+                allow=one.allow,
+                pins=pins,
                 progress=_hashing(source, report),
             )
         )
     return found
+
+
+def _with_code(config: CheckpointConfig, checkpoint: Checkpoint) -> CheckpointConfig:
+    """Serving arguments say that a checkpoint's own code runs, so that it is part of the run's fingerprint."""
+    if not checkpoint.remote_code:
+        return config
+    arguments = config.engine_arguments | {"trust-remote-code": True}
+    return config.model_copy(update={"engine_arguments": arguments})
 
 
 def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
@@ -184,9 +200,16 @@ def validate(parameters: ValidateParameters) -> Validation:
 
     Everything that can be wrong with the input is found before the first engine starts.
     """
-    home, report = Home.current(), Reporter.current()
+    with hub_token():
+        return _validate(parameters, Home.current(), reporter())
+
+
+def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> Validation:
     declared = declare(parameters, home)
-    checkpoints = _checkpoints(declared, report)
+    pins = Pins(pins_file(home), update=parameters.update_pins)
+    checkpoints = _checkpoints(declared, pins, report)
+    served = tuple(map(_with_code, declared.checkpoints, checkpoints))
+    declared = dataclasses.replace(declared, checkpoints=served)
     environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
     counts = ", ".join(f"{task} ({count or 'all'} documents)" for task, count in declared.documents.items())
     report.line(
@@ -194,15 +217,15 @@ def validate(parameters: ValidateParameters) -> Validation:
         f"{environment.name} {environment.version}: {counts}; "
         f"load levels {', '.join(map(str, declared.workload.concurrency))}; policy {declared.policy_name}"
     )
-    what = parameters.model_dump(mode="json")
+    what = parameters.model_dump(mode="json", exclude={"update_pins"})
     since = fresh_since(home, what) if parameters.fresh else None
     done, failures = _measure_all(checkpoints, environment, declared, home=home, report=report, since=since)
-    if not failures:
-        end_fresh(home, what)
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
-    lost, published = _finish(parameters.afterwards, run_ids)
+    lost, published = _finish(parameters.afterwards, run_ids, report)
+    if not failures:  # not before: the same command, killed while it loads, would measure all of it once more
+        end_fresh(home, what)
     if failures or lost:
         reasons = [*map(str, failures), *lost]
         raise RunError(
@@ -212,11 +235,15 @@ def validate(parameters: ValidateParameters) -> Validation:
     return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=published)
 
 
-def _finish(afterwards: Afterwards, run_ids: list[str]) -> tuple[list[str], str | None]:
+def _finish(afterwards: Afterwards, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:
     """Load and publish as the parameters say; what of these runs was not loaded, and where the table is."""
-    if afterwards is Afterwards.NOBODY:
-        return [], None
-    loaded = load()
-    published = publish()
-    lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
-    return lost, str(published)
+    match afterwards:
+        case Afterwards.NOBODY:
+            return [], None
+        case Afterwards.FLEET:
+            return load_and_publish(run_ids, report), None
+        case Afterwards.HERE:
+            loaded = load()
+            lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
+            key = artifact_key(str(flow_run.id))
+            return lost, str(publish(PublishParameters(run_ids=run_ids, key=key)))

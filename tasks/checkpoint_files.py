@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantgate.model.errors import ConfigError
+from quantgate.model.models import Allowed
 from tasks.safetensors_header import DAMAGED_MEND, Tensor, read_header
 
 SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -20,6 +21,15 @@ NOT_SERVED = ("*/*", "consolidated*.safetensors", "adapter_model*.safetensors")
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 """Weights that can run code when they are loaded."""
+
+PICKLES_SERVED = ("*.bin", "*.pt")
+"""Of those, what an engine loads where they are allowed."""
+
+TRAINING = ("training_args.bin", "optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "*/*")
+"""Of those in turn, what a trainer leaves beside the weights."""
+
+CODE = ("*.py",)
+"""What a checkpoint brings of its own to be run, where it is allowed."""
 
 TOKENIZERS = (
     ("tokenizer.json",),
@@ -51,6 +61,21 @@ def is_served(name: str) -> bool:
     return matches(name, SERVED) and not matches(name, NOT_SERVED)
 
 
+def served_patterns(allow: Allowed) -> tuple[str, ...]:
+    """Patterns of what serving needs, with what is allowed to this checkpoint."""
+    return SERVED + PICKLES_SERVED * allow.pickle + CODE * allow.remote_code
+
+
+def served_under(allow: Allowed, name: str) -> bool:
+    """The same as ``is_served``, with what is allowed to this checkpoint."""
+    return matches(name, served_patterns(allow)) and not matches(name, NOT_SERVED)
+
+
+def is_pickled_weight(name: str) -> bool:
+    """Whether a file is weights that can run code when they are loaded."""
+    return matches(name, PICKLES_SERVED) and not matches(name, TRAINING)
+
+
 def read_json(path: Path, where: str) -> dict[str, Any]:
     """A JSON file that holds an object.
 
@@ -71,12 +96,18 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     return value
 
 
-def check_listing(names: Iterable[str], where: str) -> None:
+def is_weight(name: str) -> bool:
+    """Whether a file is weights of either kind."""
+    return (name.endswith(".safetensors") and is_served(name)) or is_pickled_weight(name)
+
+
+def check_listing(names: Iterable[str], where: str, allow: Allowed | None = None) -> None:
     """Refuse a checkpoint whose file names already show that it can't be served.
 
     Args:
         names: paths inside the repository or folder.
         where: the checkpoint as messages name it.
+        allow: what this checkpoint may do that none may otherwise.
 
     Raises:
         ConfigError: no config.json, no safetensors (pickles or others instead), or no tokenizer.
@@ -86,13 +117,17 @@ def check_listing(names: Iterable[str], where: str) -> None:
     if "config.json" not in served:
         mend = "Give the folder or repository that holds config.json, weights and tokenizer."
         raise ConfigError("no config.json", where=where, mend=mend)
-    if not any(name.endswith(".safetensors") for name in served):
+    allowed = allow is not None and allow.pickle and any(map(is_pickled_weight, names))
+    if not allowed and not any(name.endswith(".safetensors") for name in served):
         pickles = sorted(
             (name for name in names if matches(name, PICKLES)), key=lambda name: (name.count("/"), name)
         )
         if pickles:
             what = f"pickle weights only ({pickles[0]}), which can run code when they are loaded"
-            mend = "Convert them to safetensors: save_pretrained(…, safe_serialization=True)."
+            mend = (
+                "Convert them to safetensors: save_pretrained(…, safe_serialization=True); or set `allow: {pickle: "
+                "true}` and a revision for it in configs/models."
+            )
             raise ConfigError(what, where=where, mend=mend)
         raise ConfigError("no weights (*.safetensors)", where=where, mend="Export the model as safetensors.")
     for files in TOKENIZERS:

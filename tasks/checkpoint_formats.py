@@ -22,6 +22,8 @@ class Format(NamedTuple):
     weight_format: str
     kv_cache_dtype: str
     parameters: int
+    layers: dict[str, int]
+    """Weight matrices by their precision, embeddings and head among them."""
 
 
 class Kind(NamedTuple):
@@ -35,6 +37,8 @@ PRECISIONS = ("bf16", "fp16", "fp32", "fp8", "mxfp8", "nvfp4", "mxfp4", "int8", 
 
 UNQUANTIZED = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 """Precision of an unquantized model by the dtype of most of its weights."""
+
+_DTYPES_BY_PRECISION = {precision: dtype for dtype, precision in UNQUANTIZED.items()}
 
 CONFIG_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32"}
 """The same by ``dtype`` (older: ``torch_dtype``) of config.json."""
@@ -66,17 +70,76 @@ def classify(
     kinds = {name: kind for name, tensor in tensors.items() if (kind := _kind(name, tensor, tensors))}
     _check(declared, kinds, tensors, where)
     parameters: Counter[str] = Counter()
+    layers: Counter[str] = Counter()
     for name, tensor in tensors.items():
         if name in kinds:
             scheme = next(scheme for scheme in declared.schemes if _fits(kinds[name], scheme))
             parameters["quantized"] += tensor.elements * DTYPE_BITS[tensor.dtype] // scheme.stored_bits
+            layers[scheme.precision] += 1
         elif tensor.dtype in UNQUANTIZED and not _ends_with(name, _SCALES):
             parameters[tensor.dtype] += tensor.elements
+            layers[UNQUANTIZED[tensor.dtype]] += len(tensor.shape) > 1 and not _ends_with(name, ("bias",))
     precisions = {scheme.precision for scheme in declared.schemes}
     if not precisions:
         precisions = {_plain_precision(config, parameters, where)}
     precision = precisions.pop() if len(precisions) == 1 else "mixed"
-    return Format(precision, declared.weight_format, declared.kv_cache_dtype, parameters.total())
+    counts = {precision: count for precision, count in sorted(layers.items()) if count}
+    return Format(precision, declared.weight_format, declared.kv_cache_dtype, parameters.total(), counts)
+
+
+def classify_unread(
+    config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, size_bytes: int, where: str
+) -> Format:
+    """The same for weights that must not be opened (pickles): what the configuration says, nothing checked.
+
+    Args:
+        config: config.json.
+        hf_quant: hf_quant_config.json, where there is one.
+        size_bytes: of the weight files; parameters are reckoned from it, as if all had the one dtype.
+        where: the checkpoint as messages name it.
+
+    Raises:
+        ConfigError: the configuration names no dtype, or an unknown quantization.
+    """
+    declared = read_declared(config, hf_quant, where)
+    precision = _stated_precision(config, declared)
+    if precision is None:
+        mend = 'Add "dtype", e.g. "bfloat16", to config.json: pickle weights are not opened to find out.'
+        raise ConfigError("config.json names no known 'dtype'", where=where, mend=mend)
+    stored_bits = [scheme.stored_bits for scheme in declared.schemes]
+    bits = max(stored_bits) if stored_bits else DTYPE_BITS[_DTYPES_BY_PRECISION[precision]]
+    weight_format = f"{declared.weight_format} (pickle, unread)"
+    return Format(precision, weight_format, declared.kv_cache_dtype, size_bytes * 8 // bits, {})
+
+
+def stated_format(
+    config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, where: str
+) -> tuple[str | None, str]:
+    """Precision (None where it says none) and weight format by the configuration alone, before there are weights.
+
+    Raises:
+        ConfigError: an unknown quantization, or two configurations that disagree.
+    """
+    declared = read_declared(config, hf_quant, where)
+    return _stated_precision(config, declared), declared.weight_format
+
+
+def _stated_precision(config: Mapping[str, Any], declared: Declared) -> str | None:
+    """Precision that a configuration states."""
+    precisions = {scheme.precision for scheme in declared.schemes}
+    if precisions:
+        return precisions.pop() if len(precisions) == 1 else "mixed"
+    return next((CONFIG_DTYPES[one] for one in _stated_dtypes(config) if one in CONFIG_DTYPES), None)
+
+
+def _stated_dtypes(config: Mapping[str, Any]) -> list[str]:
+    """``dtype`` (older: ``torch_dtype``) of config.json and of its text_config, where they are stated."""
+    text_config = config.get("text_config")
+    places = (config, text_config if isinstance(text_config, dict) else {})
+    stated = [
+        str(place.get("dtype") or place.get("torch_dtype") or "").removeprefix("torch.") for place in places
+    ]
+    return [one for one in stated if one]
 
 
 def _ends_with(name: str, endings: tuple[str, ...]) -> bool:
@@ -128,9 +191,7 @@ def _plain_precision(config: Mapping[str, Any], parameters: Counter[str], where:
     if not parameters:
         raise ConfigError("no BF16, F16 or F32 weights are stored", where=where, mend=REDO_MEND)
     stored = parameters.most_common(1)[0][0]
-    text_config = config.get("text_config")
-    for place in (config, text_config if isinstance(text_config, dict) else {}):
-        stated = str(place.get("dtype") or place.get("torch_dtype") or "").removeprefix("torch.")
+    for stated in _stated_dtypes(config):
         if stated in CONFIG_DTYPES and CONFIG_DTYPES[stated] != UNQUANTIZED[stored]:
             what = f"config.json says dtype {stated}, but most weights are stored as {stored}"
             mend = "Correct 'dtype' in config.json, or save the model again in the dtype it is served in."

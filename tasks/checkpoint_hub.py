@@ -1,28 +1,36 @@
 """A checkpoint from a model hub: the revision pinned by its commit, only the files that serving needs.
 
-HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from the environment at each call.
+HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from the environment at each call; a token that `hf auth login` has
+saved is not used.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_download
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_cached_repo_tree,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
 )
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint_files import NOT_SERVED, SERVED, check_listing, is_served
+from quantgate.model.models import SHA, Allowed
+from tasks.checkpoint_fetch import RemoteFile, RepositoryCache, check_room, fetch
+from tasks.checkpoint_files import NOT_SERVED, check_listing, is_weight, served_patterns, served_under
+from tasks.checkpoint_patience import Patience, Waiting, causes, response_of
+from tasks.checkpoint_refusal import client_told, refusal
+from tasks.pins import Pins
 from tasks.progress import Reporter
 
 HUB_ID = re.compile(
@@ -30,104 +38,230 @@ HUB_ID = re.compile(
 )
 """``org/name`` or ``org/name@revision``, by the hub's own rules for names."""
 
+CONFIGURATION = ("config.json", "hf_quant_config.json", "tokenizer_config.json")
+"""What tells most of what is wrong with a checkpoint, without its weights."""
 
-def pull(repo: str, revision: str | None, *, where: str, cache: Path | None = None) -> tuple[Path, str]:
+ANSWER_TIMEOUT_S = 30.0
+"""For the hub to say what it has; its client waits without end where none is given."""
+
+
+def pull(
+    repo: str,
+    revision: str | None,
+    *,
+    where: str,
+    cache: Path | None = None,
+    allow: Allowed | None = None,
+    pins: Pins | None = None,
+    patience: Patience | None = None,
+    look: Callable[[Path, list[str]], None] | None = None,
+) -> tuple[Path, str]:
     """The local folder of a repository at a pinned commit; nothing is asked for that the cache holds.
 
     Args:
         repo: ``org/name``.
-        revision: a branch, a tag or a commit; the default branch where there is none.
+        revision: a branch, a tag or a commit; where there is none the pin, or the default branch, which is
+            then pinned.
         where: the checkpoint as messages name it.
         cache: the hub's cache folder, its own default where there is none.
+        allow: what this checkpoint may do that none may otherwise; a commit must be given then.
+        pins: the commits that ids without a revision stand for; None pins nothing.
+        patience: how long a hub in trouble is waited for.
+        look: called before the weights are fetched, with a folder that holds the configuration and with the
+            names of all files; raises for what it shows.
 
     Returns:
         The folder and the full SHA of the commit.
 
     Raises:
-        ConfigError: the hub refuses, doesn't know it or can't be reached, or its listing shows that the
-            repository can't be served.
+        ConfigError: the hub refuses, doesn't know it or can't be reached, its listing shows that the repository
+            can't be served, or the disk has no room for it.
     """
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-    api = HfApi(endpoint=endpoint)
+    allow = allow or Allowed()
+    place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
+    waiting = Waiting(patience or Patience(), where, Reporter.current())
+    hub = _Hub(place, allow, waiting, look)
+    asked = revision
     try:
-        resolved = api.resolve_revision(repo, revision=revision, cache_dir=cache, local_files_only=_offline())
-        sha = resolved.resolved
-        cached = _cached(repo, sha, cache)
-        if cached is not None:
-            return cached, sha
-        if _offline():
-            raise LocalEntryNotFoundError("not in the cache")
-        listing = api.model_info(repo, revision=sha, files_metadata=True).siblings or []
-        check_listing([file.rfilename for file in listing], where)
-        size_bytes = sum(file.size or 0 for file in listing if is_served(file.rfilename))
-        reporter = Reporter.current()
-        bars = nullcontext() if reporter.moving else disable_progress_bars()
-        with reporter.step(f"pulling {repo} at {sha[:12]} ({size_bytes / 1e9:,.2f} GB)"), bars:
-            folder = snapshot_download(
-                repo,
-                revision=sha,
-                cache_dir=cache,
-                endpoint=endpoint,
-                allow_patterns=list(SERVED),
-                ignore_patterns=list(NOT_SERVED),
-            )
+        with client_told(where, Reporter.current()):
+            if pins is None or revision is not None:
+                sha = hub.commit(revision)
+            else:
+                pin = pins.pin_of(repo)
+                asked = pin.commit if pin else None
+                newest = hub.newest() if pin and not pins.update else hub.commit(None)
+                sha = pins.settle(repo, newest, hub.check)
+            return hub.cached(sha) or hub.download(sha), sha
     except ConfigError:
         raise
     except Exception as error:  # a service of others and three network libraries: whatever it is, one line
-        raise _refusal(error, revision, where) from None
-    return Path(folder), sha
+        raise refusal(error, asked, where, offline=_offline()) from None
+
+
+class _Hub:
+    """One repository of the hub, and its place in the cache."""
+
+    def __init__(
+        self,
+        place: RepositoryCache,
+        allow: Allowed,
+        waiting: Waiting,
+        look: Callable[[Path, list[str]], None] | None,
+    ) -> None:
+        self.repo, self.where = place.repo, waiting.where
+        self.place, self.allow, self.waiting, self.look = place, allow, waiting, look
+        self.endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+        token = os.environ.get("HF_TOKEN", "").strip()
+        self.token: str | Literal[False] = token or False  # False: none, not even one saved on this machine
+        self.api = HfApi(endpoint=self.endpoint, token=self.token)
+        self.listings: dict[str, list[RemoteFile]] = {}
+        self.checked: set[str] = set()
+
+    def commit(self, revision: str | None) -> str:
+        """The commit that a revision names; the one that it named when last asked, where the hub is down."""
+        if revision is not None and re.fullmatch(SHA, revision):
+            return revision
+        known = partial(
+            self.api.resolve_revision,
+            self.repo,
+            revision=revision,
+            cache_dir=self.place.cache,
+            local_files_only=True,
+        )
+        if _offline():
+            return known().resolved
+        try:
+            sha = self.api.repo_info(self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S).sha
+        except Exception as error:
+            if not _down(error):
+                raise
+            try:
+                sha = known().resolved
+            except Exception:  # nothing is known: what counts is why the hub could not be asked
+                sha = self.waiting.call(lambda: self.api.repo_info(self.repo, revision=revision)).sha
+            else:
+                named = revision or constants.DEFAULT_REVISION
+                Reporter.current().line(
+                    f"{self.where}: the hub can't be reached; going on with {sha[:12]}, which {named} named last"
+                )
+        if sha is None:
+            raise ConfigError("the hub names no commit of it", where=self.where, mend="Check HF_ENDPOINT.")
+        self.place.remember_ref(revision or constants.DEFAULT_REVISION, sha)
+        return sha
+
+    def newest(self) -> str | None:
+        """The commit that the default branch names now; None where the hub can't say, which stops nothing."""
+        if _offline():
+            return None
+        try:
+            return self.api.repo_info(self.repo, timeout=ANSWER_TIMEOUT_S).sha
+        except Exception:  # whatever it is, the pinned commit may still be at hand
+            return None
+
+    def listing(self, sha: str) -> list[RemoteFile]:
+        """What the repository holds at a commit."""
+        if sha not in self.listings:
+            info = self.waiting.call(
+                lambda: self.api.model_info(
+                    self.repo, revision=sha, files_metadata=True, timeout=ANSWER_TIMEOUT_S
+                )
+            )
+            self.listings[sha] = [
+                RemoteFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None)
+                for file in info.siblings or []
+            ]
+        return self.listings[sha]
+
+    def check(self, sha: str) -> None:
+        """Refuse a commit that can't be served, or has no room here, before it is pinned or its weights are fetched."""
+        if sha in self.checked or self.cached(sha) is not None or _offline():
+            return
+        names = [file.name for file in self.listing(sha)]
+        check_listing(names, self.where, self.allow)
+        check_room(self.missing_bytes(sha), self.place.cache, self.where)
+        if self.look is not None:
+            self.look(self.configuration(sha, names), names)
+        self.checked.add(sha)
+
+    def served(self, sha: str) -> list[RemoteFile]:
+        """Of the listing, what serving needs."""
+        return [file for file in self.listing(sha) if served_under(self.allow, file.name)]
+
+    def missing_bytes(self, sha: str) -> int:
+        """What of it is still to fetch."""
+        return sum(self.place.missing_bytes(file, sha) for file in self.served(sha))
+
+    def cached(self, sha: str) -> Path | None:
+        """The cached snapshot, if it is there and complete.
+
+        A snapshot without a listing may hold no more than a tokenizer that something else fetched, or what a killed
+        pull left: it counts only where the hub must not be asked, and with weights.
+        """
+        try:
+            folder = self.snapshot(sha, local=True)
+            if not _offline() or not any(map(is_weight, (path.name for path in folder.iterdir()))):
+                get_cached_repo_tree(self.repo, revision=sha, cache_dir=self.place.cache)
+        except (LocalEntryNotFoundError, CachedRepoTreeNotFoundError):
+            return None
+        return folder
+
+    def configuration(self, sha: str, names: list[str]) -> Path:
+        """The snapshot's folder with the configuration in it, some kilobytes."""
+        get = partial(
+            hf_hub_download,
+            self.repo,
+            revision=sha,
+            cache_dir=self.place.cache,
+            endpoint=self.endpoint,
+            token=self.token,
+        )
+        for name in CONFIGURATION:
+            if name in names:
+                self.waiting.call(partial(get, filename=name))
+        return self.place.folder / "snapshots" / sha
+
+    def download(self, sha: str) -> Path:
+        """Fetch what serving needs: large files so that they resume, the rest by the hub's own client."""
+        if _offline():
+            raise LocalEntryNotFoundError("not in the cache")
+        self.check(sha)
+        files, needed_bytes = self.served(sha), self.missing_bytes(sha)
+        size_bytes = sum(file.size_bytes for file in files)
+        had = f", {(size_bytes - needed_bytes) / 1e9:,.2f} of it here" if needed_bytes < size_bytes else ""
+        disable_progress_bars()
+        title = f"pulling {self.repo} at {sha[:12]} ({size_bytes / 1e9:,.2f} GB{had})"
+        with Reporter.current().step(title, unit="MB") as step:
+            address: Callable[[str], str] = partial(
+                hf_hub_url, self.repo, revision=sha, endpoint=self.endpoint
+            )
+            large = [file for file in files if file.resumable]
+            fetch(large, self.place, url=address, token=self.token or None, waiting=self.waiting, step=step)
+            return self.waiting.call(lambda: self.snapshot(sha, local=False))
+
+    def snapshot(self, sha: str, *, local: bool) -> Path:
+        """The client's own pull of what serving needs; with ``local`` from the cache alone."""
+        folder = snapshot_download(
+            self.repo,
+            revision=sha,
+            cache_dir=self.place.cache,
+            endpoint=self.endpoint,
+            token=self.token,
+            local_files_only=local,
+            allow_patterns=list(served_patterns(self.allow)),
+            ignore_patterns=list(NOT_SERVED),
+        )
+        return Path(folder)
+
+
+def _down(error: Exception) -> bool:
+    """Whether the hub could not answer, which says nothing of the repository."""
+    response = response_of(error)
+    if response is not None:
+        return int(response.status_code) >= 500 or int(response.status_code) == 429
+    return any(kind.__name__ == "TransportError" for one in causes(error) for kind in type(one).__mro__)
 
 
 def _offline() -> bool:
     """Whether the hub must not be asked."""
     asked = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     return asked or constants.is_offline_mode()
-
-
-def _cached(repo: str, sha: str, cache: Path | None) -> Path | None:
-    """The cached snapshot, if it is there and complete.
-
-    A snapshot without a listing may hold no more than a tokenizer that something else fetched: it counts only
-    where the hub must not be asked.
-    """
-    try:
-        folder = snapshot_download(
-            repo,
-            revision=sha,
-            cache_dir=cache,
-            local_files_only=True,
-            allow_patterns=list(SERVED),
-            ignore_patterns=list(NOT_SERVED),
-        )
-        if not _offline():
-            get_cached_repo_tree(repo, revision=sha, cache_dir=cache)
-    except (LocalEntryNotFoundError, CachedRepoTreeNotFoundError):
-        return None
-    return Path(folder)
-
-
-def _refusal(error: Exception, revision: str | None, where: str) -> ConfigError:
-    """What the hub's client complains of, in one line with its mend."""
-    response = getattr(error, "response", None)
-    status = f" (HTTP {response.status_code})" if response is not None else ""
-    if isinstance(error, GatedRepoError):
-        what = f"the hub grants no access to this gated repository{status}"
-        mend = "Accept its terms on the hub, and set HF_TOKEN to a token that may read it."
-    elif isinstance(error, RepositoryNotFoundError):
-        what = f"neither a folder here nor a repository the hub shows{status}"
-        mend = "Check the id; for a private repository set HF_TOKEN."
-    elif isinstance(error, RevisionNotFoundError):
-        what = f"the repository has no revision '{revision}'{status}"
-        mend = "Give a branch, a tag or a commit."
-    elif isinstance(error, HfHubHTTPError):
-        what = f"the hub refused{status}"
-        mend = "Renew HF_TOKEN or unset it." if "401" in status or "403" in status else "Try again later."
-    elif _offline():
-        what = "not a folder here, and not in the hub's cache while HF_HUB_OFFLINE is set"
-        mend = "Unset HF_HUB_OFFLINE to pull it, or give a local folder."
-    else:
-        cause = error.__cause__ or error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:160]
-        what = f"not a folder here, and pulling it from the hub failed ({reason})"
-        mend = "Check the network and HF_ENDPOINT, or give a local folder."
-    return ConfigError(what, where=where, mend=mend)

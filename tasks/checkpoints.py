@@ -6,15 +6,27 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
+from quantgate.model.models import SHA, Allowed
 from quantgate.model.records import Checkpoint
-from tasks.checkpoint_files import check_listing, content_hash, read_json, read_weights
-from tasks.checkpoint_formats import PRECISIONS, classify
+from tasks.checkpoint_files import (
+    check_listing,
+    content_hash,
+    is_pickled_weight,
+    is_served,
+    read_json,
+    read_weights,
+)
+from tasks.checkpoint_formats import PRECISIONS, Format, classify, classify_unread, stated_format
 from tasks.checkpoint_hub import HUB_ID, pull
+from tasks.checkpoint_patience import Patience
+from tasks.pins import Pins
+from tasks.progress import Reporter
 
 PRECISION_SUFFIX = re.compile(
     r"([-_.](BF16|FP16|FP32|FP8|FP4|NVFP4|MXFP4|MXFP8|INT8|INT4|AWQ|GPTQ|W\d+A(FP)?\d+|Int\d|\dbit"
@@ -33,6 +45,9 @@ def resolve(
     cache: Path | None = None,
     declared: str | None = None,
     model: str | None = None,
+    allow: Allowed | None = None,
+    pins: Pins | None = None,
+    patience: Patience | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checkpoint:
     """Find a checkpoint, check that it can be served, and read from its files what it is.
@@ -43,6 +58,9 @@ def resolve(
         cache: the hub's cache folder, its own default where there is none.
         declared: the precision that the user expects it to have.
         model: the base model's name; from the checkpoint's name where there is none.
+        allow: what this one may do that none may otherwise; only a hub id with its commit may.
+        pins: the commits that hub ids without a revision stand for; None pins nothing.
+        patience: how long a hub in trouble is waited for.
         progress: called with (bytes hashed, bytes in all) while a local folder is hashed.
 
     Returns:
@@ -57,37 +75,133 @@ def resolve(
         identity = HUB_ID.fullmatch(source)
         if identity is None:
             raise _not_found(source)
-        name = identity["repo"]
-        folder, revision = pull(name, identity["revision"], where=source, cache=cache)
+        name, asked = identity.group("repo", "revision")
+        allow = _pinned(allow, asked, source)
+        look = partial(_look, source, declared, allow)
+        folder, revision = pull(
+            name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience, look=look
+        )
     else:
-        name, revision = folder.resolve().name, ""
+        name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
+    contents = _read(folder, source, declared, allow)
     try:
-        check_listing([path.name for path in folder.iterdir() if path.is_file()], source)
-        config = read_json(folder / "config.json", source)
-        _refuse_custom_code(folder, config, source)
-        weights = read_weights(folder, source)
-        quant_file = folder / "hf_quant_config.json"
-        hf_quant = read_json(quant_file, source) if quant_file.is_file() else None
-        found = classify(config, hf_quant, weights.tensors, source)
-        _check_declared(declared, found.precision, found.weight_format, source)
         return Checkpoint(
             source=source,
             path=str(folder.resolve()),
             name=name,
-            revision=revision or content_hash(folder, weights.files, progress),
+            revision=revision or content_hash(folder, contents.weight_files, progress),
             model=model or model_name(name if "/" in name else str(folder.resolve())),
-            architecture=_architecture(config, source),
-            precision=found.precision,
-            weight_format=found.weight_format,
-            kv_cache_dtype=found.kv_cache_dtype,
-            parameters=found.parameters,
-            size_bytes=sum(path.stat().st_size for path in weights.files),
-            vocab_size=_number(config, ("vocab_size",), source),
-            max_position_embeddings=_optional_number(config, POSITION_KEYS),
+            architecture=_architecture(contents.config, source),
+            precision=contents.found.precision,
+            weight_format=contents.found.weight_format,
+            kv_cache_dtype=contents.found.kv_cache_dtype,
+            parameters=contents.found.parameters,
+            size_bytes=contents.size_bytes,
+            vocab_size=_number(contents.config, ("vocab_size",), source),
+            max_position_embeddings=_optional_number(contents.config, POSITION_KEYS),
+            layers=contents.found.layers,
+            remote_code=contents.remote_code,
         )
     except OSError as error:
-        what = f"can't be read ({error.strerror or error})"
-        raise ConfigError(what, where=source, mend="Check the folder and its permissions.") from None
+        raise _unreadable(error, source) from None
+
+
+def check_source(source: str, declared: str | None = None) -> None:
+    """Tell at once what needs no hub and no hashing: a source that can be nothing, a folder that can't be served.
+
+    Args:
+        source: as for ``resolve``.
+        declared: the precision that the user expects it to have.
+
+    Raises:
+        ConfigError: it is neither a folder nor a hub id, or a folder that ``resolve`` would refuse.
+    """
+    folder = _local_folder(source)
+    if folder is not None:
+        contents = _read(folder, source, declared, Allowed())
+        _architecture(contents.config, source)
+        _number(contents.config, ("vocab_size",), source)
+    elif HUB_ID.fullmatch(source) is None:
+        raise _not_found(source)
+
+
+class _Contents(NamedTuple):
+    """What a folder's files say, without reading the weights themselves."""
+
+    config: dict[str, Any]
+    found: Format
+    weight_files: tuple[Path, ...]
+    size_bytes: int
+    remote_code: bool
+
+
+def _look(where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]) -> None:
+    """Tell from the configuration what would be refused after a download of hours.
+
+    Raises:
+        ConfigError: it needs code that isn't allowed, or isn't what the user declared.
+    """
+    config = read_json(folder / "config.json", where)
+    _needs_code(folder, names, config, where, allow)
+    quant_file = folder / "hf_quant_config.json"
+    precision, weight_format = stated_format(
+        config, read_json(quant_file, where) if quant_file.is_file() else None, where
+    )
+    if precision is not None:
+        _check_declared(declared, precision, weight_format, where)
+    _architecture(config, where)
+    _number(config, ("vocab_size",), where)
+
+
+def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Contents:
+    """Check a folder and classify it.
+
+    Raises:
+        ConfigError: it can't be served, would run code that isn't allowed, or isn't what it declares or the user
+            declared.
+    """
+    try:
+        names = [path.name for path in folder.iterdir() if path.is_file()]
+        check_listing(names, where, allow)
+        config = read_json(folder / "config.json", where)
+        remote_code = _needs_code(folder, names, config, where, allow)
+        quant_file = folder / "hf_quant_config.json"
+        hf_quant = read_json(quant_file, where) if quant_file.is_file() else None
+        pickled = not any(name.endswith(".safetensors") and is_served(name) for name in names)
+        if pickled:
+            files = tuple(folder / name for name in sorted(filter(is_pickled_weight, names)))
+        else:
+            files, tensors = read_weights(folder, where)
+        size_bytes = sum(path.stat().st_size for path in files)
+        if pickled:
+            found = classify_unread(config, hf_quant, size_bytes, where)
+            Reporter.current().line(
+                f"{where}: pickle weights are not opened here: {found.precision} is what config.json says, and "
+                f"{found.parameters / 1e9:.2f} G parameters are reckoned from {size_bytes / 1e9:.2f} GB"
+            )
+        else:
+            found = classify(config, hf_quant, tensors, where)
+        _check_declared(declared, found.precision, found.weight_format, where)
+    except OSError as error:
+        raise _unreadable(error, where) from None
+    return _Contents(config, found, files, size_bytes, remote_code)
+
+
+def _unreadable(error: OSError, where: str) -> ConfigError:
+    what = f"can't be read ({error.strerror or error})"
+    return ConfigError(what, where=where, mend="Check the folder and its permissions.")
+
+
+def _pinned(allow: Allowed | None, revision: str | None, where: str) -> Allowed:
+    """What is allowed, which holds for a commit that somebody has read and for nothing else."""
+    allow = allow or Allowed()
+    if (allow.pickle or allow.remote_code) and not re.fullmatch(SHA, revision or ""):
+        raise ConfigError(
+            "'allow' needs a commit: what runs code must not change under its name",
+            where=where,
+            mend="Give a hub id with the 40 digits of its commit as revision.",
+        )
+    return allow
 
 
 def model_name(name: str) -> str:
@@ -100,16 +214,6 @@ def model_name(name: str) -> str:
         if stripped:
             return stripped
     return name
-
-
-def check_source(source: str) -> None:
-    """Tell at once a source that can be nothing, before anything is read or pulled.
-
-    Raises:
-        ConfigError: it is neither a folder nor a hub id.
-    """
-    if _local_folder(source) is None and HUB_ID.fullmatch(source) is None:
-        raise _not_found(source)
 
 
 def _local_folder(source: str) -> Path | None:
@@ -141,9 +245,20 @@ def _not_found(source: str) -> ConfigError:
     return ConfigError("neither a folder nor a hub id", where=source, mend=mend)
 
 
-def _refuse_custom_code(folder: Path, config: Mapping[str, Any], where: str) -> None:
-    """Refuse a checkpoint that needs code of its own; one whose architecture is known does without it."""
-    mend = "Quantgate runs no code of a checkpoint: give a conversion to an architecture the engine knows."
+def _needs_code(
+    folder: Path, names: list[str], config: Mapping[str, Any], where: str, allow: Allowed
+) -> bool:
+    """Whether a checkpoint is served with code of its own; one whose architecture is known does without it.
+
+    Raises:
+        ConfigError: it needs code, which isn't allowed.
+    """
+    mend = (
+        "Give a conversion to an architecture the engine knows; or, once you have read the code, set `allow: "
+        "{remote_code: true}` and a revision for it in configs/models."
+    )
+    if allow.remote_code:
+        return True
     if config.get("auto_map"):
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import CONFIG_MAPPING
@@ -153,13 +268,10 @@ def _refuse_custom_code(folder: Path, config: Mapping[str, Any], where: str) -> 
             what = f"needs code of its own (auto_map in config.json, model_type '{kind}')"
             raise ConfigError(what, where=where, mend=mend)
     tokenizer = folder / "tokenizer_config.json"
-    if (
-        tokenizer.is_file()
-        and read_json(tokenizer, where).get("auto_map")
-        and not (folder / "tokenizer.json").is_file()
-    ):
+    if tokenizer.is_file() and read_json(tokenizer, where).get("auto_map") and "tokenizer.json" not in names:
         what = "its tokenizer needs code of its own (auto_map in tokenizer_config.json)"
         raise ConfigError(what, where=where, mend="Convert it to tokenizer.json.")
+    return False
 
 
 def _check_declared(declared: str | None, precision: str, weight_format: str, where: str) -> None:

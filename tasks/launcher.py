@@ -3,8 +3,12 @@
 Used as a script: ``python launcher.py LOG -- COMMAND…``; its standard input is a pipe that the asking
 process holds. When that process ends, however it ends, the pipe closes and the whole group is stopped.
 Watching a pipe rather than PR_SET_PDEATHSIG alone: that signal fires when the *thread* that started the
-child ends. The launcher is a child subreaper, so grandchildren that lose their parent come to it, and the
-command itself dies with the launcher. Standard library only: it must run under any interpreter.
+child ends. The launcher is a child subreaper, so grandchildren that lose their parent come to it.
+
+It is two processes, since one can be killed itself: the inner one runs the command; the outer one, a subreaper
+too, ends what the inner one leaves, and the inner one ends everything when the outer one is gone. Both hold
+the standard output, by whose end the asking process knows that both are through. Standard library only: it must
+run under any interpreter.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 5.0
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -75,23 +80,24 @@ def stop_group(group: int, grace_s: float = GRACE_S) -> None:
             if not _group_alive(group):
                 break
             time.sleep(0.05)
+    _end_adopted()
+
+
+def _end_adopted() -> None:
+    """SIGKILL to every orphan that was adopted, and to those that are adopted as they end."""
     end = time.monotonic() + 2.0
     while (left := _children()) and time.monotonic() < end:
         for pid in left:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         _reap()
         time.sleep(0.02)
 
 
-def main() -> int:
+def _run(log: str, command: list[str]) -> int:
     """Start the command, watch the pipe and the command, stop everything when either ends."""
-    log, command = sys.argv[1], sys.argv[3:]
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _STOPPING:
         signal.signal(number, lambda received, _: stopping.append(received))
     with Path(log).open("ab", buffering=0) as out:
         child = subprocess.Popen(
@@ -112,8 +118,35 @@ def main() -> int:
     status = child.returncode
     stop_group(child.pid)
     if status is None:
-        return 1
+        return 128 + stopping[0] if stopping else 1
     return status if status >= 0 else 128 - status  # as a shell tells a signal
+
+
+def _guard(inner: int) -> int:
+    """Wait for the inner process, passing on what tells it to stop; then end what it left."""
+    for number in _STOPPING:
+        signal.signal(number, lambda received, _: os.kill(inner, received))
+    _, ended = os.waitpid(inner, 0)
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    _end_adopted()
+    status = os.waitstatus_to_exitcode(ended)
+    return status if status >= 0 else 128 - status
+
+
+def main() -> int:
+    """Fork into the process that guards and the one that runs the command."""
+    log, command = sys.argv[1], sys.argv[3:]
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    outer = os.getpid()
+    inner = os.fork()
+    if inner:
+        return _guard(inner)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != outer:
+        return 1
+    return _run(log, command)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
 from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
-from tasks.quality import FAILURE, PROGRESS, RESULT, Evaluation
+from tasks.quality import FAILURE, PROGRESS, RESULT, STOPPED_ANSWERING, Evaluation
 from tasks.task_sources import FILE_BUILDERS, source_of
 
 DEFAULT_CONTEXT_TOKENS = 2048
@@ -293,7 +293,7 @@ def describe(error: BaseException) -> QuantgateError:
     if isinstance(error, asyncio.TimeoutError | requests.Timeout):
         return RunError("the engine did not answer a request in time", mend="See the engine's log.")
     if isinstance(error, aiohttp.ClientConnectionError | requests.ConnectionError):
-        return RunError(f"the engine stopped answering: {_reason(error)}", mend="See the engine's log.")
+        return RunError(f"{STOPPED_ANSWERING}: {_reason(error)}", mend="See the engine's log.")
     return RunError(f"lm-eval failed: {type(error).__name__}: {_short(error)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from pathlib import Path
 
 from quantgate.model.errors import RunError
 from tasks import launcher
+
+
+class OutOfTimeError(RunError):
+    """A command that was stopped because its time was over."""
 
 
 class Tied:
@@ -33,7 +38,7 @@ class Tied:
         self._process = subprocess.Popen(
             [sys.executable, "-S", launcher.__file__, str(log), "--", *command],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # nothing is said on it; its end tells that the launcher is through
             stderr=subprocess.DEVNULL,
             env=dict(environment),
             cwd=cwd,
@@ -46,8 +51,9 @@ class Tied:
         return self._process.pid
 
     def exit_status(self) -> int | None:
-        """The command's exit status, or None while it runs."""
-        return self._process.poll()
+        """The command's exit status, or None while it runs; a signal as a shell tells it."""
+        status = self._process.poll()
+        return 128 - status if status is not None and status < 0 else status
 
     def output(self) -> str:
         """What the command has printed since it was started."""
@@ -62,8 +68,12 @@ class Tied:
         try:
             self._process.wait(timeout=launcher.GRACE_S + 5)
         except subprocess.TimeoutExpired:
-            self._process.terminate()
-            self._process.wait(timeout=5)
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout and not self._process.stdout.closed:
+            # A launcher that was killed itself leaves a second process, which ends the command.
+            select.select([self._process.stdout], [], [], launcher.GRACE_S + 5)
+            self._process.stdout.close()
 
     def __enter__(self) -> Tied:
         """Use as a context: stopped at the end, however it ends."""
@@ -101,13 +111,14 @@ def run_tied(
         What it printed.
 
     Raises:
-        RunError: it failed or ran out of time; with its last words and the log's place.
+        OutOfTimeError: it ran out of time; with its last words and the log's place.
+        RunError: it failed; likewise.
     """
     started = time.monotonic()
     with Tied(command, log=log, environment=environment, cwd=cwd) as process:
         while (status := process.exit_status()) is None:
             if time.monotonic() - started > timeout_s:
-                raise RunError(
+                raise OutOfTimeError(
                     f"did not end within {timeout_s:.0f} s; {last_words(process.output())}",
                     where=what,
                     mend=f"Its log: {log}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -77,18 +78,23 @@ class Reporter:
         self._width = 0
 
     def show(self, text: str, *, moving: bool = False) -> None:
-        """A line; a moving one is overwritten by the next."""
+        """A line; a moving one is overwritten by the next.
+
+        A reader that has gone away stops no measurement: of a worker that was killed its flow goes on.
+        """
         if self._write:
             self._write(text)
             return
-        if not self.moving:
-            print(text, file=sys.stderr, flush=True)
-            return
-        if moving:
-            text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps can't be overwritten
-        padded = text.ljust(self._width)
-        print("\r" + padded, end="" if moving else "\n", file=sys.stderr, flush=True)
-        self._width = len(text) if moving else 0
+        end = "\n"
+        if self.moving:
+            if moving:
+                text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line can't be overwritten
+                end = ""
+            padded = text.ljust(self._width)
+            self._width = len(text) if moving else 0
+            text = "\r" + padded
+        with contextlib.suppress(BrokenPipeError):
+            print(text, end=end, file=sys.stderr, flush=True)
 
     def line(self, text: str) -> None:
         """A line that stays."""

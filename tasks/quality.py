@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,17 @@ from quantgate.model.config import ROOT, Strict, Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
 from tasks.checkpoint_files import read_json
-from tasks.process import run_tied
+from tasks.process import OutOfTimeError, run_tied
 from tasks.task_sources import Function, TaskSource, evaluated_split, source_of
 
 SPEC, PROGRESS, FAILURE, RESULT = "spec.json", "progress.json", "failure.json", "result.json"
 """Files between this module and the worker, and the record that a finished task leaves."""
+
+STOPPED_ANSWERING = "the engine stopped answering"
+"""How the worker's reason begins where connections broke."""
+
+ENGINE_ENDS_WITHIN_S = 10.0
+"""Time from an engine's first broken connection until the last process of it is gone."""
 
 
 class Evaluation(Strict):
@@ -130,6 +137,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     timeout_s: float,
     on_progress: Callable[[int, int | None], None],
     check_alive: Callable[[], None] = lambda: None,
+    engine_words: Callable[[], str] = lambda: "",
     chat_template: bool | str = False,
     trust_remote_code: bool = False,
 ) -> TaskResult:
@@ -149,6 +157,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         timeout_s: seconds until the evaluation is stopped.
         on_progress: told of requests answered, and of all there are once that is known.
         check_alive: raises with the engine's own last words if the engine has ended.
+        engine_words: the engine's own last words, for a task that runs out of time.
         chat_template: whether prompts go through the tokenizer's chat template; a text is one in its place.
         trust_remote_code: whether the tokenizer may run code of its own.
 
@@ -195,8 +204,13 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
                 poll=poll,
                 poll_s=0.2,
             )
-        except RunError:
+        except OutOfTimeError as error:
             check_alive()
+            raise RunError(
+                f"{error.what}; the engine: {engine_words()}", where=error.where, mend=error.mend
+            ) from None
+        except RunError:
+            _await_end(check_alive, work / FAILURE)
             _raise_failure(work / FAILURE, task, log)
             raise
         _tell(work / PROGRESS, on_progress)
@@ -228,6 +242,20 @@ def _tell(path: Path, on_progress: Callable[[int, int | None], None]) -> None:
     except FileNotFoundError:
         return
     on_progress(told["done"], told["total"])
+
+
+def _await_end(check_alive: Callable[[], None], failure: Path) -> None:
+    """Raise for an engine that has ended or is about to: its reason comes before the worker's.
+
+    Connections break before the last process of an engine is gone.
+    """
+    told = json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else {}
+    wait_s = ENGINE_ENDS_WITHIN_S if STOPPED_ANSWERING in told.get("what", "") else 0.0
+    end = time.monotonic() + wait_s
+    check_alive()
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        check_alive()
 
 
 def _raise_failure(path: Path, task: SuiteTask, log: Path) -> None:

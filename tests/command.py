@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,11 @@ class Ended:
     err: str
 
 
+def hear_ctrl_c() -> None:
+    """For ``preexec_fn``: a child of a shell's background job would ignore SIGINT, and so would all below it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def quantgate(*arguments: str, timeout_s: float = 400) -> Ended:
     """Run the command to its end."""
     done = subprocess.run(
@@ -38,12 +44,25 @@ def quantgate(*arguments: str, timeout_s: float = 400) -> Ended:
 
 
 def kill_when(
-    arguments: list[str], condition: Callable[[str], bool], log: Path, timeout_s: float = 300
+    arguments: list[str],
+    condition: Callable[[str], bool],
+    log: Path,
+    *,
+    sent: signal.Signals = signal.SIGKILL,
+    timeout_s: float = 300,
 ) -> str:
-    """Start the command and SIGKILL it as soon as the condition on its progress lines (or anything else) holds."""
+    """Start the command and kill it as soon as the condition on its progress lines (or anything else) holds.
+
+    Returns:
+        What it told, once it has ended with the status that the signal stands for.
+    """
     with log.open("w") as out:
         process = subprocess.Popen(
-            [QUANTGATE, *arguments], stdout=subprocess.DEVNULL, stderr=out, env=dict(os.environ)
+            [QUANTGATE, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=out,
+            env=dict(os.environ),
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - no threads here
         )
         end = time.monotonic() + timeout_s
         try:
@@ -51,6 +70,9 @@ def kill_when(
                 assert process.poll() is None, f"ended by itself: {log.read_text()}"
                 assert time.monotonic() < end, f"the moment never came: {log.read_text()}"
                 time.sleep(0.02)
+            process.send_signal(sent)
+            expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
+            assert process.wait(timeout=30) == expected, log.read_text()  # a spot host is gone after 30 s
         finally:
             process.kill()
             process.wait()
@@ -66,7 +88,7 @@ def processes_of(home: Path) -> list[str]:
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
         if ours and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(" ".join(process.info["cmdline"] or [])[:120])
+            found.append(" ".join(process.info["cmdline"] or [])[:300])
     return found
 
 

@@ -113,6 +113,14 @@ def create_views(connection: Connection) -> None:
         connection.execute(path.read_text(encoding="utf-8"))
 
 
+def defined() -> frozenset[str]:
+    """Names of the views and macros that this version of Quantgate makes."""
+    statement = re.compile(r"^CREATE OR REPLACE (?:VIEW|MACRO) ([a-z_0-9]+)", re.MULTILINE)
+    return frozenset(
+        name for path in VIEWS.glob("*.sql") for name in statement.findall(path.read_text(encoding="utf-8"))
+    )
+
+
 def insert_arrow(connection: Connection, table: str, rows: pa.Table) -> None:
     """Append an Arrow table to ``store.<table>``, columns matched by name."""
     connection.register("incoming", rows)

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from quantgate.model.errors import ConfigError, RunError
-from warehouse.database import Connection
+from warehouse.database import Connection, defined
 
 _BARE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
@@ -120,6 +120,13 @@ def _explained(error: duckdb.Error) -> ConfigError:
             "files and extensions can't be reached from here",
             where="sql",
             mend="Query the views of the warehouse; `SHOW TABLES` lists them.",
+        )
+    missing = re.search(r"(?:Table|Function) with name (\w+) does not exist", text)
+    if missing and missing[1].lower() in defined():
+        return ConfigError(
+            f"this warehouse, made by another version of Quantgate, has no '{missing[1]}' yet",
+            where="sql",
+            mend="`quantgate load` brings it to this version.",
         )
     hint = re.search(r'(Did you mean "[^"]+"\??|Candidate bindings: [^\n]+)', text)
     return ConfigError(

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from quantgate.cli import demo, doctor, import_, load, prices, publish, sql, status, validate
+from quantgate.cli import (
+    demo,
+    doctor,
+    fleet,
+    import_,
+    load,
+    matrix,
+    prices,
+    publish,
+    sql,
+    status,
+    validate,
+)
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
     demo.command,
     validate.command,
+    matrix.command,
     load.command,
     import_.command,
     prices.command,
     publish.command,
     sql.command,
+    fleet.command,
     status.command,
     doctor.command,
 )
@@ -41,12 +57,26 @@ for verb in VERBS:
     cli.add_command(verb)
 
 
+TERMINATED = 128 + signal.SIGTERM
+TERMINATED_WITHIN_S = 15.0
+_TERMINATED = "terminated; finished parts are kept, the same command goes on from there"
+
+
 class _Terminated(BaseException):
     """SIGTERM arrived; unwinds like Ctrl-C, so that engines stop and finished parts stay."""
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    # A spot host is gone 30 s later. What is tied to us is stopped by its launcher, however we end.
+    last = threading.Timer(TERMINATED_WITHIN_S, _end_now)
+    last.daemon = True
+    last.start()
     raise _Terminated
+
+
+def _end_now() -> None:
+    _say(_TERMINATED)
+    os._exit(TERMINATED)
 
 
 def _say(text: str) -> None:
@@ -73,8 +103,8 @@ def main() -> None:
         _say("stopped; finished parts are kept, the same command goes on from there")
         code = 130
     except _Terminated:
-        _say("terminated; finished parts are kept, the same command goes on from there")
-        code = 143
+        _say(_TERMINATED)
+        code = TERMINATED
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,7 +122,10 @@ def _leave(code: int) -> NoReturn:
     Prefect's background threads keep frames alive into it, for which DuckDB's bindings print a screenful of
     "leaked" objects after the table.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # all is done; a traceback of the teardown would tell nobody
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
     os._exit(code)

@@ -8,12 +8,12 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 import click
 from pydantic import BaseModel
 
-from quantgate.model.errors import QuantgateError
+from quantgate.cli.findings import Finding, show
+from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.home import Home
 
 ENGINE_GB = 4.0
@@ -27,14 +27,6 @@ PACKAGES = (
     "pandas",
     "pyarrow",
 )
-
-
-class Finding(NamedTuple):
-    """One line of the report: ok, note or problem."""
-
-    state: str
-    what: str
-    detail: str
 
 
 def _packages() -> Iterator[Finding]:
@@ -62,6 +54,12 @@ def _configs() -> Iterator[Finding]:
     for name, kind in kinds.items():
         load_yaml(ROOT / "configs" / name, kind)
     yield Finding("ok", "configs", f"{', '.join(kinds)} read without a fault")
+
+
+def _declarations() -> Iterator[Finding]:
+    from quantgate.cli.doctor_models import check_files
+
+    yield from check_files()
 
 
 def _hardware() -> Iterator[Finding]:
@@ -147,6 +145,7 @@ def _warehouse() -> Iterator[Finding]:
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _packages,
     _configs,
+    _declarations,
     _hardware,
     _engine,
     _ports,
@@ -155,17 +154,34 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 )
 
 
-@click.command("doctor")
-def command() -> int:
-    """Check this machine: packages, configuration, engine and plugin, disk, ports, Prefect API, warehouse."""
-    problems = 0
+def _machine() -> Iterator[Finding]:
     for check in CHECKS:
         try:
-            findings = list(check())
+            yield from check()
         except QuantgateError as error:
-            findings = [Finding("problem", check.__name__.strip("_"), str(error))]
-        for finding in findings:
-            problems += finding.state == "problem"
-            click.echo(f"{finding.state:<8}{finding.what:<13}{finding.detail}")
+            yield Finding("problem", check.__name__.strip("_"), str(error))
+
+
+@click.command("doctor")
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
+@click.option(
+    "--models", is_flag=True, help="Check the checkpoints of configs/models against the hub instead."
+)
+def command(names: tuple[str, ...], models: bool) -> int:
+    """Check this machine: packages, configuration, engine and plugin, disk, ports, Prefect API, warehouse.
+
+    With --models, ask the hub about every checkpoint of each MODEL (of all of configs/models if none is named): does
+    it exist, has it moved, may it be read with this token, is it what its file declares. No weights are fetched.
+    """
+    if models:
+        from quantgate.cli.doctor_models import check_models, chosen
+
+        wanted = chosen(names)
+        width = max(13, *(len(model.name) + 2 for model in wanted))
+        problems = show(check_models(wanted), width)
+    elif names:
+        raise ConfigError("models are named, but --models is not given", where="doctor", mend="Add --models.")
+    else:
+        problems = show(_machine())
     click.echo(f"{problems} problem{'s' * (problems > 1)}" if problems else "no problems")
     return 2 if problems else 0

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from quantgate.model.errors import QuantgateError, RunError
 from quantgate.model.home import Home
 
+if TYPE_CHECKING:
+    from tasks.process import Tied
+
 SERVER_TIMEOUT_S = 180.0
+SERVER_RESTARTS = 3
 
 
 def _settings(home: Home, port: int) -> dict[str, str]:
@@ -27,6 +33,7 @@ def _settings(home: Home, port: int) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         # Our own lines say what happens; Prefect keeps its own record, in its database.
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     }
 
@@ -41,12 +48,13 @@ def _free_port() -> int:
 def in_process(home: Home) -> Iterator[None]:
     """Run flows here against a private server under the home; call before Prefect is imported.
 
-    Prefect's own temporary server outlives a process that is killed, so ours runs tied to this one.
+    Prefect's own temporary server outlives a process that is killed, so ours runs tied to this one. Where it ends
+    while it is in use it is started again: its record is on disk, and Prefect's client tries for a minute.
 
     Raises:
-        RunError: the server does not come up.
+        RunError: the server does not come up, or ends again and again.
     """
-    from tasks.process import Tied, last_words
+    from tasks.process import Tied
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     os.environ.clear()
@@ -55,17 +63,61 @@ def in_process(home: Home) -> Iterator[None]:
     port = os.environ["PREFECT_API_URL"].split(":")[2].split("/")[0]
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
     log = home.logs / "prefect-server.log"
-    with Tied([*command, "--no-services"], log=log, environment=os.environ) as server:
-        started = time.monotonic()
-        while not _healthy(os.environ["PREFECT_API_URL"]):
-            if server.exit_status() is not None or time.monotonic() - started > SERVER_TIMEOUT_S:
-                raise RunError(
-                    f"did not start; {last_words(server.output())}",
-                    where="private Prefect server",
-                    mend=f"Its log: {log}",
-                )
-            time.sleep(0.2)
+    servers: list[Tied] = []
+    over = threading.Event()
+
+    def start() -> None:
+        servers.append(Tied([*command, "--no-services"], log=log, environment=os.environ))
+
+    def keep() -> None:
+        while not over.wait(0.5) and len(servers) <= SERVER_RESTARTS:
+            if servers[-1].exit_status() is not None:
+                servers[-1].stop()
+                start()
+
+    keeper = threading.Thread(target=keep, daemon=True, name="private Prefect server")
+    start()
+    try:
+        import prefect.flows  # noqa: F401 - takes as long as the server's start: both at once
+
+        _await_healthy(servers[-1])
+        keeper.start()
         yield
+    except QuantgateError:
+        raise
+    except Exception:
+        # Without it flows fail in many ways, none of which names it.
+        if servers[-1].exit_status() is None:
+            raise
+        raise _ended("ended again and again", servers[-1]) from None
+    finally:
+        over.set()
+        if keeper.ident is not None:
+            keeper.join()
+        servers[-1].stop()
+
+
+def _ended(what: str, server: Tied) -> RunError:
+    from tasks.process import how_ended, last_words
+
+    status = server.exit_status()
+    how = f"{what}: it {how_ended(status)}" if status is not None else what
+    return RunError(
+        f"{how}; {last_words(server.output())}", where="private Prefect server", mend=f"Its log: {server.log}"
+    )
+
+
+def _await_healthy(server: Tied) -> None:
+    """Return when the server answers.
+
+    Raises:
+        RunError: it ended, or did not answer within its time.
+    """
+    started = time.monotonic()
+    while not _healthy(os.environ["PREFECT_API_URL"]):
+        if server.exit_status() is not None or time.monotonic() - started > SERVER_TIMEOUT_S:
+            raise _ended("did not start", server)
+        time.sleep(0.2)
 
 
 def _healthy(api_url: str) -> bool:

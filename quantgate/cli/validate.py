@@ -7,6 +7,7 @@ from typing import Any
 import click
 import yaml
 
+from quantgate.cli.on_fleet import run_on_fleet
 from quantgate.cli.outcome import show_outcome
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
@@ -59,6 +60,10 @@ def _levels(given: str | None) -> list[int] | None:
 )
 @click.option("--concurrency", help="Load levels in place of the workload's, e.g. 1,8,32.")
 @click.option("--policy", help="Policy of configs/policy.yaml.  [default: the model's, or standard]")
+@click.option(
+    "--gpu", help="GPU type (or pool) of the fleet: run it there, on the server of PREFECT_API_URL."
+)
+@click.option("--watch", is_flag=True, help="With --gpu: follow the run to its end and print its table.")
 @click.option("--engine", help="Engine of configs/engines.yaml; the hardware's default if left out.")
 @click.option(
     "--engine-arg",
@@ -72,6 +77,7 @@ def _levels(given: str | None) -> list[int] | None:
     help="Prompts through the checkpoint's own chat template, or not.  [default: as the model says]",
 )
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
+@click.option("--update-pins", is_flag=True, help="Take a hub id's newest commit in place of the pinned one.")
 @click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
 def command(  # noqa: PLR0913, PLR0917 - one a flag
     model: str | None,
@@ -85,16 +91,27 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     workload: str | None,
     concurrency: str | None,
     policy: str | None,
+    gpu: str | None,
+    watch: bool,
     engine: str | None,
     engine_args: tuple[str, ...],
     chat_template: bool | None,
     fresh: bool,
+    update_pins: bool,
     require_validated: bool,
 ) -> int:
-    """Validate a MODEL of configs/models, or checkpoints of your own, on this machine.
+    """Validate a MODEL of configs/models, or checkpoints of your own: on this machine, or with --gpu on the fleet.
 
     A JSONL has {"prompt", "answer"} on each line (generation, exact match), with "choices" multiple choice.
     """
+    if gpu is None and watch:
+        raise ConfigError(
+            "a run here is watched anyway", where="--watch", mend="Give --gpu too, or leave it out."
+        )
+    if gpu is not None and require_validated and not watch:
+        raise ConfigError(
+            "nobody waits for the verdict", where="--require-validated", mend="Give --watch too."
+        )
     arguments, levels = _engine_arguments(engine_args), _levels(concurrency)
     from flows.declaration import ValidateParameters, declare
     from quantgate.cli.runtime import expected_failures, in_process
@@ -116,7 +133,10 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
         engine_arguments=arguments,
         chat_template=chat_template,
         fresh=fresh,
+        update_pins=update_pins,
     )
+    if gpu is not None:
+        return run_on_fleet(gpu, parameters, home, watched=watch, require_validated=require_validated)
     declare(parameters, home)
     with in_process(home), expected_failures():
         from flows.validate import validate

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from quantgate.model.config import ROOT, Strict, choose, load_yaml
+from quantgate.model.config import ROOT, Strict, load_yaml
 from quantgate.model.errors import ConfigError
 
 SHA = r"^[0-9a-f]{40}$"
@@ -70,6 +71,11 @@ class ModelConfig(Strict):
     source: str | None = Field(default=None, description="Where the figures and ids are published.")
     note: str | None = None
 
+    @property
+    def checkpoints(self) -> tuple[CheckpointConfig, ...]:
+        """All of them, the baseline first."""
+        return (self.baseline, *self.candidates)
+
 
 def load_models(folder: Path = ROOT / "configs" / "models") -> dict[str, ModelConfig]:
     """Every model of the folder by its name.
@@ -92,7 +98,25 @@ def load_model(name: str) -> ModelConfig:
     """The model of configs/models that has the name.
 
     Raises:
-        ConfigError: there is none; the message suggests the nearest.
+        ConfigError: there is none; the message suggests the nearest, or the model that it is a checkpoint of.
     """
-    model: ModelConfig = choose(load_models(), name, "configs/models")
-    return model
+    models = load_models()
+    if name in models:
+        return models[name]
+    raise ConfigError(f"nothing is called '{name}'", where="configs/models", mend=_suggestion(name, models))
+
+
+def _suggestion(name: str, models: dict[str, ModelConfig]) -> str:
+    """What may have been meant, whatever the case it was written in."""
+    wanted = name.casefold()
+    for model in models.values():
+        if wanted in {one.source.casefold() for one in model.checkpoints}:
+            return f"It is a checkpoint of '{model.name}'; name that."
+    if "/" in name:
+        return "A checkpoint of your own is named with --baseline or --candidate."
+    by_case = {known.casefold(): known for known in models}
+    begun = [known for known in by_case if known.startswith(wanted)]
+    near = [wanted] if wanted in by_case else begun or difflib.get_close_matches(wanted, by_case, n=1)
+    if near:
+        return f"Did you mean {' or '.join(repr(by_case[one]) for one in near)}?"
+    return f"Known: {', '.join(sorted(models))}."

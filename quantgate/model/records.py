@@ -33,6 +33,14 @@ class Checkpoint(Strict):
     vocab_size: int
     max_position_embeddings: int | None = None
     weights: Weights = Weights.REAL
+    layers: dict[str, int] = Field(
+        default_factory=dict,
+        description="Weight matrices by precision, embeddings and head among them; empty where nobody could read them.",
+    )
+    remote_code: bool = Field(
+        default=False,
+        description="Served with code of its own (trust_remote_code), allowed at this revision.",
+    )
 
 
 class Hardware(Strict):

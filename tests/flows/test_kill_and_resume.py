@@ -1,17 +1,18 @@
-"""SIGKILL at each stage of the demo (reduced), then the same command: it completes and doubles nothing."""
+"""A kill at each stage of the demo (reduced), then the same command: it completes and doubles nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.command import kill_when, nothing_left, quantgate
+from tests.command import kill_when, nothing_left, processes_of, quantgate
 
 DEMO = ["demo", "--quick"]
 
@@ -45,16 +46,24 @@ def staged(home: Path, precision: str) -> list[Path]:
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_killed_at_every_stage_the_same_command_completes(home: Path, tmp_path: Path) -> None:
-    def killed(condition: Callable[[str], bool]) -> str:
-        told = kill_when(DEMO, condition, tmp_path / "log")
+    def killed(condition: Callable[[str], bool], sent: signal.Signals = signal.SIGKILL) -> str:
+        told = kill_when(DEMO, condition, tmp_path / "log", sent=sent)
         assert nothing_left(home) == []
         return told
+
+    # While the engine starts.
+    killed(lambda log: "start …" in log and any("api_server" in line for line in processes_of(home)))
 
     # In the baseline's quality: the first task is finished, the second is not.
     killed(lambda _: len(parts(home, "quality/[!.]*/result.json")) >= 1)
     first = {p: p.read_text() for p in parts(home, "quality/[!.]*/result.json")}
     assert 1 <= len(first) < 3
     assert visible_bundles(home) == []
+
+    # In the next task, by the signal that a spot host gets.
+    told = killed(lambda log: "start: done" in log and log.count("…") > 1, signal.SIGTERM)
+    assert told.splitlines()[-1].startswith("quantgate: terminated; finished parts are kept")
+    assert first.keys() <= set(parts(home, "quality/[!.]*/result.json"))
 
     # When its bundle is being made: every part is finished.
     told = killed(lambda log: "1 load levels: done" in log)

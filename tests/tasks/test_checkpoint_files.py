@@ -95,7 +95,7 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
             ["config.json", "tokenizer.json", "pytorch_model.bin"],
             (
                 "m: pickle weights only (pytorch_model.bin), which can run code when they are loaded. "
-                "Convert them to safetensors: save_pretrained(…, safe_serialization=True)."
+                "Convert them to safetensors: save_pretrained(…, safe_serialization=True); or set `allow: "
             ),
         ),
         (["config.json", "tokenizer.json", "weights.pth"], "m: pickle weights only (weights.pth)"),

@@ -95,6 +95,14 @@ def tensors(layout: Layout) -> dict[str, Tensor]:
     return {name: Tensor(dtype, shape) for name, (dtype, shape) in layout.items()}
 
 
+SCALES = ("scale", "scale_2", "scale_inv", "scales", "qzeros", "weight_shape", "g_idx", "bias")
+
+
+def is_matrix(name: str, layout: Layout) -> bool:
+    """A weight of two dimensions or more, as this file's layouts name them."""
+    return len(layout[name][1]) > 1 and not name.endswith(SCALES)
+
+
 def hf(algorithm: str | None, kv: str | None = None, **more: Any) -> dict[str, Any]:
     """hf_quant_config.json as ModelOpt writes it."""
     inner = {"quant_algo": algorithm, "kv_cache_quant_algo": kv, "exclude_modules": ["lm_head"], **more}
@@ -252,7 +260,13 @@ def test_the_format_is_read_from_the_files(
     layout: Layout, quantization: Any, hf_quant: Any, expected: tuple[str, str, str, int]
 ) -> None:
     config = {**CONFIG, "quantization_config": quantization}
-    assert classify(config, hf_quant, tensors(layout), "m") == Format(*expected)
+    found = classify(config, hf_quant, tensors(layout), "m")
+    assert found[:4] == expected
+    assert sum(found.layers.values()) == len(
+        [name for name in layout if "norm" not in name and is_matrix(name, layout)]
+    )
+    assert found.layers["bf16"] >= 2  # embedding and head
+    assert expected[0] in {"mixed", "bf16"} or found.layers[expected[0]] == len(found.layers) - 1
 
 
 @pytest.mark.parametrize(
@@ -266,7 +280,7 @@ def test_an_unquantized_model_goes_by_most_of_its_weights(dtype: str, stated: st
         "mask.bias": ("U8", (4, 4)),
     }
     found = classify({"torch_dtype": stated}, None, tensors(layout), "m")
-    assert found == Format(precision, "unquantized", "auto", 64 * 64 + 8)
+    assert found == Format(precision, "unquantized", "auto", 64 * 64 + 8, {precision: 1})
 
 
 def test_experts_in_another_format_make_a_mixed_model() -> None:
@@ -275,7 +289,7 @@ def test_experts_in_another_format_make_a_mixed_model() -> None:
         "expert_dtype": "fp4",
     }
     found = classify(config, None, tensors(V4), "m")
-    assert found == Format("mixed", "fp8:block", "auto", N + 128 * 128)
+    assert found == Format("mixed", "fp8:block", "auto", N + 128 * 128, {"bf16": 2, "fp8": 1, "mxfp4": 1})
 
 
 def test_groups_of_different_schemes_make_a_mixed_model() -> None:
@@ -290,6 +304,7 @@ def test_groups_of_different_schemes_make_a_mixed_model() -> None:
     assert found.precision == "mixed"
     assert found.weight_format == "compressed-tensors:float-quantized/w8a16-tensor+pack-quantized/w4a16-group"
     assert found.parameters == N + 128 * 128
+    assert found.layers == {"bf16": 2, "fp8": 1, "int4": 1}
 
 
 def test_the_quantization_of_a_text_model_inside_counts() -> None:

@@ -31,7 +31,6 @@ NOT_SERVED = {
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
     with HubServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         yield server
@@ -66,6 +65,7 @@ def test_main_is_pinned_and_only_what_is_served_is_fetched(hub: HubServer, cache
         size_bytes=len(SERVED["model.safetensors"]),
         vocab_size=64,
         max_position_embeddings=256,
+        layers={"bf16": 3},
     )
     assert hub.downloaded() == set(SERVED)
     assert {path.name for path in Path(found.path).iterdir()} == set(SERVED)
@@ -111,7 +111,7 @@ def test_an_unknown_revision_is_one_line(hub: HubServer, cache: Path) -> None:
     for revision in ("v9", "0" * 40):
         assert refusal(f"{ORG}@{revision}", cache) == (
             f"{ORG}@{revision}: the repository has no revision '{revision}' (HTTP 404). "
-            "Give a branch, a tag or a commit."
+            "Give a branch, a tag or a commit; a pin that is gone is replaced by `--update-pins`."
         )
 
 

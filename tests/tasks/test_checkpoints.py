@@ -145,7 +145,7 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(
         ({"vocab_size": "many"}, "config.json has no 'vocab_size'. Add it to config.json."),
         (
             {"auto_map": {"AutoConfig": "configuration_new.NewConfig"}, "model_type": "new"},
-            "needs code of its own (auto_map in config.json, model_type 'new'). Quantgate runs no code of a",
+            "needs code of its own (auto_map in config.json, model_type 'new'). Give a conversion to an architecture",
         ),
     ],
 )

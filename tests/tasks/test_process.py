@@ -63,12 +63,26 @@ def test_a_killed_parent_leaves_nothing(tmp_path: Path, marker: str) -> None:
     assert wait_for(lambda: alive(marker) == 0)
 
 
-def test_a_killed_launcher_takes_the_command_along(tmp_path: Path) -> None:
-    process = Tied(["sleep", "8104"], log=tmp_path / "log", environment=os.environ)
-    assert wait_for(lambda: alive("8104") == 1)
-    os.kill(process.pid, signal.SIGKILL)
-    assert wait_for(lambda: alive("8104") == 0)
+@pytest.mark.parametrize("which", ["outer", "inner"])
+def test_a_killed_launcher_takes_the_whole_family_along(tmp_path: Path, which: str) -> None:
+    process = Tied(["bash", "-c", FAMILY.format("8104")], log=tmp_path / "log", environment=os.environ)
+    assert wait_for(lambda: alive("8104") == 3)
+    inner = psutil.Process(process.pid).children()[0].pid
+    os.kill(process.pid if which == "outer" else inner, signal.SIGKILL)
+    assert wait_for(lambda: process.exit_status() is not None)
+    assert process.exit_status() == 137
     process.stop()
+    assert alive("8104") == 0, "stop() returns when nothing is left"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_launcher_that_is_told_to_stop_says_by_what(tmp_path: Path, sent: signal.Signals) -> None:
+    with Tied(["sleep", "8106"], log=tmp_path / "log", environment=os.environ) as process:
+        assert wait_for(lambda: alive("8106") == 1)
+        os.kill(process.pid, sent)
+        assert wait_for(lambda: process.exit_status() is not None)
+        assert process.exit_status() == 128 + sent
+        assert alive("8106") == 0
 
 
 def test_failure_tells_status_last_words_and_log(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from quantgate.model.config import ROOT
 from tasks import progress
 from tasks.progress import Reporter
 
@@ -71,3 +75,25 @@ def test_at_a_terminal_one_line_moves(
     assert told.count("\n") == 2
     assert told.split("\r")[1:3] == ["a longer title, 0 s", "a longer title 1/2 , 1 s"]
     assert told.splitlines()[-1].endswith("end")
+
+
+def test_a_reader_that_went_away_stops_no_work() -> None:
+    code = (
+        "import sys, time\nfrom tasks.progress import Reporter\nsys.stdin.read()\n"
+        "with Reporter().step('work') as step:\n    step.update(1, 2)\nprint('done')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stderr.close()
+    process.stdin.close()
+    assert process.stdout.read() == "done\n"
+    process.wait()

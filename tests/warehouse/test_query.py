@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -163,6 +164,18 @@ def test_a_missing_warehouse_names_the_mend(tmp_path: Path) -> None:
     (tmp_path / "broken.duckdb").write_bytes(b"x" * 5000)
     with pytest.raises(RunError, match="rebuilt from the bundles"):
         query(tmp_path / "broken.duckdb", "SELECT 1")
+
+
+@pytest.mark.parametrize("name", ["claims", "cost_per_token_at('2026-06-01')"])
+def test_a_warehouse_of_an_older_version_names_the_mend(tmp_path: Path, loaded: Any, name: str) -> None:
+    older = tmp_path / "older.duckdb"
+    older.write_bytes(loaded.warehouse.read_bytes())
+    with duckdb.connect(str(older)) as connection:
+        connection.execute("DROP VIEW claims; DROP MACRO TABLE cost_per_token_at")
+    told = f"no '{name.split('(', maxsplit=1)[0]}' yet. `quantgate load` brings it to this version."
+    with pytest.raises(ConfigError) as caught:
+        query(older, f"FROM {name}")
+    assert str(caught.value).endswith(told)
 
 
 def test_a_warehouse_whose_path_holds_a_quote(place: Any, loaded: Any) -> None:

@@ -27,7 +27,7 @@ def test_a_signal_during_the_start_of_an_engine(
         process = subprocess.Popen(
             [QUANTGATE, *validate()], stdout=subprocess.DEVNULL, stderr=err, env=dict(os.environ)
         )
-    assert wait_for(lambda: "engine fake 9.9.9: start" in log.read_text(), 60)
+    assert wait_for(lambda: "engine fake 9.9.9: start" in log.read_text(), 180)
     process.send_signal(sent)
     assert process.wait(timeout=60) == status
     assert nothing_left(home) == []

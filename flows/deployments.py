@@ -1,0 +1,160 @@
+"""The deployments that a fleet needs, and prefect.yaml, which says the same in Prefect's words."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from quantgate.model.config import Strict
+from quantgate.model.fleet import FleetFile, Host, Pool
+
+SCHEDULE_SLUG = "fleet"
+"""Marks the schedules that come from configs/fleet.yaml; others are the user's own."""
+
+TAG = "quantgate-fleet"
+"""Marks the deployments that come from configs/fleet.yaml."""
+
+GRACE_S = 300
+"""How long a slot is kept for a run that is not heard of: Prefect renews a lease of 300 s."""
+
+PULL: list[dict[str, Any]] = [
+    {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $QUANTGATE_ROOT }}"}}
+]
+"""The checkout that a worker runs from, read on its host."""
+
+LOAD, PUBLISH = "load/warehouse", "publish/warehouse"
+
+_HEADER = """\
+# Written by `quantgate fleet show` from configs/fleet.yaml; a test compares the two. `quantgate fleet init` makes these
+# deployments on a server, and with them the pools and limits that this file's format has no place for.
+"""
+
+
+class Deployment(Strict):
+    """One deployment: which flow, on which pool, with what."""
+
+    flow: str
+    name: str
+    description: str
+    pool: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, description="Runs at once; the next ones queue.")
+    cron: str | None = None
+    timezone: str = "UTC"
+    active: bool = True
+
+    @property
+    def full_name(self) -> str:
+        """As run_deployment takes it."""
+        return f"{self.flow}/{self.name}"
+
+    @property
+    def entrypoint(self) -> str:
+        """One flow a file, both of one name."""
+        return f"flows/{self.flow}.py:{self.flow}"
+
+    def load_flow(self) -> Any:
+        """The flow itself."""
+        return getattr(importlib.import_module(f"flows.{self.flow}"), self.flow)
+
+
+def validate_parameters(pool: Pool) -> dict[str, Any]:
+    """What a validation on a pool has in common, as fields of ValidateParameters."""
+    engine = {"engine": pool.engine} if pool.engine else {}
+    return {"gpu": pool.measured_gpu, **engine, "afterwards": "fleet"}
+
+
+def deployments(fleet: FleetFile) -> list[Deployment]:
+    """Every deployment of a fleet."""
+    cpu, nightly = fleet.cpu_pool, fleet.matrix
+    return [
+        *(
+            Deployment(
+                flow="validate",
+                name=name,
+                description=f"Measure a model's precisions on {_hosts(pool)}, judge them, publish the table.",
+                pool=name,
+                parameters={"parameters": validate_parameters(pool)},
+                limit=pool.slots,
+            )
+            for name, pool in fleet.pools.items()
+        ),
+        Deployment(
+            flow="matrix",
+            name="nightly",
+            description="Models x precisions x pools: what is not measured yet, or has changed.",
+            pool=cpu,
+            parameters={"parameters": {}},
+            limit=1,
+            cron=nightly.cron,
+            timezone=nightly.timezone,
+            active=nightly.active,
+        ),
+        Deployment(
+            flow="load", name="warehouse", description="Take new bundles into the warehouse.", pool=cpu
+        ),
+        Deployment(flow="publish", name="warehouse", description="Publish the validated table.", pool=cpu),
+    ]
+
+
+def _hosts(pool: Pool) -> str:
+    return f"{pool.measured_gpu} (standing for {pool.gpu})" if pool.simulated_by else pool.gpu
+
+
+def prefect_yaml(fleet: FleetFile) -> str:
+    """prefect.yaml of a fleet."""
+    content = {
+        "name": "quantgate",
+        "prefect-version": version("prefect"),
+        "pull": PULL,
+        "deployments": [_entry(one) for one in deployments(fleet)],
+    }
+    return _HEADER + yaml.safe_dump(content, sort_keys=False, width=110)
+
+
+def _entry(one: Deployment) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": one.name,
+        "description": one.description,
+        "entrypoint": one.entrypoint,
+        "work_pool": {"name": one.pool},
+        "tags": [TAG],
+        "enforce_parameter_schema": False,
+    }
+    if one.limit:
+        entry["concurrency_limit"] = {
+            "limit": one.limit,
+            "collision_strategy": "ENQUEUE",
+            "grace_period_seconds": GRACE_S,
+        }
+    if one.cron:
+        entry["schedules"] = [
+            {"cron": one.cron, "timezone": one.timezone, "active": one.active, "slug": SCHEDULE_SLUG}
+        ]
+    if one.parameters:
+        entry["parameters"] = one.parameters
+    return entry
+
+
+def worker_commands(fleet: FleetFile, pool_name: str, host: Host) -> list[str]:
+    """What starts a host's workers, from its checkout.
+
+    A GPU pool's worker takes one run at a time. The CPU pool's takes any number: `matrix` and `validate` wait
+    there for `load` and `publish`, and what measures is held back by its deployment's limit.
+    """
+    start = "QUANTGATE_ROOT=$PWD .venv/bin/prefect worker start --type process"
+    if pool_name == fleet.cpu_pool:
+        return [f"{start} --pool {pool_name} --name {host.name}"]
+    commands = []
+    for index in range(host.workers):
+        first = index * host.gpus_per_worker
+        devices = ",".join(map(str, range(first, first + host.gpus_per_worker)))
+        simulated = fleet.pools[pool_name].simulated_by or not host.gpus_per_worker
+        visible = "" if simulated else f"CUDA_VISIBLE_DEVICES={devices} "
+        name = host.name if host.workers == 1 else f"{host.name}-{index}"
+        commands.append(f"{visible}{start} --pool {pool_name} --limit 1 --name {name}")
+    return commands

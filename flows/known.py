@@ -1,0 +1,155 @@
+"""What is measured already: a planned run against the manifests at the bundles' place."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from quantgate.model.records import Manifest, RunInputs
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A run's inputs as far as the host that plans it can know them.
+
+    The device's own name, its SM architecture (a CPU's instruction set), the number of a CPU's cores and the
+    variables that a host sets itself are known on the measuring host alone: its fingerprint check has the last
+    word, and finds what this one dispatched needlessly.
+    """
+
+    checkpoint: str | None
+    """Revision; None where it could not be resolved, and then nothing measured is the same."""
+    baseline: str | None
+    gpu: str
+    gpus: int
+    engine: str
+    engine_version: str | None
+    """None: the configuration takes any."""
+    arguments: dict[str, Any]
+    environment: dict[str, str]
+    """What engines.yaml sets and a run records."""
+    plugins: dict[str, str]
+    suite: dict[str, Any]
+    workload: dict[str, Any]
+    policy: str
+
+
+def differences(expected: Expected, inputs: RunInputs) -> tuple[str, ...]:
+    """Names of the parts in which a measured run differs from a planned one; empty: it is measured.
+
+    Args:
+        expected: what is planned.
+        inputs: what a bundle's fingerprint is made of.
+    """
+    recorded: dict[str, str] = inputs.serving.get("environment") or {}
+    measured = Expected(
+        checkpoint=inputs.checkpoint_revision,
+        baseline=inputs.baseline_revision,
+        gpu=inputs.gpu if inputs.mig_slice is None else f"{inputs.gpu} {inputs.mig_slice}",
+        gpus=inputs.gpu_count,
+        engine=inputs.engine,
+        engine_version=inputs.engine_version if expected.engine_version else None,
+        arguments=inputs.serving.get("arguments") or {},
+        environment={key: value for key, value in recorded.items() if key in expected.environment},
+        plugins=inputs.serving.get("plugins") or {},
+        suite=inputs.suite or {},
+        workload=inputs.workload or {},
+        policy=inputs.policy_fingerprint,
+    )
+    return tuple(
+        field.name.replace("_", " ")
+        for field in fields(Expected)
+        if getattr(expected, field.name) != getattr(measured, field.name)
+    )
+
+
+def known(expected: Expected, manifests: Iterable[Manifest]) -> tuple[Manifest | None, str]:
+    """The last bundle of a planned run; or None, and in what the nearest one of its checkpoint differs.
+
+    Args:
+        expected: what is planned.
+        manifests: every bundle's, oldest first.
+    """
+    found = None
+    nearest: tuple[str, ...] | None = None
+    for manifest in manifests:
+        differs = differences(expected, manifest.inputs)
+        if not differs:
+            found = manifest
+        elif "gpu" not in differs and "checkpoint" not in differs:
+            nearest = differs if nearest is None or len(differs) <= len(nearest) else nearest
+    if found or nearest is None:
+        return found, ""
+    return None, f"{', '.join(nearest)} changed since it was measured"
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long a run like the planned one took."""
+
+    seconds: float
+    precision: str
+
+
+def measured_duration(
+    expected: Expected, model: str, precision: str | None, manifests: Iterable[Manifest]
+) -> Duration | None:
+    """Seconds of the last run of the model on the same GPUs, with the same suite and workload.
+
+    From `started_at` to `measured_at`; a run that was taken up again after a kill counts the time between, so
+    one with a single engine start goes before it. One of the same precision goes before another's.
+
+    Args:
+        expected: what is planned.
+        model: the name that its rows carry.
+        precision: the checkpoint's.
+        manifests: every bundle's, oldest first.
+    """
+    like = [
+        m
+        for m in manifests
+        if m.checkpoint.model == model
+        and (m.inputs.gpu, m.inputs.gpu_count) == (expected.gpu, expected.gpus)
+        and (m.inputs.suite, m.inputs.workload) == (expected.suite, expected.workload)
+    ]
+    if not like:
+        return None
+    best = max(
+        like, key=lambda m: (m.checkpoint.precision == precision, len(m.engine_starts) == 1, m.measured_at)
+    )
+    return Duration((best.measured_at - best.started_at).total_seconds(), best.checkpoint.precision)
+
+
+def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:
+    """Median seconds of an engine's start on a GPU; None where none was measured."""
+    starts = [s.start_duration_s for m in manifests if m.inputs.gpu == gpu for s in m.engine_starts]
+    return statistics.median(starts) if starts else None
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a checkpoint's measurement took, by its bundle."""
+
+    run_id: str
+    gpu_hours: float
+
+
+def took(cells: Sequence[Expected | None], manifests: Iterable[Manifest], since: datetime) -> dict[int, Took]:
+    """What was measured since a moment, by the cell's place in the list; a cell without a bundle is left out.
+
+    Args:
+        cells: the inputs of each.
+        manifests: every bundle's, oldest first.
+        since: bundles that were finished before it don't count.
+    """
+    new = [manifest for manifest in manifests if manifest.measured_at >= since]
+    found = {}
+    for index, expected in enumerate(cells):
+        for manifest in new:
+            if expected and not differences(expected, manifest.inputs):
+                seconds = (manifest.measured_at - manifest.started_at).total_seconds()
+                found[index] = Took(manifest.run_id, seconds / 3600 * manifest.inputs.gpu_count)
+    return found

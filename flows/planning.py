@@ -1,0 +1,355 @@
+"""The matrix before it runs: which checkpoints on which pools, what is known, what fits, what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from flows import fitting, known
+from flows.cells import Cell, Plan, State, Unit, within_budget
+from flows.declaration import Afterwards, ValidateParameters, checkpoints_of, workload_of
+from flows.estimate import Asked, estimate
+from flows.revisions import NotAskedError, commit_of, is_folder
+from quantgate.model.config import (
+    ROOT,
+    EngineConfig,
+    GpuConfig,
+    GpuFile,
+    choose,
+    load_policy,
+    load_yaml,
+)
+from quantgate.model.errors import ConfigError
+from quantgate.model.fleet import FleetFile, Pool, load_fleet
+from quantgate.model.home import Home
+from quantgate.model.models import CheckpointConfig, ModelConfig, load_models
+from quantgate.model.records import Manifest
+from tasks import bundle, engine, engine_env, quality, task_sources
+from tasks.checkpoints import resolve
+from warehouse.database import Connection
+from warehouse.estimates import configured, published_share
+from warehouse.judge import check_policy
+
+
+class MatrixParameters(BaseModel):
+    """Parameters of the flow ``matrix``."""
+
+    models: list[str] = Field(
+        default_factory=list, title="Models", description="Of configs/models; as configs/fleet.yaml if empty."
+    )
+    precisions: list[str] = Field(
+        default_factory=list,
+        title="Precisions",
+        description="Of the models' candidates; as configs/fleet.yaml if empty.",
+    )
+    pools: list[str] = Field(
+        default_factory=list,
+        title="Pools",
+        description="Of configs/fleet.yaml; as its matrix says, or those that have hosts, if empty.",
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        title="Budget, USD",
+        description="Runs are started in declared order until their estimate would exceed it; "
+        "as configs/fleet.yaml if empty.",
+    )
+    everything: bool = Field(
+        default=False,
+        title="Everything",
+        description="Dispatch also what is known here; hosts still recognise what they have measured.",
+    )
+    dry_run: bool = Field(default=False, title="Dry run", description="Only tell what would run.")
+    wait_h: float = Field(
+        default=20, gt=0, title="Wait, h", description="A run that takes longer counts as failed and goes on."
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A pool and what is known of its hosts."""
+
+    name: str
+    pool: Pool
+    gpu: str
+    facts: GpuConfig
+    engine_name: str
+    engine: EngineConfig
+
+
+def plan(
+    parameters: MatrixParameters,
+    home: Home,
+    *,
+    commit: Callable[[str], str] = commit_of,
+    models: Mapping[str, ModelConfig] | None = None,
+) -> Plan:
+    """What the matrix would run; nothing is started and no checkpoint pulled.
+
+    Args:
+        parameters: the choice.
+        home: whose bundles and imported prices count.
+        commit: gives the commit of a hub id; asked once for each, so that every host measures the same.
+        models: by name; those of configs/models if None.
+
+    Returns:
+        Each model's units over the pools, in declared order.
+
+    Raises:
+        ConfigError: the fleet's file, or a name among the parameters, is wrong. What is wrong with one model
+            or one checkpoint is its cells' state instead: the others go on.
+    """
+    fleet = load_fleet()
+    nightly = fleet.matrix
+    places = _places(fleet, parameters.pools or nightly.pools)
+    known_models = load_models() if models is None else dict(models)
+    chosen: list[ModelConfig] = [
+        choose(known_models, name, "configs/models") for name in parameters.models or nightly.models
+    ]
+    wanted = parameters.precisions or nightly.precisions
+    have = dict.fromkeys(c.precision for model in chosen for c in model.candidates if c.precision)
+    for precision in wanted:
+        choose(have, precision, "precisions of the models' candidates")
+    with configured(home.warehouse) as connection:
+        planner = _Planner(connection, home, commit, everything=parameters.everything)
+        units = [planner.unit(model, place, wanted) for model in chosen for place in places]
+    budget_usd = parameters.budget_usd or nightly.budget_usd
+    if budget_usd:
+        units = list(within_budget(units, budget_usd))
+    return Plan(tuple(_with_parameters(unit, fleet.pools[unit.pool]) for unit in units), budget_usd)
+
+
+def _with_parameters(unit: Unit, pool: Pool) -> Unit:
+    """The unit with what its deployment run is given; where only a baseline is due, with what it has besides."""
+    if not unit.due:
+        return unit
+    due = [cell for cell in unit.due if not cell.is_baseline]
+    beside = [cell for cell in unit.cells if cell.state is State.KNOWN and not cell.is_baseline]
+    parameters: dict[str, Any] = {
+        "model": unit.model,
+        "precisions": list(dict.fromkeys(cell.precision for cell in due or beside)),
+        "gpu": pool.measured_gpu,
+        "revisions": {
+            cell.source: cell.expected.checkpoint
+            for cell in unit.cells
+            if cell.expected and cell.expected.checkpoint and not is_folder(cell.source)
+        },
+        "afterwards": Afterwards.NOBODY.value,
+    }
+    if pool.engine:
+        parameters["engine"] = pool.engine
+    return replace(unit, parameters=parameters)
+
+
+def _places(fleet: FleetFile, names: Sequence[str]) -> list[_Place]:
+    """The pools, each with its GPU's facts and its engine.
+
+    Raises:
+        ConfigError: there is no such pool, GPU or engine, or no pool has hosts.
+    """
+    names = names or [name for name, pool in fleet.pools.items() if pool.hosts]
+    if not names:
+        raise ConfigError("no pool has hosts", where="fleet", mend="List hosts there, or name a --pool.")
+    gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    places = []
+    for name in names:
+        pool: Pool = choose(fleet.pools, name, "fleet: pools")
+        facts: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
+        kind = "gpu" if facts.nvml_names else "cpu"
+        engine_name, config = engine_env.load_engine(pool.engine, kind)
+        places.append(_Place(name, pool, pool.measured_gpu, facts, engine_name, config))
+    return places
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What is the same for a model's checkpoints on every pool."""
+
+    suite: dict[str, Any]
+    workload: dict[str, Any]
+    policy: str
+    asked: Asked
+
+
+def _declared(model: ModelConfig, home: Home) -> _Declared:
+    """Suite, workload and policy; documents whose number isn't known here count as the policy's least.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    suite = task_sources.suite_from(model.suite, family=None, limit=None, out_dir=home.path / "tasks")
+    policy = load_policy(model.policy)
+    check_policy(model.policy, policy, suite.tasks)
+    workload = workload_of(model.workload, None)
+    counts = quality.check_suite(suite)
+    return _Declared(
+        suite=quality.suite_content(suite),
+        workload=workload.model_dump(mode="json", exclude={"description"}),
+        policy=policy.fingerprint(),
+        asked=Asked(
+            workload,
+            sum(
+                policy.families[task.family].min_documents
+                if counts[task.task] is None
+                else counts[task.task] or 0
+                for task in suite.tasks
+            ),
+        ),
+    )
+
+
+class _Planner:
+    """What planning asks again and again: the warehouse, the manifests, each source's revision once."""
+
+    def __init__(
+        self, connection: Connection, home: Home, commit: Callable[[str], str], *, everything: bool
+    ) -> None:
+        """Read the manifests."""
+        self.connection, self.everything = connection, everything
+        self.manifests: tuple[Manifest, ...] = tuple(bundle.manifests(home.bundles))
+        self.share = published_share(connection)
+        self.commit = cache(commit)
+        self.content = cache(_content)
+        self.home = home
+        self._by_model: dict[str, _Declared] = {}
+
+    def declared(self, model: ModelConfig) -> _Declared:
+        """The model's suite, workload and policy, read once."""
+        if model.name not in self._by_model:
+            self._by_model[model.name] = _declared(model, self.home)
+        return self._by_model[model.name]
+
+    def unit(self, model: ModelConfig, place: _Place, wanted: Sequence[str]) -> Unit:
+        """The model's baseline and wanted candidates on a pool."""
+        candidates = tuple(c for c in model.candidates if not wanted or c.precision in wanted)
+        if not candidates:
+            return Unit(place.name, model.name, ())
+        checkpoints = checkpoints_of(
+            model.model_copy(update={"candidates": candidates}), ValidateParameters(model=model.name)
+        )
+        try:
+            declared = self.declared(model)
+        except ConfigError as error:
+            wrong = [
+                replace(
+                    _blank(one, model, place, one is checkpoints[0]), state=State.WRONG, reason=str(error)
+                )
+                for one in checkpoints
+            ]
+            return Unit(place.name, model.name, tuple(wrong))
+        baseline = self.cell(checkpoints[0], model, place, declared, None)
+        cells = [self.cell(one, model, place, declared, baseline) for one in checkpoints[1:]]
+        if baseline.state not in {State.RUN, State.KNOWN}:
+            # One that has a fault of its own keeps it: it has to be mended too.
+            cells = [
+                replace(cell, state=State.NO_BASELINE, reason="")
+                if cell.state in {State.RUN, State.KNOWN}
+                else cell
+                for cell in cells
+            ]
+        elif not any(cell.state in {State.RUN, State.KNOWN} for cell in cells):
+            baseline = replace(baseline, state=State.NO_CANDIDATE, reason="")
+        return Unit(place.name, model.name, (baseline, *cells))
+
+    def cell(
+        self,
+        one: CheckpointConfig,
+        model: ModelConfig,
+        place: _Place,
+        declared: _Declared,
+        baseline: Cell | None,
+    ) -> Cell:
+        """One checkpoint on a pool."""
+        cell = _blank(one, model, place, baseline is None)
+        fit = self._fitting(one, model, place)
+        unable = _unable(one, place, fit)
+        if unable or fit.gpus is None:
+            state, reason = unable or (State.TOO_LARGE, fit.reason)
+            return replace(cell, state=state, gpus=fit.gpus, reason=reason)
+        try:
+            revision, unpinned = self._revision(one)
+        except ConfigError as error:
+            state = State.WRONG if is_folder(one.source) else State.MISSING
+            return replace(cell, state=state, gpus=fit.gpus, reason=str(error))
+        expected = known.Expected(
+            checkpoint=revision,
+            baseline=baseline.expected.checkpoint if baseline and baseline.expected else None,
+            gpu=place.gpu,
+            gpus=fit.gpus,
+            engine=place.engine_name,
+            engine_version=place.engine.version,
+            arguments=engine.serving_arguments(place.engine, fitting.with_gpus(one, fit).engine_arguments),
+            environment=_configured_environment(place.engine),
+            plugins=engine_env.plugins_content(place.engine),
+            suite=declared.suite,
+            workload=declared.workload,
+            policy=declared.policy,
+        )
+        found, changed = known.known(expected, self.manifests)
+        cell = replace(cell, gpus=fit.gpus, expected=expected, reason=unpinned or changed)
+        if found and not self.everything:
+            day = f"measured on {found.measured_at:%Y-%m-%d} and unchanged"
+            return replace(cell, state=State.KNOWN, reason=day, gpu_hours=0.0, usd=0.0)
+        return estimate(
+            self.connection,
+            cell,
+            model.architecture or model.name,
+            declared.asked,
+            self.manifests,
+            self.share,
+        )
+
+    def _fitting(self, one: CheckpointConfig, model: ModelConfig, place: _Place) -> fitting.Fitting:
+        arguments = engine.serving_arguments(place.engine, one.engine_arguments)
+        if not place.facts.nvml_names:
+            return fitting.Fitting(engine.gpu_count(arguments), False, "")
+        return fitting.fitting(
+            self.connection, model.architecture or model.name, one.precision, place.gpu, arguments
+        )
+
+    def _revision(self, one: CheckpointConfig) -> tuple[str | None, str]:
+        """The revision, or None and why it isn't known; a folder is hashed, a hub asked unless it is pinned."""
+        if is_folder(one.source):
+            return self.content(one.source, one.precision), ""
+        if one.revision:
+            return one.revision, ""
+        try:
+            return self.commit(one.source), ""
+        except NotAskedError as error:
+            return None, error.what
+
+
+def _blank(one: CheckpointConfig, model: ModelConfig, place: _Place, is_baseline: bool) -> Cell:
+    return Cell(place.name, place.gpu, model.name, one.precision, one.source, is_baseline, State.RUN)
+
+
+def _unable(one: CheckpointConfig, place: _Place, fit: fitting.Fitting) -> tuple[State, str] | None:
+    """Why a checkpoint can't be measured on a pool, before anything is asked of it; None where it can."""
+    if one.precision is None:
+        return State.WRONG, "configs/models declares no precision for it, by which a run would choose it"
+    if place.facts.formats.get(one.precision) == "none":
+        return (
+            State.UNSUPPORTED,
+            f"the engine makes nothing of {one.precision} on a {place.gpu} (gpus.yaml: formats)",
+        )
+    if fit.gpus is not None and place.facts.nvml_names and fit.gpus > place.pool.gpus:
+        return (
+            State.TOO_LARGE,
+            f"needs {fit.gpus} {place.gpu}, a worker has {place.pool.gpus} ({fit.reason})",
+        )
+    return None
+
+
+def _content(source: str, precision: str | None) -> str:
+    """The content hash of a local folder, which must be what is declared."""
+    return resolve(source, declared=precision).revision
+
+
+def _configured_environment(config: EngineConfig) -> dict[str, str]:
+    """What engines.yaml sets and a run records; what a host sets itself is known there alone."""
+    recorded = engine.recorded_environment(config)
+    return {key: recorded[key] for key in config.environment if key in recorded}

@@ -1,0 +1,62 @@
+"""The Prefect server that a user configured: found, asked whether it answers, and spoken to."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
+from prefect.settings import get_current_settings
+
+from quantgate.model.errors import ConfigError, RunError
+
+TIMEOUT_S = 10.0
+_START = "`prefect server start` starts one, and PREFECT_API_URL=http://127.0.0.1:4200/api names it."
+
+
+def api_url() -> str:
+    """The configured API, which answers.
+
+    Raises:
+        ConfigError: none is configured, or it does not answer.
+    """
+    url = get_current_settings().api.url
+    if not url:
+        raise ConfigError("no server is configured", where="Prefect", mend=_START)
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=TIMEOUT_S):  # noqa: S310 - the user's own setting
+            return url
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ConfigError(f"does not answer ({reason})", where=f"Prefect server {url}", mend=_START) from None
+
+
+@contextmanager
+def server() -> Iterator[SyncPrefectClient]:
+    """A client of the configured server.
+
+    Raises:
+        ConfigError: none is configured, or it does not answer.
+        RunError: it refuses a request, or stops answering.
+    """
+    url = api_url()
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except httpx.HTTPStatusError as error:
+        request, answer = error.request, error.response
+        raise RunError(
+            f"answered {answer.status_code} to {request.method} {request.url.path}: {answer.text[:300]}",
+            where=f"Prefect server {url}",
+        ) from None
+    except httpx.TransportError as error:
+        raise RunError(f"stopped answering ({error})", where=f"Prefect server {url}") from None
+
+
+def workers_online(client: SyncPrefectClient, pool: str) -> list[str]:
+    """Names of a pool's workers that the server hears of."""
+    online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
+    return sorted(one.name for one in client.read_workers_for_work_pool(pool, worker_filter=online))

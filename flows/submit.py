@@ -1,0 +1,116 @@
+"""By hand on a fleet: check what can be checked here, and give the run to the pool that has the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+
+from flows.declaration import ValidateParameters, chosen_model, declare_work
+from flows.deployments import validate_parameters
+from quantgate.model.config import ROOT, choose, load_policy
+from quantgate.model.errors import ConfigError
+from quantgate.model.fleet import FleetFile, fleet_path
+from quantgate.model.home import Home
+
+
+class Submission(NamedTuple):
+    """What goes to which pool, and what there is to say about it."""
+
+    pool: str
+    parameters: ValidateParameters
+    notes: list[str]
+
+
+def pool_of(fleet: FleetFile, gpu: str) -> str:
+    """The pool of that name, or the one that has that GPU type.
+
+    Raises:
+        ConfigError: none or several have it.
+    """
+    if gpu in fleet.pools:
+        return gpu
+    having: dict[str, list[str]] = {}
+    for name, pool in fleet.pools.items():
+        having.setdefault(pool.gpu, []).append(name)
+    pools: list[str] = choose(having | {name: [name] for name in fleet.pools}, gpu, fleet_path().name)
+    if len(pools) > 1:
+        raise ConfigError(
+            f"several pools have {gpu}", where=fleet_path().name, mend=f"Name one: {', '.join(pools)}."
+        )
+    return pools[0]
+
+
+def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Home) -> Submission:
+    """Make a run's parameters fit for another host, and check them.
+
+    Args:
+        fleet: the pools.
+        gpu: a GPU type, or a pool's name.
+        parameters: as given here; paths may be relative.
+        home: where a JSONL's task is written for the check.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    name = pool_of(fleet, gpu)
+    pool = fleet.pools[name]
+    local: list[str] = []
+    paths = {
+        "baseline": parameters.baseline and _absolute(parameters.baseline, local),
+        "candidates": [_absolute(one, local) for one in parameters.candidates],
+        "tasks": parameters.tasks and _absolute(parameters.tasks, local),
+        "workload": parameters.workload and _absolute(parameters.workload, local),
+    }
+    given = parameters.model_dump(mode="json", exclude_none=True)
+    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **paths}).model_copy(
+        update={"gpu": pool.measured_gpu, "afterwards": validate_parameters(pool)["afterwards"]}
+    )
+    notes = []
+    if local:
+        notes.append(f"must be at the same place on the hosts of pool {name}: {', '.join(local)}")
+    elsewhere = [path for path in local if not Path(path).exists()]
+    if elsewhere:
+        # What is not here can only be checked there; the rest is.
+        notes.append(f"not on this machine, so checked there only: {', '.join(elsewhere)}")
+        load_policy(sent.policy or chosen_model(sent).policy)
+    else:
+        declare_work(sent, home)
+    if pool.simulated_by:
+        notes.append(f"pool {name} stands for {pool.gpu}: its rows say gpu={pool.simulated_by}")
+    return Submission(name, ValidateParameters.model_validate(sent.model_dump(mode="json")), notes)
+
+
+def _absolute(given: str, local: list[str]) -> str:
+    """A path as another process understands it; what is no path (a name, a hub id) stays."""
+    path = Path(given).expanduser()
+    if path.is_absolute():
+        local.append(str(path))
+        return str(path)
+    if path.exists() and (path.is_dir() or path.suffix):
+        inside = path.resolve().is_relative_to(ROOT) and (ROOT / given).exists()
+        if inside:
+            return given  # the checkout has it, wherever it lies
+        local.append(str(path.resolve()))
+        return str(path.resolve())
+    return given
+
+
+def submit(client: SyncPrefectClient, one: Submission) -> FlowRun:
+    """Give the run to its pool's deployment.
+
+    Raises:
+        ConfigError: the server has no such deployment.
+    """
+    name = f"validate/{one.pool}"
+    try:
+        deployment = client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        raise ConfigError(
+            "the server has no such deployment", where=name, mend="`quantgate fleet init` makes it."
+        ) from None
+    parameters: dict[str, Any] = {"parameters": one.parameters.model_dump(mode="json", exclude_defaults=True)}
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)

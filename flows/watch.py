@@ -1,0 +1,126 @@
+"""A run on a server, followed from anywhere: its states, its own lines, and in the end its table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterTimestamp,
+)
+from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.sorting import ArtifactSort, LogSort
+from prefect.exceptions import ObjectNotFound
+
+from flows.afterwards import artifact_key
+from quantgate.model.errors import ConfigError
+
+POLL_S = 2.0
+OVERLAP = timedelta(seconds=15)
+"""Lines arrive in batches and from two processes, so not in order of their time."""
+PAGE = 200
+OWN_LOGGER = "prefect.flow_runs"
+
+
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    completed: bool
+    message: str
+    table: str | None
+    rows: list[dict[str, Any]]
+
+
+def watch(client: SyncPrefectClient, run_id: UUID, tell: Callable[[str], None]) -> Ended:
+    """Follow a run to its end.
+
+    Args:
+        client: of the server.
+        run_id: the flow run.
+        tell: receives a line for each state and each line of the flow.
+
+    Raises:
+        ConfigError: the server has no such run.
+    """
+    state, lines = None, _Lines(client, run_id)
+    while True:
+        run = _read(client, run_id)
+        final = run.state is not None and run.state.is_final()
+        for line in lines.new():
+            tell(line)
+        if run.state_name != state:
+            state = run.state_name
+            tell(f"{run.name}: {state}")
+        if final:
+            return _ended(client, run)
+        time.sleep(POLL_S)
+
+
+def _read(client: SyncPrefectClient, run_id: UUID) -> FlowRun:
+    try:
+        return client.read_flow_run(run_id)
+    except ObjectNotFound:
+        raise ConfigError(
+            "the server has no such run", where=str(run_id), mend="`prefect flow-run ls` lists them."
+        ) from None
+
+
+class _Lines:
+    """The flow's lines, each once."""
+
+    def __init__(self, client: SyncPrefectClient, run_id: UUID) -> None:
+        self._client, self._run_id = client, run_id
+        self._seen: set[UUID] = set()
+        self._latest: datetime | None = None
+
+    def new(self) -> Iterator[str]:
+        """What was not told yet."""
+        after = LogFilterTimestamp(after_=self._latest - OVERLAP) if self._latest else None
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._run_id]), timestamp=after)
+        offset = 0
+        while True:
+            page: list[Log] = self._client.read_logs(
+                wanted, limit=PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC
+            )
+            for line in page:
+                if line.id not in self._seen:
+                    self._seen.add(line.id)
+                    self._latest = max(line.timestamp, self._latest or line.timestamp)
+                    if line.name == OWN_LOGGER:
+                        yield line.message
+            if len(page) < PAGE:
+                return
+            offset += PAGE
+
+
+def _ended(client: SyncPrefectClient, run: FlowRun) -> Ended:
+    key = artifact_key(str(run.id))
+    table, rows = _artifact(client, key), _artifact(client, f"{key}-rows")
+    text = str(table).removeprefix("```text\n").removesuffix("\n```") if table is not None else None
+    message = (run.state.message or "") if run.state else ""
+    completed = run.state is not None and run.state.is_completed()
+    return Ended(completed, message, text, rows if isinstance(rows, list) else [])
+
+
+def _artifact(client: SyncPrefectClient, key: str) -> Any:
+    """The content of the newest artifact of a key."""
+    found = client.read_artifacts(
+        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+        sort=ArtifactSort.CREATED_DESC,
+        limit=1,
+    )
+    if not found:
+        return None
+    data = found[0].data
+    if isinstance(data, str) and found[0].type == "table":
+        return json.loads(data)
+    return data

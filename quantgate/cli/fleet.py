@@ -1,0 +1,83 @@
+"""``quantgate fleet``: pools, limits, deployments and schedules of configs/fleet.yaml on a Prefect server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quantgate.model.fleet import FleetFile, fleet_path, load_fleet
+
+if TYPE_CHECKING:
+    from flows.fleet_server import Done
+
+file_option = click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="Another fleet file.  [default: QUANTGATE_FLEET, or configs/fleet.yaml]",
+)
+
+
+@click.group("fleet")
+def command() -> None:
+    """Hosts of each GPU type: a Prefect work pool each, what runs there, and how to start their workers."""
+
+
+@command.command("init")
+@file_option
+def init(file: Path | None) -> int:
+    """Make pools, limits, deployments and schedules on the server (PREFECT_API_URL); safe to repeat."""
+    from flows.fleet_server import LEFT, UNCHANGED, initialize
+    from flows.server import server
+
+    fleet = load_fleet(file)
+    with server() as client:
+        done = initialize(client, fleet)
+        url = str(client.api_url)
+    _tell(done)
+    if all(one.state in {UNCHANGED, LEFT} for one in done):
+        click.echo(f"nothing to change: {url.rstrip('/')} has what {file or fleet_path()} says")
+    _tell_workers(fleet)
+    return 0
+
+
+def _tell(done: list[Done]) -> None:
+    for one in done:
+        click.echo(f"{one.state:<9}  {one.what}" + (f": {one.detail}" if one.detail else ""))
+
+
+def _tell_workers(fleet: FleetFile) -> None:
+    from flows.deployments import worker_commands
+
+    click.echo("\nStart the workers, each on its host in the checkout, with this PREFECT_API_URL:")
+    for name, pool in fleet.pools.items():
+        if not pool.hosts:
+            click.echo(f"# {name}: no host is listed in the fleet's file yet")
+        for host in pool.hosts:
+            click.echo(f"# {name}: {host.name}")
+            for line in worker_commands(fleet, name, host):
+                click.echo(f"  {line}")
+
+
+@command.command("show")
+@file_option
+def show(file: Path | None) -> int:
+    """Print prefect.yaml of the fleet: what `init` deploys, in Prefect's own words; needs no server."""
+    from flows.deployments import prefect_yaml
+
+    click.echo(prefect_yaml(load_fleet(file)), nl=False)
+    return 0
+
+
+@command.command("watch")
+@click.argument("run")
+@click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
+def watch(run: str, require_validated: bool) -> int:
+    """Follow a RUN of `validate` (its id) to its end and print its table."""
+    from flows.server import server
+    from quantgate.cli.on_fleet import follow, parse_run_id
+
+    run_id = parse_run_id(run)
+    with server() as client:
+        return follow(client, run_id, require_validated=require_validated)

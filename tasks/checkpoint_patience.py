@@ -1,0 +1,157 @@
+"""How long a hub that is busy or broken is waited for, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tasks.progress import Reporter
+
+Result = TypeVar("Result")
+
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that another try may mend; 401, 403 and 404 stay what they are."""
+
+RATE_LIMIT = re.compile(r";\s*r=0\s*;\s*t=(\d+)")
+"""Nothing remaining, and the seconds until there is (IETF draft "RateLimit header fields", as the hub sends it)."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Bounds on waiting: a nightly run must neither fail at a hiccup nor hang for hours."""
+
+    tries: int = 6
+    """Of one request in a row that bring no byte further."""
+    first_wait_s: float = 1.0
+    """Before the second try; doubled each time, unless the hub says how long."""
+    longest_wait_s: float = 300.0
+    """A hub that asks for more is given up at once."""
+    total_wait_s: float = 900.0
+    """Of all waits of one pull together."""
+
+
+class GaveUpError(Exception):
+    """The hub was waited for in vain; the cause is the last failure."""
+
+    def __init__(self, error: Exception, tries: int, asked_wait_s: float | None) -> None:
+        """Keep what to say of it."""
+        super().__init__(str(error))
+        self.error, self.tries, self.asked_wait_s = error, tries, asked_wait_s
+
+
+class StoppedError(Exception):
+    """Another part of the same pull failed, or the user stopped it."""
+
+
+class Waiting:
+    """The waits of one pull, counted together over its threads.
+
+    Args:
+        patience: their bounds.
+        where: the checkpoint as lines name it.
+        report: where they are announced.
+    """
+
+    def __init__(self, patience: Patience, where: str, report: Reporter) -> None:
+        """Nothing waited yet."""
+        self.patience, self.where, self._report = patience, where, report
+        self._waited_s = 0.0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Wake every thread that waits; none goes on."""
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise StoppedError once ``stop`` was called."""
+        if self._stop.is_set():
+            raise StoppedError
+
+    def pause(self, error: Exception, tries: int) -> None:
+        """Wait before the next try, with a line that says why.
+
+        Raises:
+            GaveUpError: enough tries, or enough waited.
+            Exception: the error itself, where another try can't mend it.
+        """
+        reason = transient(error)
+        if reason is None:
+            raise error
+        asked_s = asked_wait_s(error)
+        wait_s = min(self.patience.first_wait_s * 2 ** (tries - 1), self.patience.longest_wait_s)
+        wait_s = wait_s if asked_s is None else asked_s
+        with self._lock:
+            over = self._waited_s + wait_s > self.patience.total_wait_s
+            if tries >= self.patience.tries or wait_s > self.patience.longest_wait_s or over:
+                raise GaveUpError(error, tries, asked_s)
+            self._waited_s += wait_s
+        self._report.line(
+            f"{self.where}: {reason}; waiting {wait_s:.3g} s, then try {tries + 1} of {self.patience.tries}"
+        )
+        if self._stop.wait(wait_s):
+            raise StoppedError
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """What the function returns, tried again where that may help.
+
+        A hub that can't be reached at all is not waited for here: it is as likely a mistyped endpoint.
+        """
+        tries = 0
+        while True:
+            try:
+                return function()
+            except Exception as error:
+                if any(_is(one, "ConnectError") for one in causes(error)):
+                    raise
+                tries += 1
+                self.pause(error, tries)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The error and what it was raised from, outermost first."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__
+    return chain
+
+
+def _is(error: BaseException, name: str) -> bool:
+    """Whether it is one of httpx's, by name: the hub's client brings httpx or httpx2, as its version has it."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)
+
+
+def response_of(error: BaseException) -> Any:
+    """The hub's answer that the error is about, or None."""
+    answers = (getattr(one, "response", None) for one in causes(error))
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def transient(error: BaseException) -> str | None:
+    """Why another try may help, in a few words; None where it can't."""
+    response = response_of(error)
+    if response is not None:
+        status = int(response.status_code)
+        return f"the hub answers HTTP {status}" if status in TRANSIENT else None
+    for one in causes(error):
+        if _is(one, "TransportError") and not _is(one, "ProxyError"):
+            words = (str(one).strip() or type(one).__name__).splitlines()[0].partition(" (")[0]
+            return f"the connection failed ({words[:80]})"
+    return None
+
+
+def asked_wait_s(error: BaseException) -> float | None:
+    """Seconds that the hub asks to wait (``Retry-After``, or ``ratelimit`` with nothing remaining)."""
+    response = response_of(error)
+    if response is None:
+        return None
+    limit = RATE_LIMIT.search(response.headers.get("ratelimit", ""))
+    if limit is not None:
+        return float(limit[1])
+    asked = response.headers.get("Retry-After", "")
+    return float(asked) if asked.isdecimal() else None

@@ -1,0 +1,106 @@
+"""Commits that hub ids without a revision stand for: the first pull decides, so that later runs compare."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from quantgate.model.config import Strict
+from quantgate.model.errors import ConfigError
+from quantgate.model.home import Home
+from quantgate.model.models import SHA
+from tasks.progress import Reporter
+from tasks.staging import write_json
+
+
+class Pin(Strict):
+    """The commit that an id without a revision stands for."""
+
+    commit: str = Field(pattern=SHA)
+    branch: str = Field(default="main", description="The branch that named it.")
+    pinned_at: datetime
+
+
+def pins_file(home: Home) -> Path:
+    """Where a home keeps its pins."""
+    return home.path / "pins.json"
+
+
+def read_pins(path: Path) -> dict[str, Pin]:
+    """Pins by hub id; none where there is no file.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return {repo: Pin.model_validate(pin) for repo, pin in held.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, ValidationError):
+        raise ConfigError(
+            "holds no pins that can be read",
+            where=str(path),
+            mend="Put back a copy of it; without the file, ids are pinned anew at their next pull.",
+        ) from None
+
+
+class Pins:
+    """The pins of one home, as a run uses them.
+
+    Args:
+        path: ``pins.json``.
+        update: take what the branch names now in place of what is pinned.
+    """
+
+    def __init__(self, path: Path, *, update: bool = False) -> None:
+        """Nothing is read yet."""
+        self.path, self.update = path, update
+
+    def pin_of(self, repo: str) -> Pin | None:
+        """What the repository is pinned at."""
+        return read_pins(self.path).get(repo)
+
+    def settle(self, repo: str, newest: str | None, check: Callable[[str], None]) -> str:
+        """The commit to use; pins it where none is pinned, and says so.
+
+        Args:
+            repo: ``org/name``.
+            newest: what the branch names now; None where nobody could say, which only a pin outlives.
+            check: raises for a commit that can't be served, which is then not pinned.
+        """
+        tell = Reporter.current().line
+        pin = self.pin_of(repo)
+        if newest is None or (pin is not None and newest == pin.commit):
+            assert pin is not None, "only a pin outlives a hub that can't be asked"
+            return pin.commit
+        if pin is not None and not self.update:
+            tell(
+                f"{repo}: {pin.branch} has moved to {newest[:12]} since; the pin {pin.commit[:12]} of "
+                f"{pin.pinned_at:%Y-%m-%d} is kept; `quantgate doctor --models` lists it, `--update-pins` takes the "
+                "new one"
+            )
+            return pin.commit
+        check(newest)
+        with self._locked():
+            pins = read_pins(self.path)
+            if pin is None and repo in pins:  # another process was first
+                return pins[repo].commit
+            pins[repo] = Pin(commit=newest, pinned_at=datetime.now(UTC))
+            write_json(self.path, {name: one.model_dump(mode="json") for name, one in sorted(pins.items())})
+        before = f", in place of {pin.commit[:12]}" if pin else ""
+        tell(f"{repo}: pinned at {newest[:12]}, the commit that {pins[repo].branch} names now{before}")
+        return newest
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(".pins.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

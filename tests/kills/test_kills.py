@@ -1,0 +1,27 @@
+"""Kills at random moments: a part of the harness in each test run, all of it with ``make test-kills``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.kills.harness import Harness
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    harness = Harness(3, tmp_path, tasks=("qg_demo_arithmetic",), concurrency="2")
+    harness.undisturbed()
+    harness.home(0, 7, rebuilds=False)
+    assert harness.faults == []
+    assert len(harness.kills) >= 4, "7, unless one was survived"
+
+
+@pytest.mark.kills
+@pytest.mark.timeout(7200)
+def test_fifty_kills(tmp_path: Path) -> None:
+    harness = Harness(1, tmp_path)
+    harness.run(50)
+    print(harness.figures())
+    assert harness.faults == []
+    assert len(harness.kills) >= 50

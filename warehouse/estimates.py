@@ -1,0 +1,185 @@
+"""What a planned run needs and costs, asked of a warehouse of the configuration alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from warehouse.configuration import read_configuration, refresh
+from warehouse.database import Connection, create_views, migrate
+from warehouse.prices import imported_folder
+
+
+@contextmanager
+def configured(warehouse: Path | None = None) -> Iterator[Connection]:
+    """A warehouse in memory that holds the configuration and no run; it is there before any is measured.
+
+    Args:
+        warehouse: the user's warehouse, beside which imported prices lie; it needn't exist.
+
+    Raises:
+        ConfigError: a file of the configuration is wrong.
+    """
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        migrate(connection)
+        refresh(connection, read_configuration(imported=imported_folder(warehouse) if warehouse else None))
+        create_views(connection)
+        yield connection
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides how many GPUs may share it."""
+
+    model: str
+    heads: int
+    kv_heads: int
+    mla: bool
+    context_max_tokens: int | None
+
+
+def shape_of(connection: Connection, model: str) -> Shape | None:
+    """The model's shape, by any of its names (an organization before it doesn't matter); None if unknown."""
+    rows = connection.execute(
+        "SELECT model, heads, kv_heads, mla, context_max_tokens FROM model_shapes "
+        "JOIN model_names USING (model) WHERE name_key = model_key(?)",
+        [model],
+    ).fetchall()
+    return Shape(*rows[0]) if rows else None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A row of ``memory_fit``, the practical model: all the GPUs together."""
+
+    gpu_count: int
+    memory_gb: float
+    weights_gb: float
+    kv_cache_tokens: int
+    fits: bool
+
+
+def memory_fits(
+    connection: Connection,
+    model: str,
+    precision: str,
+    gpu: str,
+    *,
+    context_tokens: int,
+    utilization: float,
+    kv_dtype: str,
+    counts: Sequence[int],
+) -> list[Fit]:
+    """What ``memory_fit`` says of a model on a GPU, fewest GPUs first.
+
+    Args:
+        connection: a warehouse with the configuration.
+        model: a name of the view ``model_shapes``.
+        precision: of the weights.
+        gpu: a key of gpus.yaml.
+        context_tokens: length of the request that has to fit, tokens.
+        utilization: the engine's share of each GPU's memory, 0 to 1.
+        kv_dtype: the engine's name of the KV cache's type.
+        counts: numbers of GPUs.
+
+    Returns:
+        One a count; none where the precision, the KV type or the GPU's memory isn't known.
+    """
+    rows = connection.execute(
+        "SELECT gpu_count, memory_gb, weights_gb, kv_cache_tokens, fits FROM memory_fit_at("  # noqa: S608
+        f"context := {int(context_tokens)}, utilization := {float(utilization)}, kv_dtype := $kv_dtype, "
+        f"counts := {[int(count) for count in counts]}) "
+        "WHERE memory_model = 'practical' AND null_reason IS NULL AND model = $model "
+        "AND precision = $precision AND gpu = $gpu ORDER BY gpu_count",
+        {"kv_dtype": kv_dtype, "model": model, "precision": precision, "gpu": gpu},
+    ).fetchall()
+    return [Fit(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class Price:
+    """The cheapest on-demand offer that holds now."""
+
+    usd_per_gpu_hour: float
+    provider: str
+
+
+def on_demand_price(connection: Connection, gpu: str) -> Price | None:
+    """The cheapest current on-demand offer for a GPU; None where there is none."""
+    rows = connection.execute(
+        "SELECT usd_per_gpu_hour, provider FROM gpu_prices "
+        "WHERE gpu = ? AND price_kind = 'on_demand' AND null_reason IS NULL "
+        "ORDER BY usd_per_gpu_hour, provider LIMIT 1",
+        [gpu],
+    ).fetchall()
+    return Price(*rows[0]) if rows else None
+
+
+@dataclass(frozen=True)
+class Load:
+    """A number of like requests, so many at once."""
+
+    isl_tokens: int
+    osl_tokens: int
+    concurrency: int
+    requests: int
+
+
+def published_share(connection: Connection) -> float:
+    """What published engines reach of the physical limit: the median of ``published_evidence``, a fraction."""
+    rows = connection.execute(
+        "SELECT pct_of_bound FROM published_evidence "
+        "WHERE kind = 'throughput' AND counts AND pct_of_bound IS NOT NULL"
+    ).fetchall()
+    return statistics.median(float(row[0]) for row in rows) / 100
+
+
+def seconds_of(
+    connection: Connection,
+    loads: Sequence[Load],
+    *,
+    model: str,
+    precision: str,
+    gpu: str,
+    gpu_count: int,
+    share: float,
+) -> tuple[float | None, str | None]:
+    """How long loads take one after the other: sum of requests x osl / (share x bound_tok_s).
+
+    Args:
+        connection: a warehouse with the configuration.
+        loads: what is asked of the engine.
+        model: any of its names.
+        precision: of the weights.
+        gpu: a key of gpus.yaml.
+        gpu_count: GPUs that share the model.
+        share: what an engine reaches of the limit, a fraction (`published_share`).
+
+    Returns:
+        Seconds and None; or None and why there is no limit (``no_bound`` of the view ``bounds``).
+    """
+    values = ", ".join(
+        f"({number}, {load.isl_tokens}, {load.osl_tokens}, {load.concurrency})"
+        for number, load in enumerate(loads)
+    )
+    rows = connection.execute(
+        "WITH points AS (SELECT number, isl, osl, concurrency, $model AS model, $precision AS precision, "  # noqa: S608
+        "NULL::VARCHAR AS kernel_mode, 'auto' AS kv_cache_dtype, $gpu AS gpu, $gpus::INTEGER AS gpu_count, "
+        "NULL::VARCHAR AS mig_slice, $gpus::INTEGER AS tensor_parallel "
+        f"FROM (VALUES {values}) v(number, isl, osl, concurrency)) "
+        "SELECT number, bound_tok_s, no_bound FROM bounds_of('points') ORDER BY number",
+        {"model": model, "precision": precision, "gpu": gpu, "gpus": gpu_count},
+    ).fetchall()
+    missing = [no_bound for _, _, no_bound in rows if no_bound]
+    if missing:
+        return None, missing[0]
+    return sum(
+        loads[number].requests * loads[number].osl_tokens / (share * bound_tok_s)
+        for number, bound_tok_s, _ in rows
+    ), None

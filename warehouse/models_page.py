@@ -1,0 +1,98 @@
+"""docs/models.md: the models of configs/models, generated with the view ``memory_fit``.
+
+``python -m warehouse.models_page`` writes it from the configuration alone, as ``warehouse.claims_page`` does its page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quantgate.model.config import ROOT
+from quantgate.model.models import ModelConfig, load_models
+from warehouse.claims_page import paper_warehouse
+from warehouse.database import Connection
+from warehouse.render import NULL
+
+PAGE = ROOT / "docs" / "models.md"
+DEFAULT_CONTEXT_TOKENS = 8192
+_INTRODUCTION = """\
+# Models
+
+Generated from `configs/models` and the view `memory_fit` by `python -m warehouse.models_page`; a test compares.
+`quantgate validate NAME` measures one of them; `quantgate doctor --models NAME` asks the hub whether its checkpoints
+are what stands here. Ids are as published: nobody could ask the hub when this was written, so a revision is pinned at
+the first pull. A model of your own is one more file in `configs/models`, or none (`--baseline`, `--candidate`).
+
+The last columns say how many GPUs of a type the checkpoint needs at least (1, 2, 4 or 8): weights as stored, one
+request of the model's `max-model-len`, 1.5 GiB for the engine, 0.9 of the memory that NVML reports. `w` marks a format
+that the engine widens to 16 bits there: it saves memory, and its speed is not the format's. – is more than eight. Every
+linear layer is taken as quantized; a checkpoint that leaves some alone (attention in NVIDIA's FP4 mixtures of experts)
+takes more.
+"""
+_GPUS = "SELECT gpu FROM store.gpus WHERE vram_gb IS NOT NULL ORDER BY vram_gb, gpu"
+_FIT = """
+    SELECT model, precision, gpu, min(gpu_count), any_value(kernel_mode)
+    FROM memory_fit_at(context := {context:d})
+    WHERE memory_model = 'practical' AND fits
+    GROUP BY ALL
+"""
+
+Least = dict[tuple[str | None, str | None, str], str]
+"""The least number of GPUs, and how they compute, by architecture, precision and GPU."""
+
+
+def models_page(connection: Connection, models: Sequence[ModelConfig]) -> str:
+    """The page as markdown.
+
+    Args:
+        connection: a warehouse that holds the configuration.
+        models: in the order of their rows.
+    """
+    gpus = [str(gpu) for (gpu,) in connection.sql(_GPUS).fetchall()]
+    heads = ["model", "10⁹ parameters", "suite", "precision", "checkpoint", "gated", *map(str.upper, gpus)]
+    least = {context: _least(connection, context) for context in {_context_tokens(model) for model in models}}
+    lines = [_INTRODUCTION, _row(heads), "|" + "---|" * len(heads)]
+    for model in models:
+        lines += [_row(cells) for cells in _cells(model, gpus, least[_context_tokens(model)])]
+    notes = [f"- **{model.name}**: {model.note}" for model in models if model.note]
+    return "\n".join([*lines, "", "## Notes", "", *notes]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cells(model: ModelConfig, gpus: Sequence[str], least: Least) -> Iterator[list[str]]:
+    """A row a checkpoint; what is the model's stands in the first."""
+    total, active = model.parameters_billions, model.active_parameters_billions
+    parameters = f"{total:g}" if total == active else f"{total:g}, {active:g} active"
+    own = [f"**{model.name}**", parameters, model.suite]
+    for one in model.checkpoints:
+        role = " (baseline)" if one is model.baseline else ""
+        said = [f"{one.precision}{role}", f"`{one.source}`", "yes" if one.gated else ""]
+        yield [*own, *said, *(least.get((model.architecture, one.precision, gpu), NULL) for gpu in gpus)]
+        own = ["", "", ""]
+
+
+def _context_tokens(model: ModelConfig) -> int:
+    """The longest request that is served."""
+    return int(model.engine_arguments.get("max-model-len", DEFAULT_CONTEXT_TOKENS))
+
+
+def _least(connection: Connection, context_tokens: int) -> Least:
+    """What everything fits on, for requests of so many tokens."""
+    rows = connection.execute(_FIT.format(context=context_tokens)).fetchall()
+    return {
+        (model, precision, gpu): f"{count} w" if mode == "weight_only" else str(count)
+        for model, precision, gpu, count, mode in rows
+    }
+
+
+def listed_models() -> list[ModelConfig]:
+    """The models whose parameters are published, by name."""
+    found = [model for model in load_models().values() if model.parameters_billions is not None]
+    return sorted(found, key=lambda model: model.name.casefold())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(models_page(paper_warehouse(), listed_models()), encoding="utf-8")
