@@ -288,12 +288,14 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     model = work.model
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
+    chat = model.chat_template if parameters.chat_template is None else parameters.chat_template
+    for checkpoint in work.checkpoints:
+        _check_arguments(checkpoint, config, work.workload, chat_template=chat)
+        hardware_of(checkpoint, config, found)
     checkpoints = spread(model, work.checkpoints, config, found, Reporter.current())
     for checkpoint in checkpoints:
-        _check_arguments(checkpoint, config, work.workload)
         hardware_of(checkpoint, config, found)
     engine_log.kernel_rules()
-    chat = model.chat_template if parameters.chat_template is None else parameters.chat_template
     return Declared(
         name=model.name if parameters.model else parameters.name,
         checkpoints=checkpoints,
@@ -310,7 +312,9 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     )
 
 
-def _check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload) -> None:
+def _check_arguments(
+    checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload, *, chat_template: bool
+) -> None:
     """What serving arguments can be told wrong in before a checkpoint is hashed, or pulled.
 
     Raises:
@@ -321,6 +325,8 @@ def _check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, workloa
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
             engine_limits.check(arguments, folder, workload)
+            if chat_template and "chat-template" not in arguments:
+                quality.check_chat_template(folder, checkpoint.source)
             return
 
 

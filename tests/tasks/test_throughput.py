@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 from quantgate.model.config import Workload
 from quantgate.model.tables import LOAD_POINTS, REQUESTS
 from tasks import throughput
+from tasks.progress import Reporter
 
 WORKLOAD = Workload(name="w", isl_tokens=32, osl_tokens=32, concurrency=(1, 8), min_prompts=4, seed=7)
 RESULT = json.loads((Path(__file__).parents[1] / "fixtures" / "bench" / "c8.json").read_text())
@@ -94,3 +96,39 @@ def test_a_request_that_failed_has_no_latency(tmp_path: Path) -> None:
     _, requests = throughput.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
     assert requests[3]["error"] == "Connection refused"
     assert requests[3]["ttft_ms"] is None
+
+
+def test_the_load_goes_to_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the bench is told; it isn't run here."""
+    told: list[dict[str, Any]] = []
+
+    def run_tied(command: list[str], **_: Any) -> str:
+        told.append(json.loads(Path(command[-1]).read_text()))
+        finish(tmp_path, 1)
+        return ""
+
+    monkeypatch.setattr(throughput, "run_tied", run_tied)
+    environment = SimpleNamespace(config=SimpleNamespace(environment={}), python=Path("python"))
+    engine = SimpleNamespace(
+        base_url="http://127.0.0.1:1",
+        served_model="adapter",
+        api_key="k",
+        start=SimpleNamespace(engine_start_id="s"),
+        environment=environment,
+    )
+    for trusted in (False, True):
+        (tmp_path / "c1.json").unlink(missing_ok=True)
+        throughput.measure(
+            engine,  # type: ignore[arg-type]
+            WORKLOAD.model_copy(update={"concurrency": (1,)}),
+            tokenizer="folder",
+            out_dir=tmp_path,
+            log=tmp_path / "log",
+            report=Reporter(lambda _: None),
+            title="t",
+            trust_remote_code=trusted,
+        )
+    assert [(one["model"], one["tokenizer"], one["trust_remote_code"]) for one in told] == [
+        ("adapter", "folder", False),
+        ("adapter", "folder", True),
+    ]
