@@ -19,6 +19,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     engines = os.environ.get("QUANTGATE_ENGINES") or str(ROOT / ".quantgate" / "engines")
     monkeypatch.setenv("QUANTGATE_HOME", str(place))
     monkeypatch.setenv("QUANTGATE_ENGINES", engines)
+    # vLLM names its processes, which overwrites the environment that `processes_of` tells them by.
+    monkeypatch.setenv("SPT_NOENV", "1")
     monkeypatch.setenv("QUANTGATE_LOCKS", str(place / "locks"))
     monkeypatch.delenv("QUANTGATE_BUNDLES", raising=False)
     return place

@@ -109,12 +109,12 @@ class Harness:
         self._fault(home, [f"kill {len(self.kills)}: {fault} (log {command.log})" for fault in faults])
         return kill.status != 0
 
-    def home(self, number: int, kills: int, *, rebuilds: bool = True) -> None:
-        """One home: up to so many kills of `validate`, then completed, compared, and killed in `load` and `publish`."""
+    def home(self, number: int, stages: tuple[str, ...] = ON_PURPOSE, *, rebuilds: bool = True) -> None:
+        """One home: `validate` killed in each stage, completed, compared, then killed in `load` and `publish`."""
         home = self.folder / f"home-{number}"
         self.counts = {}
         unfinished = True
-        for stage in ON_PURPOSE[:kills]:
+        for stage in stages:
             unfinished = self.strike("validate", home, stage)
             if not unfinished:
                 break
@@ -156,7 +156,7 @@ class Harness:
         self.undisturbed()
         number = 0
         while len(self.kills) < kills:
-            self.home(number, kills - len(self.kills))
+            self.home(number, ON_PURPOSE[: kills - len(self.kills)])
             number += 1
 
     def _fault(self, home: Path, faults: list[str]) -> None:

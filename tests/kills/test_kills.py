@@ -8,13 +8,16 @@ import pytest
 
 from tests.kills.harness import Harness
 
+STAGES = ("engine start", "quality", "load", "sealing", "publish")
 
+
+@pytest.mark.timeout(1200)
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     harness = Harness(3, tmp_path, tasks=("qg_demo_arithmetic",), concurrency="2")
     harness.undisturbed()
-    harness.home(0, 7, rebuilds=False)
+    harness.home(0, STAGES, rebuilds=False)
     assert harness.faults == []
-    assert len(harness.kills) >= 4, "7, unless one was survived"
+    assert len(harness.kills) >= 3, "one in each stage, unless one was survived"
 
 
 @pytest.mark.kills
