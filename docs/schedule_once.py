@@ -44,7 +44,9 @@ def run_id(client: SyncPrefectClient, name: str) -> str:
     while time.monotonic() < end:
         runs = [run for run in client.read_flow_runs(deployment_filter=chosen) if run.auto_scheduled]
         if runs:
-            return str(max(runs, key=lambda run: run.expected_start_time or datetime.min.replace(tzinfo=UTC)).id)
+            return str(
+                max(runs, key=lambda run: run.expected_start_time or datetime.min.replace(tzinfo=UTC)).id
+            )
         time.sleep(1)
     raise SystemExit(f"{name}: nothing was scheduled within {WAIT_S} s")
 

@@ -9,11 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from quantgate.cli import cli
 from quantgate.model.config import ROOT
-from quantgate.model.models import load_model
 from tests.command import quantgate
 from tests.demo_bundles import summary, warehouse
 
@@ -64,16 +62,3 @@ def test_the_demo_table_is_the_published_one() -> None:
     table = re.search(r"<!-- demo table -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert table is not None
     assert table[1].strip() == summary().strip()
-
-
-def test_the_deployment_fits_the_flow() -> None:
-    from flows.validate import validate
-
-    settings = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    (deployment,) = settings["deployments"]
-    path, name = deployment["entrypoint"].split(":")
-    assert (ROOT / path).is_file()
-    assert name == validate.fn.__name__
-    parameters = validate.validate_parameters(deployment["parameters"])["parameters"]
-    assert load_model(parameters.model).name == "quantgate-demo"
-    assert deployment["schedules"][0]["active"] is True
