@@ -83,13 +83,13 @@ for pool in cpu h100 l40s; do
 done
 
 echo "== one run on a schedule, in some seconds, on pool l40s"
-python docs/schedule_once.py validate/l40s '{"model": "quantgate-demo", "precisions": ["fp8"], "limit": 20, "concurrency": [2]}'
+scheduled=$(python docs/schedule_once.py validate/l40s '{"model": "quantgate-demo", "precisions": ["fp8"], "limit": 20, "concurrency": [2]}')
 
 echo "== one run by hand, on pool h100"
 quantgate validate quantgate-demo --precision fp8 --limit 20 --concurrency 4 --gpu h100 --watch
 
 echo "== the scheduled one"
-quantgate fleet watch "$(python docs/schedule_once.py --run validate/l40s)"
+quantgate fleet watch "$scheduled"
 
 echo "== rows"
 quantgate sql "SELECT checkpoint, precision, gpu, workload, concurrency, verdict, run_id FROM validated_table WHERE use = 'all' ORDER BY measured_at"

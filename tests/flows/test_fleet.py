@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
@@ -64,7 +66,9 @@ def client(server: Server, fleet: Path) -> Iterator[SyncPrefectClient]:
 def states(out: str) -> dict[str, str]:
     """What became of each thing, by its name."""
     told = [
-        line.split(":")[0] for line in out.split("\n\n")[0].splitlines() if not line.startswith("nothing")
+        line.partition(":")[0]
+        for line in out.partition("\n\n")[0].splitlines()
+        if not line.startswith("nothing")
     ]
     return {line[9:].strip(): line[:9].strip() for line in told}
 
@@ -127,8 +131,6 @@ def test_init_makes_repeats_changes_and_tells_leftovers(fleet: Path, client: Syn
 def test_the_token_comes_from_the_secret_where_the_environment_has_none(
     client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     with hub_token():
         assert "HF_TOKEN" not in os.environ
     Secret(value=OURS).save("hf-token", overwrite=True)
@@ -158,19 +160,7 @@ def test_one_run_on_a_schedule_and_one_by_hand(
         stack.enter_context(prefect_server.worker(server, "cpu"))
         own = {"HF_TOKEN": WORKERS_OWN}
         stack.enter_context(prefect_server.worker(server, "l40s", "--limit", "1", environment=own))
-        scheduled = client.read_deployment_by_name("validate/l40s")
-        moment = datetime.now(UTC) + timedelta(seconds=12)
-        rule = RRuleSchedule(rrule=f"DTSTART:{moment:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY;COUNT=1")
-        parameters = scheduled.parameters["parameters"] | {
-            "model": "quantgate-demo",
-            "precisions": ["nvfp4"],
-            "limit": 12,
-            "concurrency": [1],
-        }
-        client.create_deployment_schedules(
-            scheduled.id,
-            [DeploymentScheduleCreate(schedule=rule, active=True, parameters={"parameters": parameters})],
-        )
+        scheduled = _scheduled("validate/l40s", precisions=["nvfp4"], limit=12, concurrency=[1])
         waiting = quantgate("validate", *common, "--concurrency", "2", "--gpu", "h100")
         assert waiting.status == 0, waiting.err
         assert "no worker of pool h100 is online" in waiting.err
@@ -188,18 +178,29 @@ def test_one_run_on_a_schedule_and_one_by_hand(
         assert by_hand.status == 3, by_hand.err
         assert "nothing was measured again" in by_hand.err
         assert by_hand.out == watched.out
-        end = time.monotonic() + 200
-        while not (rows := _rows()) or {row["precision"] for row in rows} != {"bf16", "fp8", "nvfp4"}:
-            assert time.monotonic() < end, (server.folder / "worker-l40s.log").read_text()[-3000:]
-            time.sleep(1)
+        on_schedule = quantgate("fleet", "watch", scheduled)
+        assert on_schedule.status == 0, on_schedule.err
+        assert client.read_flow_run(UUID(scheduled)).auto_scheduled
+    rows = _rows()
     assert len(rows) == 4, "a baseline and a candidate each"
     assert {row["gpu"] for row in rows} == {"cpu"}
     assert {(row["precision"], row["concurrency"]) for row in rows} == {
         *(("bf16", 1), ("bf16", 2), ("fp8", 2), ("nvfp4", 1))
     }
     assert nothing_left(home) == []
-    told = "".join(one.out + one.err for one in (waiting, watched, by_hand))
+    told = "".join(one.out + one.err for one in (waiting, watched, by_hand, on_schedule))
     _no_token(server, home, told)
+
+
+def _scheduled(deployment: str, **parameters: object) -> str:
+    """The id of the run that the documented script's schedule made."""
+    given = json.dumps({"model": "quantgate-demo", **parameters})
+    script = ROOT / "docs" / "schedule_once.py"
+    done = subprocess.run(
+        [sys.executable, script, deployment, given], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def _rows() -> list[dict[str, Any]]:
