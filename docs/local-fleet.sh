@@ -19,7 +19,7 @@ for program in initdb pg_ctl createdb prefect quantgate; do
     exit 2
   }
 done
-mkdir -p "$folder"
+mkdir -p "$folder/tmp"
 chmod 700 "$folder"
 
 port=${PORT:-$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
@@ -29,6 +29,8 @@ export PREFECT_HOME=$folder/prefect PREFECT_API_URL=http://127.0.0.1:$port/api
 export PREFECT_API_DATABASE_CONNECTION_URL="postgresql+asyncpg:///prefect?host=$socket"
 # Leases in memory are forgotten when the server restarts, and with them who holds a slot.
 export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
+# Prefect's workers write below TMPDIR, in a folder that whoever came first owns.
+export TMPDIR=$folder/tmp
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
 export QUANTGATE_ROOT=$root QUANTGATE_FLEET=$root/docs/local-fleet.yaml
 export QUANTGATE_HOME=$folder/home QUANTGATE_ENGINES=${QUANTGATE_ENGINES:-$root/.quantgate/engines}
@@ -73,14 +75,21 @@ background worker-cpu prefect worker start --type process --pool cpu --name loca
 background worker-h100 prefect worker start --type process --pool h100 --limit 1 --name local-h100
 background worker-l40s prefect worker start --type process --pool l40s --limit 1 --name local-l40s
 
+for pool in cpu h100 l40s; do
+  for _ in $(seq 60); do
+    grep --quiet started "$folder/worker-$pool.log" && break
+    sleep 1
+  done
+done
+
 echo "== one run on a schedule, in some seconds, on pool l40s"
-python docs/schedule_once.py validate/l40s '{"model": "quantgate-demo", "precisions": ["fp8"], "limit": 20, "concurrency": [2]}'
+scheduled=$(python docs/schedule_once.py validate/l40s '{"model": "quantgate-demo", "precisions": ["fp8"], "limit": 20, "concurrency": [2]}')
 
 echo "== one run by hand, on pool h100"
 quantgate validate quantgate-demo --precision fp8 --limit 20 --concurrency 4 --gpu h100 --watch
 
 echo "== the scheduled one"
-quantgate fleet watch "$(python docs/schedule_once.py --run validate/l40s)"
+quantgate fleet watch "$scheduled"
 
 echo "== rows"
 quantgate sql "SELECT checkpoint, precision, gpu, workload, concurrency, verdict, run_id FROM validated_table WHERE use = 'all' ORDER BY measured_at"

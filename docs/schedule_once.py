@@ -1,7 +1,6 @@
-"""Schedule one run of a deployment in some seconds, with parameters; or print the id of its last scheduled run.
+"""Schedule one run of a deployment in some seconds, with parameters; prints the id of the run that came of it.
 
 python docs/schedule_once.py validate/l40s '{"model": "quantgate-demo"}'
-python docs/schedule_once.py --run validate/l40s
 
 Every night is configs/fleet.yaml's `matrix`; Prefect's form makes schedules with parameters as well.
 """
@@ -20,40 +19,31 @@ from prefect.client.schemas.schedules import RRuleSchedule
 
 from flows.server import server
 
-IN_S = 15
-WAIT_S = 120
+DELAYS_S = (15, 40, 90)
+"""The scheduler looks every few seconds and makes no run of a moment that is past: a slow machine needs more."""
 
 
-def schedule(client: SyncPrefectClient, name: str, parameters: str) -> None:
-    """Add a schedule that has one moment."""
-    deployment = client.read_deployment_by_name(name)
-    moment = datetime.now(UTC) + timedelta(seconds=IN_S)
-    rule = RRuleSchedule(rrule=f"DTSTART:{moment:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY;COUNT=1")
-    whole = {"parameters": deployment.parameters["parameters"] | json.loads(parameters)}
-    client.create_deployment_schedules(
-        deployment.id, [DeploymentScheduleCreate(schedule=rule, active=True, parameters=whole)]
-    )
-    print(f"{name}: at {moment:%H:%M:%S} UTC")
-
-
-def run_id(client: SyncPrefectClient, name: str) -> str:
-    """The deployment's newest run that a schedule made; waits for the scheduler."""
+def schedule(client: SyncPrefectClient, name: str, parameters: str) -> str:
+    """Give the deployment a schedule that has one moment; the id of its run."""
     deployment = client.read_deployment_by_name(name)
     chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-    end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
-        runs = [run for run in client.read_flow_runs(deployment_filter=chosen) if run.auto_scheduled]
-        if runs:
-            return str(
-                max(runs, key=lambda run: run.expected_start_time or datetime.min.replace(tzinfo=UTC)).id
-            )
-        time.sleep(1)
-    raise SystemExit(f"{name}: nothing was scheduled within {WAIT_S} s")
+    known = {run.id for run in client.read_flow_runs(deployment_filter=chosen)}
+    whole = {"parameters": deployment.parameters["parameters"] | json.loads(parameters)}
+    for delay_s in DELAYS_S:
+        moment = datetime.now(UTC) + timedelta(seconds=delay_s)
+        rule = RRuleSchedule(rrule=f"DTSTART:{moment:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY;COUNT=1")
+        new = DeploymentScheduleCreate(schedule=rule, active=True, parameters=whole)
+        (made,) = client.create_deployment_schedules(deployment.id, [new])
+        while datetime.now(UTC) < moment + timedelta(seconds=10):
+            for run in client.read_flow_runs(deployment_filter=chosen):
+                if run.auto_scheduled and run.id not in known:
+                    print(f"{name}: at {moment:%H:%M:%S} UTC", file=sys.stderr)
+                    return str(run.id)
+            time.sleep(1)
+        client.delete_deployment_schedule(deployment.id, made.id)
+    raise SystemExit(f"{name}: the scheduler made no run within {sum(DELAYS_S)} s")
 
 
 if __name__ == "__main__":
     with server() as client:
-        if sys.argv[1] == "--run":
-            print(run_id(client, sys.argv[2]))
-        else:
-            schedule(client, *sys.argv[1:])
+        print(schedule(client, *sys.argv[1:]))

@@ -9,7 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
-from flows.declaration import ValidateParameters, chosen_model, declare_work
+from flows.declaration import Afterwards, ValidateParameters, chosen_model, declare_work
 from flows.deployments import validate_parameters
 from quantgate.model.config import ROOT, choose, load_policy
 from quantgate.model.errors import ConfigError
@@ -66,9 +66,8 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         "workload": parameters.workload and _absolute(parameters.workload, local),
     }
     given = parameters.model_dump(mode="json", exclude_none=True)
-    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **paths}).model_copy(
-        update={"gpu": pool.measured_gpu, "afterwards": validate_parameters(pool)["afterwards"]}
-    )
+    own = {"gpu": pool.measured_gpu, "afterwards": Afterwards.FLEET}
+    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **paths, **own})
     notes = []
     if local:
         notes.append(f"must be at the same place on the hosts of pool {name}: {', '.join(local)}")
@@ -80,8 +79,10 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
     else:
         declare_work(sent, home)
     if pool.simulated_by:
-        notes.append(f"pool {name} stands for {pool.gpu}: its rows say gpu={pool.simulated_by}")
-    return Submission(name, ValidateParameters.model_validate(sent.model_dump(mode="json")), notes)
+        notes.append(
+            f"pool {name} has no {pool.gpu}, {pool.simulated_by} stands for it: its rows say gpu={pool.simulated_by}"
+        )
+    return Submission(name, sent, notes)
 
 
 def _absolute(given: str, local: list[str]) -> str:
