@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,13 +18,14 @@ import yaml
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.hub_token import hub_token
 from quantgate.model.config import ROOT
 from tests import prefect_server
-from tests.command import nothing_left, quantgate
+from tests.command import QUANTGATE, nothing_left, quantgate
 from tests.prefect_server import Server
 from tests.stub_engine.make import make
 
@@ -155,29 +157,36 @@ def test_one_run_on_a_schedule_and_one_by_hand(
     monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(tmp_path)))
     Secret(value=OURS).save("hf-token", overwrite=True)
     assert quantgate("fleet", "init").status == 0
-    common = ["quantgate-demo", "--precision", "fp8", "--limit", "12"]
+    task = {"tasks": "demo/tasks/cloze.yaml", "family": "conversation", "limit": 12}
+    common = [
+        *("quantgate-demo", "--precision", "fp8", "--tasks", task["tasks"], "--family", task["family"]),
+        *("--limit", "12", "--concurrency", "2"),
+    ]
     with ExitStack() as stack:
         stack.enter_context(prefect_server.worker(server, "cpu"))
         own = {"HF_TOKEN": WORKERS_OWN}
         stack.enter_context(prefect_server.worker(server, "l40s", "--limit", "1", environment=own))
-        scheduled = _scheduled("validate/l40s", precisions=["nvfp4"], limit=12, concurrency=[1])
-        waiting = quantgate("validate", *common, "--concurrency", "2", "--gpu", "h100")
-        assert waiting.status == 0, waiting.err
-        assert "no worker of pool h100 is online" in waiting.err
-        assert "--pool h100 --limit 1 --name one" in waiting.err
-        run_id = waiting.err.split("quantgate fleet watch ")[1].split("`")[0]
-        stack.enter_context(prefect_server.worker(server, "h100", "--limit", "1"))
-        watched = quantgate("fleet", "watch", run_id)
-        assert watched.status == 0, watched.err
-        assert "quantgate-demo-FP8: qg_demo_cloze" in watched.err, "the flow's own lines"
-        assert ": Completed" in watched.err
-        assert "quantgate-demo on cpu" in watched.out
-        by_hand = quantgate(
-            "validate", *common, "--concurrency", "2", "--gpu", "h100", "--watch", "--require-validated"
+        scheduled = _scheduled("validate/l40s", precisions=["nvfp4"], concurrency=[1], **task)
+        by_hand = subprocess.Popen(
+            [QUANTGATE, "validate", *common, "--gpu", "h100", "--watch", "--require-validated"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        assert by_hand.status == 3, by_hand.err
-        assert "nothing was measured again" in by_hand.err
-        assert by_hand.out == watched.out
+        h100 = DeploymentFilter(name=DeploymentFilterName(any_=["h100"]))
+        while not client.read_flow_runs(deployment_filter=h100):
+            assert by_hand.poll() is None
+            time.sleep(0.5)
+        stack.enter_context(prefect_server.worker(server, "h100", "--limit", "1"))
+        out, err = by_hand.communicate(timeout=400)
+        assert by_hand.returncode == 3, err
+        assert "no worker of pool h100 is online" in err
+        assert "--pool h100 --limit 1 --name one" in err
+        assert "quantgate-demo-FP8: qg_demo_cloze" in err, "the flow's own lines"
+        assert ": Completed" in err
+        assert "quantgate-demo on cpu" in out
+        run_id = err.split("/flow-run/")[1].split()[0]
+        assert quantgate("fleet", "watch", run_id).out == out
         on_schedule = quantgate("fleet", "watch", scheduled)
         assert on_schedule.status == 0, on_schedule.err
         assert client.read_flow_run(UUID(scheduled)).auto_scheduled
@@ -188,7 +197,7 @@ def test_one_run_on_a_schedule_and_one_by_hand(
         *(("bf16", 1), ("bf16", 2), ("fp8", 2), ("nvfp4", 1))
     }
     assert nothing_left(home) == []
-    told = "".join(one.out + one.err for one in (waiting, watched, by_hand, on_schedule))
+    told = out + err + on_schedule.out + on_schedule.err
     _no_token(server, home, told)
 
 
