@@ -72,9 +72,9 @@ def _rows(sizes: list[Result]) -> Iterator[tuple[str, list[float | None], Callab
     yield "one bundle more, s", of("steps", "again", "seconds", "all"), "{:,.1f}".format
     yield "of it the copy of the file, s", of("steps", "again", "seconds", "copy"), "{:,.1f}".format
     for name, label in (
-        ("validated_table_model", "`validated_table`, one model"),
-        ("cost_per_token_model", "`cost_per_token`, one model"),
-        ("verdicts_model", "`verdicts`, one model"),
+        ("validated_table", "`validated_table`, one model"),
+        ("cost_per_token", "`cost_per_token`, one model"),
+        ("verdicts", "`verdicts`, one model"),
     ):
         yield f"{label}: rows", of("steps", "query", name, "rows"), "{:,.0f}".format
         yield f"{label}: warm, ms", of("steps", "query", name, "ms"), "{:,.0f}".format
@@ -86,13 +86,13 @@ def _rows(sizes: list[Result]) -> Iterator[tuple[str, list[float | None], Callab
         "{:.2f}".format,
     )
     for name, label in (
-        ("cost_per_token_whole", "`cost_per_token`, whole, every column, s"),
-        ("validated_table_whole_counted", "`validated_table`, whole, counted and summed, s"),
-        ("validated_table_whole", "`validated_table`, whole, every column, s"),
+        ("cost_per_token", "`cost_per_token`, whole, every column, s"),
+        ("validated_table_counted", "`validated_table`, whole, counted and summed, s"),
+        ("validated_table", "`validated_table`, whole, every column, s"),
         ("samples_mean_score", "mean score of every sample by task, s"),
     ):
-        if any(value is not None for value in of("steps", name, "ms")):
-            yield label, _scaled(of("steps", name, "ms"), 1e-3), "{:,.2f}".format
+        if any(value is not None for value in of("steps", "whole", name, "ms")):
+            yield label, _scaled(of("steps", "whole", name, "ms"), 1e-3), "{:,.2f}".format
     yield "load average, load", of("steps", "first", "load_average", "1"), "{:.1f}".format
     yield "load average, queries", of("steps", "query", "load_average", "1"), "{:.1f}".format
 

@@ -39,13 +39,13 @@ the samples again, and pairing and testing them), filling the tables that valida
 the present state that the next one starts from."""
 
 _OF_ONE_MODEL = {
-    "validated_table_model": "FROM validated_table WHERE model = $model",
-    "cost_per_token_model": "FROM cost_per_token WHERE model = $model",
-    "verdicts_model": "FROM verdicts WHERE model = $model",
+    "validated_table": "FROM validated_table WHERE model = $model",
+    "cost_per_token": "FROM cost_per_token WHERE model = $model",
+    "verdicts": "FROM verdicts WHERE model = $model",
 }
 _WHOLE = {
-    "cost_per_token_whole": "FROM cost_per_token",
-    "validated_table_whole_counted": "SELECT count(*), sum(usd_per_mtok_output) FROM validated_table",
+    "cost_per_token": "FROM cost_per_token",
+    "validated_table_counted": "SELECT count(*), sum(usd_per_mtok_output) FROM validated_table",
     "samples_mean_score": "SELECT task, avg(score) FROM samples GROUP BY task",
 }
 
@@ -105,18 +105,14 @@ def query(folder: Path, model: str, repeats: int) -> Result:
     return found
 
 
-def whole(folder: Path, name: str) -> Result:
-    """Time of one query over all models, its rows streamed through Arrow."""
-    return _streamed(folder, _WHOLE[name])
+def whole(folder: Path, *, every_column: bool) -> Result:
+    """Time of queries over all models, their rows streamed through Arrow, once each."""
+    queries = _WHOLE | ({"validated_table": "FROM validated_table"} if every_column else {})
+    return {name: _streamed(folder / "warehouse.duckdb", sql) for name, sql in queries.items()}
 
 
-def everything(folder: Path) -> Result:
-    """Every row and column of validated_table, streamed through Arrow."""
-    return _streamed(folder, "FROM validated_table")
-
-
-def _streamed(folder: Path, sql: str) -> Result:
-    with read_only(folder / "warehouse.duckdb") as connection:
+def _streamed(warehouse: Path, sql: str) -> Result:
+    with read_only(warehouse) as connection:
         begin, rows, size_bytes = time.perf_counter(), 0, 0
         for batch in connection.sql(sql).to_arrow_reader(100_000):
             rows += batch.num_rows
@@ -206,7 +202,6 @@ def main(step: str, arguments: Result) -> Result:
         "again": again,
         "query": query,
         "whole": whole,
-        "everything": everything,
     }
     return steps[step](**arguments)
 

@@ -75,16 +75,13 @@ def _steps(folder: Path, size: Size, options: argparse.Namespace) -> Iterator[tu
     if "failed" in loaded:
         return
     yield "query", _step("query", {**place, "model": made["model"], "repeats": options.repeats}, options)
-    for name in ("cost_per_token_whole", "validated_table_whole_counted", "samples_mean_score"):
-        yield name, _step("whole", {**place, "name": name}, options)
-    if options.everything:
-        yield "validated_table_whole", _step("everything", place, options)
+    yield "whole", _step("whole", {**place, "every_column": options.every_column}, options)
     yield "again", _step("again", place, options)
 
 
 def _step(step: str, arguments: Result, options: argparse.Namespace) -> Result:
     """Run a step as a child; its result, its peak of resident memory and the load average when it ended."""
-    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {step} {arguments.get('name', '')}\n")
+    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {step}\n")
     command = [sys.executable, "-m", "benchmarks.steps", step, json.dumps(arguments)]
     before, begin = os.getloadavg()[0], time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
@@ -152,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         "--time-limit", type=float, default=3600, help="seconds; a step that takes longer is ended"
     )
     parser.add_argument(
-        "--everything", action="store_true", help="also fetch every column of the whole validated_table"
+        "--every-column", action="store_true", help="also fetch every column of the whole validated_table"
     )
     parser.add_argument("--keep", action="store_true", help="keep bundles and warehouses")
     return parser

@@ -257,4 +257,5 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
 
 
 def _samples(store: BundleStore, run_id: str) -> tuple[Manifest, pa.Table]:
-    return store.read_manifest(run_id), store.read_table(run_id, SAMPLES)
+    manifest = store.read_manifest(run_id)
+    return manifest, store.read_table(manifest, SAMPLES)
