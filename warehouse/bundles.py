@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,13 +95,13 @@ class BundleStore:
             raise damaged(run_id, f"its manifest is of run {manifest.run_id}")
         return manifest
 
-    def read_table(self, run_id: str, name: str) -> pa.Table:
-        """Read one checked table of a bundle, e.g. ``samples.parquet`` for the judge.
+    def read_table(self, manifest: Manifest, name: str) -> pa.Table:
+        """Read one checked table of the bundle of a manifest, e.g. ``samples.parquet`` for the judge.
 
         Raises:
             RunError: as `read`.
         """
-        return self._table(run_id, name, self.read_manifest(run_id))
+        return self._table(manifest.run_id, name, manifest)
 
     def _bytes(self, run_id: str, name: str) -> bytes:
         try:
@@ -122,7 +121,7 @@ class BundleStore:
         if problem:
             raise damaged(run_id, f"{name} {problem}")
         try:
-            table = pq.read_table(io.BytesIO(data))
+            table = pq.ParquetFile(pa.BufferReader(data)).read()
         except (pa.ArrowException, OSError):
             raise damaged(run_id, f"{name} is not a whole Parquet file") from None
         problem = _table_problem(table, name, entry)

@@ -100,6 +100,7 @@ def flip_rate_upper(flips: int, n: int, alpha: float) -> float:
     return 1.0 if flips >= n else float(betaincinv(flips + 1, n - flips, 1 - alpha))
 
 
+@lru_cache(maxsize=65536)
 def documents_needed(flip_rate: float, margin: float, alpha: float, power: float, delta: float = 0.0) -> int:
     """Paired documents that show non-inferiority: rho (z_alpha + z_beta)^2 / (margin + delta)^2.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 
 import duckdb
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from quantgate.model.config import Strict, fingerprint_of
 from quantgate.model.errors import QuantgateError
+from quantgate.model.records import Manifest
 from quantgate.model.tables import BUNDLE_FILES
 from warehouse.architectures import refresh_bounds
 from warehouse.bundles import Bundle, BundleStore
@@ -28,10 +30,12 @@ from warehouse.database import (
     setting,
 )
 from warehouse.judge import judge_runs
+from warehouse.materialized import refresh_materialized
 from warehouse.mlperf_summary import evidence_folder
 from warehouse.prices import imported_folder
 from warehouse.query import read_only
 from warehouse.rows import (
+    Row,
     engine_start_rows,
     run_row,
     task_rows,
@@ -40,7 +44,10 @@ from warehouse.rows import (
 )
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
-SAMPLES = "samples.parquet"
+SAMPLES, PROMPTS = "samples.parquet", "prompts.parquet"
+_BATCH_BYTES = 128 << 20
+"""What goes in together, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written
+once, compressed, and not by way of the write-ahead log."""
 _DIGEST = "configuration"
 _UNJUDGED = """
     SELECT c.run_id, c.baseline_run_id
@@ -48,7 +55,7 @@ _UNJUDGED = """
     JOIN store.runs b ON b.run_id = c.baseline_run_id
     WHERE EXISTS (SELECT 1 FROM store.run_tasks t WHERE t.run_id = c.run_id)
       AND NOT EXISTS (SELECT 1 FROM store.verdicts v WHERE v.run_id = c.run_id)
-    ORDER BY c.started_at, c.run_id
+    ORDER BY c.baseline_run_id, c.started_at, c.run_id
 """
 
 
@@ -157,10 +164,10 @@ def _write(
     try:
         connection.execute("SET TimeZone = 'UTC'")
         migrate(connection)
-        loaded = []
-        for bundle in bundles:
-            _take_in(connection, bundle)
-            loaded.append(bundle.manifest.run_id)
+        loaded: list[str] = []
+        for batch in _batches(bundles):
+            _take_in(connection, batch)
+            loaded.extend(bundle.manifest.run_id for bundle in batch)
         if configuration is not None:
             connection.execute("BEGIN")
             refresh(connection, configuration)
@@ -169,51 +176,86 @@ def _write(
             connection.execute("COMMIT")
         refresh_bounds(connection, every_run=configuration is not None)
         judged = _judge_all(connection, store, problems)
+        if loaded or judged or configuration is not None:
+            refresh_materialized(connection)
         connection.execute("CHECKPOINT")
     finally:
         connection.close()
     return tuple(loaded), tuple(judged)
 
 
-def _take_in(connection: Connection, bundle: Bundle) -> None:
-    manifest = bundle.manifest
+def _batches(bundles: Iterable[Bundle]) -> Iterator[list[Bundle]]:
+    """Bundles in groups of about `_BATCH_BYTES` in memory, one at least."""
+    batch: list[Bundle] = []
+    size_bytes = 0
+    for bundle in bundles:
+        batch.append(bundle)
+        size_bytes += sum(table.nbytes for table in bundle.tables.values())
+        if size_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _take_in(connection: Connection, batch: Sequence[Bundle]) -> None:
+    manifests = [bundle.manifest for bundle in batch]
     connection.execute("BEGIN")
-    insert_rows(connection, "runs", [run_row(manifest)])
-    insert_rows(connection, "engine_starts", engine_start_rows(manifest))
-    insert_rows(connection, "run_tasks", task_rows(manifest))
-    add_policy(connection, manifest.policy_name, manifest.policy)
+    insert_rows(connection, "runs", map(run_row, manifests))
+    insert_rows(connection, "engine_starts", chain.from_iterable(map(engine_start_rows, manifests)))
+    insert_rows(connection, "run_tasks", chain.from_iterable(map(task_rows, manifests)))
+    for name, policy in {
+        (m.policy_name, m.policy.fingerprint()): (m.policy_name, m.policy) for m in manifests
+    }.values():
+        add_policy(connection, name, policy)
     for name in BUNDLE_FILES:
-        table = bundle.tables[name]
-        if name == "prompts.parquet":
-            connection.register("incoming", table)
+        if name == PROMPTS:
+            connection.register("incoming", pa.concat_tables(bundle.tables[name] for bundle in batch))
             connection.execute(
-                "INSERT INTO store.prompts SELECT * FROM incoming ANTI JOIN store.prompts USING (prompt_hash)"
+                "INSERT INTO store.prompts SELECT DISTINCT ON (prompt_hash) * "
+                "FROM incoming ANTI JOIN store.prompts USING (prompt_hash)"
             )
             connection.unregister("incoming")
         else:
-            run_ids = pa.array([manifest.run_id] * table.num_rows, pa.string())
-            insert_arrow(connection, name.removesuffix(".parquet"), table.append_column("run_id", run_ids))
+            insert_arrow(
+                connection, name.removesuffix(".parquet"), pa.concat_tables(_of_run(b, name) for b in batch)
+            )
     connection.execute("COMMIT")
+
+
+def _of_run(bundle: Bundle, name: str) -> pa.Table:
+    table = bundle.tables[name]
+    return table.append_column(
+        "run_id", pa.repeat(pa.scalar(bundle.manifest.run_id, pa.string()), table.num_rows)
+    )
 
 
 def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) -> list[str]:
     """Judge every candidate that has no verdict and whose baseline's run is there."""
-    judged = []
-    for run_id, baseline_run_id in connection.execute(_UNJUDGED).fetchall():
-        try:
-            baseline, manifest = store.read_manifest(baseline_run_id), store.read_manifest(run_id)
-            verdicts = judge_runs(
-                baseline,
-                store.read_table(baseline_run_id, SAMPLES),
-                manifest,
-                store.read_table(run_id, SAMPLES),
-            )
-        except QuantgateError as error:
-            problems.append(f"run {run_id} could not be judged: {error}")
-            continue
-        connection.execute("BEGIN")
-        insert_rows(connection, "verdicts", verdict_rows(manifest, baseline_run_id, verdicts))
-        insert_rows(connection, "task_verdicts", task_verdict_rows(manifest, baseline_run_id, verdicts))
-        connection.execute("COMMIT")
-        judged.append(run_id)
+    judged: list[str] = []
+    verdicts: list[Row] = []
+    task_verdicts: list[Row] = []
+    unjudged = connection.execute(_UNJUDGED).fetchall()
+    for baseline_run_id, pairs in groupby(unjudged, key=itemgetter(1)):
+        baseline: tuple[Manifest, pa.Table] | None = None
+        for run_id, _ in pairs:
+            try:
+                baseline = baseline or _samples(store, baseline_run_id)
+                manifest, samples = _samples(store, run_id)
+                found = judge_runs(*baseline, manifest, samples)
+            except QuantgateError as error:
+                problems.append(f"run {run_id} could not be judged: {error}")
+                continue
+            verdicts += verdict_rows(manifest, baseline_run_id, found)
+            task_verdicts += task_verdict_rows(manifest, baseline_run_id, found)
+            judged.append(run_id)
+    connection.execute("BEGIN")
+    insert_rows(connection, "verdicts", verdicts)
+    insert_rows(connection, "task_verdicts", task_verdicts)
+    connection.execute("COMMIT")
     return judged
+
+
+def _samples(store: BundleStore, run_id: str) -> tuple[Manifest, pa.Table]:
+    manifest = store.read_manifest(run_id)
+    return manifest, store.read_table(manifest, SAMPLES)

@@ -10,6 +10,7 @@ paired-sample design", Statistics in Medicine 17 (1998) 891-908, equations (24)-
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +80,7 @@ def score(b: int, c: int, n: int, delta: float) -> float:
     return (c - b) / math.sqrt(b + c) if b + c else 0.0
 
 
+@lru_cache(maxsize=65536)
 def tango_interval(b: int, c: int, n: int, alpha: float) -> Interval:
     """Tango's two-sided 1 - 2 alpha interval of delta: every value that the score test does not refuse.
 

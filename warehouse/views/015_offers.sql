@@ -70,24 +70,30 @@ WHERE o.price_kind = 'on_demand'
 CREATE OR REPLACE VIEW reserved_ranges AS
 SELECT * FROM reserved_ranges_at(now()) ORDER BY provider, region, gpu, gpu_count;
 
--- What a run's hardware costs an hour at an instant, per provider, region and kind. An offer is for its
+-- What the hardware of runs costs an hour at an instant, per provider, region and kind. An offer is for its
 -- gpu_count GPUs together; one for the run's own count goes first, others are scaled from the smallest.
--- A MIG slice has no price of its own yet, and a whole GPU's would be wrong.
-CREATE OR REPLACE MACRO run_prices_at(ts) AS TABLE
+CREATE OR REPLACE MACRO hardware_prices_at(ts) AS TABLE
 SELECT
-    r.run_id,
+    h.gpu,
+    h.gpu_count,
     o.provider,
     o.region,
     o.price_kind,
-    usd_per_hour_of(o.usd_per_hour, o.gpu_count, r.gpu_count) AS usd_per_hour,
+    usd_per_hour_of(o.usd_per_hour, o.gpu_count, h.gpu_count) AS usd_per_hour,
     o.valid_from AS price_as_of,
     o.valid_to AS price_valid_to,
     o.source AS price_source,
     o.note AS price_note
-FROM store.runs r
+FROM (SELECT DISTINCT gpu, gpu_count FROM store.runs) h
 JOIN offers_at(ts) o USING (gpu)
-WHERE r.mig_slice IS NULL
 QUALIFY row_number() OVER (
-    PARTITION BY r.run_id, o.provider, o.region, o.price_kind
-    ORDER BY o.gpu_count <> r.gpu_count, o.gpu_count
+    PARTITION BY h.gpu, h.gpu_count, o.provider, o.region, o.price_kind
+    ORDER BY o.gpu_count <> h.gpu_count, o.gpu_count
 ) = 1;
+
+-- The same for each run. A MIG slice has no price of its own yet, and a whole GPU's would be wrong.
+CREATE OR REPLACE MACRO run_prices_at(ts) AS TABLE
+SELECT r.run_id, p.* EXCLUDE (gpu, gpu_count)
+FROM store.runs r
+JOIN hardware_prices_at(ts) p USING (gpu, gpu_count)
+WHERE r.mig_slice IS NULL;

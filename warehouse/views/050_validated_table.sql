@@ -1,81 +1,100 @@
--- The validated table at the prices of an instant: one row per (run, workload, operating point, price offer,
--- use), the last run of each fingerprint. What isn't known is NULL, and null_reasons says why.
-CREATE OR REPLACE MACRO validated_table_at(ts) AS TABLE
-WITH points AS MATERIALIZED (
-    SELECT * FROM throughput_points
-),
-every_verdict AS MATERIALIZED (
-    SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
-        quality_delta_ci_high, flip_rate, measured_at
-    FROM verdicts
-),
-last_start AS (
+-- What validated_table needs of every run and operating point, whatever the price and the time: the last run of each
+-- fingerprint, a row without a point where no load was measured. The loader keeps it as store.table_points: joining a
+-- million points with their baselines' at every query would take seconds, and planning it a quarter of one.
+CREATE OR REPLACE VIEW store.fresh_table_points AS
+WITH last_start AS (
     SELECT run_id, kv_cache_tokens
     FROM store.engine_starts
     QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY started_at DESC, engine_start_id DESC) = 1
-),
-measured AS (
-    SELECT
-        r.* EXCLUDE (kernel, kernel_mode, validity, validity_reasons, measured_at),
-        r.measured_at AS run_measured_at,
-        t.operating_point,
-        t.concurrency,
-        t.isl,
-        t.osl,
-        t.completed,
-        t.output_tok_s,
-        t.total_tok_s,
-        t.ttft_p50_ms,
-        t.ttft_p99_ms,
-        t.tpot_p50_ms,
-        t.tpot_p99_ms,
-        coalesce(t.kernel, r.kernel) AS kernel,
-        coalesce(t.kernel_mode, r.kernel_mode) AS kernel_mode,
-        coalesce(t.kv_cache_tokens, s.kv_cache_tokens) AS kv_cache_tokens,
-        coalesce(t.validity, r.validity) AS validity,
-        coalesce(t.validity_reasons, r.validity_reasons) AS validity_reasons,
-        coalesce(t.measured_at, r.measured_at) AS measured_at,
-        l.bound_tok_s,
-        pct_of(t.output_tok_s, l.bound_tok_s) AS pct_of_bound,
-        b.run_id AS baseline_point_run_id,
-        CASE
-            WHEN t.operating_point IS NULL THEN 'no_throughput'
-            WHEN t.output_tok_s IS NULL THEN 'no_completed_requests'
-            WHEN t.kernel_mode = 'emulated' OR b.kernel_mode = 'emulated' THEN 'emulated_no_speed'
-            WHEN b.output_tok_s IS NULL THEN 'no_baseline_point'
-            WHEN b.gpu <> r.gpu OR b.mig_slice IS DISTINCT FROM r.mig_slice
-                OR b.engine_version <> t.engine_version OR b.isl <> t.isl OR b.osl <> t.osl THEN 'not_comparable'
-            WHEN t.validity <> 'valid' OR b.validity <> 'valid' THEN 'quarantined'
-        END AS no_speedup,
-        t.output_tok_s / nullif(b.output_tok_s, 0) AS speedup
-    FROM runs r
-    LEFT JOIN points t USING (run_id)
-    LEFT JOIN last_start s USING (run_id)
-    LEFT JOIN store.run_bounds l ON l.run_id = t.run_id AND l.operating_point = t.operating_point
-    LEFT JOIN points b
-      ON b.run_id = coalesce(r.baseline_run_id, r.run_id)
-     AND b.workload = t.workload
-     AND b.operating_point = t.operating_point
-    WHERE r.latest AND r.evidence IN ('measured', 'imported')
-),
-judged AS (
-    SELECT v.run_id, v.use, v.decided_by, d.verdict, d.worst_task, d.quality_delta,
-        d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at
-    FROM every_verdict v
-    JOIN every_verdict d ON d.run_id = v.decided_by AND d.use = v.use
-),
-joined AS (
+)
+SELECT
+    r.model,
+    r.checkpoint,
+    r.revision,
+    r.baseline,
+    r.is_baseline,
+    r.precision,
+    r.weight_format,
+    r.kv_cache_dtype,
+    coalesce(t.kernel, r.kernel) AS kernel,
+    coalesce(t.kernel_mode, r.kernel_mode) AS kernel_mode,
+    r.weights,
+    r.gpu,
+    r.sm_arch,
+    r.mig_slice,
+    r.gpu_count,
+    r.engine,
+    r.engine_version,
+    r.workload,
+    t.isl,
+    t.osl,
+    t.operating_point,
+    t.concurrency,
+    t.output_tok_s,
+    t.total_tok_s,
+    t.ttft_p50_ms,
+    t.ttft_p99_ms,
+    t.tpot_p50_ms,
+    t.tpot_p99_ms,
+    coalesce(t.kv_cache_tokens, s.kv_cache_tokens) AS kv_cache_tokens,
+    l.bound_tok_s,
+    pct_of(t.output_tok_s, l.bound_tok_s) AS pct_of_bound,
+    CASE
+        WHEN t.operating_point IS NULL THEN 'no_throughput'
+        WHEN t.output_tok_s IS NULL THEN 'no_completed_requests'
+        WHEN t.kernel_mode = 'emulated' OR b.kernel_mode = 'emulated' THEN 'emulated_no_speed'
+        WHEN b.output_tok_s IS NULL THEN 'no_baseline_point'
+        WHEN b.gpu <> r.gpu OR b.mig_slice IS DISTINCT FROM r.mig_slice
+            OR b.engine_version <> t.engine_version OR b.isl <> t.isl OR b.osl <> t.osl THEN 'not_comparable'
+        WHEN t.validity <> 'valid' OR b.validity <> 'valid' THEN 'quarantined'
+    END AS no_speedup,
+    CASE WHEN no_speedup IS NULL THEN t.output_tok_s / nullif(b.output_tok_s, 0) END AS speedup_vs_baseline,
+    r.policy,
+    pol.stale_after_days,
+    r.evidence,
+    coalesce(t.validity, r.validity) AS validity,
+    coalesce(t.validity_reasons, r.validity_reasons) AS validity_reasons,
+    r.started_at,
+    coalesce(t.measured_at, r.measured_at) AS measured_at,
+    r.run_id
+FROM main.runs r
+JOIN store.policies pol USING (policy, policy_fingerprint)
+LEFT JOIN main.throughput_points t USING (run_id)
+LEFT JOIN last_start s USING (run_id)
+LEFT JOIN store.run_bounds l ON l.run_id = t.run_id AND l.operating_point = t.operating_point
+LEFT JOIN main.throughput_points b
+  ON b.run_id = coalesce(r.baseline_run_id, r.run_id)
+ AND b.workload = t.workload
+ AND b.operating_point = t.operating_point
+WHERE r.latest AND r.evidence IN ('measured', 'imported')
+ORDER BY r.model, r.run_id, t.concurrency;
+
+-- The verdict that stands for each run and use, whichever run decided it.
+CREATE OR REPLACE VIEW store.fresh_standing_verdicts AS
+WITH every_verdict AS MATERIALIZED (
+    SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
+        quality_delta_ci_high, flip_rate, measured_at
+    FROM main.verdicts
+)
+SELECT v.run_id, v.use, v.decided_by, d.verdict, d.worst_task, d.quality_delta,
+    d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at
+FROM every_verdict v
+JOIN every_verdict d ON d.run_id = v.decided_by AND d.use = v.use;
+
+-- The validated table at the prices of an instant: one row per (run, workload, operating point, price offer,
+-- use), the last run of each fingerprint. What isn't known is NULL, and null_reasons says why.
+CREATE OR REPLACE MACRO validated_table_at(ts) AS TABLE
+WITH joined AS (
     SELECT
         m.*,
         v.* EXCLUDE (run_id),
-        p.* EXCLUDE (run_id),
+        p.* EXCLUDE (gpu, gpu_count),
         usd_per_mtok(p.usd_per_hour, m.output_tok_s) AS usd_per_mtok_output,
         usd_per_mtok(p.usd_per_hour, m.total_tok_s) AS usd_per_mtok_total,
-        CASE WHEN m.no_speedup IS NULL THEN m.speedup END AS speedup_vs_baseline,
         list_filter([
-            CASE WHEN is_stale(m.measured_at, pol.stale_after_days, ts) THEN 'measurement' END,
-            CASE WHEN is_stale(v.decided_at, pol.stale_after_days, ts) THEN 'verdict' END,
-            CASE WHEN p.price_valid_to IS NULL AND is_stale(day_start(p.price_as_of), pol.stale_after_days, ts)
+            CASE WHEN is_stale(m.measured_at, m.stale_after_days, ts) THEN 'measurement' END,
+            CASE WHEN is_stale(v.decided_at, m.stale_after_days, ts) THEN 'verdict' END,
+            CASE WHEN p.price_valid_to IS NULL AND is_stale(day_start(p.price_as_of), m.stale_after_days, ts)
                 THEN 'price' END
         ], lambda reason: reason IS NOT NULL) AS stale_reasons,
         CASE
@@ -89,10 +108,9 @@ joined AS (
             WHEN 'NOT_COMPARABLE' THEN 'not_comparable'
             ELSE 'not_decided'
         END AS no_quality
-    FROM measured m
-    JOIN judged v USING (run_id)
-    JOIN store.policies pol USING (policy, policy_fingerprint)
-    LEFT JOIN run_prices_at(ts) p USING (run_id)
+    FROM store.table_points m
+    JOIN store.standing_verdicts v USING (run_id)
+    LEFT JOIN hardware_prices_at(ts) p ON p.gpu = m.gpu AND p.gpu_count = m.gpu_count AND m.mig_slice IS NULL
 ),
 reasoned AS (
     SELECT

@@ -1,0 +1,443 @@
+"""A synthetic fleet: seeded bundles in the very format of a run's, written without a Python loop over rows.
+
+A model is measured on five GPUs in three precisions, BF16 being the baseline of the other two: 15 runs a model. All
+runs share one suite, so that a document's prompt is the same in each. Models answer in `VARIANTS` ways, and runs that
+answer the same have one samples file by hard links: that saves disk and time, and a loader reads each of them whole all
+the same. What no figure of the benchmark reads, the single requests and the telemetry, is empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from quantgate.model.config import ROOT, GpuFile, Suite, SuiteTask, Workload, load_policy, load_yaml
+from quantgate.model.enums import Family, KernelMode
+from quantgate.model.manifests import MANIFEST
+from quantgate.model.records import (
+    BaselineRef,
+    Checkpoint,
+    EngineStart,
+    FileEntry,
+    Hardware,
+    Manifest,
+    RunInputs,
+    TaskResult,
+)
+from quantgate.model.tables import BUNDLE_FILES, LOAD_POINTS, PROMPTS, SAMPLES
+
+GPUS = ("l40s", "h100", "h200", "b200", "b300")
+PRECISIONS = ("bf16", "fp8", "nvfp4")
+RUNS_PER_MODEL = len(GPUS) * len(PRECISIONS)
+ARCHITECTURES = ("llama-3.1-8b", "llama-3.1-70b", "phi-4", "a-model-of-ones-own")
+"""What the models are, in turn: shapes that the warehouse knows, and one that it doesn't."""
+
+VARIANTS = 64
+
+_SUITE = Suite(
+    name="bench",
+    tasks=tuple(
+        SuiteTask(task=f"bench_{family}", family=family)
+        for family in (Family.MATH, Family.REASONING, Family.CONVERSATION, Family.CODE, Family.KNOWLEDGE)
+    ),
+)
+_CHOICES = frozenset({Family.REASONING, Family.CONVERSATION, Family.KNOWLEDGE})
+"""Families whose answers are one of four options, with a log-likelihood for each; the others are generated."""
+
+_WORSE_BETTER = {"bf16": (0.0, 0.0), "fp8": (0.004, 0.003), "nvfp4": (0.02, 0.01)}
+"""By precision, the share of documents that turn from right to wrong and the reverse, fractions."""
+
+_SPEED = {"bf16": 1.0, "fp8": 1.6, "nvfp4": 1.9}
+_START = datetime(2026, 3, 21, tzinfo=UTC)
+_ENGINE, _ENGINE_VERSION, _START_ID = "vllm", "0.25.1", "start-1"
+_POLICY_NAME = "standard"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a fleet is; what doesn't divide evenly is rounded up to whole documents and points a run."""
+
+    runs: int
+    samples: int
+    points: int
+
+    @property
+    def documents(self) -> int:
+        """Documents of each task of a run."""
+        return -(-self.samples // (self.runs * len(_SUITE.tasks)))
+
+    @property
+    def levels(self) -> int:
+        """Load points of a run."""
+        return -(-self.points // self.runs)
+
+    @property
+    def samples_in_all(self) -> int:
+        """Samples of all runs."""
+        return self.documents * len(_SUITE.tasks) * self.runs
+
+    @property
+    def points_in_all(self) -> int:
+        """Load points of all runs."""
+        return self.levels * self.runs
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the fleet: the models are measured side by side, one configuration after the other."""
+
+    number: int
+    models: int
+
+    @property
+    def configuration(self) -> int:
+        return self.number // self.models
+
+    @property
+    def index(self) -> int:
+        """The model's."""
+        return self.number % self.models
+
+    @property
+    def model(self) -> str:
+        return f"bench-{self.index:05d}/{ARCHITECTURES[self.index % len(ARCHITECTURES)]}"
+
+    @property
+    def answers(self) -> tuple[int, int]:
+        """What the samples depend on: how the model answers, and the configuration."""
+        return self.index % VARIANTS, self.configuration
+
+    @property
+    def gpu(self) -> str:
+        return GPUS[self.configuration // len(PRECISIONS)]
+
+    @property
+    def precision(self) -> str:
+        return PRECISIONS[self.configuration % len(PRECISIONS)]
+
+    @property
+    def started_at(self) -> datetime:
+        return _START + timedelta(seconds=self.number)
+
+    @property
+    def baseline(self) -> _Run | None:
+        step = self.configuration % len(PRECISIONS)
+        return _Run(self.number - step * self.models, self.models) if step else None
+
+    @property
+    def checkpoint(self) -> str:
+        return f"{self.model}-{self.precision}"
+
+    @property
+    def revision(self) -> str:
+        return "sha256:" + hashlib.sha256(self.checkpoint.encode()).hexdigest()
+
+
+class Fleet:
+    """Writes the bundles of a fleet.
+
+    Args:
+        size: how large it is.
+        seed: the same seed gives the same bundles, byte for byte.
+    """
+
+    def __init__(self, size: Size, seed: int = 0) -> None:
+        """Draw the suite's documents, which all runs share."""
+        self.size, self._seed = size, seed
+        self._models = -(-size.runs // RUNS_PER_MODEL)
+        self._policy = load_policy(_POLICY_NAME)
+        self._gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+        generator = np.random.default_rng([seed, 0])
+        self._documents = _documents(generator, size.documents)
+        self._easy = generator.random(len(_SUITE.tasks) * size.documents)
+        self._prompts = _prompts(generator, self._documents["prompt_hash"])
+
+    @property
+    def model(self) -> str:
+        """One that was measured in every configuration."""
+        whole = self.size.runs - (RUNS_PER_MODEL - 1) * self._models
+        return self._run(whole // 2).model
+
+    def write(self, place: Path) -> None:
+        """Write every bundle, a folder each."""
+        place.mkdir(parents=True, exist_ok=True)
+        shared: dict[str, FileEntry] = {}
+        scores: dict[tuple[int, int], list[float]] = {}
+        for number in range(self.size.runs):
+            run = self._run(number)
+            inputs = self._inputs(run)
+            folder = place / _run_id(run, inputs)
+            folder.mkdir()
+            files = {}
+            for name, schema in BUNDLE_FILES.items():
+                if name == "load_points.parquet":
+                    files[name] = _put(folder / name, self._points(run))
+                    continue
+                key = "-".join(map(str, run.answers)) if name == "samples.parquet" else "all"
+                first = place / f".{key}-{name}"
+                if first.name not in shared:
+                    table = schema.empty_table()
+                    if name == "prompts.parquet":
+                        table = self._prompts
+                    if name == "samples.parquet":
+                        table = self._samples(run)
+                        scores[run.answers] = self._means(table)
+                    shared[first.name] = _put(first, table)
+                os.link(first, folder / name)
+                files[name] = shared[first.name]
+            manifest = self._manifest(run, inputs, scores[run.answers], files)
+            (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
+        for name in shared:
+            (place / name).unlink()
+
+    def _means(self, samples: pa.Table) -> list[float]:
+        means = samples["score"].to_numpy().reshape(len(_SUITE.tasks), -1).mean(axis=1)
+        return [float(mean) for mean in means]
+
+    def _run(self, number: int) -> _Run:
+        return _Run(number, self._models)
+
+    def _samples(self, run: _Run) -> pa.Table:
+        """Samples of a run: a baseline's answers, with flips drawn for the other precisions."""
+        n = self.size.documents
+        skill = np.random.default_rng([self._seed, 1, run.answers[0]]).uniform(0.5, 0.9)
+        right = self._easy < skill
+        generator = np.random.default_rng([self._seed, 2, *run.answers])
+        worse, better = _WORSE_BETTER[run.precision]
+        chance = generator.random(right.size)
+        right = np.where(right, chance >= worse / skill, chance < better / (1 - skill))
+        responses, answers = [], []
+        for index, task in enumerate(_SUITE.tasks):
+            part = slice(index * n, (index + 1) * n)
+            target = self._documents["target"].slice(index * n, n)
+            make = _choices if task.family in _CHOICES else _generated
+            response, answer = make(generator, target, right[part])
+            responses.append(response)
+            answers.append(answer)
+        columns = self._documents | {
+            "responses": pa.concat_arrays(responses),
+            "answer": pa.concat_arrays(answers),
+            "score": pa.array(right.astype(np.float64)),
+            "output_tokens": pa.array(generator.integers(1, 200, right.size)),
+        }
+        return pa.table([columns[name] for name in SAMPLES.names], schema=SAMPLES)
+
+    def _points(self, run: _Run) -> pa.Table:
+        """A ladder of concurrency 1, 2, 3 …: throughput that saturates and latency that grows with the load."""
+        generator = np.random.default_rng([self._seed, 3, run.number])
+        gpu, levels = self._gpus[run.gpu], np.arange(1, self.size.levels + 1)
+        assert gpu.bandwidth_gb_s is not None
+        noise = generator.normal(1, 0.02, levels.size)
+        tok_s = gpu.bandwidth_gb_s / 20 * _SPEED[run.precision] * levels / (1 + levels / 64) * noise
+        requests = 4 * levels + 16
+        output_tokens, input_tokens = requests * 256, requests * 1024
+        duration_s = output_tokens / tok_s
+        tpot = 1e3 * levels / tok_s
+        latency = {"ttft": 40 + 5 * levels, "tpot": tpot, "itl": tpot, "e2el": 256 * tpot}
+        spread = {"mean": 1.05, "p50": 1.0, "p90": 1.4, "p99": 2.1}
+        columns = {
+            "operating_point": pc.binary_join_element_wise("c", pc.cast(pa.array(levels), pa.string()), ""),
+            "concurrency": levels,
+            "isl_tokens": np.full(levels.size, 1024),
+            "osl_tokens": np.full(levels.size, 256),
+            "requests": requests,
+            "completed": requests,
+            "failed": np.zeros(levels.size, np.int32),
+            "warmup_requests": levels,
+            "duration_s": duration_s,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "requests_per_s": requests / duration_s,
+            "output_tok_s": tok_s,
+            "total_tok_s": tok_s * 5,
+            **{
+                f"{name}_{statistic}_ms": values * factor
+                for name, values in latency.items()
+                for statistic, factor in spread.items()
+            },
+            "prefix_cache_hit_tokens": np.zeros(levels.size, np.int64),
+            "client_cpu_share": generator.uniform(0.1, 0.4, levels.size),
+            "seed": np.zeros(levels.size, np.int64),
+            "validity": pa.array(["valid"] * levels.size),
+            "validity_reasons": pa.array([[]] * levels.size, pa.list_(pa.string())),
+            "engine_start_id": pa.array([_START_ID] * levels.size),
+            "measured_at": pa.array([run.started_at] * levels.size, pa.timestamp("us", tz="UTC")),
+        }
+        return pa.table(
+            {name: pa.array(columns[name]).cast(LOAD_POINTS.field(name).type) for name in LOAD_POINTS.names}
+        ).cast(LOAD_POINTS)
+
+    def _inputs(self, run: _Run) -> RunInputs:
+        gpu = self._gpus[run.gpu]
+        return RunInputs(
+            checkpoint_revision=run.revision,
+            baseline_revision=run.baseline.revision if run.baseline else None,
+            gpu=run.gpu,
+            gpu_count=1,
+            mig_slice=None,
+            sm_arch=str(gpu.sm_arch),
+            device_name=gpu.nvml_names[0],
+            cpu_cores=0,
+            engine=_ENGINE,
+            engine_version=_ENGINE_VERSION,
+            serving={"arguments": {"max-model-len": 2048}},
+            suite={"tasks": [task.task for task in _SUITE.tasks], "documents": self.size.documents},
+            workload={"concurrency": [1, self.size.levels]},
+            policy_fingerprint=self._policy.fingerprint(),
+        )
+
+    def _manifest(
+        self, run: _Run, inputs: RunInputs, scores: list[float], files: dict[str, FileEntry]
+    ) -> Manifest:
+        gpu, baseline, n = self._gpus[run.gpu], run.baseline, self.size.documents
+        kernel = {"bf16": {}, "fp8": {"Linear": "CutlassFP8"}, "nvfp4": {"Linear": "NvFp4"}}[run.precision]
+        return Manifest(
+            run_id=_run_id(run, inputs),
+            fingerprint=inputs.fingerprint(),
+            inputs=inputs,
+            checkpoint=Checkpoint(
+                source=run.checkpoint,
+                path=run.checkpoint,
+                name=run.checkpoint,
+                revision=run.revision,
+                model=run.model,
+                architecture="LlamaForCausalLM",
+                precision=run.precision,
+                weight_format=f"synthetic:{run.precision}",
+                kv_cache_dtype="auto",
+                parameters=8_030_000_000,
+                size_bytes=16_060_000_000,
+                vocab_size=128_256,
+            ),
+            baseline=BaselineRef(
+                name=baseline.checkpoint,
+                revision=baseline.revision,
+                run_id=_run_id(baseline, self._inputs(baseline)),
+            )
+            if baseline
+            else None,
+            hardware=Hardware(gpu=run.gpu, device_name=gpu.nvml_names[0], sm_arch=str(gpu.sm_arch)),
+            engine_starts=(
+                EngineStart(
+                    engine_start_id=_START_ID,
+                    engine=_ENGINE,
+                    engine_version=_ENGINE_VERSION,
+                    kernels=kernel,
+                    kernel_mode=KernelMode(gpu.formats[run.precision]),
+                    kv_cache_tokens=100_000,
+                    start_duration_s=60.0,
+                    environment={},
+                    command=("synthetic",),
+                    started_at=run.started_at,
+                ),
+            ),
+            tasks=tuple(
+                TaskResult(
+                    task=task.task,
+                    family=task.family,
+                    metric="exact_match",
+                    filter="none",
+                    version="1",
+                    documents=n,
+                    mean_score=score,
+                    output_type="multiple_choice" if task.family in _CHOICES else "generate_until",
+                    duration_s=1.0,
+                    engine_start_id=_START_ID,
+                )
+                for task, score in zip(_SUITE.tasks, scores, strict=True)
+            ),
+            suite=_SUITE,
+            workload=Workload(
+                name="ladder",
+                isl_tokens=1024,
+                osl_tokens=256,
+                concurrency=tuple(range(1, self.size.levels + 1)),
+            ),
+            policy_name=_POLICY_NAME,
+            policy=self._policy,
+            started_at=run.started_at,
+            measured_at=run.started_at + timedelta(hours=1),
+            files=files,
+        )
+
+
+def _put(path: Path, table: pa.Table) -> FileEntry:
+    """Write a table as a run does."""
+    pq.write_table(table, path, compression="zstd")
+    data = path.read_bytes()
+    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), rows=table.num_rows)
+
+
+def _run_id(run: _Run, inputs: RunInputs) -> str:
+    return f"{run.started_at:%Y%m%dT%H%M%S}-{inputs.fingerprint()[:12]}"
+
+
+def _documents(generator: np.random.Generator, n: int) -> dict[str, pa.Array]:
+    """Columns of the samples that don't depend on the run: the suite's documents, task after task."""
+    rows, tasks = n * len(_SUITE.tasks), _SUITE.tasks
+    targets = [
+        pa.array(generator.integers(0, 4 if task.family in _CHOICES else 10_000, n)).cast(pa.string())
+        for task in tasks
+    ]
+    target = pa.concat_arrays(targets)
+    constant = {"filter": "none", "metric": "exact_match", "finish_reason": "stop"}
+    return {
+        "task": pa.array(np.repeat([task.task for task in tasks], n), pa.string()),
+        "family": pa.array(np.repeat([str(task.family) for task in tasks], n), pa.string()),
+        **{name: pa.repeat(pa.scalar(value, pa.string()), rows) for name, value in constant.items()},
+        "doc_id": pa.array(np.tile(np.arange(n), len(tasks))).cast(pa.string()),
+        "doc_repeat": pa.array(np.zeros(rows, np.int32)),
+        "doc_hash": _hashes(generator, rows),
+        "prompt_hash": _hashes(generator, rows),
+        "target": target,
+        "target_hash": pc.cast(_hashes(generator, 10_000).take(pc.cast(target, pa.int64())), pa.string()),
+        "cluster": pa.nulls(rows, pa.string()),
+        "engine_start_id": pa.repeat(pa.scalar(_START_ID, pa.string()), rows),
+    }
+
+
+def _hashes(generator: np.random.Generator, n: int) -> pa.Array:
+    """Random SHA-256 digests in hex."""
+    text = generator.bytes(32 * n).hex().encode()
+    offsets = np.arange(0, 64 * (n + 1), 64, dtype=np.int32)
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _prompts(generator: np.random.Generator, hashes: pa.Array) -> pa.Table:
+    """A text of twelve words for each prompt."""
+    words = pa.array([f"word{number}" for number in range(2000)])
+    text = pc.binary_join_element_wise(
+        *(words.take(pa.array(generator.integers(0, len(words), len(hashes)))) for _ in range(12)), " "
+    )
+    return pa.table([hashes, text], schema=PROMPTS)
+
+
+def _choices(
+    generator: np.random.Generator, target: pa.Array, right: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> tuple[pa.Array, pa.Array]:
+    """Four log-likelihoods a document, as lm-eval writes them, and the option that was chosen."""
+    values = np.round(generator.normal(-20, 5, (len(target), 4)), 4)
+    texts = [pc.cast(pa.array(column), pa.string()) for column in values.T]
+    pairs = [pc.binary_join_element_wise('["', text, '", "False"]', "") for text in texts]
+    responses = pc.binary_join_element_wise("[", pc.binary_join_element_wise(*pairs, ", "), "]", "")
+    wanted = pc.cast(target, pa.int64()).to_numpy()
+    chosen = np.where(right, wanted, (wanted + 1) % 4)
+    return responses, pa.array(chosen).cast(pa.string())
+
+
+def _generated(
+    generator: np.random.Generator, target: pa.Array, right: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> tuple[pa.Array, pa.Array]:
+    """A short generated text a document and the answer that a filter took out of it."""
+    wrong = pa.array(generator.integers(10_000, 20_000, len(target))).cast(pa.string())
+    answer = pc.if_else(pa.array(right), target, wrong)
+    return pc.binary_join_element_wise('[["The answer is ', answer, '."]]', ""), answer
