@@ -11,13 +11,14 @@ from pydantic import BaseModel, Field
 
 from flows.cells import FAULTS, Plan, State
 from flows.dispatch import Outcome, dispatch, run_once
+from flows.hub_token import hub_token
 from flows.known import Took, took
 from flows.matrix_table import markdown_of, text_of
 from flows.planning import MatrixParameters, plan
+from flows.reporting import reporter
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from tasks import bundle
-from tasks.progress import Reporter
 
 AFTERWARDS = ("load/warehouse", "publish/warehouse")
 AFTERWARDS_WAIT_S = 3600.0
@@ -42,8 +43,9 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
         RunError: a run failed, or a checkpoint is missing or wrong; everything else was done.
     """
     parameters = parameters or MatrixParameters()
-    home, report = Home.current(), Reporter.current()
-    planned = plan(parameters, home)
+    home, report = Home.current(), reporter()
+    with hub_token():
+        planned = plan(parameters, home)
     for line in text_of(planned).splitlines():
         report.line(f"matrix: {line}")
     if parameters.dry_run:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from flows import fitting, known
 from flows.cells import FAULTS, Cell, Plan, State, Unit, within_budget
+from flows.choices import ModelName, Precision
 from flows.declaration import Afterwards, ValidateParameters, checkpoints_of, workload_of
 from flows.estimate import Asked, estimate
 from flows.places import Place, configured_environment, places_of
-from flows.revisions import NotAskedError, commit_of, is_folder
-from quantgate.model.config import (
-    choose,
-    load_policy,
-)
+from flows.revisions import NotAskedError, is_folder, pinned_commit_of
+from quantgate.model.config import choose, load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import Pool, load_fleet
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_models
 from quantgate.model.records import Manifest
-from tasks import bundle, engine, engine_env, quality, task_sources
+from tasks import bundle, engine, engine_env, engine_files, quality, task_sources
 from tasks.checkpoints import resolve
+from tasks.pins import Pins, pins_file
 from warehouse.database import Connection
 from warehouse.estimates import configured, published_share
 from warehouse.judge import check_policy
@@ -33,10 +33,10 @@ from warehouse.judge import check_policy
 class MatrixParameters(BaseModel):
     """Parameters of the flow ``matrix``."""
 
-    models: list[str] = Field(
+    models: list[ModelName] = Field(
         default_factory=list, title="Models", description="Of configs/models; as configs/fleet.yaml if empty."
     )
-    precisions: list[str] = Field(
+    precisions: list[Precision] = Field(
         default_factory=list,
         title="Precisions",
         description="Of the models' candidates; as configs/fleet.yaml if empty.",
@@ -68,7 +68,7 @@ def plan(
     parameters: MatrixParameters,
     home: Home,
     *,
-    commit: Callable[[str], str] = commit_of,
+    commit: Callable[[str], str] | None = None,
     models: Mapping[str, ModelConfig] | None = None,
 ) -> Plan:
     """What the matrix would run; nothing is started and no checkpoint pulled.
@@ -76,7 +76,8 @@ def plan(
     Args:
         parameters: the choice.
         home: whose bundles and imported prices count.
-        commit: gives the commit of a hub id; asked once for each, so that every host measures the same.
+        commit: gives the commit of a hub id; asked once for each, so that every host measures the same. The
+            home's pins and the hub if None.
         models: by name; those of configs/models if None.
 
     Returns:
@@ -97,6 +98,7 @@ def plan(
     have = dict.fromkeys(c.precision for model in chosen for c in model.candidates if c.precision)
     for precision in wanted:
         choose(have, precision, "precisions of the models' candidates")
+    commit = commit or partial(pinned_commit_of, pins=Pins(pins_file(home)), keep=not parameters.dry_run)
     with configured(home.warehouse) as connection:
         planner = _Planner(connection, home, commit, everything=parameters.everything)
         units = [planner.unit(model, place, wanted) for model in chosen for place in places]
@@ -150,7 +152,7 @@ def _declared(model: ModelConfig, home: Home) -> _Declared:
     workload = workload_of(model.workload, None)
     counts = quality.check_suite(suite)
     return _Declared(
-        suite=quality.suite_content(suite),
+        suite=quality.suite_content(suite, chat_template=model.chat_template),
         workload=workload.model_dump(mode="json", exclude={"description"}),
         policy=policy.fingerprint(),
         asked=Asked(
@@ -247,7 +249,7 @@ class _Planner:
             gpus=fit.gpus,
             engine=place.engine_name,
             engine_version=place.engine.version,
-            arguments=engine.serving_arguments(place.engine, fitting.with_gpus(one, fit).engine_arguments),
+            arguments=_recorded(place, fitting.with_gpus(one, fit)),
             environment=configured_environment(place.engine),
             plugins=engine_env.plugins_content(place.engine),
             suite=declared.suite,
@@ -286,6 +288,15 @@ class _Planner:
             return self.commit(one.source), ""
         except NotAskedError as error:
             return None, error.what
+
+
+def _recorded(place: Place, one: CheckpointConfig) -> dict[str, Any]:
+    """Serving arguments as a run records them; what names a draft model of the hub is left to the host's check."""
+    arguments = engine.serving_arguments(place.engine, one.engine_arguments)
+    draft = engine_files.draft_of(arguments)
+    if draft and not is_folder(draft):
+        return arguments
+    return engine_files.found(place.engine, one.engine_arguments).recorded
 
 
 def _without_faulty_twins(cells: list[Cell]) -> list[Cell]:

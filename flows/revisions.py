@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint_hub import HUB_ID
+from tasks.pins import Pins
 
 OFFLINE = {"1", "ON", "YES", "TRUE"}
 
@@ -22,6 +23,33 @@ class NotAskedError(ConfigError):
 def is_folder(source: str) -> bool:
     """Whether a source is a folder here, from the working directory or the project's root."""
     return any(path.is_dir() for path in (Path(source), Path(source).expanduser(), ROOT / source))
+
+
+def pinned_commit_of(source: str, pins: Pins, *, keep: bool) -> str:
+    """The commit that all hosts are to measure: the home's pin where the id names no revision, or the newest.
+
+    Args:
+        source: ``org/name`` or ``org/name@revision``.
+        pins: the home's.
+        keep: whether an id without a pin is pinned now; a plan that is only shown pins nothing.
+
+    Raises:
+        NotAskedError: the hub can't be reached, and nothing is pinned.
+        ConfigError: it is no hub id, or the hub says no.
+    """
+    identity = HUB_ID.fullmatch(source)
+    if identity is None or identity["revision"]:
+        return commit_of(source)
+    pin = pins.pin_of(source)
+    try:
+        newest = commit_of(source)
+    except NotAskedError:
+        if pin is None:
+            raise
+        return pin.commit
+    if not keep:
+        return pin.commit if pin else newest
+    return pins.settle(source, newest, lambda _: None)
 
 
 def commit_of(source: str) -> str:

@@ -27,6 +27,7 @@ from tasks.checkpoint_hub import HUB_ID, pull
 from tasks.checkpoint_patience import Patience
 from tasks.pins import Pins
 from tasks.progress import Reporter
+from tasks.safetensors_header import Tensor
 
 PRECISION_SUFFIX = re.compile(
     r"([-_.](BF16|FP16|FP32|FP8|FP4|NVFP4|MXFP4|MXFP8|INT8|INT4|AWQ|GPTQ|W\d+A(FP)?\d+|Int\d|\dbit"
@@ -34,6 +35,9 @@ PRECISION_SUFFIX = re.compile(
     re.IGNORECASE,
 )
 """What a name's end says of its precision; stripped for the model's name, never believed."""
+
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+"""How the name of the tensor ends that has a row for each token."""
 
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 """Where config.json may say the longest context (tokens)."""
@@ -97,7 +101,7 @@ def resolve(
             kv_cache_dtype=contents.found.kv_cache_dtype,
             parameters=contents.found.parameters,
             size_bytes=contents.size_bytes,
-            vocab_size=_number(contents.config, ("vocab_size",), source),
+            vocab_size=contents.vocab_size,
             max_position_embeddings=_optional_number(contents.config, POSITION_KEYS),
             layers=contents.found.layers,
             remote_code=contents.remote_code,
@@ -120,7 +124,6 @@ def check_source(source: str, declared: str | None = None) -> None:
     if folder is not None:
         contents = _read(folder, source, declared, Allowed())
         _architecture(contents.config, source)
-        _number(contents.config, ("vocab_size",), source)
     elif HUB_ID.fullmatch(source) is None:
         raise _not_found(source)
 
@@ -133,6 +136,7 @@ class _Contents(NamedTuple):
     weight_files: tuple[Path, ...]
     size_bytes: int
     remote_code: bool
+    vocab_size: int
 
 
 def _look(where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]) -> None:
@@ -150,7 +154,6 @@ def _look(where: str, declared: str | None, allow: Allowed, folder: Path, names:
     if precision is not None:
         _check_declared(declared, precision, weight_format, where)
     _architecture(config, where)
-    _number(config, ("vocab_size",), where)
 
 
 def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Contents:
@@ -167,6 +170,7 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
         remote_code = _needs_code(folder, names, config, where, allow)
         quant_file = folder / "hf_quant_config.json"
         hf_quant = read_json(quant_file, where) if quant_file.is_file() else None
+        tensors: dict[str, Tensor] = {}
         pickled = not any(name.endswith(".safetensors") and is_served(name) for name in names)
         if pickled:
             files = tuple(folder / name for name in sorted(filter(is_pickled_weight, names)))
@@ -184,7 +188,7 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
         _check_declared(declared, found.precision, found.weight_format, where)
     except OSError as error:
         raise _unreadable(error, where) from None
-    return _Contents(config, found, files, size_bytes, remote_code)
+    return _Contents(config, found, files, size_bytes, remote_code, _vocab_size(config, tensors, where))
 
 
 def _unreadable(error: OSError, where: str) -> ConfigError:
@@ -304,9 +308,14 @@ def _optional_number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | 
     return None
 
 
-def _number(config: Mapping[str, Any], keys: tuple[str, ...], where: str) -> int:
-    """The same, where it must be there."""
-    number = _optional_number(config, keys)
-    if number is None:
-        raise ConfigError(f"config.json has no '{keys[0]}'", where=where, mend="Add it to config.json.")
-    return number
+def _vocab_size(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> int:
+    """Tokens of the vocabulary, padding included: as config.json says, or the rows of the embedding.
+
+    Gemma 3's config.json leaves it to its class.
+    """
+    stated = _optional_number(config, ("vocab_size",))
+    rows = (tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and tensor.shape)
+    found = stated or next(rows, None)
+    if found is None:
+        raise ConfigError("config.json has no 'vocab_size'", where=where, mend="Add it to config.json.")
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -45,9 +44,10 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from tasks.model_checks import Hub, State
+    from tasks.pins import pins_file, read_pins
     from warehouse.architectures import read_shapes
 
-    hub = Hub(_pins(Home.current().path / "pins.json"))
+    hub = Hub({repo: pin.commit for repo, pin in read_pins(pins_file(Home.current())).items()})
     shapes = {name: one.config for name, one in read_shapes(CONFIGS).architectures.items()}
     asked = [(model, one) for model in models for one in model.checkpoints]
     with disable_progress_bars(), ThreadPoolExecutor(AT_ONCE) as pool:
@@ -65,19 +65,6 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
                 yield Finding(state, name, report.line)
     if unreached:
         yield Finding("note", "hub", f"{unreached} of {len(models)} models not checked")
-
-
-def _pins(path: Path) -> dict[str, str]:
-    """The commit that the first pull pinned, by hub id."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return {repo: str(pin["commit"]) for repo, pin in held.items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(
-            "holds no pins that can be read", where=str(path), mend="Put back a copy of it, or remove it."
-        ) from None
 
 
 def check_files() -> Iterator[Finding]:

@@ -182,7 +182,6 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line(
     ("config", "says"),
     [
         ({"architectures": None}, "config.json names no 'architectures'"),
-        ({"vocab_size": "many"}, "config.json has no 'vocab_size'. Add it to config.json."),
         (
             {"auto_map": {"AutoConfig": "configuration_new.NewConfig"}, "model_type": "new"},
             "needs code of its own (auto_map in config.json, model_type 'new'). Give a conversion to an architecture",
@@ -219,6 +218,15 @@ def test_the_dimensions_of_a_text_model_inside_count(tmp_path: Path) -> None:
     files = checkpoint_files(vocab_size=None, text_config={"vocab_size": 99, "max_position_embeddings": 4096})
     found = resolve(str(write_checkpoint(tmp_path, files)))
     assert (found.vocab_size, found.max_position_embeddings) == (99, 256)
+
+
+def test_a_vocabulary_that_config_json_leaves_out_has_the_embedding_s_rows(tmp_path: Path) -> None:
+    """Gemma 3's config.json leaves it to its class."""
+    found = resolve(str(write_checkpoint(tmp_path / "gemma", checkpoint_files(vocab_size=None))))
+    assert found.vocab_size == 64
+    without = {name: tensor for name, tensor in PLAIN.items() if "embed" not in name}
+    folder = write_checkpoint(tmp_path / "none", checkpoint_files(without, vocab_size="many"))
+    assert refusal(folder) == f"{folder}: config.json has no 'vocab_size'. Add it to config.json."
 
 
 def test_a_source_that_is_nothing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
