@@ -6,10 +6,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 UV := $(or $(shell command -v uv),.venv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-fast test-kills lint format lock checkpoints clean
+.PHONY: help setup demo test test-fast test-kills lint format lock checkpoints bench-warehouse clean
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.ready: requirements/pipeline.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Quantgate needs Python 3.11 or newer: install it (Debian: apt install python3 python3-venv) or name one with PYTHON=…"; exit 2; }
@@ -58,6 +58,9 @@ checkpoints: .venv/.ready ## make the demo's checkpoints and tasks anew (OUT=fol
 	@$(UV) pip install --quiet --no-deps --python .venv-checkpoints/bin/python -r requirements/demo-checkpoints.txt \
 		$(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
 	.venv-checkpoints/bin/python demo/make_checkpoints.py $(if $(OUT),--out $(OUT))
+
+bench-warehouse: .venv/.ready ## the warehouse at scale (SAMPLES=1e6,1e7 OUT=folder; 1e8 takes long and 25 GiB)
+	nice -n 5 $(BIN)/python -m benchmarks.warehouse --samples $(or $(SAMPLES),1e6) --out $(or $(OUT),.quantgate/benchmarks)
 
 clean: ## remove environments and caches, not what was measured (.quantgate)
 	rm -rf .venv .venv-checkpoints .mypy_cache .ruff_cache .pytest_cache

@@ -20,8 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from quantgate.model.config import ROOT, GpuFile, Suite, SuiteTask, Workload, load_policy, load_yaml
-from quantgate.model.enums import Family, KernelMode
+from benchmarks.suite import (
+    CHOICES,
+    START_ID,
+    SUITE,
+    draw_choices,
+    draw_documents,
+    draw_generated,
+    draw_prompts,
+)
+from quantgate.model.config import ROOT, GpuFile, Workload, load_policy, load_yaml
+from quantgate.model.enums import KernelMode
 from quantgate.model.manifests import MANIFEST
 from quantgate.model.records import (
     BaselineRef,
@@ -33,7 +42,7 @@ from quantgate.model.records import (
     RunInputs,
     TaskResult,
 )
-from quantgate.model.tables import BUNDLE_FILES, LOAD_POINTS, PROMPTS, SAMPLES
+from quantgate.model.tables import BUNDLE_FILES, LOAD_POINTS, SAMPLES
 
 GPUS = ("l40s", "h100", "h200", "b200", "b300")
 PRECISIONS = ("bf16", "fp8", "nvfp4")
@@ -43,22 +52,12 @@ ARCHITECTURES = ("llama-3.1-8b", "llama-3.1-70b", "phi-4", "a-model-of-ones-own"
 
 VARIANTS = 64
 
-_SUITE = Suite(
-    name="bench",
-    tasks=tuple(
-        SuiteTask(task=f"bench_{family}", family=family)
-        for family in (Family.MATH, Family.REASONING, Family.CONVERSATION, Family.CODE, Family.KNOWLEDGE)
-    ),
-)
-_CHOICES = frozenset({Family.REASONING, Family.CONVERSATION, Family.KNOWLEDGE})
-"""Families whose answers are one of four options, with a log-likelihood for each; the others are generated."""
-
 _WORSE_BETTER = {"bf16": (0.0, 0.0), "fp8": (0.004, 0.003), "nvfp4": (0.02, 0.01)}
 """By precision, the share of documents that turn from right to wrong and the reverse, fractions."""
 
 _SPEED = {"bf16": 1.0, "fp8": 1.6, "nvfp4": 1.9}
 _START = datetime(2026, 3, 21, tzinfo=UTC)
-_ENGINE, _ENGINE_VERSION, _START_ID = "vllm", "0.25.1", "start-1"
+_ENGINE, _ENGINE_VERSION = "vllm", "0.25.1"
 _POLICY_NAME = "standard"
 
 
@@ -73,7 +72,7 @@ class Size:
     @property
     def documents(self) -> int:
         """Documents of each task of a run."""
-        return -(-self.samples // (self.runs * len(_SUITE.tasks)))
+        return -(-self.samples // (self.runs * len(SUITE.tasks)))
 
     @property
     def levels(self) -> int:
@@ -83,7 +82,7 @@ class Size:
     @property
     def samples_in_all(self) -> int:
         """Samples of all runs."""
-        return self.documents * len(_SUITE.tasks) * self.runs
+        return self.documents * len(SUITE.tasks) * self.runs
 
     @property
     def points_in_all(self) -> int:
@@ -157,9 +156,9 @@ class Fleet:
         self._policy = load_policy(_POLICY_NAME)
         self._gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
         generator = np.random.default_rng([seed, 0])
-        self._documents = _documents(generator, size.documents)
-        self._easy = generator.random(len(_SUITE.tasks) * size.documents)
-        self._prompts = _prompts(generator, self._documents["prompt_hash"])
+        self._documents = draw_documents(generator, size.documents)
+        self._easy = generator.random(len(SUITE.tasks) * size.documents)
+        self._prompts = draw_prompts(generator, self._documents["prompt_hash"])
 
     @property
     def model(self) -> str:
@@ -200,7 +199,7 @@ class Fleet:
             (place / name).unlink()
 
     def _means(self, samples: pa.Table) -> list[float]:
-        means = samples["score"].to_numpy().reshape(len(_SUITE.tasks), -1).mean(axis=1)
+        means = samples["score"].to_numpy().reshape(len(SUITE.tasks), -1).mean(axis=1)
         return [float(mean) for mean in means]
 
     def _run(self, number: int) -> _Run:
@@ -216,10 +215,10 @@ class Fleet:
         chance = generator.random(right.size)
         right = np.where(right, chance >= worse / skill, chance < better / (1 - skill))
         responses, answers = [], []
-        for index, task in enumerate(_SUITE.tasks):
+        for index, task in enumerate(SUITE.tasks):
             part = slice(index * n, (index + 1) * n)
             target = self._documents["target"].slice(index * n, n)
-            make = _choices if task.family in _CHOICES else _generated
+            make = draw_choices if task.family in CHOICES else draw_generated
             response, answer = make(generator, target, right[part])
             responses.append(response)
             answers.append(answer)
@@ -269,7 +268,7 @@ class Fleet:
             "seed": np.zeros(levels.size, np.int64),
             "validity": pa.array(["valid"] * levels.size),
             "validity_reasons": pa.array([[]] * levels.size, pa.list_(pa.string())),
-            "engine_start_id": pa.array([_START_ID] * levels.size),
+            "engine_start_id": pa.array([START_ID] * levels.size),
             "measured_at": pa.array([run.started_at] * levels.size, pa.timestamp("us", tz="UTC")),
         }
         return pa.table(
@@ -290,7 +289,7 @@ class Fleet:
             engine=_ENGINE,
             engine_version=_ENGINE_VERSION,
             serving={"arguments": {"max-model-len": 2048}},
-            suite={"tasks": [task.task for task in _SUITE.tasks], "documents": self.size.documents},
+            suite={"tasks": [task.task for task in SUITE.tasks], "documents": self.size.documents},
             workload={"concurrency": [1, self.size.levels]},
             policy_fingerprint=self._policy.fingerprint(),
         )
@@ -328,7 +327,7 @@ class Fleet:
             hardware=Hardware(gpu=run.gpu, device_name=gpu.nvml_names[0], sm_arch=str(gpu.sm_arch)),
             engine_starts=(
                 EngineStart(
-                    engine_start_id=_START_ID,
+                    engine_start_id=START_ID,
                     engine=_ENGINE,
                     engine_version=_ENGINE_VERSION,
                     kernels=kernel,
@@ -349,13 +348,13 @@ class Fleet:
                     version="1",
                     documents=n,
                     mean_score=score,
-                    output_type="multiple_choice" if task.family in _CHOICES else "generate_until",
+                    output_type="multiple_choice" if task.family in CHOICES else "generate_until",
                     duration_s=1.0,
-                    engine_start_id=_START_ID,
+                    engine_start_id=START_ID,
                 )
-                for task, score in zip(_SUITE.tasks, scores, strict=True)
+                for task, score in zip(SUITE.tasks, scores, strict=True)
             ),
-            suite=_SUITE,
+            suite=SUITE,
             workload=Workload(
                 name="ladder",
                 isl_tokens=1024,
@@ -379,65 +378,3 @@ def _put(path: Path, table: pa.Table) -> FileEntry:
 
 def _run_id(run: _Run, inputs: RunInputs) -> str:
     return f"{run.started_at:%Y%m%dT%H%M%S}-{inputs.fingerprint()[:12]}"
-
-
-def _documents(generator: np.random.Generator, n: int) -> dict[str, pa.Array]:
-    """Columns of the samples that don't depend on the run: the suite's documents, task after task."""
-    rows, tasks = n * len(_SUITE.tasks), _SUITE.tasks
-    targets = [
-        pa.array(generator.integers(0, 4 if task.family in _CHOICES else 10_000, n)).cast(pa.string())
-        for task in tasks
-    ]
-    target = pa.concat_arrays(targets)
-    constant = {"filter": "none", "metric": "exact_match", "finish_reason": "stop"}
-    return {
-        "task": pa.array(np.repeat([task.task for task in tasks], n), pa.string()),
-        "family": pa.array(np.repeat([str(task.family) for task in tasks], n), pa.string()),
-        **{name: pa.repeat(pa.scalar(value, pa.string()), rows) for name, value in constant.items()},
-        "doc_id": pa.array(np.tile(np.arange(n), len(tasks))).cast(pa.string()),
-        "doc_repeat": pa.array(np.zeros(rows, np.int32)),
-        "doc_hash": _hashes(generator, rows),
-        "prompt_hash": _hashes(generator, rows),
-        "target": target,
-        "target_hash": pc.cast(_hashes(generator, 10_000).take(pc.cast(target, pa.int64())), pa.string()),
-        "cluster": pa.nulls(rows, pa.string()),
-        "engine_start_id": pa.repeat(pa.scalar(_START_ID, pa.string()), rows),
-    }
-
-
-def _hashes(generator: np.random.Generator, n: int) -> pa.Array:
-    """Random SHA-256 digests in hex."""
-    text = generator.bytes(32 * n).hex().encode()
-    offsets = np.arange(0, 64 * (n + 1), 64, dtype=np.int32)
-    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
-
-
-def _prompts(generator: np.random.Generator, hashes: pa.Array) -> pa.Table:
-    """A text of twelve words for each prompt."""
-    words = pa.array([f"word{number}" for number in range(2000)])
-    text = pc.binary_join_element_wise(
-        *(words.take(pa.array(generator.integers(0, len(words), len(hashes)))) for _ in range(12)), " "
-    )
-    return pa.table([hashes, text], schema=PROMPTS)
-
-
-def _choices(
-    generator: np.random.Generator, target: pa.Array, right: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> tuple[pa.Array, pa.Array]:
-    """Four log-likelihoods a document, as lm-eval writes them, and the option that was chosen."""
-    values = np.round(generator.normal(-20, 5, (len(target), 4)), 4)
-    texts = [pc.cast(pa.array(column), pa.string()) for column in values.T]
-    pairs = [pc.binary_join_element_wise('["', text, '", "False"]', "") for text in texts]
-    responses = pc.binary_join_element_wise("[", pc.binary_join_element_wise(*pairs, ", "), "]", "")
-    wanted = pc.cast(target, pa.int64()).to_numpy()
-    chosen = np.where(right, wanted, (wanted + 1) % 4)
-    return responses, pa.array(chosen).cast(pa.string())
-
-
-def _generated(
-    generator: np.random.Generator, target: pa.Array, right: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> tuple[pa.Array, pa.Array]:
-    """A short generated text a document and the answer that a filter took out of it."""
-    wrong = pa.array(generator.integers(10_000, 20_000, len(target))).cast(pa.string())
-    answer = pc.if_else(pa.array(right), target, wrong)
-    return pc.binary_join_element_wise('[["The answer is ', answer, '."]]', ""), answer

@@ -9,13 +9,14 @@ import pytest
 
 from quantgate.model.config import ROOT
 
-ROOMS = ("flows", "tasks", "warehouse", "quantgate.cli", "quantgate.model")
+ROOMS = ("flows", "tasks", "warehouse", "quantgate.cli", "quantgate.model", "benchmarks")
 ALLOWED = {
     "flows": {"flows", "tasks", "warehouse", "quantgate.model"},
     "tasks": {"tasks", "quantgate.model"},
     "warehouse": {"warehouse", "quantgate.model"},
     "quantgate.cli": {"quantgate.cli", "flows", "tasks", "warehouse", "quantgate.model"},
     "quantgate.model": {"quantgate.model"},
+    "benchmarks": {"benchmarks", "warehouse", "quantgate.model"},
 }
 PREFECT = {"flows", "quantgate.cli"}
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room.replace(".", "/")).rglob("*.py"))
