@@ -13,14 +13,14 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import RRuleSchedule
 
 from flows.server import server
 
 DELAYS_S = (15, 40, 90)
-"""The scheduler looks every few seconds and makes no run of a moment that is past: a slow machine needs more."""
+"""The scheduler makes no run of a moment that is past: a slow machine needs more."""
 
 
 def schedule(client: SyncPrefectClient, name: str, parameters: str) -> str:
@@ -34,6 +34,8 @@ def schedule(client: SyncPrefectClient, name: str, parameters: str) -> str:
         rule = RRuleSchedule(rrule=f"DTSTART:{moment:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY;COUNT=1")
         new = DeploymentScheduleCreate(schedule=rule, active=True, parameters=whole)
         (made,) = client.create_deployment_schedules(deployment.id, [new])
+        # A deployment that was just updated is looked at within seconds, a new schedule alone within a minute.
+        client.update_deployment(deployment.id, DeploymentUpdate(description=deployment.description))
         while datetime.now(UTC) < moment + timedelta(seconds=10):
             for run in client.read_flow_runs(deployment_filter=chosen):
                 if run.auto_scheduled and run.id not in known:
