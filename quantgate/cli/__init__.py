@@ -57,16 +57,28 @@ for verb in VERBS:
     cli.add_command(verb)
 
 
-TERMINATED = 128 + signal.SIGTERM
 TERMINATED_WITHIN_S = 15.0
-_TERMINATED = "terminated; finished parts are kept, the same command goes on from there"
+_STOPPED = {
+    signal.SIGINT: "stopped; finished parts are kept, the same command goes on from there",
+    signal.SIGTERM: "terminated; finished parts are kept, the same command goes on from there",
+}
 
 
 class _Terminated(BaseException):
     """SIGTERM arrived; unwinds like Ctrl-C, so that engines stop and finished parts stay."""
 
 
-def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+_received: list[int] = []
+"""Signals that told us to stop: what they raise can come out as something else, as DuckDB's `Query interrupted`."""
+
+
+def _on_sigint(number: int, _frame: FrameType | None) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
+def _on_sigterm(number: int, _frame: FrameType | None) -> None:
+    _received.append(number)
     # A spot host is gone 30 s later. What is tied to us is stopped by its launcher, however we end.
     last = threading.Timer(TERMINATED_WITHIN_S, _end_now)
     last.daemon = True
@@ -75,8 +87,8 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end_now() -> None:
-    _say(_TERMINATED)
-    os._exit(TERMINATED)
+    _say(_STOPPED[signal.SIGTERM])
+    os._exit(128 + signal.SIGTERM)
 
 
 def _say(text: str) -> None:
@@ -86,34 +98,45 @@ def _say(text: str) -> None:
 def main() -> None:
     """Entry point: every expected failure is one line and its exit status, never a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and a shell's & ignore it
+        signal.signal(signal.SIGINT, _on_sigint)
     try:
         status = cli.main(standalone_mode=False)
         code = status if isinstance(status, int) else 0
-    except QuantgateError as error:
+    except BaseException as error:
+        code = _told(error)
+    _leave(code)
+
+
+def _told(error: BaseException) -> int:
+    """Say in one line what ended the command; its exit status.
+
+    Raises:
+        BaseException: the error itself, where nobody expected it.
+    """
+    if _received or isinstance(error, KeyboardInterrupt | click.Abort):
+        number = _received[0] if _received else signal.SIGINT
+        _say(_STOPPED[signal.Signals(number)])
+        return 128 + number
+    if isinstance(error, QuantgateError):
         _say(str(error))
-        code = error.exit_status
-    except click.UsageError as error:
+        return error.exit_status
+    if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "quantgate"
         _say(f"{error.format_message()} See `{path} --help`.")
-        code = ConfigError.exit_status
-    except click.ClickException as error:
+        return ConfigError.exit_status
+    if isinstance(error, click.ClickException):
         _say(error.format_message())
-        code = ConfigError.exit_status
-    except (KeyboardInterrupt, click.Abort):
-        _say("stopped; finished parts are kept, the same command goes on from there")
-        code = 130
-    except _Terminated:
-        _say(_TERMINATED)
-        code = TERMINATED
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            _leave(0)
+        return ConfigError.exit_status
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, OSError):
         _say(
             f"{error.filename or 'system'}: {error.strerror or error}. Check the place, its owner and its space."
         )
-        code = RunError.exit_status
-    _leave(code)
+        return RunError.exit_status
+    raise error
 
 
 def _leave(code: int) -> NoReturn:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from quantgate import cli
 from tests.command import QUANTGATE, nothing_left
 from tests.fake_engine import make
 from tests.quantgate.cli.test_command import validate
@@ -37,3 +38,21 @@ def test_a_signal_during_the_start_of_an_engine(
         == f"quantgate: {word}; finished parts are kept, the same command goes on from there"
     )
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(("received", "status", "word"), [(2, 130, "stopped"), (15, 143, "terminated")])
+def test_a_signal_that_comes_out_as_another_error_is_still_the_signal(
+    received: int, status: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DuckDB turns what a signal's handler raises into its own `Query interrupted`."""
+    monkeypatch.setattr(cli, "_received", [received])
+    assert cli._told(RuntimeError("Query interrupted")) == status
+    assert (
+        capsys.readouterr().err
+        == f"quantgate: {word}; finished parts are kept, the same command goes on from there\n"
+    )
+
+
+def test_an_error_that_nobody_expected_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        cli._told(ZeroDivisionError())
