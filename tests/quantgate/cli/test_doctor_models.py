@@ -80,7 +80,9 @@ def test_a_named_model_is_asked_about_and_a_problem_is_status_2(
         old = hub.add(model.baseline.source, checkpoint_files(architectures=["Qwen3ForCausalLM"], **shape))
         hub.add(model.baseline.source, checkpoint_files(**shape))
         hub.add(model.candidates[0].source, checkpoint_files(**shape))
-        (home / "pins.json").write_text(json.dumps({model.baseline.source: {"commit": old, "pinned_at": "2026-11-01T00:00:00Z"}}))
+        (home / "pins.json").write_text(
+            json.dumps({model.baseline.source: {"commit": old, "pinned_at": "2026-11-01T00:00:00Z"}})
+        )
         status = doctor.command.main(["--models", "Qwen3-8B"], standalone_mode=False)
     said = capsys.readouterr()
     baseline, fp8, *rest = said.out.splitlines()
