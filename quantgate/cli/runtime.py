@@ -87,9 +87,9 @@ def in_process(home: Home) -> Iterator[None]:
         raise
     except Exception:
         # Without it flows fail in many ways, none of which names it.
-        if servers[-1].exit_status() is None:
+        if len(servers) == 1 and servers[0].exit_status() is None:
             raise
-        raise _ended("ended again and again", servers[-1]) from None
+        raise _ended(f"ended while it was in use, {len(servers)} times at most", servers[0]) from None
     finally:
         over.set()
         if keeper.ident is not None:

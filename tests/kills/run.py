@@ -91,6 +91,8 @@ class Command:
                 at = "sealing"
             elif line.startswith("load: bundles"):
                 at = "warehouse load"
+            elif self.verb == "load" and " known, " in line:
+                at = "teardown"
             elif line.startswith("publish: "):
                 at = "publish"
                 if ": done" in line:

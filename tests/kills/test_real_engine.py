@@ -14,7 +14,7 @@ from tests.kills.run import Command, faults_of
 
 CASES = [
     ("engine start", "engine", "SIGKILL"),
-    ("quality", "launcher", "SIGKILL"),
+    ("quality", "lm-eval worker", "SIGKILL"),
     ("quality", "engine", "SIGTERM"),
     ("load", "command", "SIGINT"),
 ]
