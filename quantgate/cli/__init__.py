@@ -11,13 +11,14 @@ from typing import NoReturn
 
 import click
 
-from quantgate.cli import demo, doctor, import_, load, prices, publish, sql, status, validate
+from quantgate.cli import demo, doctor, import_, judge, load, prices, publish, sql, status, validate
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
     demo.command,
     validate.command,
     load.command,
+    judge.command,
     import_.command,
     prices.command,
     publish.command,

@@ -8,6 +8,7 @@ every_verdict AS MATERIALIZED (
     SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
         quality_delta_ci_high, flip_rate, measured_at
     FROM verdicts
+    WHERE declared = 'declared'
 ),
 last_start AS (
     SELECT run_id, kv_cache_tokens
