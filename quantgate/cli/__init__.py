@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from quantgate.cli import demo, doctor, import_, judge, load, prices, publish, sql, status, validate
+from quantgate.cli import demo, doctor, flips, import_, judge, load, prices, publish, sql, status, validate
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
@@ -23,6 +23,7 @@ VERBS: tuple[click.Command, ...] = (
     prices.command,
     publish.command,
     sql.command,
+    flips.command,
     status.command,
     doctor.command,
 )
