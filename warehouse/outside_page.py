@@ -237,8 +237,8 @@ def _count(kinds: list[set[Concluded]]) -> str:
     )
     return (
         f"Of {len(kinds)} pairs {within} are shown to be within the margin in both runs, {beyond} beyond it, and "
-        f"{never} can't be decided\nwith these documents, however few answers flipped; the rest hangs on flips that the "
-        "scores don't say, or on the run."
+        f"{never} can't be decided\nwith these documents, however few answers flipped; the rest hangs on flips that "
+        "the scores don't say, or on the run."
     )
 
 
