@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -59,12 +60,13 @@ def read_only(warehouse: Path) -> Iterator[Connection]:
         connection.close()
 
 
-def query(warehouse: Path, sql: str) -> pa.Table:
+def query(warehouse: Path, sql: str, values: Mapping[str, Any] | None = None) -> pa.Table:
     """Run one reading statement and return its rows.
 
     Args:
         warehouse: the DuckDB file.
         sql: a SELECT (or FROM, WITH, PIVOT, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN) statement.
+        values: of its ``$name`` parameters.
 
     Raises:
         ConfigError: the statement is wrong, isn't one that only reads, or there is no warehouse.
@@ -73,7 +75,7 @@ def query(warehouse: Path, sql: str) -> pa.Table:
     with read_only(warehouse) as connection:
         try:
             _check_reads(connection, sql)
-            relation = connection.sql(sql)
+            relation = connection.sql(sql, params=dict(values) if values else None)
             if relation is None:
                 raise _refused()
             table: pa.Table = relation.to_arrow_table()

@@ -23,7 +23,7 @@ _POINTS = """
         p.alpha, p.stale_after_days, o.price_source, o.price_note
     FROM validated_table_at($ts) v
     JOIN runs r USING (run_id)
-    JOIN verdicts d ON d.run_id = v.verdict_run_id AND d.use = v.use
+    JOIN verdicts d ON d.run_id = v.verdict_run_id AND d.use = v.use AND d.declared = 'declared'
     JOIN store.policies p ON p.policy = r.policy AND p.policy_fingerprint = r.policy_fingerprint
     LEFT JOIN run_prices_at($ts) o
       ON o.run_id = v.run_id AND o.provider = v.provider AND o.region = v.region
@@ -36,7 +36,9 @@ _POINTS = """
     ORDER BY v.model, v.gpu, v.engine, v.engine_version, v.workload, v.policy, NOT r.is_baseline,
         r.started_at, v.run_id, v.concurrency, v.use
 """
-_TASKS = "SELECT * FROM quality_delta WHERE run_id = $run_id AND use = $use ORDER BY family, task"
+_TASKS = """
+    SELECT * FROM quality_delta WHERE run_id = $run_id AND use = $use AND declared = 'declared' ORDER BY family, task
+"""
 _OFFERS = """
     SELECT DISTINCT provider, region, price_kind, usd_per_hour, price_as_of
     FROM run_prices_at($ts) WHERE run_id = $run_id ORDER BY ALL

@@ -37,6 +37,10 @@ SELECT
     c.answer AS candidate_answer,
     b.responses AS baseline_responses,
     c.responses AS candidate_responses,
+    b.finish_reason AS baseline_finish_reason,
+    c.finish_reason AS candidate_finish_reason,
+    b.output_tokens AS baseline_output_tokens,
+    c.output_tokens AS candidate_output_tokens,
     p.text AS prompt
 FROM store.samples c
 JOIN store.runs r USING (run_id)
@@ -53,8 +57,14 @@ JOIN store.samples b
 LEFT JOIN store.prompts p ON p.prompt_hash = c.prompt_hash
 WHERE c.score <> b.score;
 
--- The judge's word on each task of a candidate, for each use that requires it.
+-- The judge's word on each task of a candidate, for each use that requires it; `declared` says whether the policy is
+-- the one that the run declared or another, taken up after the samples were there (post_hoc).
 CREATE OR REPLACE VIEW quality_delta AS
+WITH every_task AS (
+    SELECT *, 'declared' AS declared FROM store.task_verdicts
+    UNION ALL BY NAME
+    SELECT *, 'post_hoc' AS declared FROM store.post_hoc_task_verdicts
+)
 SELECT
     r.run_id,
     v.baseline_run_id,
@@ -68,6 +78,8 @@ SELECT
     r.engine_version,
     v.use,
     v.policy,
+    v.policy_fingerprint,
+    v.declared,
     v.task,
     v.family,
     v.margin,
@@ -91,12 +103,13 @@ SELECT
     v.reason,
     r.measured_at,
     r.latest
-FROM store.task_verdicts v
+FROM every_task v
 JOIN runs r USING (run_id);
 
--- One row per run and use of its policy. `decided_by` is the run whose verdict stands for this run's
+-- One row per run, policy and use of the policy; `declared` tells the policy that the run declared from one that it was
+-- judged under afterwards (post_hoc), which decides nothing: validated_table shows declared verdicts only. `decided_by` is the run whose verdict stands for this run's
 -- verdict_key: the first that was declared, or the last of those that continue it; a later repeat is a drift
--- check, and its own verdict stays readable here.
+-- check, and its own verdict stays readable here. A post-hoc verdict is nobody's but its run's.
 CREATE OR REPLACE VIEW verdicts AS
 WITH RECURSIVE chain AS (
     SELECT r.run_id, r.run_id AS root, 0 AS step
@@ -154,6 +167,19 @@ deciders AS (
     QUALIFY row_number() OVER (
         PARTITION BY verdict_key, use ORDER BY root_started_at, root, step DESC, started_at, run_id
     ) = 1
+),
+every_verdict AS (
+    SELECT
+        o.run_id, o.use, r.policy, r.policy_fingerprint, 'declared' AS declared, o.verdict, o.reason, o.worst_task,
+        o.quality_delta, o.ci_low, o.ci_high, o.flip_rate, o.degraded, o.documents_needed,
+        CASE WHEN r.is_baseline OR r.tasks = 0 THEN o.run_id ELSE coalesce(d.run_id, o.run_id) END AS decided_by,
+        r.verdict_key
+    FROM own o
+    JOIN runs r USING (run_id)
+    LEFT JOIN deciders d ON d.verdict_key = o.verdict_key AND d.use = o.use
+    UNION ALL BY NAME
+    SELECT * EXCLUDE (baseline_run_id), 'post_hoc' AS declared, run_id AS decided_by
+    FROM store.post_hoc_verdicts
 )
 SELECT
     r.run_id,
@@ -174,25 +200,26 @@ SELECT
     r.engine_version,
     r.suite,
     r.documents,
-    o.use,
-    r.policy,
-    r.policy_fingerprint,
-    o.verdict,
-    o.reason,
-    o.worst_task,
-    o.quality_delta,
-    o.ci_low AS quality_delta_ci_low,
-    o.ci_high AS quality_delta_ci_high,
-    o.flip_rate,
-    o.degraded,
-    o.documents_needed,
-    CASE WHEN r.is_baseline OR r.tasks = 0 THEN r.run_id ELSE coalesce(d.run_id, r.run_id) END AS decided_by,
-    r.verdict_key,
+    v.use,
+    v.policy,
+    v.policy_fingerprint,
+    v.declared,
+    v.verdict,
+    v.reason,
+    v.worst_task,
+    v.quality_delta,
+    v.ci_low AS quality_delta_ci_low,
+    v.ci_high AS quality_delta_ci_high,
+    v.flip_rate,
+    v.degraded,
+    v.documents_needed,
+    v.decided_by,
+    v.verdict_key,
     r.evidence,
     r.validity,
     r.measured_at,
     r.latest
-FROM own o
+FROM every_verdict v
 JOIN runs r USING (run_id)
-LEFT JOIN deciders d ON d.verdict_key = o.verdict_key AND d.use = o.use
-ORDER BY r.model, NOT r.is_baseline, r.started_at, r.run_id, o.use <> 'all', o.use;
+ORDER BY r.model, NOT r.is_baseline, r.started_at, r.run_id, v.declared, v.policy, v.policy_fingerprint,
+    v.use <> 'all', v.use;

@@ -75,6 +75,7 @@ WITH every_verdict AS MATERIALIZED (
     SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
         quality_delta_ci_high, flip_rate, measured_at
     FROM main.verdicts
+    WHERE declared = 'declared'
 )
 SELECT v.run_id, v.use, v.decided_by, d.verdict, d.worst_task, d.quality_delta,
     d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at

@@ -43,7 +43,7 @@ WITH deltas AS (
         d.quality_delta_ci_low, d.quality_delta_ci_high
     FROM quality_delta d
     JOIN runs r USING (run_id)
-    WHERE d.use = 'all' AND r.latest AND r.validity = 'valid' AND r.weights = 'real'
+    WHERE d.use = 'all' AND d.declared = 'declared' AND r.latest AND r.validity = 'valid' AND r.weights = 'real'
 )
 SELECT
     evidence, series, model, billion_parameters, precision, task, count(*) AS tasks,

@@ -1,0 +1,112 @@
+"""What others' scores and counts can conclude, against enumeration and against figures known from elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.paper import paper_connection
+from warehouse.exact_test import p_inferior, p_noninferior
+from warehouse.outside import (
+    Concluded,
+    pairs_of_mcnemar,
+    read_pairs,
+    read_scores,
+    resolution_line,
+    resolvable_points,
+    unpaired_interval,
+)
+from warehouse.outside_page import PAGE, outside_page
+
+ALPHA, POWER = 0.05, 0.8
+
+
+@pytest.mark.parametrize(("n", "points"), [(30, 14), (198, 5.6), (1319, 2.2), (12032, 0.7)])
+def test_what_n_documents_resolve(n: int, points: float) -> None:
+    assert float(f"{resolvable_points(n, 0.10, ALPHA, POWER):.2g}") == pytest.approx(points, abs=0.051)
+
+
+def test_without_flips_the_exact_test_sets_the_limit() -> None:
+    assert resolvable_points(299, 0.0, ALPHA, POWER) == pytest.approx(1.0, abs=0.005), "0.99^299 = 0.05"
+    assert p_noninferior(0, 0, 299, 0.01) <= ALPHA < p_noninferior(0, 0, 298, 0.01)
+
+
+def test_the_sentence_before_a_run() -> None:
+    assert resolution_line("gsm8k", 1319, 0.01, ALPHA, POWER) == (
+        "gsm8k: 1,319 documents decide 2.2 points at 10 % flips; the policy's margin is 1, "
+        "which would take 6,183 documents"
+    )
+    assert resolution_line("mmlu_pro", 12032, 0.01, ALPHA, POWER) == (
+        "mmlu_pro: 12,032 documents decide 0.72 points at 10 % flips; the policy's margin is 1"
+    )
+
+
+def arrangements(before: int, after: int, n: int) -> list[tuple[int, int]]:
+    """Every (worse, better) that two counts allow, by the documents that both got right."""
+    return [
+        (before - both, after - both) for both in range(max(0, before + after - n), min(before, after) + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "n", "margin"),
+    [
+        (90, 90, 100, 0.10),
+        (95, 99, 100, 0.10),
+        (100, 100, 100, 0.05),
+        (99, 60, 100, 0.10),
+        (70, 55, 100, 0.05),
+        (50, 48, 100, 0.01),
+        (97, 96, 100, 0.10),
+    ],
+)
+def test_scores_conclude_what_every_arrangement_says(before: int, after: int, n: int, margin: float) -> None:
+    """Against all arrangements of the documents: shown means in each of them, undecidable in none."""
+    every = arrangements(before, after, n)
+    within = {b + c for b, c in every if p_noninferior(b, c, n, margin) <= ALPHA}
+    beyond = {b + c for b, c in every if p_inferior(b, c, n, margin) <= ALPHA}
+    expected = Concluded.UNDECIDABLE
+    if within:
+        expected = Concluded.WITHIN if len(within) == len(every) else Concluded.WITHIN_IF
+    elif beyond:
+        expected = Concluded.BEYOND if len(beyond) == len(every) else Concluded.BEYOND_IF
+    read = read_scores(before / n, after / n, n, margin, ALPHA, POWER)
+    assert read.concluded is expected
+    assert (read.fewest_flips, read.most_flips) == (min(map(sum, every)), max(map(sum, every)))
+    assert read.flips_allowed == (max(within) if expected is Concluded.WITHIN_IF else None)
+
+
+def test_rounding_counts_against_what_is_claimed() -> None:
+    exact = read_scores(0.9, 0.9, 100, 0.05, ALPHA, POWER)
+    rounded = read_scores(0.9, 0.9, 100, 0.05, ALPHA, POWER, rounding=0.02)
+    assert exact.flips_allowed is not None
+    assert rounded.flips_allowed is None or rounded.flips_allowed < exact.flips_allowed
+    with pytest.raises(ValueError, match="no share of 30 documents"):
+        read_scores(0.815, 0.8, 30, 0.05, ALPHA, POWER, rounding=0.0005)
+
+
+def test_counts_are_recovered_from_a_published_p_value() -> None:
+    assert pairs_of_mcnemar(41 - 28, 0.0044, 110) == [(16, 3)]
+    assert (round(100 * 41 / 110, 1), round(100 * 28 / 110, 1)) == (37.3, 25.5)
+    read = read_pairs(16, 3, 110, 0.02, ALPHA, POWER)
+    assert read.concluded is Concluded.BEYOND
+    assert read.delta == pytest.approx(-13 / 110)
+
+
+def test_many_pairs_at_the_margin_stay_undecided() -> None:
+    read = read_pairs(1994, 1427, 56227, 0.01, ALPHA, POWER)
+    assert read.concluded is Concluded.UNDECIDED
+    assert read.interval.low < -0.01 < read.interval.high < 0, "a loss, about as large as the margin"
+
+
+def test_the_unpaired_interval_is_the_views() -> None:
+    with paper_connection() as paper:
+        low, high = paper.sql(
+            "SELECT newcombe_low(0.96, 0.94, 500), newcombe_high(0.96, 0.94, 500)"
+        ).fetchall()[0]
+        page = outside_page(paper)
+    interval = unpaired_interval(0.96, 0.94, 500, ALPHA)
+    assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+    assert PAGE.read_text(encoding="utf-8") == page, "`python -m warehouse.outside_page` writes it anew"
+    gpqa = next(line for line in page.splitlines() if line.startswith("| GPQA-diamond"))
+    assert "can't be decided" in gpqa
+    assert "| 5.6 | 1 |" in gpqa

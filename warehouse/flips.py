@@ -1,0 +1,163 @@
+"""What broke, document by document: the view ``flips``, chosen from and as a person reads it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.cells import cell_len, set_cell_size
+
+from quantgate.model.config import choose
+from warehouse.layout import WIDTH
+from warehouse.query import query
+
+_INDENT = 12
+_ROOM = WIDTH - _INDENT
+_PROMPT_LINES = 3
+_CUT = "…"
+
+_KNOWN = """
+    SELECT DISTINCT run_id, checkpoint, NULL AS task FROM runs WHERE NOT is_baseline
+    UNION ALL
+    SELECT DISTINCT NULL, NULL, task FROM store.run_tasks
+"""
+_CHOSEN = """
+    FROM flips
+    WHERE ($run_id IS NULL OR run_id = $run_id) AND ($checkpoint IS NULL OR checkpoint = $checkpoint)
+        AND ($task IS NULL OR task = $task) AND ($direction IS NULL OR direction = $direction)
+"""
+_ORDER = "ORDER BY model, run_id, task, direction = 'better', TRY_CAST(doc_id AS BIGINT), doc_id, doc_repeat, filter"
+
+
+def find_flips(
+    warehouse: Path,
+    *,
+    run_id: str | None = None,
+    checkpoint: str | None = None,
+    task: str | None = None,
+    direction: str | None = None,
+    limit: int | None = None,
+) -> tuple[pa.Table, int]:
+    """Rows of the view ``flips``, worse ones first in each task.
+
+    Args:
+        warehouse: the DuckDB file.
+        run_id: of this candidate's run only.
+        checkpoint: of runs of this candidate only.
+        task: of this task only.
+        direction: ``worse`` or ``better`` only.
+        limit: so many rows at most.
+
+    Returns:
+        The rows, and how many there are without the limit.
+
+    Raises:
+        ConfigError: there is no such run, candidate or task, or no warehouse.
+    """
+    known = query(warehouse, _KNOWN).to_pylist()
+    for option, column, name in (
+        ("--run", "run_id", run_id),
+        ("--candidate", "checkpoint", checkpoint),
+        ("--task", "task", task),
+    ):
+        if name is not None:
+            choose({row[column]: row for row in known if row[column] is not None}, name, option)
+    values = {"run_id": run_id, "checkpoint": checkpoint, "task": task, "direction": direction}
+    total = int(query(warehouse, f"SELECT count(*) AS n {_CHOSEN}", values).column("n")[0].as_py())
+    rows = query(warehouse, f"SELECT * {_CHOSEN} {_ORDER} LIMIT $limit", {**values, "limit": limit})
+    return rows, total
+
+
+def flip_text(row: dict[str, Any]) -> str:
+    """One flip as a block of at most `WIDTH` columns; of two long answers the part where they part is shown."""
+    repeat = f", repeat {row['doc_repeat']}" if row["doc_repeat"] else ""
+    heading = f"{row['direction']}: {row['task']}, document {row['doc_id']}{repeat}, {row['checkpoint']}"
+    answers = around_difference(row["baseline_answer"], row["candidate_answer"], _ROOM)
+    said = _said(row)
+    lines = [
+        _fit(heading, WIDTH),
+        *_prompt(row["prompt"]),
+        _line("target", _fit(one_line(row["target"]), _ROOM)),
+    ]
+    for number, side in enumerate(("baseline", "candidate")):
+        lines.append(_line(side, answers[number]))
+        if said is not None:
+            lines.append(_line("  said", said[number]))
+    lines.append(_line("score", f"{_score(row, 'baseline')} → {_score(row, 'candidate')}"))
+    return "\n".join(lines)
+
+
+def around_difference(one: str, other: str, room: int) -> tuple[str, str]:
+    """Two texts on a line each, of at most ``room`` columns, cut so that their first difference is in sight."""
+    first, second = one_line(one), one_line(other)
+    if max(cell_len(first), cell_len(second)) <= room:
+        return first, second
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
+    begin = max(0, same - room // 3)
+    return _window(first, begin, room), _window(second, begin, room)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters: they show as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _window(text: str, begin: int, room: int) -> str:
+    return _fit((_CUT + text[begin + 1 :]) if begin else text, room)
+
+
+def _fit(text: str, room: int) -> str:
+    if cell_len(text) <= room:
+        return text
+    return set_cell_size(text, room - 1).rstrip() + _CUT
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{_INDENT}}{text}".rstrip()
+
+
+def _prompt(prompt: str | None) -> list[str]:
+    """The prompt's end, where the question stands; what goes before it is cut."""
+    if prompt is None:
+        return [_line("prompt", "not stored")]
+    wrapped = [
+        _fit(line, _ROOM)
+        for paragraph in prompt.splitlines()
+        for line in textwrap.wrap(one_line(paragraph), _ROOM - 2, break_on_hyphens=False)
+    ]
+    shown = wrapped[-_PROMPT_LINES:] or [""]
+    if len(wrapped) > len(shown):
+        shown[0] = _fit(f"{_CUT} {shown[0]}", _ROOM)
+    return [_line("" if number else "prompt", line) for number, line in enumerate(shown)]
+
+
+def _said(row: dict[str, Any]) -> tuple[str, str] | None:
+    """What both generated before any filter; None where that is no text (choices), or the answers all over."""
+    baseline, candidate = (_generated(row[f"{side}_responses"]) for side in ("baseline", "candidate"))
+    if baseline is None or candidate is None:
+        return None
+    if (baseline, candidate) == (row["baseline_answer"].strip(), row["candidate_answer"].strip()):
+        return None
+    return around_difference(baseline, candidate, _ROOM)
+
+
+def _generated(responses: str) -> str | None:
+    node: Any = json.loads(responses)
+    while isinstance(node, list) and len(node) == 1:
+        node = node[0]
+    return node.strip() if isinstance(node, str) else None
+
+
+def _score(row: dict[str, Any], side: str) -> str:
+    details = [
+        str(row[f"{side}_finish_reason"] or ""),
+        f"{row[f'{side}_output_tokens']} tokens" if row[f"{side}_output_tokens"] is not None else "",
+    ]
+    told = ", ".join(detail for detail in details if detail)
+    return f"{row[f'{side}_score']:g}" + (f" ({told})" if told else "")
