@@ -28,6 +28,10 @@ PULL: list[dict[str, Any]] = [
 
 LOAD, PUBLISH = "load/warehouse", "publish/warehouse"
 
+CONTROL, DEFAULT = "control", "default"
+"""Queues of the CPU pool: what coordinates, which waits for its own kind, and what measures. A worker serves both
+unless it is told which (the loader beside a worker that measures, in compose.yaml)."""
+
 _HEADER = """\
 # Written by `quantgate fleet show` from configs/fleet.yaml; a test compares the two. `quantgate fleet init` makes these
 # deployments on a server, and with them the pools and limits that this file's format has no place for.
@@ -41,6 +45,7 @@ class Deployment(Strict):
     name: str
     description: str
     pool: str
+    queue: str = DEFAULT
     parameters: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(default=None, description="Runs at once; the next ones queue.")
     cron: str | None = None
@@ -88,6 +93,7 @@ def deployments(fleet: FleetFile) -> list[Deployment]:
             name="nightly",
             description="Models x precisions x pools: what is not measured yet, or has changed.",
             pool=cpu,
+            queue=CONTROL,
             parameters={"parameters": {}},
             limit=1,
             cron=nightly.cron,
@@ -95,9 +101,19 @@ def deployments(fleet: FleetFile) -> list[Deployment]:
             active=nightly.active,
         ),
         Deployment(
-            flow="load", name="warehouse", description="Take new bundles into the warehouse.", pool=cpu
+            flow="load",
+            name="warehouse",
+            description="Take new bundles into the warehouse.",
+            pool=cpu,
+            queue=CONTROL,
         ),
-        Deployment(flow="publish", name="warehouse", description="Publish the validated table.", pool=cpu),
+        Deployment(
+            flow="publish",
+            name="warehouse",
+            description="Publish the validated table.",
+            pool=cpu,
+            queue=CONTROL,
+        ),
     ]
 
 
@@ -121,7 +137,7 @@ def _entry(one: Deployment) -> dict[str, Any]:
         "name": one.name,
         "description": one.description,
         "entrypoint": one.entrypoint,
-        "work_pool": {"name": one.pool},
+        "work_pool": {"name": one.pool, "work_queue_name": one.queue},
         "tags": [TAG],
         "enforce_parameter_schema": False,
     }

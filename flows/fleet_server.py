@@ -94,6 +94,7 @@ def _wanted(one: Deployment) -> dict[str, Any]:
         "tags": [TAG],
         "pull_steps": PULL,
         "work_pool_name": one.pool,
+        "work_queue_name": one.queue,
         "parameter_openapi_schema": schema.model_dump(),
         "enforce_parameter_schema": False,
         "concurrency_limit": one.limit,
@@ -117,6 +118,7 @@ def _found(deployment: DeploymentResponse) -> dict[str, Any]:
             "tags",
             "pull_steps",
             "work_pool_name",
+            "work_queue_name",
         )
     }
     return fields | {

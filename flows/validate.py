@@ -30,6 +30,7 @@ from tasks.engine_files import Named
 from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
+from warehouse.outside import resolution_line
 
 HASHING_EVERY_S = 15.0
 
@@ -217,6 +218,7 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
         f"{environment.name} {environment.version}: {counts}; "
         f"load levels {', '.join(map(str, declared.workload.concurrency))}; policy {declared.policy_name}"
     )
+    _tell_resolution(declared, report)
     what = parameters.model_dump(mode="json", exclude={"update_pins"})
     since = fresh_since(home, what) if parameters.fresh else None
     done, failures = _measure_all(checkpoints, environment, declared, home=home, report=report, since=since)
@@ -233,6 +235,17 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
             mend="What was measured is in the table; the same command tries the rest again.",
         )
     return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=published)
+
+
+def _tell_resolution(declared: Declared, report: Reporter) -> None:
+    """What each task can decide at the policy's margin, before it costs anything."""
+    policy = declared.policy
+    for task in declared.suite.tasks:
+        documents = declared.documents[task.task]
+        if documents:
+            margin = policy.families[task.family].margin
+            line = resolution_line(task.task, documents, margin, policy.alpha, policy.planned_power)
+            report.line(f"validate: {line}")
 
 
 def _finish(afterwards: Afterwards, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:
