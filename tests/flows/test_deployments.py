@@ -27,7 +27,7 @@ def test_each_pool_is_deployed_to_and_load_and_publish_to_the_cpu() -> None:
     assert {one.full_name for one in found.values() if one.cron} == {"matrix/nightly"}
 
 
-@pytest.mark.parametrize("flow", ["validate", "load", "publish"])
+@pytest.mark.parametrize("flow", ["validate", "matrix", "load", "publish"])
 def test_the_entrypoint_is_a_flow_of_that_name(flow: str) -> None:
     chosen = [one for one in deployments(fleet()) if one.flow == flow]
     assert chosen
