@@ -15,9 +15,11 @@ STAGES = ("engine start", "quality", "load", "sealing", "publish")
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     harness = Harness(3, tmp_path, tasks=("qg_demo_arithmetic",), concurrency="2")
     harness.undisturbed()
-    harness.home(0, STAGES, rebuilds=False)
+    for number in range(3):  # a kill that is survived ends its home
+        if len(harness.kills) < 3:
+            harness.home(number, STAGES, rebuilds=False)
     assert harness.faults == []
-    assert len(harness.kills) >= 3, "one in each stage, unless one was survived"
+    assert len(harness.kills) >= 3
 
 
 @pytest.mark.kills
