@@ -6,6 +6,8 @@ ARG BASE=vllm/vllm-openai:v0.25.1
 # hadolint ignore=DL3006
 FROM ${BASE}
 ARG ENGINE=image
+# Packages of an object store for QUANTGATE_BUNDLES, e.g. s3fs.
+ARG EXTRAS=
 ARG UV_VERSION=0.13.9
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -38,7 +40,10 @@ COPY quantgate quantgate
 COPY flows flows
 COPY tasks tasks
 COPY warehouse warehouse
-RUN python3 -m venv --without-pip .venv && make setup && rm -rf /root/.cache
+RUN python3 -m venv --without-pip .venv \
+    && make setup \
+    && if [ -n "${EXTRAS}" ]; then uv pip install --python .venv/bin/python ${EXTRAS}; fi \
+    && rm -rf /root/.cache
 COPY configs configs
 COPY plugins plugins
 COPY demo demo

@@ -8,17 +8,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantgate.model.config import Workload
 from quantgate.model.errors import RunError
-from quantgate.model.manifests import MANIFEST, parse_manifest
+from quantgate.model.manifests import MANIFEST, open_place, parse_manifest
 from quantgate.model.records import (
     FileEntry,
     Manifest,
@@ -40,16 +40,34 @@ def manifests(place: str, ending: str = "") -> Iterator[Manifest]:
     Args:
         place: folder or fsspec URL of the bundles.
         ending: what the runs' ids end with.
+
+    Raises:
+        ConfigError: no file system serves such a URL here.
+        RunError: the place can't be read.
     """
-    filesystem, root = fsspec.core.url_to_fs(place)
-    if not filesystem.exists(root):
-        return
-    for folder in sorted(filesystem.ls(root, detail=False)):
-        name, file = Path(folder).name, f"{folder}/{MANIFEST}"
-        if name.startswith(".") or not name.endswith(ending) or not filesystem.exists(file):
-            continue
-        with contextlib.suppress(RunError):
-            yield parse_manifest(filesystem.cat_file(file), name)
+    filesystem, root = open_place(place)
+    with _reached(place, "read"):
+        if not filesystem.exists(root):
+            return
+        for folder in sorted(filesystem.ls(root, detail=False)):
+            name, file = Path(folder).name, f"{folder}/{MANIFEST}"
+            if name.startswith(".") or not name.endswith(ending) or not filesystem.exists(file):
+                continue
+            with contextlib.suppress(RunError):
+                yield parse_manifest(filesystem.cat_file(file), name)
+
+
+@contextmanager
+def _reached(place: str, what: str) -> Iterator[None]:
+    """A store that refuses or is away is one line; what was measured stays in staging."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"bundles can't be {what} there ({error.strerror or error})",
+            where=place,
+            mend="Check QUANTGATE_BUNDLES and its credentials; what was measured is kept.",
+        ) from None
 
 
 def find(place: str, fingerprint: str) -> Manifest | None:
@@ -94,6 +112,9 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
         staging: the finished parts.
         place: folder or fsspec URL of the bundles.
         plan: what was declared.
+
+    Raises:
+        RunError: the place can't be written; the parts stay.
     """
     results = [staging.task_result(task.task) for task in plan.suite.tasks] if plan.suite else []
     tasks = [result for result in results if result is not None]
@@ -118,14 +139,15 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
         **dict(plan),
     )
     (building / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
-    _publish(building, place, staging.run_id)
+    with _reached(place, "written"):
+        _publish(building, place, staging.run_id)
     staging.discard()
     return manifest
 
 
 def _publish(building: Path, place: str, run_id: str) -> None:
     """Bring a finished folder to the bundles."""
-    filesystem, root = fsspec.core.url_to_fs(place)
+    filesystem, root = open_place(place)
     if "file" in filesystem.protocol:
         Path(root).mkdir(parents=True, exist_ok=True)
         # Beside its place first, since a home and its bundles may lie on different file systems.

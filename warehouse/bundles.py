@@ -6,12 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantgate.model.errors import ConfigError
-from quantgate.model.manifests import MANIFEST, damaged, parse_manifest
+from quantgate.model.manifests import MANIFEST, damaged, open_place, parse_manifest
 from quantgate.model.records import FileEntry, Manifest
 from quantgate.model.tables import BUNDLE_FILES
 
@@ -45,14 +43,7 @@ class BundleStore:
         Raises:
             ConfigError: no file system serves such a URL here.
         """
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(str(place))
-        except (ValueError, ImportError, OSError) as error:
-            raise ConfigError(
-                f"can't be opened ({error})",
-                where=str(place),
-                mend="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
-            ) from None
+        self._fs, self._root = open_place(str(place))
 
     def run_ids(self) -> list[str]:
         """Names of the folders in it, sorted; hidden ones are somebody's unfinished work."""

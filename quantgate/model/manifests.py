@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import fsspec
+
 from quantgate.model.config import parse_record
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import SCHEMA_VERSION, Manifest
@@ -57,3 +59,23 @@ def parse_manifest(raw: bytes, run_id: str) -> Manifest:
         return reader(data, MANIFEST)
     except ConfigError as error:
         raise damaged(run_id, str(error)) from None
+
+
+def open_place(place: str) -> tuple[Any, str]:
+    """The file system of a place of bundles, and its path there.
+
+    Args:
+        place: a folder or an fsspec URL.
+
+    Raises:
+        ConfigError: no file system serves such a URL here.
+    """
+    try:
+        filesystem, root = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError, OSError) as error:
+        raise ConfigError(
+            f"can't be opened ({error})",
+            where=place,
+            mend="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
+        ) from None
+    return filesystem, str(root)

@@ -8,12 +8,14 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from quantgate.model.config import Suite, SuiteTask, load_policy
 from quantgate.model.enums import Family
+from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint, Hardware, RunPlan
 from quantgate.model.tables import BUNDLE_FILES, PROMPTS, SAMPLES
@@ -147,10 +149,29 @@ def test_an_object_store_gets_the_manifest_last(monkeypatch: pytest.MonkeyPatch)
     place = "memory://bundles"
     manifest = bundle.seal(finished(home), place, plan())
     assert [m.run_id for m in bundle.manifests(place)] == [manifest.run_id]
-    filesystem, root = bundle.fsspec.core.url_to_fs(place)
+    filesystem, root = fsspec.core.url_to_fs(place)
     filesystem.rm(f"{root}/{manifest.run_id}/manifest.json")
     assert list(bundle.manifests(place)) == []
     filesystem.rm(root, recursive=True)
+
+
+def test_a_store_without_its_package_is_one_line() -> None:
+    with pytest.raises(
+        ConfigError, match=r"nosuch://x: can't be opened \(.*\)\. Set QUANTGATE_BUNDLES to a folder"
+    ):
+        list(bundle.manifests("nosuch://x"))
+
+
+def test_a_store_that_refuses_leaves_the_finished_parts() -> None:
+    home = Home.current()
+    staging = finished(home)
+    Path(home.bundles).parent.mkdir(parents=True, exist_ok=True)
+    Path(home.bundles).write_text("a file where the folder should be")
+    with pytest.raises(RunError, match=r"bundles can't be written there .* what was measured is kept"):
+        bundle.seal(staging, home.bundles, plan())
+    assert staging.task_result("a") is not None
+    Path(home.bundles).unlink()
+    assert bundle.seal(staging, home.bundles, plan()).run_id == staging.run_id
 
 
 def test_the_last_of_a_fingerprint_is_found() -> None:
