@@ -48,11 +48,14 @@ def child_environment(keep: tuple[str, ...] = ()) -> dict[str, str]:
     Args:
         keep: beginnings of names that the child needs all the same, in upper case.
     """
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name.upper().startswith(keep) or not (name.startswith(_PIPELINES) or is_secret(name, value))
     }
+    # The engine is asked on loopback, which no proxy can reach.
+    direct = ",".join(filter(None, [kept.get("no_proxy") or kept.get("NO_PROXY"), "127.0.0.1"]))
+    return kept | {"no_proxy": direct, "NO_PROXY": direct}
 
 
 class OutOfTimeError(RunError):

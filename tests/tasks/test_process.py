@@ -162,6 +162,7 @@ HARMLESS = {
     "OMP_NUM_THREADS": "2",
     "HF_ENDPOINT": "http://hub:8080",
     "HF_HOME": "hf-home",
+    "HTTP_PROXY": "http://proxy:3128",
 }
 
 
@@ -174,7 +175,10 @@ def test_a_child_gets_our_environment_without_secrets_and_what_is_the_pipelines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant(monkeypatch)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "hub")
     left = child_environment()
+    assert (left.pop("no_proxy"), left.pop("NO_PROXY")) == ("hub,127.0.0.1",) * 2
     assert not [value for value in left.values() if "planted" in value]
     assert left.items() >= HARMLESS.items()
     assert left.keys() >= {"PATH", "QUANTGATE_HOME"}
