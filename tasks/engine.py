@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
 import time
@@ -22,7 +21,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint, EngineStart
 from tasks import engine_log
 from tasks.engine_env import EngineEnvironment
-from tasks.process import Tied, how_ended, last_words
+from tasks.process import Tied, child_environment, how_ended, is_secret, last_words
 from tasks.progress import Reporter, Step
 
 HOST = "127.0.0.1"
@@ -31,17 +30,20 @@ OWN_ARGUMENTS = frozenset({"model", "served-model-name", "host", "port", "api-ke
 PARALLEL_ARGUMENTS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 SERVED_MODEL = "quantgate"
 API_KEY_VARIABLE = "VLLM_API_KEY"
-# Recorded with every start: what changes an engine's numbers. Never a token or a key.
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+# Recorded with every start: what changes an engine's numbers, and where it ran. Never a token or a key.
 ENVIRONMENT_ALLOW_LIST = (
     "VLLM_",
     "OMP_",
     "KMP_",
-    "CUDA_VISIBLE_DEVICES",
+    DEVICES_VARIABLE,
     "NCCL_",
     "TORCH_",
     "MKL_",
     "OPENBLAS_",
 )
+# A host's proxy can't reach its loopback.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # In the checkpoint's or the pipeline's way: an engine serves what was pulled, and tells nobody.
 _BASE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
@@ -60,7 +62,7 @@ class RunningEngine:
     def metrics(self) -> str:
         """The engine's Prometheus metrics, as text; empty where it does not answer."""
         try:
-            with urllib.request.urlopen(f"{self.base_url}/metrics", timeout=5) as answer:  # noqa: S310
+            with _DIRECT.open(f"{self.base_url}/metrics", timeout=5) as answer:
                 return str(answer.read().decode())
         except (OSError, urllib.error.URLError):
             return ""
@@ -148,12 +150,20 @@ def gpu_count(arguments: Mapping[str, Any]) -> int:
 
 
 def recorded_environment(config: EngineConfig) -> dict[str, str]:
-    """Variables on the allow-list that the engine runs with, ours and inherited ones: part of a run's identity."""
-    everything = {**os.environ, **_BASE_ENVIRONMENT, **config.environment}
+    """Variables on the allow-list that an engine would run with, ours and inherited ones: part of a run's identity.
+
+    Which of a host's GPUs it runs on is not: another worker of the host asks for the same run.
+    """
+    everything = _allowed(child_environment() | _BASE_ENVIRONMENT | config.environment)
+    everything.pop(DEVICES_VARIABLE, None)
+    return everything
+
+
+def _allowed(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         key: value
-        for key, value in sorted(everything.items())
-        if key.startswith(ENVIRONMENT_ALLOW_LIST) and not key.endswith(("_KEY", "_TOKEN"))
+        for key, value in sorted(variables.items())
+        if key.startswith(ENVIRONMENT_ALLOW_LIST) and not is_secret(key, value)
     }
 
 
@@ -205,21 +215,19 @@ def _flag(key: str, value: Any) -> list[str]:
 
 
 def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:
-    """The engine's environment: ours, without Python paths of the pipeline's, with the engine's settings.
+    """The engine's environment: ours as a child may have it, with the engine's settings.
 
     It sees the GPUs that the run holds and no others.
     """
-    ours = {
-        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "PYTHONPATH", "VIRTUAL_ENV"))
-    }
-    ours.pop("HF_TOKEN", None)
-    devices = {"CUDA_VISIBLE_DEVICES": ",".join(uuids)} if uuids else {}
-    return ours | _BASE_ENVIRONMENT | config.environment | devices | {API_KEY_VARIABLE: api_key}
+    devices = {DEVICES_VARIABLE: ",".join(uuids)} if uuids else {}
+    return (
+        child_environment() | _BASE_ENVIRONMENT | config.environment | devices | {API_KEY_VARIABLE: api_key}
+    )
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+        with _DIRECT.open(url, timeout=2) as answer:
             return int(answer.status) == 200
     except (OSError, urllib.error.URLError):
         return False
@@ -296,7 +304,7 @@ def serve(
             kernel_mode=_mode(checkpoint, kernels, rules),
             attention_backend=engine_log.attention_backend_in(output),
             start_duration_s=time.monotonic() - clock,
-            environment=recorded_environment(config),
+            environment=_allowed(variables),
             command=command,
             started_at=started_at,
         )

@@ -18,10 +18,12 @@ from quantgate.model.config import ROOT, EngineConfig, EngineFile, choose, finge
 from quantgate.model.enums import EngineKind
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
-from tasks.process import run_tied
+from tasks.process import PROXIES, child_environment, run_tied
 from tasks.progress import Reporter
 
 INSTALL_TIMEOUT_S = 3600.0
+_INDEXES = (*PROXIES, "PIP_", "UV_")
+"""What tells where packages come from, with the passwords that it takes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,12 @@ def _version(name: str, config: EngineConfig, python: Path) -> str:
     )
     try:
         done = subprocess.run(
-            [python, "-c", code, config.distribution], capture_output=True, text=True, check=False, timeout=60
+            [python, "-c", code, config.distribution],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=child_environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(
@@ -135,7 +142,12 @@ def plugins_of(environment: EngineEnvironment) -> list[str]:
         "print(*sorted({e.dist.name for e in entry_points(group='vllm.general_plugins')}))"
     )
     done = subprocess.run(
-        [environment.python, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [environment.python, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=child_environment(),
     )
     return done.stdout.split()
 
@@ -165,7 +177,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _install(name: str, config: EngineConfig, target: Path, log: Path, report: Reporter) -> None:
     """Make the environment: requirements as pinned, then the plugins."""
     tool = uv.find_uv_bin()
-    environment = dict(os.environ) | {"UV_NO_PROGRESS": "1"}
+    environment = child_environment(keep=_INDEXES) | {"UV_NO_PROGRESS": "1"}
     log.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     with report.step(f"engine {name}: making its environment (once; log {log})", expected_s=45) as step:

@@ -13,7 +13,7 @@ from quantgate.model.config import fingerprint_of
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from tasks.engine_env import EngineEnvironment
-from tasks.process import run_tied
+from tasks.process import child_environment, run_tied
 from tasks.progress import Reporter
 
 EVERY_VLLM = frozenset(
@@ -104,13 +104,12 @@ def _keep(path: Path, names: list[str]) -> None:
 
 def _help(environment: EngineEnvironment, log: Path) -> str:
     """What the engine's server prints for --help; empty where it fails."""
-    ours = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "HF_TOKEN"}}
     try:
         return run_tied(
             [str(environment.python), "-c", _HELP],
             what=f"engine {environment.name}: help",
             log=log,
-            environment=ours | environment.config.environment,
+            environment=child_environment() | environment.config.environment,
             timeout_s=HELP_TIMEOUT_S,
         )
     except RunError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import select
 import signal
 import subprocess
@@ -12,6 +14,48 @@ from pathlib import Path
 
 from quantgate.model.errors import RunError
 from tasks import launcher
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+"""What a child that fetches something needs, with the passwords that they may hold."""
+ENGINE_ENDS_WITHIN_S = 10.0
+"""Time from an engine's first broken connection until the last process of it is gone."""
+
+_PIPELINES = ("PREFECT_", "PYTHONPATH", "VIRTUAL_ENV")
+_CLOUDS = ("AWS_", "AZURE_", "CLOUDSDK_", "FSSPEC_", "GCLOUD_", "GOOGLE_")
+_SECRET = re.compile(
+    r"SECRET|(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|CONNECTION_STRING)(?:_|$)"
+    r"|(?:^|_|API|ACCESS)KEY(?:_|$)|(?:^|_)AUTH(?:_|$)"
+)
+_URL_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+
+
+def is_secret(name: str, value: str = "") -> bool:
+    """Whether a variable holds what opens something: by a word of its name, by its cloud, or by a URL's password."""
+    upper = name.upper()
+    return (
+        upper.startswith(_CLOUDS)
+        or _SECRET.search(upper) is not None
+        or _URL_WITH_PASSWORD.search(value) is not None
+    )
+
+
+def child_environment(keep: tuple[str, ...] = ()) -> dict[str, str]:
+    """Our environment for a child that may run a checkpoint's own code: nothing that is the pipeline's, no secret.
+
+    It keeps secrets from code that looks at its environment; it is no sandbox: a child of the same user can read
+    that user's files.
+
+    Args:
+        keep: beginnings of names that the child needs all the same, in upper case.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper().startswith(keep) or not (name.startswith(_PIPELINES) or is_secret(name, value))
+    }
+    # The engine is asked on loopback, which no proxy can reach.
+    direct = ",".join(filter(None, [kept.get("no_proxy") or kept.get("NO_PROXY"), "127.0.0.1"]))
+    return kept | {"no_proxy": direct, "NO_PROXY": direct}
 
 
 class OutOfTimeError(RunError):
@@ -129,6 +173,23 @@ def run_tied(
     if status != 0:
         raise RunError(f"{how_ended(status)}; {last_words(output)}", where=what, mend=f"Its log: {log}")
     return output
+
+
+def await_end(check_alive: Callable[[], None], goes_on: Callable[[], object] = lambda: False) -> None:
+    """Give an engine whose connections broke the time to end, so that its own reason comes before its client's.
+
+    Args:
+        check_alive: raises where it has ended.
+        goes_on: true where it has shown that it does, which ends the wait.
+
+    Raises:
+        RunError: it has ended; with its last words.
+    """
+    end = time.monotonic() + ENGINE_ENDS_WITHIN_S
+    while not goes_on() and time.monotonic() < end:
+        check_alive()
+        time.sleep(0.2)
+    check_alive()
 
 
 def how_ended(status: int) -> str:

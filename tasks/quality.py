@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from quantgate.model.config import ROOT, Strict, Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
 from tasks.checkpoint_files import read_json
-from tasks.process import OutOfTimeError, run_tied
+from tasks.process import PROXIES, OutOfTimeError, await_end, child_environment, run_tied
 from tasks.task_sources import Function, TaskSource, evaluated_split, source_of
 
 SPEC, PROGRESS, FAILURE, RESULT = "spec.json", "progress.json", "failure.json", "result.json"
@@ -28,9 +26,6 @@ SPEC, PROGRESS, FAILURE, RESULT = "spec.json", "progress.json", "failure.json", 
 
 STOPPED_ANSWERING = "the engine stopped answering"
 """How the worker's reason begins where connections broke."""
-
-ENGINE_ENDS_WITHIN_S = 10.0
-"""Time from an engine's first broken connection until the last process of it is gone."""
 
 
 class Evaluation(Strict):
@@ -198,7 +193,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
                 [sys.executable, "-m", "tasks.lm_eval_worker", str(work / SPEC), str(out_dir)],
                 what=f"lm-eval task {task.task}",
                 log=log,
-                environment=_environment(api_key, source, work),
+                environment=_environment(api_key, source, work, trust_remote_code=trust_remote_code),
                 timeout_s=timeout_s,
                 cwd=ROOT,
                 poll=poll,
@@ -210,7 +205,9 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
                 f"{error.what}; the engine: {engine_words()}", where=error.where, mend=error.mend
             ) from None
         except RunError:
-            _await_end(check_alive, work / FAILURE)
+            if STOPPED_ANSWERING in _told(work / FAILURE).get("what", ""):
+                await_end(check_alive)
+            check_alive()
             _raise_failure(work / FAILURE, task, log)
             raise
         _tell(work / PROGRESS, on_progress)
@@ -219,11 +216,15 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     return TaskResult.model_validate_json((out_dir / RESULT).read_text(encoding="utf-8"))
 
 
-def _environment(api_key: str, source: TaskSource, work: Path) -> dict[str, str]:
-    """The worker's environment: no cache shared between checkpoints, no network for local data."""
+def _environment(api_key: str, source: TaskSource, work: Path, *, trust_remote_code: bool) -> dict[str, str]:
+    """The worker's environment: no cache shared between checkpoints, no network for local data.
+
+    The hub's token goes to it for data of a hub alone, and never where a tokenizer's own code runs beside it.
+    """
     local = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "datasets")} if source.data else {}
+    fetching = () if source.data else PROXIES if trust_remote_code else (*PROXIES, "HF_TOKEN")
     return {
-        **os.environ,
+        **child_environment(keep=fetching),
         "OPENAI_API_KEY": api_key,
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -244,25 +245,15 @@ def _tell(path: Path, on_progress: Callable[[int, int | None], None]) -> None:
     on_progress(told["done"], told["total"])
 
 
-def _await_end(check_alive: Callable[[], None], failure: Path) -> None:
-    """Raise for an engine that has ended or is about to: its reason comes before the worker's.
-
-    Connections break before the last process of an engine is gone.
-    """
-    told = json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else {}
-    wait_s = ENGINE_ENDS_WITHIN_S if STOPPED_ANSWERING in told.get("what", "") else 0.0
-    end = time.monotonic() + wait_s
-    check_alive()
-    while time.monotonic() < end:
-        time.sleep(0.2)
-        check_alive()
+def _told(failure: Path) -> dict[str, Any]:
+    """What the worker gave as its reason, if it lived to give one."""
+    return json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else {}
 
 
 def _raise_failure(path: Path, task: SuiteTask, log: Path) -> None:
     """Raise what the worker gave as its reason, if it lived to give one."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    told = _told(path)
+    if not told:
         return
     kind = ConfigError if told["exit_status"] == ConfigError.exit_status else RunError
     raise kind(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from quantgate.model.enums import Validity
 from quantgate.model.errors import RunError
 from tasks import bench_driver
 from tasks.engine import RunningEngine
-from tasks.process import OutOfTimeError, last_words, run_tied
+from tasks.process import OutOfTimeError, await_end, child_environment, last_words, run_tied
 from tasks.progress import Reporter
 
 # A single-threaded client that is busy this share of the time is what is being measured.
@@ -23,7 +21,6 @@ CLIENT_SATURATED_SHARE = 0.9
 # starved of its core, and TTFT holds what belongs to TPOT.
 BURST_SHARE_OF_TPOT = 0.1
 STARTUP_ALLOWANCE_S = 300.0
-ENGINE_ENDS_WITHIN_S = 10.0
 METRICS = ("ttft", "tpot", "itl", "e2el")
 
 
@@ -85,8 +82,8 @@ def measure(
     }
     spec_file = out_dir / "spec.json"
     spec_file.write_text(json.dumps(spec))
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    variables = kept | engine.environment.config.environment | {"OPENAI_API_KEY": engine.api_key}
+    variables = child_environment() | engine.environment.config.environment
+    variables |= {"OPENAI_API_KEY": engine.api_key, "HF_HUB_OFFLINE": "1"}
     try:
         with report.step(f"{title}: {len(todo)} load levels", unit="levels") as step:
 
@@ -98,12 +95,12 @@ def measure(
                 [str(engine.environment.python), bench_driver.__file__, str(spec_file)],
                 what=title,
                 log=log,
-                environment=variables | {"HF_HUB_OFFLINE": "1"},
+                environment=variables,
                 timeout_s=STARTUP_ALLOWANCE_S + workload.level_timeout_s * len(todo),
                 poll=poll,
             )
         if _with_failures(todo):
-            _await_end(engine)
+            await_end(engine.check_alive, engine.metrics)
     except RunError as error:
         # Requests that failed because the engine was ending say nothing of the level.
         for file in _with_failures(todo):
@@ -113,7 +110,7 @@ def measure(
             words = last_words(engine.process.output())
             raise RunError(f"{error.what}; the engine: {words}", where=error.where, mend=error.mend) from None
         if error.where == title:
-            _await_end(engine)
+            await_end(engine.check_alive, engine.metrics)
         raise
 
 
@@ -121,19 +118,6 @@ def _with_failures(todo: list[dict[str, Any]]) -> list[Path]:
     """Results of these levels that hold failed requests."""
     files = [Path(level["out"]) for level in todo]
     return [file for file in files if file.exists() and json.loads(file.read_text())["result"]["failed"]]
-
-
-def _await_end(engine: RunningEngine) -> None:
-    """Return once the engine has shown that it goes on: connections break before the last process of it is gone.
-
-    Raises:
-        RunError: it has ended; with its last words.
-    """
-    end = time.monotonic() + ENGINE_ENDS_WITHIN_S
-    while not engine.metrics() and time.monotonic() < end:
-        engine.check_alive()
-        time.sleep(0.2)
-    engine.check_alive()
 
 
 def _reasons(result: dict[str, Any], level: dict[str, Any]) -> list[str]:

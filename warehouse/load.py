@@ -240,8 +240,8 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
         baseline: tuple[Manifest, pa.Table] | None = None
         for run_id, _ in pairs:
             try:
-                baseline = baseline or _samples(store, baseline_run_id)
-                manifest, samples = _samples(store, run_id)
+                baseline = baseline or samples_of(store, baseline_run_id)
+                manifest, samples = samples_of(store, run_id)
                 found = judge_runs(*baseline, manifest, samples)
             except QuantgateError as error:
                 problems.append(f"run {run_id} could not be judged: {error}")
@@ -256,6 +256,11 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
     return judged
 
 
-def _samples(store: BundleStore, run_id: str) -> tuple[Manifest, pa.Table]:
+def samples_of(store: BundleStore, run_id: str) -> tuple[Manifest, pa.Table]:
+    """A run's manifest and its samples, for the judge.
+
+    Raises:
+        RunError: the bundle is damaged or gone.
+    """
     manifest = store.read_manifest(run_id)
     return manifest, store.read_table(manifest, SAMPLES)

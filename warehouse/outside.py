@@ -166,22 +166,6 @@ def unpaired_interval(baseline: float, candidate: float, n: int, alpha: float) -
     )
 
 
-def pairs_of_mcnemar(net_loss: int, p: float, n: int, rounding: float = 5e-5) -> list[tuple[int, int]]:
-    """Every (worse, better) with that difference whose two-sided exact McNemar p-value reads ``p``.
-
-    Args:
-        net_loss: worse - better, documents.
-        p: the published p-value.
-        n: paired documents.
-        rounding: half of its last digit.
-    """
-    return [
-        (net_loss + better, better)
-        for better in range((n - net_loss) // 2 + 1)
-        if abs(float(binomtest(better, net_loss + 2 * better, 0.5).pvalue) - p) <= rounding
-    ]
-
-
 def _counts(score: float, n: int, rounding: float) -> tuple[int, int]:
     """The least and the most right answers that a score may stand for."""
     low, high = math.ceil((score - rounding) * n - 1e-9), math.floor((score + rounding) * n + 1e-9)

@@ -10,6 +10,8 @@ from quantgate.model.records import Manifest, UseVerdict
 
 _BY_GPU_COUNT = frozenset({"tensor-parallel-size", "tensor_parallel_size"})
 """Serving arguments that follow from gpu_count, in which a baseline and its candidate may differ."""
+_WHERE = frozenset({"CUDA_VISIBLE_DEVICES"})
+"""Of the engine's environment, what says on which of a host's GPUs it ran: earlier bundles have it."""
 
 Row = dict[str, Any]
 
@@ -37,15 +39,15 @@ def verdict_key(manifest: Manifest) -> str:
             "kernels": kernels,
             "kv_cache_dtype": _kv_cache_dtype(manifest),
             "engine": [inputs.engine, inputs.engine_version],
-            "serving": _without_gpu_count(inputs.serving),
+            "serving": _without(inputs.serving, _BY_GPU_COUNT | _WHERE),
             "policy": inputs.policy_fingerprint,
         }
     )
 
 
-def _without_gpu_count(value: Any) -> Any:
+def _without(value: Any, names: frozenset[str]) -> Any:
     if isinstance(value, dict):
-        return {name: _without_gpu_count(item) for name, item in value.items() if name not in _BY_GPU_COUNT}
+        return {name: _without(item, names) for name, item in value.items() if name not in names}
     return value
 
 

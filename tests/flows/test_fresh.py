@@ -1,46 +1,90 @@
-"""When measuring anew is over: with its table, so that a kill before it measures nothing once more."""
+"""When measuring anew is over: with its table, so that a kill before it measures nothing once more.
+
+What is declared and the checkpoints are the demo's own; neither an engine nor a server is started.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from flows import validate as steps
 from flows.declaration import ValidateParameters
+from flows.load import LoadReport
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
+from quantgate.model.records import Checkpoint
+from tasks.engine_env import EngineEnvironment
 from tasks.staging import fresh_since
+
+FRESH = ValidateParameters(model="quantgate-demo", fresh=True)
+
+
+def since() -> datetime:
+    """Since when runs count, for the command; the moment it is asked first where it was over."""
+    return fresh_since(Home.current(), FRESH.model_dump(mode="json", exclude={"update_pins"}))
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], datetime | None]]:
+    """Checkpoints that were to be measured, and since when, a pair for each time; nothing is."""
+    asked: list[tuple[list[str], datetime | None]] = []
+
+    def measure_all(checkpoints: Sequence[Checkpoint], *_: Any, since: datetime | None, **__: Any) -> Any:
+        asked.append(([one.name for one in checkpoints], since))
+        return [], []
+
+    monkeypatch.setenv("HF_TOKEN", "a token: no Secret is asked for, which would take a server")
+    monkeypatch.setattr(
+        steps.engine_env,
+        "prepare",
+        lambda name, config, *_: EngineEnvironment(name, config, tmp_path / "python", "1"),
+    )
+    monkeypatch.setattr(steps, "_measure_all", measure_all)
+    return asked
 
 
 def test_measuring_anew_is_over_when_its_table_is_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], datetime | None]]
 ) -> None:
-    parameters = ValidateParameters(baseline="b", candidates=["c"], fresh=True)
-    since = fresh_since(Home.current(), parameters.model_dump(mode="json"))
-    declared = SimpleNamespace(
-        engine_name="e",
-        engine=None,
-        documents={},
-        hardware=SimpleNamespace(device_name="d"),
-        workload=SimpleNamespace(concurrency=(1,)),
-    )
-    environment = SimpleNamespace(name="e", version="1")
-    monkeypatch.setattr(steps, "declare", lambda *_: declared)
-    monkeypatch.setattr(steps, "_checkpoints", lambda *_: [])
-    monkeypatch.setattr(steps.engine_env, "prepare", lambda *_: environment)
-    monkeypatch.setattr(steps, "_measure_all", lambda *_: ([], []))
+    begun = since()
 
     def killed() -> None:
         raise RunError("killed while it loads")
 
     monkeypatch.setattr(steps, "load", killed)
     with pytest.raises(RunError, match="killed while it loads"):
-        steps.validate.fn(parameters)
-    assert fresh_since(Home.current(), parameters.model_dump(mode="json")) == since
+        steps.validate.fn(FRESH)
+    assert since() == begun
 
-    monkeypatch.setattr(steps, "load", lambda: SimpleNamespace(problems=()))
-    monkeypatch.setattr(steps, "publish", lambda: tmp_path)
-    steps.validate.fn(parameters)
-    assert fresh_since(Home.current(), parameters.model_dump(mode="json")) > since
+    def loaded() -> LoadReport:
+        return LoadReport(loaded=(), present=3, judged=(), problems=(), swapped=False)
+
+    def unpublished(_: Any) -> None:
+        raise RunError("killed while it publishes")
+
+    monkeypatch.setattr(steps, "load", loaded)
+    monkeypatch.setattr(steps, "publish", unpublished)
+    with pytest.raises(RunError, match="killed while it publishes"):
+        steps.validate.fn(FRESH)
+
+    monkeypatch.setattr(steps, "publish", lambda _: tmp_path)
+    assert steps.validate.fn(FRESH).published == str(tmp_path)
+    names = [f"quantgate-demo-{precision}" for precision in ("BF16", "FP8", "NVFP4")]
+    assert measured == [(names, begun)] * 3
+    assert since() > begun, "over: the next one measures anew"
+
+
+def test_what_is_not_measured_anew_asks_for_runs_of_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], datetime | None]]
+) -> None:
+    monkeypatch.setattr(
+        steps, "load", lambda: LoadReport(loaded=(), present=3, judged=(), problems=(), swapped=False)
+    )
+    monkeypatch.setattr(steps, "publish", lambda _: tmp_path)
+    steps.validate.fn(FRESH.model_copy(update={"fresh": False}))
+    assert [asked_since for _, asked_since in measured] == [None]

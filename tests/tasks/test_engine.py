@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from quantgate.model.config import ROOT
@@ -19,7 +20,7 @@ from quantgate.model.records import Checkpoint
 from tasks import engine, engine_env
 from tasks.progress import Reporter
 from tests.fake_engine import make
-from tests.tasks.test_process import alive, wait_for
+from tests.tasks.test_process import alive, plant, wait_for
 
 CHECKPOINT = Checkpoint(
     source="x",
@@ -211,6 +212,32 @@ def test_inherited_variables_that_change_numbers_belong_to_a_run(
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     monkeypatch.setenv("HOME_ADDRESS", "no")
     assert engine.recorded_environment(config) == before | {"VLLM_ATTENTION_SOMETHING": "1"}
+
+
+def test_which_of_a_hosts_gpus_an_engine_gets_is_recorded_but_no_part_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "serves", marker="8204")
+    variable, log, report = "CUDA_VISIBLE_DEVICES", tmp_path / "log", Reporter(lambda _: None)
+    plant(monkeypatch)
+
+    def served(uuids: tuple[str, ...]) -> str:
+        with engine.serve(CHECKPOINT, found, {}, uuids=uuids, log=log, report=report) as running:
+            below = psutil.Process(running.process.pid).children(recursive=True)
+            got = next(p.environ() for p in below if p.cmdline() == ["sleep", "8204"])
+        assert not [name for name, value in got.items() if "planted" in value]
+        assert got.items() >= running.start.environment.items()
+        assert running.start.environment.items() >= engine.recorded_environment(found.config).items()
+        assert got["VLLM_API_KEY"] not in running.start.environment.values()
+        return running.start.environment[variable]
+
+    monkeypatch.setenv(variable, "0")
+    first = engine.recorded_environment(found.config)
+    monkeypatch.setenv(variable, "1")
+    assert engine.recorded_environment(found.config) == first
+    assert variable not in first
+    assert served(()) == "1"
+    assert served(("GPU-a", "GPU-b")) == "GPU-a,GPU-b"
 
 
 def test_maps_and_lists_reach_the_engine_as_its_parser_takes_them(

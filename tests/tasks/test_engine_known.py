@@ -13,6 +13,7 @@ from quantgate.model.home import Home
 from tasks.engine_env import EngineEnvironment
 from tasks.engine_known import EVERY_VLLM, check_known
 from tasks.progress import Reporter
+from tests.tasks.test_process import plant
 
 HELP = """usage: api_server.py [-h] [--max-model-len MAX_MODEL_LEN]
   --enable-prefix-caching, --no-enable-prefix-caching
@@ -25,7 +26,9 @@ HELP = """usage: api_server.py [-h] [--max-model-len MAX_MODEL_LEN]
 def engine(folder: Path, *, help_text: str = HELP, status: int = 0) -> EngineEnvironment:
     python = folder / "python"
     (folder / "help").write_text(help_text)
-    python.write_text(f"#!/bin/sh\necho asked >> {folder}/asked\ncat {folder}/help\nexit {status}\n")
+    python.write_text(
+        f"#!/bin/sh\necho asked >> {folder}/asked\nenv > {folder}/environment\ncat {folder}/help\nexit {status}\n"
+    )
     python.chmod(0o755)
     config = EngineConfig(
         description="x", kind=EngineKind.PYTHON, distribution="vllm", interpreter=str(python)
@@ -62,6 +65,16 @@ def test_a_misspelt_argument_is_told_with_the_nearest(tmp_path: Path, lines: lis
         check_known(["xyzzy"], found, Home.current(), report)
     assert asked(tmp_path) == 1, "the list is kept"
     assert len([line for line in lines if line.endswith("asking for its arguments (once) …")]) == 1
+
+
+def test_the_help_is_asked_for_without_secrets(
+    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    check_known(["max-num-batched-tokens"], engine(tmp_path), Home.current(), Reporter(lines.append))
+    got = (tmp_path / "environment").read_text()
+    assert "planted" not in got
+    assert "OMP_NUM_THREADS=2\n" in got
 
 
 def test_arguments_of_every_version_ask_nothing(tmp_path: Path, lines: list[str]) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from quantgate.model.config import ROOT
 from quantgate.model.errors import RunError
-from tasks.process import Tied, last_words, run_tied
+from tasks.process import PROXIES, Tied, await_end, child_environment, is_secret, last_words, run_tied
 
 FAMILY = "sleep {0} & setsid sleep {0} & sleep {0}"
 
@@ -132,3 +132,85 @@ def test_last_words_prefer_the_error_to_what_dying_processes_print() -> None:
 def test_last_words_are_always_one_line(output: str) -> None:
     error = RunError(last_words(output))
     assert "\n" not in str(error)
+
+
+# What a host's environment may hold; every value that must not reach a child has "planted" in it.
+SECRETS = {
+    "HF_TOKEN": "planted",
+    "HUGGING_FACE_HUB_TOKEN": "planted",
+    "PREFECT_API_AUTH_STRING": "admin:planted",
+    "PREFECT_API_URL": "http://planted:4200/api",
+    "AWS_ACCESS_KEY_ID": "planted",
+    "AWS_SECRET_ACCESS_KEY": "planted",
+    "AZURE_STORAGE_CONNECTION_STRING": "planted",
+    "GOOGLE_APPLICATION_CREDENTIALS": "planted",
+    "FSSPEC_S3_SECRET": "planted",
+    "OPENAI_API_KEY": "planted",
+    "PGPASSWORD": "planted",
+    "wandb_api_key": "planted",
+    "SOME_CLIENT_SECRET_ID": "planted",
+    "QUANTGATE_BUNDLES": "s3://user:planted@bucket",
+    "HTTPS_PROXY": "http://user:planted@proxy:3128",
+    "PYTHONPATH": "planted",
+    "VIRTUAL_ENV": "planted",
+}
+HARMLESS = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "4096",
+    "VLLM_ATTENTION_BACKEND": "TORCH_SDPA",
+    "NCCL_IB_PKEY": "1",
+    "OMP_NUM_THREADS": "2",
+    "HF_ENDPOINT": "http://hub:8080",
+    "HF_HOME": "hf-home",
+    "HTTP_PROXY": "http://proxy:3128",
+}
+
+
+def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (SECRETS | HARMLESS).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_child_gets_our_environment_without_secrets_and_what_is_the_pipelines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "hub")
+    left = child_environment()
+    assert (left.pop("no_proxy"), left.pop("NO_PROXY")) == ("hub,127.0.0.1",) * 2
+    assert not [value for value in left.values() if "planted" in value]
+    assert left.items() >= HARMLESS.items()
+    assert left.keys() >= {"PATH", "QUANTGATE_HOME"}
+    assert left.items() <= os.environ.items()
+
+
+def test_a_child_keeps_what_it_is_said_to_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    more = child_environment(keep=(*PROXIES, "WANDB_")).items() - child_environment().items()
+    assert dict(more) == {name: SECRETS[name] for name in ("HTTPS_PROXY", "wandb_api_key")}
+
+
+@given(st.from_regex(r"[A-Z]{1,8}_(TOKEN|API_KEY|SECRET|PASSWORD|CREDENTIALS)", fullmatch=True))
+def test_whatever_is_called_a_secret_is_one(name: str) -> None:
+    assert is_secret(name)
+    assert is_secret(name.lower())
+
+
+def test_an_engine_that_ends_tells_before_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def check_alive() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise RunError("the engine was ended by SIGKILL")
+
+    with pytest.raises(RunError, match="ended by SIGKILL"):
+        await_end(check_alive)
+    asked.clear()
+    await_end(check_alive, lambda: "metrics")
+    assert len(asked) == 1, "one that answers goes on"
+    asked.clear()
+    monkeypatch.setattr("tasks.process.ENGINE_ENDS_WITHIN_S", 0.1)
+    await_end(check_alive)
+    assert len(asked) == 2, "one that neither ends nor answers costs its time"

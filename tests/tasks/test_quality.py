@@ -15,7 +15,8 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
 from tasks import quality
 from tasks.quality import check_suite, suite_content
-from tasks.task_sources import suite_from
+from tasks.task_sources import source_of, suite_from
+from tests.tasks.test_process import SECRETS, plant
 
 TASK = """task: colours
 dataset_path: json
@@ -177,6 +178,53 @@ def test_a_task_is_evaluated_in_a_process_of_its_own(
     assert left_in(stale) == ["prompts.parquet", "result.json", "samples.parquet"]
     assert pq.read_table(stale / "samples.parquet").num_rows == 20
     assert engine_key not in arguments["log"].read_text()
+
+
+def test_code_in_the_worker_sees_no_secret(
+    folder: Path,
+    arguments: dict[str, Any],
+    completions: Any,
+    engine_key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task's own code writes down what it sees, as a tokenizer's could."""
+    (folder / "spy.py").write_text(
+        "import json, os, pathlib\n"
+        "def look(docs):\n"
+        "    beside = pathlib.Path(__file__).with_name('seen.json')\n"
+        "    beside.write_text(json.dumps(dict(os.environ)))\n"
+        "    return docs\n"
+    )
+    (folder / "colours.jsonl").write_text('{"prompt": "w1", "answer": "w1 w2"}\n')
+    (folder / "colours.yaml").write_text(
+        "task: colours\ndataset_path: json\ndataset_kwargs: {data_files: {test: colours.jsonl}}\ntest_split: test\n"
+        "doc_to_text: prompt\ndoc_to_target: answer\nprocess_docs: !function spy.look\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    completions.context_tokens = 512
+    plant(monkeypatch)
+    suite = suite_of(folder)
+    result = quality.evaluate(suite, suite.tasks[0], **arguments | {"trust_remote_code": True})
+    assert result.documents == 1
+    seen = json.loads((folder / "seen.json").read_text())
+    assert not [name for name, value in seen.items() if "planted" in value]
+    assert (seen["OPENAI_API_KEY"], seen["OMP_NUM_THREADS"]) == (engine_key, "2")
+
+
+def test_the_hubs_token_is_for_data_of_a_hub_and_never_beside_a_checkpoints_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plant(monkeypatch)
+    local, hub = (source_of(task) for task in (suite_of(folder).tasks[0], SuiteTask(task="gsm8k")))
+    for source, code, names in (
+        (local, False, set()),
+        (local, True, set()),
+        (hub, False, {"HF_TOKEN", "HTTPS_PROXY"}),
+        (hub, True, {"HTTPS_PROXY"}),
+    ):
+        got = quality._environment("key", source, tmp_path, trust_remote_code=code)
+        assert {name for name in SECRETS if "planted" in got.get(name, "")} == names
+        assert got["OPENAI_API_KEY"] == "key"
 
 
 def test_an_evaluation_that_hangs_is_stopped_in_time(

@@ -14,6 +14,7 @@ from quantgate.model.config import Workload
 from quantgate.model.tables import LOAD_POINTS, REQUESTS
 from tasks import throughput
 from tasks.progress import Reporter
+from tests.tasks.test_process import plant
 
 WORKLOAD = Workload(name="w", isl_tokens=32, osl_tokens=32, concurrency=(1, 8), min_prompts=4, seed=7)
 RESULT = json.loads((Path(__file__).parents[1] / "fixtures" / "bench" / "c8.json").read_text())
@@ -132,3 +133,33 @@ def test_the_load_goes_to_what_is_measured(tmp_path: Path, monkeypatch: pytest.M
         ("adapter", "folder", False),
         ("adapter", "folder", True),
     ]
+
+
+def test_the_bench_runs_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its interpreter is a stand-in that writes its environment down and measures nothing."""
+    plant(monkeypatch)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
+    python.chmod(0o755)
+    engine = SimpleNamespace(
+        base_url="http://127.0.0.1:1",
+        served_model="m",
+        api_key="key-of-the-engine",
+        start=SimpleNamespace(engine_start_id="s"),
+        environment=SimpleNamespace(config=SimpleNamespace(environment={"SET_FOR": "it"}), python=python),
+        check_alive=lambda: None,
+    )
+    throughput.measure(
+        engine,  # type: ignore[arg-type]
+        WORKLOAD,
+        tokenizer="folder",
+        out_dir=tmp_path / "load",
+        log=tmp_path / "log",
+        report=Reporter(lambda _: None),
+        title="t",
+        trust_remote_code=True,
+    )
+    got = (tmp_path / "environment").read_text()
+    assert "planted" not in got
+    for line in ("OPENAI_API_KEY=key-of-the-engine", "SET_FOR=it", "HF_HUB_OFFLINE=1", "OMP_NUM_THREADS=2"):
+        assert f"{line}\n" in got

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from scipy.stats import binomtest
 
 from tests.paper import paper_connection
 from warehouse.exact_test import p_inferior, p_noninferior
 from warehouse.outside import (
     Concluded,
-    pairs_of_mcnemar,
     read_pairs,
     read_scores,
     resolution_line,
@@ -82,6 +82,22 @@ def test_rounding_counts_against_what_is_claimed() -> None:
     assert rounded.flips_allowed is None or rounded.flips_allowed < exact.flips_allowed
     with pytest.raises(ValueError, match="no share of 30 documents"):
         read_scores(0.815, 0.8, 30, 0.05, ALPHA, POWER, rounding=0.0005)
+
+
+def pairs_of_mcnemar(net_loss: int, p: float, n: int, rounding: float = 5e-5) -> list[tuple[int, int]]:
+    """Every (worse, better) with that difference whose two-sided exact McNemar p-value reads ``p``.
+
+    Args:
+        net_loss: worse - better, documents.
+        p: the published p-value.
+        n: paired documents.
+        rounding: half of its last digit.
+    """
+    return [
+        (net_loss + better, better)
+        for better in range((n - net_loss) // 2 + 1)
+        if abs(float(binomtest(better, net_loss + 2 * better, 0.5).pvalue) - p) <= rounding
+    ]
 
 
 def test_counts_are_recovered_from_a_published_p_value() -> None:

@@ -53,6 +53,20 @@ def test_what_a_verdict_belongs_to(three: Any, manifest_of: Any) -> None:
         assert verdict_key(manifest_of(replace(three[1], **change))) != key, change
 
 
+def test_which_of_a_hosts_gpus_it_was_is_no_part_of_it(three: Any, manifest_of: Any) -> None:
+    """As bundles have it that were written when the variable was part of a run."""
+    manifest = manifest_of(three[1])
+
+    def key(**environment: str) -> str:
+        serving = manifest.inputs.serving | {"environment": environment}
+        return verdict_key(
+            manifest.model_copy(update={"inputs": manifest.inputs.model_copy(update={"serving": serving})})
+        )
+
+    assert key(CUDA_VISIBLE_DEVICES="0") == key(CUDA_VISIBLE_DEVICES="1") == key()
+    assert key(OMP_NUM_THREADS="1") != key()
+
+
 def test_the_kv_cache_that_was_served_is_shown(place: Any, three: Any) -> None:
     place.write(three[0], replace(three[0], run_id="run-kv", arguments={"kv-cache-dtype": "fp8"}))
     load_bundles(place.warehouse, place.bundles)

@@ -1,0 +1,39 @@
+"""Workers of one host, each with GPUs of its own, ask for the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.declaration import ValidateParameters, declare
+from flows.validate import _plan, _served
+from quantgate.model.home import Home
+from quantgate.model.records import RunInputs
+from tasks import engine_env
+from tasks.checkpoints import resolve
+from tasks.progress import Reporter
+from tests.fake_engine import make
+
+SILENT = Reporter(lambda _: None)
+
+
+def test_another_gpu_of_the_host_is_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is a stand-in that is never started."""
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(tmp_path, "dies")))
+    home = Home.current()
+    declared = declare(ValidateParameters(model="quantgate-demo"), home)
+    environment = engine_env.prepare(declared.engine_name, declared.engine, home, SILENT)
+    checkpoints = [resolve(one.source) for one in declared.checkpoints]
+    served = _served(checkpoints, declared, environment, home, SILENT)
+
+    def inputs() -> RunInputs:
+        return _plan(checkpoints[0], declared.checkpoints[0], served[0], None, environment, declared).inputs
+
+    found = []
+    for index in ("0", "1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", index)
+        found.append(inputs())
+    assert found[0].fingerprint() == found[1].fingerprint()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert inputs().fingerprint() != found[0].fingerprint()
