@@ -7,10 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
 from flows.fitting import spread
+from flows.parameters import Parameters
 from quantgate.model.config import (
     ROOT,
     EngineConfig,
@@ -45,7 +46,7 @@ class Afterwards(StrEnum):
     NOBODY = "nobody"
 
 
-class ValidateParameters(BaseModel):
+class ValidateParameters(Parameters):
     """Parameters of the flow ``validate``, as Prefect's form shows them."""
 
     model: ModelName | None = Field(
