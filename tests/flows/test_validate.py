@@ -36,34 +36,33 @@ DIED = RunError("the engine ended", where="fp8")
             [DIED],
             [],
             Afterwards.HERE,
-            "1 of 3 checkpoints were not measured: fp8: the engine ended. What was measured is in the table; "
-            "the same command tries the rest again.",
+            "1 of 3 checkpoints were not measured: fp8: the engine ended. What was measured is in the table",
         ),
         (
             [DIED],
             [],
             Afterwards.NOBODY,
-            "1 of 3 checkpoints were not measured: fp8: the engine ended. All that was measured is kept; "
-            "the same command tries the rest again.",
+            "1 of 3 checkpoints were not measured: fp8: the engine ended. All that was measured is kept",
         ),
         (
             [],
             ["load/warehouse ended Failed"],
             Afterwards.FLEET,
-            "what was measured is not all loaded: load/warehouse ended Failed. All that was measured is kept; "
-            "the same command tries the rest again.",
+            "what was measured is not all loaded: load/warehouse ended Failed. All that was measured is kept",
         ),
         (
             [DIED],
             ["a: damaged", "b: damaged"],
             Afterwards.HERE,
-            "1 of 3 checkpoints were not measured, and what was measured is not all loaded: "
-            "fp8: the engine ended | a: damaged | b: damaged. All that was measured is kept; "
-            "the same command tries the rest again.",
+            (
+                "1 of 3 checkpoints were not measured, and what was measured is not all loaded: "
+                "fp8: the engine ended | a: damaged | b: damaged. All that was measured is kept"
+            ),
         ),
     ],
 )
 def test_an_incomplete_validation_says_what_is_where(
     failures: list[RunError], lost: list[str], afterwards: Afterwards, told: str
 ) -> None:
-    assert str(module._incomplete(failures, lost, 3, afterwards)) == told
+    what = str(module._incomplete(failures, lost, 3, afterwards))
+    assert what == f"{told}; the same command tries the rest again."

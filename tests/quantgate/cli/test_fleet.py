@@ -11,6 +11,7 @@ import yaml
 
 from quantgate.model.config import ROOT
 from tests.command import quantgate
+from tests.quantgate.cli.in_process import run
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +81,20 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], told: str) -> None:
     ],
 )
 def test_what_a_fleets_file_names_is_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: dict[str, Any], matrix: dict[str, Any], told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    pool: dict[str, Any],
+    matrix: dict[str, Any],
+    told: str,
 ) -> None:
     file = tmp_path / "fleet.yaml"
     pools = {"cpu": {"gpu": "cpu"}, "fast": {"gpu": "h100"} | pool}
     file.write_text(yaml.safe_dump({"pools": pools, "matrix": {"models": ["quantgate-demo"]} | matrix}))
     monkeypatch.setenv("QUANTGATE_FLEET", str(file))
-    assert told in refused("fleet", "show")
+    done = run(monkeypatch, capfd, "fleet", "show")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done.err
+    assert told in done.err
 
 
 def test_init_checks_before_it_asks_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
