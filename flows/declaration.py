@@ -7,10 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
 from flows.fitting import spread
+from flows.parameters import Parameters
 from quantgate.model.config import (
     ROOT,
     EngineConfig,
@@ -45,7 +46,7 @@ class Afterwards(StrEnum):
     NOBODY = "nobody"
 
 
-class ValidateParameters(BaseModel):
+class ValidateParameters(Parameters):
     """Parameters of the flow ``validate``, as Prefect's form shows them."""
 
     model: ModelName | None = Field(
@@ -222,6 +223,11 @@ def checkpoints_of(model: ModelConfig, parameters: ValidateParameters) -> tuple[
     )
 
 
+def chat_template_of(model: ModelConfig, parameters: ValidateParameters) -> bool:
+    """Whether prompts go through the checkpoint's chat template: as the run says, else as the model does."""
+    return model.chat_template if parameters.chat_template is None else parameters.chat_template
+
+
 def workload_of(name: str, concurrency: list[int] | None) -> Workload:
     """The ladder, by name or path, with the run's own levels."""
     named = Path(name)
@@ -288,9 +294,9 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     model = work.model
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
-    chat = model.chat_template if parameters.chat_template is None else parameters.chat_template
+    chat = chat_template_of(model, parameters)
     for checkpoint in work.checkpoints:
-        _check_arguments(checkpoint, config, work.workload, chat_template=chat)
+        check_arguments(checkpoint, config, work.workload, chat_template=chat)
         hardware_of(checkpoint, config, found)
     checkpoints = spread(model, work.checkpoints, config, found, Reporter.current())
     for checkpoint in checkpoints:
@@ -312,15 +318,22 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     )
 
 
-def _check_arguments(
+def check_arguments(
     checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload, *, chat_template: bool
 ) -> None:
     """What serving arguments can be told wrong in before a checkpoint is hashed, or pulled.
+
+    Args:
+        checkpoint: with all the engine arguments it is served with.
+        config: the engine.
+        workload: whose requests must fit its longest context.
+        chat_template: whether prompts go through the checkpoint's.
 
     Raises:
         ConfigError: the first thing that is wrong.
     """
     arguments = engine.serving_arguments(config, checkpoint.engine_arguments)
+    engine.gpu_count(arguments)
     engine_files.check(arguments)
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():

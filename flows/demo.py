@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from prefect import flow
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows.declaration import ValidateParameters
+from flows.parameters import Parameters
 from flows.validate import Validation, validate
 from quantgate.model.models import load_model
 
@@ -13,7 +14,7 @@ QUICK_DOCUMENTS = 50
 QUICK_CONCURRENCY = 4
 
 
-class DemoParameters(BaseModel):
+class DemoParameters(Parameters):
     """Parameters of the flow ``demo``."""
 
     fresh: bool = Field(default=False, title="Fresh", description="Measure again what was measured before.")

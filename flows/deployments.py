@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from importlib.metadata import version
 from typing import Any
 
 import yaml
 from pydantic import Field
 
-from quantgate.model.config import Strict
-from quantgate.model.fleet import FleetFile, Host, Pool
+from quantgate.model.config import ROOT, Strict
+from quantgate.model.fleet import FleetFile, Host, Pool, fleet_path
 
 SCHEDULE_SLUG = "fleet"
 """Marks the schedules that come from configs/fleet.yaml; others are the user's own."""
@@ -162,7 +163,7 @@ def worker_commands(fleet: FleetFile, pool_name: str, host: Host) -> list[str]:
     A GPU pool's worker takes one run at a time. The CPU pool's takes any number: `matrix` and `validate` wait
     there for `load` and `publish`, and what measures is held back by its deployment's limit.
     """
-    start = "QUANTGATE_ROOT=$PWD .venv/bin/prefect worker start --type process"
+    start = f"{_named()}QUANTGATE_ROOT=$PWD .venv/bin/prefect worker start --type process"
     if pool_name == fleet.cpu_pool:
         return [f"{start} --pool {pool_name} --name {host.name}"]
     commands = []
@@ -174,3 +175,13 @@ def worker_commands(fleet: FleetFile, pool_name: str, host: Host) -> list[str]:
         name = host.name if host.workers == 1 else f"{host.name}-{index}"
         commands.append(f"{visible}{start} --pool {pool_name} --limit 1 --name {name}")
     return commands
+
+
+def _named() -> str:
+    """QUANTGATE_FLEET as a worker needs it, where it isn't the default: what it runs reads the file too."""
+    path = fleet_path().resolve()
+    if path == ROOT / "configs" / "fleet.yaml":
+        return ""
+    if path.is_relative_to(ROOT):
+        return f"QUANTGATE_FLEET=$PWD/{shlex.quote(str(path.relative_to(ROOT)))} "
+    return f"QUANTGATE_FLEET={shlex.quote(str(path))} "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from prefect import flow
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from flows.parameters import Parameters
 from flows.reporting import reporter
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
@@ -12,7 +13,7 @@ from warehouse.load import LoadReport, load_bundles
 from warehouse.query import query
 
 
-class LoadParameters(BaseModel):
+class LoadParameters(Parameters):
     """Parameters of the flow ``load``."""
 
     wait_s: float = Field(

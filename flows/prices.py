@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import flow
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from flows.parameters import Parameters
 from quantgate.model.home import Home
 from tasks.progress import Reporter
 from warehouse.configuration import import_prices
@@ -14,7 +15,7 @@ from warehouse.load import load_bundles
 from warehouse.prices import BadOffersError, PriceImport
 
 
-class PricesParameters(BaseModel):
+class PricesParameters(Parameters):
     """Parameters of the flow ``prices``."""
 
     file: Path = Field(title="File", description="CSV or JSON of offers, on the host that runs the flow.")

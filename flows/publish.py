@@ -8,8 +8,9 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from flows.parameters import Parameters
 from flows.reporting import reporter
 from quantgate.model.home import Home
 from warehouse.publish import publish as write_files
@@ -25,7 +26,7 @@ ARTIFACT = """
 """
 
 
-class PublishParameters(BaseModel):
+class PublishParameters(Parameters):
     """Parameters of the flow ``publish``."""
 
     as_of: datetime | None = Field(

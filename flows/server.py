@@ -46,14 +46,21 @@ def server() -> Iterator[SyncPrefectClient]:
     try:
         with get_client(sync_client=True) as client:
             yield client
-    except httpx.HTTPStatusError as error:
+    except httpx.HTTPError as error:
+        raise RunError(what_went_wrong(error), where=f"Prefect server {url}") from None
+
+
+def what_went_wrong(error: httpx.HTTPError) -> str:
+    """A request's failure in a line: what the server answered, or that it did not."""
+    if isinstance(error, httpx.HTTPStatusError):
         request, answer = error.request, error.response
-        raise RunError(
-            f"answered {answer.status_code} to {request.method} {request.url.path}: {answer.text[:300]}",
-            where=f"Prefect server {url}",
-        ) from None
-    except httpx.TransportError as error:
-        raise RunError(f"stopped answering ({error})", where=f"Prefect server {url}") from None
+        return f"answered {answer.status_code} to {request.method} {request.url.path}: {answer.text[:300]}"
+    return f"stopped answering ({error})"
+
+
+def may_pass(error: httpx.HTTPError) -> bool:
+    """Whether the same request may be answered later: a server that restarts, or is too busy."""
+    return not isinstance(error, httpx.HTTPStatusError) or error.response.status_code >= 500
 
 
 def workers_online(client: SyncPrefectClient, pool: str) -> list[str]:

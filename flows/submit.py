@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +10,23 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
-from flows.declaration import Afterwards, ValidateParameters, chosen_model, declare_work
+from flows.declaration import (
+    Afterwards,
+    ValidateParameters,
+    chat_template_of,
+    check_arguments,
+    checkpoints_of,
+    chosen_model,
+    declare_work,
+)
 from flows.deployments import validate_parameters
-from quantgate.model.config import ROOT, choose, load_policy
+from flows.places import places_of
+from quantgate.model.config import ROOT, EngineConfig, choose, load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import FleetFile, fleet_path
 from quantgate.model.home import Home
+from tasks import engine, engine_env
+from tasks.engine_files import LORA, PATHS, SPECULATIVE
 
 
 class Submission(NamedTuple):
@@ -59,30 +71,86 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
     name = pool_of(fleet, gpu)
     pool = fleet.pools[name]
     local: list[str] = []
-    paths = {
+    found = {
         "baseline": parameters.baseline and _absolute(parameters.baseline, local),
         "candidates": [_absolute(one, local) for one in parameters.candidates],
         "tasks": parameters.tasks and _absolute(parameters.tasks, local),
         "workload": parameters.workload and _absolute(parameters.workload, local),
+        "engine_arguments": _arguments_absolute(
+            engine.dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
+        ),
     }
     given = parameters.model_dump(mode="json", exclude_none=True)
     own = {"gpu": pool.measured_gpu, "afterwards": Afterwards.FLEET}
-    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **paths, **own})
+    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **found, **own})
     notes = []
     if local:
         notes.append(f"must be at the same place on the hosts of pool {name}: {', '.join(local)}")
     elsewhere = [path for path in local if not Path(path).exists()]
+    config = _engine(fleet, name, sent.engine)
     if elsewhere:
         # What is not here can only be checked there; the rest is.
         notes.append(f"not on this machine, so checked there only: {', '.join(elsewhere)}")
-        load_policy(sent.policy or chosen_model(sent).policy)
+        model = chosen_model(sent)
+        load_policy(sent.policy or model.policy)
+        for checkpoint in checkpoints_of(model, sent):
+            engine.gpu_count(engine.serving_arguments(config, checkpoint.engine_arguments))
     else:
-        declare_work(sent, home)
+        work = declare_work(sent, home)
+        chat = chat_template_of(work.model, sent)
+        for checkpoint in work.checkpoints:
+            check_arguments(checkpoint, config, work.workload, chat_template=chat)
     if pool.simulated_by:
         notes.append(
             f"pool {name} has no {pool.gpu}, {pool.simulated_by} stands for it: its rows say gpu={pool.simulated_by}"
         )
     return Submission(name, sent, notes)
+
+
+def _engine(fleet: FleetFile, pool: str, name: str | None) -> EngineConfig:
+    """The engine that a run names, or the one of the pool's hosts as far as it is known here.
+
+    Raises:
+        ConfigError: nothing is called that.
+    """
+    if name:
+        return engine_env.load_engine(name, "")[1]
+    (place,) = places_of(fleet, [pool])
+    return place.engine
+
+
+def _arguments_absolute(arguments: Mapping[str, Any], absolute: Callable[[str], str]) -> dict[str, Any]:
+    """Engine arguments with the files and folders that they name as another process understands them."""
+    found = dict(arguments)
+    for key in PATHS:
+        # A template may be given in itself, which is no path.
+        if isinstance(found.get(key), str) and not {"\n", "{"} & set(found[key]):
+            found[key] = absolute(found[key])
+    if LORA in found:
+        adapters = found[LORA]
+        each = [
+            _adapter_absolute(one, absolute)
+            for one in (adapters if isinstance(adapters, list) else [adapters])
+        ]
+        found[LORA] = each if isinstance(adapters, list) else each[0]
+    draft = found.get(SPECULATIVE)
+    if isinstance(draft, dict) and isinstance(draft.get("model"), str):
+        found[SPECULATIVE] = {**draft, "model": absolute(draft["model"])}
+    return found
+
+
+def _adapter_absolute(given: Any, absolute: Callable[[str], str]) -> Any:
+    """One value of ``lora-modules`` (``tasks.engine_files.adapter_of`` has its forms); a wrong one is told there."""
+    if isinstance(given, str):
+        name, equals, path = given.partition("=")
+        return f"{name}={absolute(path)}" if equals and path else given
+    if not isinstance(given, dict):
+        return given
+    folders = {"path"} if {"name", "path"} <= given.keys() else given.keys()
+    return {
+        key: absolute(value) if key in folders and isinstance(value, str) and value else value
+        for key, value in given.items()
+    }
 
 
 def _absolute(given: str, local: list[str]) -> str:
@@ -92,7 +160,7 @@ def _absolute(given: str, local: list[str]) -> str:
         local.append(str(path))
         return str(path)
     if path.exists() and (path.is_dir() or path.suffix):
-        inside = path.resolve().is_relative_to(ROOT) and (ROOT / given).exists()
+        inside = path.resolve().is_relative_to(ROOT) and (ROOT / given).resolve() == path.resolve()
         if inside:
             return given  # the checkout has it, wherever it lies
         local.append(str(path.resolve()))

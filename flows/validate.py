@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -201,8 +201,9 @@ def validate(parameters: ValidateParameters) -> Validation:
 
     Everything that can be wrong with the input is found before the first engine starts.
     """
-    with hub_token():
-        return _validate(parameters, Home.current(), reporter())
+    report = reporter()
+    with report.used(), hub_token():
+        return _validate(parameters, Home.current(), report)
 
 
 def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> Validation:
@@ -229,12 +230,21 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
     if not failures:  # not before: the same command, killed while it loads, would measure all of it once more
         end_fresh(home, what)
     if failures or lost:
-        reasons = [*map(str, failures), *lost]
-        raise RunError(
-            f"{len(reasons)} of {len(checkpoints)} checkpoints have no result: {' | '.join(reasons)}",
-            mend="What was measured is in the table; the same command tries the rest again.",
-        )
+        raise _incomplete(failures, lost, len(checkpoints), parameters.afterwards)
     return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=published)
+
+
+def _incomplete(
+    failures: Sequence[RunError], lost: Sequence[str], checkpoints: int, afterwards: Afterwards
+) -> RunError:
+    """What has no result and why, and where the rest is: the table, where somebody loads and nothing was lost."""
+    what = [f"{len(failures)} of {checkpoints} checkpoints were not measured"] if failures else []
+    what += ["what was measured is not all loaded"] if lost else []
+    measured = "All that was measured is kept" if lost or afterwards is Afterwards.NOBODY else ""
+    return RunError(
+        f"{', and '.join(what)}: {' | '.join([*map(str, failures), *lost])}",
+        mend=f"{measured or 'What was measured is in the table'}; the same command tries the rest again.",
+    )
 
 
 def _tell_resolution(declared: Declared, report: Reporter) -> None:

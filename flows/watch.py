@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -22,12 +23,15 @@ from prefect.client.schemas.sorting import ArtifactSort, LogSort
 from prefect.exceptions import ObjectNotFound
 
 from flows.afterwards import artifact_key
-from quantgate.model.errors import ConfigError
+from flows.server import may_pass, what_went_wrong
+from quantgate.model.errors import ConfigError, RunError
 
 POLL_S = 2.0
 OVERLAP = timedelta(seconds=15)
 """Lines arrive in batches and from two processes, so not in order of their time."""
 PAGE = 200
+PATIENCE_S = 60.0
+"""A server that restarts is back by then."""
 OWN_LOGGER = "prefect.flow_runs"
 
 
@@ -40,28 +44,43 @@ class Ended(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def watch(client: SyncPrefectClient, run_id: UUID, tell: Callable[[str], None]) -> Ended:
+def watch(
+    client: SyncPrefectClient, run_id: UUID, tell: Callable[[str], None], *, patience_s: float = PATIENCE_S
+) -> Ended:
     """Follow a run to its end.
 
     Args:
         client: of the server.
         run_id: the flow run.
         tell: receives a line for each state and each line of the flow.
+        patience_s: how long a server that doesn't answer is asked again.
 
     Raises:
         ConfigError: the server has no such run.
+        RunError: the server stopped answering, or refuses to; the run goes on.
     """
     state, lines = None, _Lines(client, run_id)
+    down_since: float | None = None
     while True:
-        run = _read(client, run_id)
-        final = run.state is not None and run.state.is_final()
-        for line in lines.new():
-            tell(line)
-        if run.state_name != state:
-            state = run.state_name
-            tell(f"{run.name}: {state}")
-        if final:
-            return _ended(client, run)
+        try:
+            run = _read(client, run_id)
+            final = run.state is not None and run.state.is_final()
+            for line in lines.new():
+                tell(line)
+            if run.state_name != state:
+                state = run.state_name
+                tell(f"{run.name}: {state}")
+            if final:
+                return _ended(client, run)
+            down_since = None
+        except httpx.HTTPError as error:
+            server, reason = f"Prefect server {client.api_url}", what_went_wrong(error)
+            if not may_pass(error) or (down_since is not None and time.monotonic() - down_since > patience_s):
+                mend = f"The run goes on: `quantgate fleet watch {run_id}` follows it again."
+                raise RunError(reason, where=server, mend=mend) from None
+            if down_since is None:
+                down_since = time.monotonic()
+                tell(f"{server}: {reason}; asking again for {patience_s:.0f} s")
         time.sleep(POLL_S)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 PLAIN_EVERY_S = 15.0
 
@@ -66,16 +67,31 @@ class Reporter:
 
     @classmethod
     def current(cls) -> Reporter:
-        """This process's reporter: the terminal's, unless a worker set another."""
-        global _CURRENT  # noqa: PLW0603 - a terminal has one moving line
-        _CURRENT = _CURRENT or cls()
-        return _CURRENT
+        """The reporter of whatever is being done: the one that is ``used``, else the terminal's.
+
+        A thread of ours begins without it and is given what it tells by whoever starts it.
+        """
+        global _TERMINAL  # noqa: PLW0603 - a terminal has one moving line
+        used = _USED.get()
+        if used is not None:
+            return used
+        _TERMINAL = _TERMINAL or cls()
+        return _TERMINAL
 
     def __init__(self, write: Callable[[str], None] | None = None) -> None:
         """Moving lines only when writing to a terminal ourselves."""
         self._write = write
         self.moving = write is None and sys.stderr.isatty()
         self._width = 0
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While it lasts this one is ``current``, here and in tasks that Prefect starts from here."""
+        token = _USED.set(self)
+        try:
+            yield
+        finally:
+            _USED.reset(token)
 
     def show(self, text: str, *, moving: bool = False) -> None:
         """A line; a moving one is overwritten by the next.
@@ -123,4 +139,5 @@ class Reporter:
         self.line(f"{title}: done in {_duration(time.monotonic() - step.started)}")
 
 
-_CURRENT: Reporter | None = None
+_TERMINAL: Reporter | None = None
+_USED: ContextVar[Reporter | None] = ContextVar("reporter", default=None)

@@ -123,7 +123,9 @@ def _prefect() -> Iterator[Finding]:
 
     url = get_current_settings().api.url  # from the environment, or a profile
     if url:
-        detail = f"{url} is configured; `demo` and `validate` run in this process and do not use it"
+        detail = (
+            f"{url} is configured: `fleet`, `matrix` and `validate --gpu` use it; runs in this process do not"
+        )
     else:
         detail = (
             "none configured: runs use a private server that ends with them; a worker needs PREFECT_API_URL"

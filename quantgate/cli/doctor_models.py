@@ -13,7 +13,7 @@ from quantgate.cli.findings import Finding
 from quantgate.model.architectures import Architecture
 from quantgate.model.config import ROOT, M, Suite, Workload, choose, load_policy, load_yaml
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import fleet_path, load_fleet
+from quantgate.model.fleet import fleet_path
 from quantgate.model.home import Home
 from quantgate.model.models import ModelConfig, load_model, load_models
 
@@ -69,6 +69,7 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
 
 def check_files() -> Iterator[Finding]:
     """Read every model, suite and workload, and the fleet's file; each fault is a line of its own."""
+    from flows.fleet_check import checked_fleet
     from warehouse.architectures import read_shapes
 
     suites, workloads = _Read("suites", Suite), _Read("workloads", Workload)
@@ -80,13 +81,7 @@ def check_files() -> Iterator[Finding]:
     for read in (models, suites, workloads):
         yield from read.findings()
     try:
-        fleet = load_fleet()
-        for name in fleet.matrix.models:
-            choose(
-                {one.name: one for one in models.records.values()},
-                name,
-                f"{fleet_path().name}: matrix.models",
-            )
+        fleet = checked_fleet({one.name: one for one in models.records.values()})
     except ConfigError as error:
         yield Finding("problem", "fleet", str(error))
     else:

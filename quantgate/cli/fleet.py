@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from quantgate.model.fleet import FleetFile, fleet_path, load_fleet
+from quantgate.model.fleet import FleetFile, fleet_path
 
 if TYPE_CHECKING:
     from flows.fleet_server import Done
-
-file_option = click.option(
-    "--file",
-    type=click.Path(path_type=Path),
-    help="Another fleet file.  [default: QUANTGATE_FLEET, or configs/fleet.yaml]",
-)
 
 
 @click.group("fleet")
@@ -25,19 +18,22 @@ def command() -> None:
 
 
 @command.command("init")
-@file_option
-def init(file: Path | None) -> int:
-    """Make pools, limits, deployments and schedules on the server (PREFECT_API_URL); safe to repeat."""
+def init() -> int:
+    """Make pools, limits, deployments and schedules on the server (PREFECT_API_URL); safe to repeat.
+
+    They are those of configs/fleet.yaml, or of the file that QUANTGATE_FLEET names.
+    """
+    from flows.fleet_check import checked_fleet
     from flows.fleet_server import LEFT, UNCHANGED, initialize
     from flows.server import server
 
-    fleet = load_fleet(file)
+    fleet = checked_fleet()
     with server() as client:
         done = initialize(client, fleet)
         url = str(client.api_url)
     _tell(done)
     if all(one.state in {UNCHANGED, LEFT} for one in done):
-        click.echo(f"nothing to change: {url.rstrip('/')} has what {file or fleet_path()} says")
+        click.echo(f"nothing to change: {url.rstrip('/')} has what {fleet_path()} says")
     _tell_workers(fleet)
     return 0
 
@@ -61,12 +57,12 @@ def _tell_workers(fleet: FleetFile) -> None:
 
 
 @command.command("show")
-@file_option
-def show(file: Path | None) -> int:
+def show() -> int:
     """Print prefect.yaml of the fleet: what `init` deploys, in Prefect's own words; needs no server."""
     from flows.deployments import prefect_yaml
+    from flows.fleet_check import checked_fleet
 
-    click.echo(prefect_yaml(load_fleet(file)), nl=False)
+    click.echo(prefect_yaml(checked_fleet()), nl=False)
     return 0
 
 

@@ -115,6 +115,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     arguments, levels = _engine_arguments(engine_args), _levels(concurrency)
     from flows.declaration import ValidateParameters, declare
     from quantgate.cli.runtime import expected_failures, in_process
+    from tasks.progress import Reporter
 
     home = Home.current()
     parameters = ValidateParameters(
@@ -137,7 +138,8 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     )
     if gpu is not None:
         return run_on_fleet(gpu, parameters, home, watched=watch, require_validated=require_validated)
-    declare(parameters, home)
+    with Reporter(lambda _: None).used():  # the flow says the same again
+        declare(parameters, home)
     with in_process(home), expected_failures():
         from flows.validate import validate
 

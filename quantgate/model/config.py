@@ -237,6 +237,14 @@ def _explain(model: type[BaseModel], error: Any) -> tuple[str, str]:
     return f"key '{dotted}': {message} (found {shown})", "Correct the value."
 
 
+def explained(model: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
+    """The first thing that a validation found wrong, in one line, with the nearest known key."""
+    # A misspelt key is also a missing one: what was written tells more than what was not.
+    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    what, mend = _explain(model, found[0])
+    return ConfigError(what, where=where, mend=mend)
+
+
 def parse_record(model: type[M], data: Any, where: str) -> M:
     """Validate ``data`` as ``model``.
 
@@ -250,10 +258,7 @@ def parse_record(model: type[M], data: Any, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        # A misspelt key is also a missing one: what was written tells more than what was not.
-        found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        what, mend = _explain(model, found[0])
-        raise ConfigError(what, where=where, mend=mend) from None
+        raise explained(model, error, where) from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -65,3 +65,19 @@ def test_the_cpu_pools_worker_has_no_limit() -> None:
     (command,) = worker_commands(made, "cpu", made.pools["cpu"].hosts[0])
     assert "--limit" not in command
     assert "CUDA_VISIBLE_DEVICES" not in command
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        (ROOT / "configs" / "fleet.yaml", ""),
+        (ROOT / "docs" / "local-fleet.yaml", "QUANTGATE_FLEET=$PWD/docs/local-fleet.yaml "),
+        ("/there/my fleet.yaml", "QUANTGATE_FLEET='/there/my fleet.yaml' "),
+    ],
+)
+def test_a_worker_reads_the_same_fleet(monkeypatch: pytest.MonkeyPatch, file: object, told: str) -> None:
+    """What it runs as `matrix` reads the file on its host."""
+    monkeypatch.setenv("QUANTGATE_FLEET", str(file))
+    made = fleet()
+    (command,) = worker_commands(made, "cpu", made.pools["cpu"].hosts[0])
+    assert command.startswith(f"{told}QUANTGATE_ROOT=$PWD .venv/bin/prefect worker start ")

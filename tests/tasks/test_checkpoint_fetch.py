@@ -17,7 +17,6 @@ import pytest
 
 from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
-from tasks import progress
 from tasks.checkpoint_patience import Patience
 from tasks.checkpoints import resolve
 from tasks.progress import Reporter
@@ -42,11 +41,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def lines() -> Iterator[list[str]]:
     """Progress lines of this process."""
     told: list[str] = []
-    monkeypatch.setattr(progress, "_CURRENT", Reporter(told.append))
-    return told
+    with Reporter(told.append).used():
+        yield told
 
 
 @pytest.fixture

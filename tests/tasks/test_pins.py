@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from quantgate.model.errors import ConfigError
-from tasks import progress
 from tasks.checkpoints import resolve
 from tasks.pins import Pins, read_pins
 from tasks.progress import Reporter
@@ -33,10 +32,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def lines() -> Iterator[list[str]]:
     told: list[str] = []
-    monkeypatch.setattr(progress, "_CURRENT", Reporter(told.append))
-    return told
+    with Reporter(told.append).used():
+        yield told
 
 
 @pytest.fixture

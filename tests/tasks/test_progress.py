@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -97,3 +98,30 @@ def test_a_reader_that_went_away_stops_no_work() -> None:
     process.stdin.close()
     assert process.stdout.read() == "done\n"
     process.wait()
+
+
+def test_what_is_used_is_current_until_it_ends() -> None:
+    outer, inner = list[str](), list[str]()
+    terminal = Reporter.current()
+
+    def fails() -> None:
+        with Reporter(inner.append).used():
+            Reporter.current().line("b")
+            raise KeyError
+
+    with Reporter(outer.append).used():
+        Reporter.current().line("a")
+        with pytest.raises(KeyError):
+            fails()
+        Reporter.current().line("c")
+    assert (outer, inner) == (["a", "c"], ["b"])
+    assert Reporter.current() is terminal
+
+
+def test_a_step_tells_its_reporter_from_any_thread(clock: Clock) -> None:
+    lines: list[str] = []
+    with Reporter(lines.append).used(), Reporter.current().step("pulling", unit="MB") as step:
+        clock.now += 20
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(step.update, 1, 2).result()
+    assert lines == ["pulling …", "pulling 1/2 MB, 20 s", "pulling: done in 20 s"]

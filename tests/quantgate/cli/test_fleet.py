@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from quantgate.model.config import ROOT
 from tests.command import quantgate
+from tests.quantgate.cli.in_process import run
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +53,55 @@ def test_the_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         (("validate", "quantgate-dem", "--gpu", "h100"), "Did you mean 'quantgate-demo'"),
         (("validate", "quantgate-demo", "--watch"), "Give --gpu too"),
         (("validate", "quantgate-demo", "--gpu", "h100", "--require-validated"), "Give --watch too"),
-        (("fleet", "init", "--file", "nowhere.yaml"), "no such file"),
         (("fleet", "watch", "it"), "is no id of a run"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], told: str) -> None:
     assert told in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("pool", "matrix", "told"),
+    [
+        ({"gpu": "h10o"}, {}, "fleet.yaml: pools.fast.gpu: nothing is called 'h10o'. Did you mean 'h100'?"),
+        (
+            {"simulated_by": "cpv"},
+            {},
+            "pools.fast.simulated_by: nothing is called 'cpv'. Did you mean 'cpu'?",
+        ),
+        ({"engine": "vlm"}, {}, "pools.fast.engine: nothing is called 'vlm'. Did you mean 'vllm'?"),
+        ({}, {"models": ["quantgate-dem"]}, "matrix.models: nothing is called 'quantgate-dem'. Did you mean"),
+        ({}, {"precisions": ["fp7"]}, "matrix.precisions: nothing is called 'fp7'. Did you mean 'fp8'?"),
+        ({}, {"cron": "0 25 * * *"}, "matrix.cron: '0 25 * * *' is no cron schedule. Write five fields"),
+        (
+            {},
+            {"timezone": "Europe/Berlim"},
+            "matrix.timezone: nothing is called 'Europe/Berlim'. Did you mean",
+        ),
+    ],
+)
+def test_what_a_fleets_file_names_is_checked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    pool: dict[str, Any],
+    matrix: dict[str, Any],
+    told: str,
+) -> None:
+    file = tmp_path / "fleet.yaml"
+    pools = {"cpu": {"gpu": "cpu"}, "fast": {"gpu": "h100"} | pool}
+    file.write_text(yaml.safe_dump({"pools": pools, "matrix": {"models": ["quantgate-demo"]} | matrix}))
+    monkeypatch.setenv("QUANTGATE_FLEET", str(file))
+    done = run(monkeypatch, capfd, "fleet", "show")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done.err
+    assert told in done.err
+
+
+def test_init_checks_before_it_asks_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTGATE_FLEET", str(tmp_path / "nowhere.yaml"))
+    assert "no such file" in refused("fleet", "init")
+    file = tmp_path / "fleet.yaml"
+    file.write_text("pools: {cpu: {gpu: cpu}}\nmatrix: {models: [quantgate-demo], cron: daily}\n")
+    monkeypatch.setenv("QUANTGATE_FLEET", str(file))
+    assert "'daily' is no cron schedule" in refused("fleet", "init")
+    assert "no such option" in refused("fleet", "init", "--file", str(file)).lower()

@@ -1,0 +1,55 @@
+"""What a fleet's file names, held against the other files of configs/ before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from zoneinfo import available_timezones
+
+from prefect.client.schemas.schedules import CronSchedule
+
+from quantgate.model.config import ROOT, GpuFile, choose, load_yaml
+from quantgate.model.errors import ConfigError
+from quantgate.model.fleet import FleetFile, Pool, fleet_path, load_fleet
+from quantgate.model.models import ModelConfig, load_models
+from tasks import engine_env
+
+
+def checked_fleet(models: Mapping[str, ModelConfig] | None = None) -> FleetFile:
+    """The fleet's file, with all that it names found.
+
+    Args:
+        models: by name; those of configs/models if None.
+
+    Raises:
+        ConfigError: the first GPU, engine, model, precision, cron or timezone that is none; the nearest name.
+    """
+    fleet, where = load_fleet(), fleet_path().name
+    for name, pool in fleet.pools.items():
+        _check_pool(pool, f"{where}: pools.{name}")
+    nightly = fleet.matrix
+    known = load_models() if models is None else dict(models)
+    chosen: list[ModelConfig] = [choose(known, name, f"{where}: matrix.models") for name in nightly.models]
+    precisions = dict.fromkeys(c.precision for model in chosen for c in model.candidates if c.precision)
+    for precision in nightly.precisions:
+        choose(precisions, precision, f"{where}: matrix.precisions")
+    _check_schedule(nightly.cron, nightly.timezone, f"{where}: matrix")
+    return fleet
+
+
+def _check_pool(pool: Pool, where: str) -> None:
+    gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    choose(gpus, pool.gpu, f"{where}.gpu")
+    if pool.simulated_by is not None:
+        choose(gpus, pool.simulated_by, f"{where}.simulated_by")
+    if pool.engine is not None:
+        choose(engine_env.engines(), pool.engine, f"{where}.engine")
+
+
+def _check_schedule(cron: str, timezone: str, where: str) -> None:
+    """As the server would, which is asked last, when the pools are made."""
+    choose(dict.fromkeys(available_timezones()), timezone, f"{where}.timezone")
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError:
+        mend = 'Write five fields: minute, hour, day, month, weekday ("0 1 * * *": every night at 1).'
+        raise ConfigError(f"'{cron}' is no cron schedule", where=f"{where}.cron", mend=mend) from None

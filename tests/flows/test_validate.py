@@ -1,0 +1,68 @@
+"""What the flow ``validate`` says: where its lines go, and how it ends when not all went well."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import validate as module
+from flows.declaration import Afterwards, ValidateParameters
+from flows.validate import Validation, validate
+from quantgate.model.errors import RunError
+from tasks.progress import Reporter
+
+
+def test_what_a_task_tells_goes_where_the_flows_own_lines_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+
+    def pulls(_parameters: object, _home: object, report: Reporter) -> Validation:
+        report.line("the flow's own")
+        Reporter.current().line("a pull's")
+        return Validation(run_ids=[], measured=0, published=None)
+
+    monkeypatch.setenv("HF_TOKEN", "of-no-use")
+    monkeypatch.setattr(module, "reporter", lambda: Reporter(lines.append))
+    monkeypatch.setattr(module, "_validate", pulls)
+    validate.fn(ValidateParameters(model="quantgate-demo"))
+    assert lines == ["the flow's own", "a pull's"]
+
+
+DIED = RunError("the engine ended", where="fp8")
+
+
+@pytest.mark.parametrize(
+    ("failures", "lost", "afterwards", "told"),
+    [
+        (
+            [DIED],
+            [],
+            Afterwards.HERE,
+            "1 of 3 checkpoints were not measured: fp8: the engine ended. What was measured is in the table",
+        ),
+        (
+            [DIED],
+            [],
+            Afterwards.NOBODY,
+            "1 of 3 checkpoints were not measured: fp8: the engine ended. All that was measured is kept",
+        ),
+        (
+            [],
+            ["load/warehouse ended Failed"],
+            Afterwards.FLEET,
+            "what was measured is not all loaded: load/warehouse ended Failed. All that was measured is kept",
+        ),
+        (
+            [DIED],
+            ["a: damaged", "b: damaged"],
+            Afterwards.HERE,
+            (
+                "1 of 3 checkpoints were not measured, and what was measured is not all loaded: "
+                "fp8: the engine ended | a: damaged | b: damaged. All that was measured is kept"
+            ),
+        ),
+    ],
+)
+def test_an_incomplete_validation_says_what_is_where(
+    failures: list[RunError], lost: list[str], afterwards: Afterwards, told: str
+) -> None:
+    what = str(module._incomplete(failures, lost, 3, afterwards))
+    assert what == f"{told}; the same command tries the rest again."
