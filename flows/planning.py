@@ -232,7 +232,10 @@ class _Planner:
     ) -> Cell:
         """One checkpoint on a pool."""
         cell = _blank(one, model, place, baseline is None)
-        fit = self._fitting(one, model, place)
+        try:
+            fit = self._fitting(one, model, place)
+        except ConfigError as error:
+            return replace(cell, state=State.WRONG, reason=str(error))
         unable = _unable(one, place, fit)
         if unable or fit.gpus is None:
             state, reason = unable or (State.TOO_LARGE, fit.reason)
@@ -247,7 +250,7 @@ class _Planner:
             baseline=baseline.expected.checkpoint if baseline and baseline.expected else None,
             gpu=place.gpu,
             gpus=fit.gpus,
-            engine=place.engine_name,
+            engine=place.pool.engine,
             engine_version=place.engine.version,
             arguments=_recorded(place, fitting.with_gpus(one, fit)),
             environment=configured_environment(place.engine),

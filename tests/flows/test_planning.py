@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -131,6 +132,23 @@ def test_another_engine_version_is_planned_again(tmp_path: Path, monkeypatch: py
     assert states(found) == {"bf16": "RUN", "fp8": "RUN"}
 
 
+def test_bundles_that_appear_while_a_run_goes_on_leave_it_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTGATE_BUNDLES", str(tmp_path / "bundles"))
+    seen = [planned(demo()).units[0]]
+    for precision in ("bf16", "fp8"):
+        for manifest in BUNDLES.glob("*/manifest.json"):
+            if json.loads(manifest.read_text())["checkpoint"]["precision"] == precision:
+                shutil.copytree(manifest.parent, tmp_path / "bundles" / manifest.parent.name)
+        seen.append(planned(demo()).units[0])
+    assert [len(unit.due) for unit in seen] == [3, 2, 1]
+    assert len({unit.fingerprint for unit in seen}) == 1
+    assert seen[2].parameters["precisions"] == ["nvfp4"]
+    others = (planned(demo(), precisions=["nvfp4"]), planned(demo(policy="standard")))
+    assert not {one.units[0].fingerprint for one in others} & {seen[0].fingerprint}
+
+
 def test_another_revision_is_planned_again_alone_a_baseline_s_with_its_candidates(tmp_path: Path) -> None:
     def changed(precision: str) -> CheckpointConfig:
         folder = tmp_path / f"quantgate-demo-{precision}"
@@ -188,7 +206,7 @@ def test_a_70b_over_gpu_types() -> None:
     assert h.usd == pytest.approx((h.gpu_hours or 0) * 2.01)
     assert 2 * 300 / 3600 < (h.gpu_hours or 0) < 20
     assert (b.usd, b.no_usd) == (None, "no_price: no on-demand offer for a b300")
-    _check_text(text_of(found), markdown_of(found, {}, {}))
+    _check_text(text_of(found), markdown_of(found, {}, {}, {}))
 
 
 def _check_text(text: str, markdown: str) -> None:
@@ -202,6 +220,17 @@ def _check_text(text: str, markdown: str) -> None:
     assert "USD for 6 of them" in last, "no price of a b300, no limit of int8"
     assert markdown.count("| planned |") == 10
     assert markdown.count("| skipped |") == 6
+
+
+def test_arguments_from_which_no_count_follows_are_a_fault_of_their_own() -> None:
+    found = planned(
+        seventy().model_copy(update={"engine_arguments": {"gpu-memory-utilization": "abc"}}),
+        demo(),
+        pools=["h100", "cpu"],
+    )
+    assert {cell.state for cell in found.units[0].cells} == {State.WRONG}
+    assert "'gpu-memory-utilization' is 'abc'" in found.cells[0].reason
+    assert states(Plan(found.units[-1:])) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
 
 
 def test_a_budget_leaves_out_what_exceeds_it_and_what_has_no_price() -> None:
