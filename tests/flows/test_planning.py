@@ -14,11 +14,11 @@ from flows import planning
 from flows.cells import Plan, State
 from flows.matrix_table import markdown_of, text_of
 from flows.planning import MatrixParameters, plan
-from flows.revisions import NotAskedError
 from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
+from quantgate.model.models import Allowed, CheckpointConfig, ModelConfig, load_model
+from tasks.checkpoint_hub import NotAskedError
 from tests.demo_bundles import BUNDLES
 from warehouse.database import Connection
 from warehouse.estimates import configured
@@ -79,7 +79,10 @@ def seventy() -> ModelConfig:
 
 def planned(*models: ModelConfig, commit: Callable[[str], str] = lambda _: SHA, **parameters: object) -> Plan:
     chosen = MatrixParameters.model_validate({"models": [m.name for m in models]} | parameters)
-    return plan(chosen, Home.current(), commit=commit, models={m.name: m for m in models})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(planning, "load_models", lambda: {m.name: m for m in models})
+        patched.setattr(planning, "commit_of", lambda source, *_, **__: commit(source))
+        return plan(chosen, Home.current())
 
 
 def states(found: Plan, pool: str | None = None) -> dict[str | None, str]:
@@ -231,6 +234,32 @@ def test_arguments_from_which_no_count_follows_are_a_fault_of_their_own() -> Non
     assert {cell.state for cell in found.units[0].cells} == {State.WRONG}
     assert "'gpu-memory-utilization' is 'abc'" in found.cells[0].reason
     assert states(Plan(found.units[-1:])) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
+
+
+def test_a_draft_s_commit_and_code_of_its_own_are_planned_as_a_run_records_them() -> None:
+    asked: list[str] = []
+
+    def commit(source: str) -> str:
+        asked.append(source)
+        return SHA
+
+    draft = {"speculative-config": {"model": "org/draft", "num_speculative_tokens": 3}}
+    coded = CheckpointConfig(
+        source="org/coded", precision="fp8", revision="f" * 40, allow=Allowed(remote_code=True)
+    )
+    model = seventy().model_copy(
+        update={"engine_arguments": {"max-model-len": 8192} | draft, "candidates": (coded,)}
+    )
+    baseline, candidate = planned(model, pools=["h100"], commit=commit).cells
+    assert sorted(asked) == ["org/bf16", "org/draft"]
+    assert baseline.expected is not None
+    assert candidate.expected is not None
+    assert baseline.expected.arguments["speculative-config"] == {
+        "model": f"org/draft@{SHA}",
+        "num_speculative_tokens": 3,
+    }
+    assert "trust-remote-code" not in baseline.expected.arguments
+    assert candidate.expected.arguments["trust-remote-code"] is True
 
 
 def test_a_budget_leaves_out_what_exceeds_it_and_what_has_no_price() -> None:
