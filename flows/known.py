@@ -21,7 +21,7 @@ class Expected:
     """
 
     checkpoint: str | None
-    """Revision; None where it could not be resolved, and then nothing measured is the same."""
+    """Revision; None where it, or its draft model's, could not be learnt, and then nothing measured is the same."""
     baseline: str | None
     gpu: str
     gpus: int

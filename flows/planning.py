@@ -236,12 +236,12 @@ class _Planner:
             return replace(cell, state=state, gpus=fit.gpus, reason=reason)
         try:
             revision, unpinned = self._revision(one)
-            recorded = self._recorded(place, fitting.with_gpus(one, fit))
+            recorded, unasked = self._recorded(place, fitting.with_gpus(one, fit))
         except ConfigError as error:
             state = State.WRONG if is_folder(one.source) else State.MISSING
             return replace(cell, state=state, gpus=fit.gpus, reason=str(error))
         expected = known.Expected(
-            checkpoint=revision,
+            checkpoint=None if unasked else revision,
             baseline=baseline.expected.checkpoint if baseline and baseline.expected else None,
             gpu=place.gpu,
             gpus=fit.gpus,
@@ -255,7 +255,7 @@ class _Planner:
             policy=declared.policy,
         )
         found, changed = known.known(expected, self.manifests)
-        cell = replace(cell, gpus=fit.gpus, expected=expected, reason=unpinned or changed)
+        cell = replace(cell, gpus=fit.gpus, expected=expected, reason=unpinned or unasked or changed)
         if found and not self.everything:
             day = f"measured on {found.measured_at:%Y-%m-%d} and unchanged"
             return replace(cell, state=State.KNOWN, reason=day, gpu_hours=0.0, usd=0.0)
@@ -276,14 +276,13 @@ class _Planner:
             self.connection, model.architecture or model.name, one.precision, place.gpu, arguments
         )
 
-    def _recorded(self, place: Place, one: CheckpointConfig) -> dict[str, Any]:
-        """Serving arguments as a run records them; a draft model's commit is pinned as a checkpoint's is."""
+    def _recorded(self, place: Place, one: CheckpointConfig) -> tuple[dict[str, Any], str]:
+        """Serving arguments as a run records them, or why a draft model's commit, pinned like any, isn't known."""
+        overrides = engine_files.with_code(one).engine_arguments
         try:
-            return engine_files.recorded(
-                place.engine, engine_files.with_code(one).engine_arguments, self.commit
-            )
-        except NotAskedError:  # then nothing measured is the same, and the host's check has the last word
-            return engine.serving_arguments(place.engine, one.engine_arguments)
+            return engine_files.recorded(place.engine, overrides, self.commit), ""
+        except NotAskedError as error:
+            return engine.serving_arguments(place.engine, overrides), f"{error.where}: {error.what}"
 
     def _revision(self, one: CheckpointConfig) -> tuple[str | None, str]:
         """The revision, or None and why it isn't known; a folder is hashed, a hub asked unless it is pinned."""

@@ -261,6 +261,16 @@ def test_a_draft_s_commit_and_code_of_its_own_are_planned_as_a_run_records_them(
     assert "trust-remote-code" not in baseline.expected.arguments
     assert candidate.expected.arguments["trust-remote-code"] is True
 
+    def none(source: str) -> str:
+        if source == "org/draft":
+            raise NotAskedError("the hub could not be asked for its commit", where=source)
+        return SHA
+
+    baseline, _ = planned(model, pools=["h100"], commit=none).cells
+    assert baseline.reason == "org/draft: the hub could not be asked for its commit"
+    assert baseline.expected is not None
+    assert baseline.expected.checkpoint is None, "such a unit isn't dispatched"
+
 
 def test_a_budget_leaves_out_what_exceeds_it_and_what_has_no_price() -> None:
     found = planned(seventy(), pools=["h100", "b300"], precisions=["fp8", "nvfp4"])
