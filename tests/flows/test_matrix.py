@@ -20,6 +20,7 @@ from prefect.flow_engine import run_flow_sync
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import dispatch as dispatching
+from flows.cells import Unit
 from flows.load import load
 from flows.matrix import MatrixParameters, matrix
 from flows.planning import plan
@@ -136,6 +137,15 @@ def artifact() -> str:
     return str(max(found, key=lambda one: one.created).data)
 
 
+async def killed_once_dispatched(unit: Unit, hosts: Hosts) -> None:
+    task = asyncio.create_task(dispatching.dispatch([unit], 600))
+    while not task.done() and not (await asyncio.to_thread(hosts.dispatched))["validate/cpu"]:
+        await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_joined_after_a_kill_and_a_failed_run_stops_no_other(
     hosts: Hosts, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,8 +162,7 @@ def test_joined_after_a_kill_and_a_failed_run_stops_no_other(
 
     # A matrix that is killed while its run waits for a worker …
     (unit,) = plan(fp8, Home.current()).units
-    with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(dispatching.dispatch([unit], 600), 3))
+    asyncio.run(killed_once_dispatched(unit, hosts))
     assert hosts.dispatched()["validate/cpu"] == 1
 
     # … and started again, when the baseline's bundle is there, joins that run, and loads and publishes all of it.
