@@ -30,6 +30,11 @@ FAULTS = frozenset({State.MISSING, State.WRONG})
 """What somebody has to mend: a matrix that meets it goes on and fails at its end."""
 
 
+def run_name(model: str, pool: str) -> str:
+    """What the run of a model on a pool is called, on the server and in the matrix's lines."""
+    return f"{model} on {pool}"
+
+
 @dataclass(frozen=True)
 class Cell:
     """A checkpoint on a pool."""
@@ -72,9 +77,17 @@ class Unit:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what would be run: the same plan is dispatched once."""
-        expected = [asdict(cell.expected) for cell in self.due if cell.expected]
-        return fingerprint_of([self.pool, self.parameters, expected])
+        """SHA-256 (hex) of what is asked of the pool: the same plan is dispatched once.
+
+        What is measured already is part of it: while a run goes on, its bundles appear one after the other, and
+        a plan that is made meanwhile must be told for the same.
+        """
+        asked = [
+            (cell.source, asdict(cell.expected))
+            for cell in self.cells
+            if cell.expected and cell.state in {State.RUN, State.KNOWN}
+        ]
+        return fingerprint_of([self.pool, self.model, asked])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 
-from flows.cells import Unit
+from flows.cells import Unit, run_name
 
 POLL_S = 5.0
 ATTEMPTS = 100
@@ -50,7 +50,7 @@ async def run_once(deployment: str, wait_s: float) -> Outcome:
 
 
 async def _unit(client: PrefectClient, unit: Unit, wait_s: float) -> Outcome:
-    name = f"{unit.model} on {unit.pool}"
+    name = run_name(unit.model, unit.pool)
     unpinned = [cell.source for cell in unit.due if cell.expected and not cell.expected.checkpoint]
     if unpinned:
         return Outcome(name, f"not started, the commit of {', '.join(unpinned)} could not be learnt")

@@ -87,8 +87,8 @@ def estimate(
         start_s = measured_start_s(cell.gpu, manifests)
         seconds, basis = (ASSUMED_START_S if start_s is None else start_s) + busy_s, "estimated"
     gpu_hours = seconds / 3600 * cell.gpus
-    price = on_demand_price(connection, cell.gpu)
+    usd_per_gpu_hour = on_demand_price(connection, cell.gpu)
     cell = replace(cell, gpu_hours=gpu_hours, basis=basis)
-    if price is None:
+    if usd_per_gpu_hour is None:
         return replace(cell, no_usd=f"no_price: no on-demand offer for a {cell.gpu}")
-    return replace(cell, usd=gpu_hours * price.usd_per_gpu_hour, usd_per_gpu_hour=price.usd_per_gpu_hour)
+    return replace(cell, usd=gpu_hours * usd_per_gpu_hour, usd_per_gpu_hour=usd_per_gpu_hour)

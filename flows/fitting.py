@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from quantgate.model.config import EngineConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.models import CheckpointConfig, ModelConfig
 from quantgate.model.records import Hardware
+from tasks import engine_limits
 from tasks.engine import PARALLEL_ARGUMENTS, gpu_count, serving_arguments
 from tasks.progress import Reporter
 from warehouse.database import Connection
@@ -19,6 +21,8 @@ COUNTS = (1, 2, 4, 8)
 """Tensor-parallel sizes that are tried: those of one host."""
 UTILIZATION = 0.9
 """vLLM's own gpu-memory-utilization, where the engine's arguments don't say."""
+WIDEST = "bf16"
+"""The most that vLLM makes of a checkpoint's weights by itself: what fits so, fits in any other precision."""
 
 
 @dataclass(frozen=True)
@@ -39,56 +43,82 @@ def fitting(
     Served means: the weights and one request of the longest context lie in the memory that the engine takes
     (the practical model of ``memory_fit``), because vLLM refuses to start where they don't. That context is the
     engine's max-model-len, else the model's own. A larger load than memory holds only waits, so the workload
-    asks for no more GPUs. The count divides the attention heads, and the KV heads or is a multiple of them
-    (vLLM's attention layers ask for it).
+    asks for no more GPUs. The count must split the attention heads.
 
     Args:
         connection: a warehouse with the configuration.
         model: a name of configs/architectures, an organization before it doesn't matter.
-        precision: of the weights.
+        precision: of the weights; where it isn't declared, one GPU does if it holds them as bf16.
         gpu: a key of gpus.yaml.
         arguments: all the engine's serving arguments; a declared parallelism is taken as it is.
 
     Returns:
-        The count and, in words, why.
+        The count and, in words, why; 1, and not computed, for a model without a shape.
+
+    Raises:
+        ConfigError: an argument is wrong, or the shape is known and something else that decides the count isn't.
     """
     if declared := [name for name in PARALLEL_ARGUMENTS if name in arguments]:
         return Fitting(gpu_count(arguments), False, f"declared ({', '.join(declared)})")
     shape = shape_of(connection, model)
     if shape is None:
         return Fitting(1, False, f"1 {gpu} is taken: '{model}' is none of configs/architectures")
-    context = arguments.get("max-model-len") or shape.context_max_tokens
-    if precision is None or not isinstance(context, int) or context < 1:
-        unknown = "precision" if precision is None else "longest context"
-        return Fitting(1, False, f"1 {gpu} is taken: the {unknown} of {shape.model} isn't known as a number")
-    found = memory_fits(
+    context = engine_limits.tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
+    if context is None:
+        raise _undecided(shape, gpu, "its longest context isn't, give max-model-len")
+    ask = partial(
+        memory_fits,
         connection,
         shape.model,
-        precision,
-        gpu,
+        gpu=gpu,
         context_tokens=context,
-        utilization=float(arguments.get("gpu-memory-utilization", UTILIZATION)),
-        kv_dtype=str(arguments.get("kv-cache-dtype", "auto")),
+        utilization=_utilization(arguments.get("gpu-memory-utilization", UTILIZATION)),
         counts=COUNTS,
     )
+    kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
+    kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
+    taken = precision or WIDEST
+    found = ask(taken, kv_dtype=kv_dtype)
     if not found:
-        return Fitting(1, False, f"1 {gpu} is taken: nothing is known of {precision} in its memory")
-    fits = [one for one in found if one.fits and _divides(one.gpu_count, shape)]
+        what = f"a KV cache of type '{kv_dtype}'" if ask(taken, kv_dtype="auto") else f"{taken} in its memory"
+        raise _undecided(shape, gpu, f"nothing is known of {what}")
+    kv_heads = None if shape.mla else shape.kv_heads
+    fits = [one for one in found if one.fits and engine_limits.divides(one.gpu_count, shape.heads, kv_heads)]
+    if precision is None and (not fits or fits[0].gpu_count > 1):
+        raise _undecided(shape, gpu, f"its precision isn't declared, and {WIDEST} takes more than one")
     if not fits:
-        return Fitting(None, True, _too_large(shape, precision, gpu, context, found[-1]))
+        return Fitting(None, True, _too_large(shape, taken, gpu, context, found[-1]))
     least = fits[0]
     return Fitting(
         least.gpu_count,
         True,
-        f"{least.weights_gb:.1f} GB of {precision} weights leave {least.kv_cache_tokens:,} tokens of KV cache "
+        f"{least.weights_gb:.1f} GB of {taken} weights leave {least.kv_cache_tokens:,} tokens of KV cache "
         f"on {least.gpu_count} {gpu}; a request may have {context:,}",
     )
 
 
-def _divides(gpus: int, shape: Shape) -> bool:
-    """Whether vLLM can split the attention over so many GPUs; MLA's latent lies on each of them."""
-    kv_split = shape.mla or shape.kv_heads % gpus == 0 or gpus % shape.kv_heads == 0
-    return shape.heads % gpus == 0 and kv_split
+def _undecided(shape: Shape, gpu: str, why: str) -> ConfigError:
+    """One GPU taken for want of knowledge would let a 70B fail after its download."""
+    return ConfigError(
+        f"how many {gpu} {shape.model} needs isn't known: {why}",
+        where="engine arguments",
+        mend="Correct it, or declare the engine argument tensor-parallel-size.",
+    )
+
+
+def _utilization(value: Any) -> float:
+    """The engine's share of each GPU's memory, above 0 and at most 1."""
+    try:
+        share = float(value) if not isinstance(value, bool) else 0.0
+    except (TypeError, ValueError):
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"'gpu-memory-utilization' is {value!r}",
+            where="engine arguments",
+            mend="Give a share above 0 and at most 1, e.g. 0.9.",
+        )
+    return share
 
 
 def _too_large(shape: Shape, precision: str, gpu: str, context: int, most: Fit) -> str:
@@ -118,7 +148,7 @@ def spread(
         report: where a count that isn't computed is told.
 
     Raises:
-        ConfigError: one doesn't fit on any number of them.
+        ConfigError: one doesn't fit on any number of them, or what it needs can't be told.
     """
     if not found.uuids or found.mig_slice:
         return checkpoints

@@ -21,11 +21,12 @@ class Expected:
     """
 
     checkpoint: str | None
-    """Revision; None where it could not be resolved, and then nothing measured is the same."""
+    """Revision; None where it, or its draft model's, could not be learnt, and then nothing measured is the same."""
     baseline: str | None
     gpu: str
     gpus: int
-    engine: str
+    engine: str | None
+    """None: the pool names none, and its hosts may have one of their own (QUANTGATE_ENGINE)."""
     engine_version: str | None
     """None: the configuration takes any."""
     arguments: dict[str, Any]
@@ -50,7 +51,7 @@ def differences(expected: Expected, inputs: RunInputs) -> tuple[str, ...]:
         baseline=inputs.baseline_revision,
         gpu=inputs.gpu if inputs.mig_slice is None else f"{inputs.gpu} {inputs.mig_slice}",
         gpus=inputs.gpu_count,
-        engine=inputs.engine,
+        engine=inputs.engine if expected.engine else None,
         engine_version=inputs.engine_version if expected.engine_version else None,
         arguments=inputs.serving.get("arguments") or {},
         environment={key: value for key, value in recorded.items() if key in expected.environment},
@@ -129,16 +130,10 @@ def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:
     return statistics.median(starts) if starts else None
 
 
-@dataclass(frozen=True)
-class Took:
-    """What a checkpoint's measurement took, by its bundle."""
-
-    run_id: str
-    gpu_hours: float
-
-
-def took(cells: Sequence[Expected | None], manifests: Iterable[Manifest], since: datetime) -> dict[int, Took]:
-    """What was measured since a moment, by the cell's place in the list; a cell without a bundle is left out.
+def took(
+    cells: Sequence[Expected | None], manifests: Iterable[Manifest], since: datetime
+) -> dict[int, float]:
+    """GPU-hours of what was measured since a moment, by the cell's place in the list; others are left out.
 
     Args:
         cells: the inputs of each.
@@ -151,5 +146,24 @@ def took(cells: Sequence[Expected | None], manifests: Iterable[Manifest], since:
         for manifest in new:
             if expected and not differences(expected, manifest.inputs):
                 seconds = (manifest.measured_at - manifest.started_at).total_seconds()
-                found[index] = Took(manifest.run_id, seconds / 3600 * manifest.inputs.gpu_count)
+                found[index] = seconds / 3600 * manifest.inputs.gpu_count
     return found
+
+
+def absent(expected: Expected, manifests: Sequence[Manifest], place: str) -> str:
+    """Why what a completed run measured, or knew, isn't at the bundles' place; empty where it is.
+
+    Args:
+        expected: what was planned.
+        manifests: every bundle's, oldest first.
+        place: where they were read.
+    """
+    found, changed = known(expected, manifests)
+    if found:
+        return ""
+    if changed:
+        return (
+            f"the run completed, and no bundle at {place} is what was planned (the nearest: {changed}): do all hosts "
+            "have this checkout's configs/ and share QUANTGATE_BUNDLES? A pool's own engine is named in fleet.yaml"
+        )
+    return f"the run completed, and its bundle isn't at {place}: do all hosts share QUANTGATE_BUNDLES?"

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, Field
 
-from flows.cells import FAULTS, Plan, State
+from flows.cells import FAULTS, Plan, State, run_name
+from flows.deployments import LOAD, PUBLISH
 from flows.dispatch import Outcome, dispatch, run_once
 from flows.hub_token import hub_token
-from flows.known import Took, took
+from flows.known import absent, took
 from flows.matrix_table import markdown_of, text_of
 from flows.planning import MatrixParameters, plan
 from flows.reporting import reporter
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
+from quantgate.model.records import Manifest
 from tasks import bundle
 
-AFTERWARDS = ("load/warehouse", "publish/warehouse")
+AFTERWARDS = (LOAD, PUBLISH)
 AFTERWARDS_WAIT_S = 3600.0
 
 
@@ -40,7 +43,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     at any moment: what is measured is left out, and what still runs is joined.
 
     Raises:
-        RunError: a run failed, or a checkpoint is missing or wrong; everything else was done.
+        RunError: a run failed or left no bundle here, or a checkpoint is missing or wrong; everything else was done.
     """
     parameters = parameters or MatrixParameters()
     home, report = Home.current(), reporter()
@@ -49,7 +52,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     for line in text_of(planned).splitlines():
         report.line(f"matrix: {line}")
     if parameters.dry_run:
-        _show(planned, {}, ())
+        _show(planned, {}, (), {})
         return MatrixReport(dispatched=[], measured=0, skipped=len(planned.cells))
     begun = datetime.now(UTC)
     units = [unit for unit in planned.units if unit.parameters]
@@ -58,9 +61,16 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
         joined = " (was under way)" if outcome.joined else ""
         report.line(f"matrix: {outcome.name}{joined}: {outcome.problem or 'completed'}")
     done = [asyncio.run(run_once(name, AFTERWARDS_WAIT_S)) for name in AFTERWARDS]
-    results = took([cell.expected for cell in planned.due], bundle.manifests(home.bundles), begun)
-    _show(planned, results, outcomes)
+    manifests = tuple(bundle.manifests(home.bundles))
+    results = took([cell.expected for cell in planned.due], manifests, begun)
+    missing = _missing(planned, outcomes, manifests, home)
+    _show(planned, results, outcomes, missing)
     problems = [f"{one.name}: {one.problem}" for one in (*outcomes, *done) if one.problem]
+    problems += [
+        f"{cell.pool} {cell.model} {cell.precision}: {missing[index]}"
+        for index, cell in enumerate(planned.due)
+        if index in missing
+    ]
     problems += dict.fromkeys(
         f"{cell.pool} {cell.model} {cell.precision}: {cell.reason}"
         for cell in planned.cells
@@ -79,9 +89,23 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     )
 
 
-def _show(planned: Plan, results: dict[int, Took], outcomes: tuple[Outcome, ...] | list[Outcome]) -> None:
+def _missing(
+    planned: Plan, outcomes: Sequence[Outcome], manifests: Sequence[Manifest], home: Home
+) -> dict[int, str]:
+    """Why a checkpoint has no bundle though its run completed, by its place among those that were due."""
+    completed = {one.name for one in outcomes if not one.problem}
+    found = {}
+    for index, cell in enumerate(planned.due):
+        if cell.expected and run_name(cell.model, cell.pool) in completed:
+            found[index] = absent(cell.expected, manifests, home.bundles)
+    return {index: why for index, why in found.items() if why}
+
+
+def _show(
+    planned: Plan, results: Mapping[int, float], outcomes: Sequence[Outcome], missing: Mapping[int, str]
+) -> None:
     create_markdown_artifact(
-        markdown_of(planned, results, {one.name: one.problem for one in outcomes}),
+        markdown_of(planned, results, {one.name: one.problem for one in outcomes}, missing),
         key="matrix",
         description="What ran, what was left out and why, what failed, what it took.",
     )

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from flows.cells import Cell, Plan, State
-from flows.known import Took
+from flows.cells import Cell, Plan, State, run_name
 from warehouse.render import NULL, aligned
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
@@ -127,14 +126,17 @@ def text_of(plan: Plan) -> str:
     )
 
 
-def markdown_of(plan: Plan, results: Mapping[int, Took], problems: Mapping[str, str]) -> str:
+def markdown_of(
+    plan: Plan, results: Mapping[int, float], problems: Mapping[str, str], missing: Mapping[int, str]
+) -> str:
     """The plan and what became of it, as Markdown.
 
     Args:
         plan: what was planned.
-        results: what was measured, by the cell's place among those that were due.
+        results: GPU-hours of what was measured, by the cell's place among those that were due.
         problems: by run ("model on pool") what went wrong, empty where nothing; a run that wasn't
             started isn't there.
+        missing: by the cell's place among those that were due, why its run completed and left no bundle here.
     """
     columns = [*COLUMNS, "outcome", "took GPU-hours", "took USD", "why"]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
@@ -142,19 +144,20 @@ def markdown_of(plan: Plan, results: Mapping[int, Took], problems: Mapping[str, 
     for cell in plan.cells:
         outcome, hours, usd, why = "skipped", "", "", cell.reason
         if cell.state is State.RUN:
-            result, problem = results.get(due), problems.get(f"{cell.model} on {cell.pool}")
+            result, lost = results.get(due), missing.get(due, "")
+            problem = problems.get(run_name(cell.model, cell.pool))
             due += 1
             why = cell.reason or cell.no_usd
-            if result:
-                outcome, hours = "measured", _number(result.gpu_hours, 2)
+            if result is not None:
+                outcome, hours = "measured", _number(result, 2)
                 rate = cell.usd_per_gpu_hour
-                usd = NULL if rate is None else _number(result.gpu_hours * rate, 2)
+                usd = NULL if rate is None else _number(result * rate, 2)
             elif problem is None:
                 outcome = "planned"
-            elif problem:
-                outcome, why = "failed", problem
+            elif problem or lost:
+                outcome, why = "failed", problem or lost
             else:
-                outcome, why = "known", "the host had measured it already, or its bundle isn't here"
+                outcome, why = "known", "the host had measured it already"
         cells = [*_cells(cell), outcome, hours, usd, why]
         lines.append(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |")
     return "\n".join([*lines, "", totals(plan)])

@@ -21,7 +21,6 @@ class Place:
     pool: Pool
     gpu: str
     facts: GpuConfig
-    engine_name: str
     engine: EngineConfig
 
 
@@ -39,22 +38,21 @@ def places_of(fleet: FleetFile, names: Sequence[str]) -> list[Place]:
     for name in names:
         pool: Pool = choose(fleet.pools, name, "fleet: pools")
         facts: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
-        engine_name, config = _engine(pool, facts)
-        places.append(Place(name, pool, pool.measured_gpu, facts, engine_name, config))
+        places.append(Place(name, pool, pool.measured_gpu, facts, _engine(pool, facts)))
     return places
 
 
-def _engine(pool: Pool, facts: GpuConfig) -> tuple[str, EngineConfig]:
+def _engine(pool: Pool, facts: GpuConfig) -> EngineConfig:
     """The pool's engine, or the default of its kind of hardware.
 
     QUANTGATE_ENGINE says what this host has, which is one without a GPU: hosts with GPUs may have others, and
     then the fleet's file names their engine.
     """
     if not facts.nvml_names:
-        return engine_env.load_engine(pool.engine, "cpu")
+        return engine_env.load_engine(pool.engine, "cpu")[1]
     path = Path(os.environ.get("QUANTGATE_ENGINES_FILE") or ROOT / "configs" / "engines.yaml")
     default: str = choose(load_yaml(path, EngineFile).default, "gpu", f"{path.name}: default")
-    return engine_env.load_engine(pool.engine or default, "gpu")
+    return engine_env.load_engine(pool.engine or default, "gpu")[1]
 
 
 def configured_environment(config: EngineConfig) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,6 @@ from flows.choices import ModelName, Precision
 from flows.declaration import Afterwards, ValidateParameters, checkpoints_of, workload_of
 from flows.estimate import Asked, estimate
 from flows.places import Place, configured_environment, places_of
-from flows.revisions import NotAskedError, is_folder, pinned_commit_of
 from quantgate.model.config import choose, load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import Pool, load_fleet
@@ -23,8 +22,10 @@ from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_models
 from quantgate.model.records import Manifest
 from tasks import bundle, engine, engine_env, engine_files, quality, task_sources
+from tasks.checkpoint_hub import NotAskedError
 from tasks.checkpoints import resolve
 from tasks.pins import Pins, pins_file
+from tasks.revisions import commit_of, is_folder
 from warehouse.database import Connection
 from warehouse.estimates import configured, published_share
 from warehouse.judge import check_policy
@@ -64,21 +65,14 @@ class MatrixParameters(BaseModel):
     )
 
 
-def plan(
-    parameters: MatrixParameters,
-    home: Home,
-    *,
-    commit: Callable[[str], str] | None = None,
-    models: Mapping[str, ModelConfig] | None = None,
-) -> Plan:
+def plan(parameters: MatrixParameters, home: Home) -> Plan:
     """What the matrix would run; nothing is started and no checkpoint pulled.
+
+    A hub is asked once for each checkpoint, so that every host measures the same commit.
 
     Args:
         parameters: the choice.
-        home: whose bundles and imported prices count.
-        commit: gives the commit of a hub id; asked once for each, so that every host measures the same. The
-            home's pins and the hub if None.
-        models: by name; those of configs/models if None.
+        home: whose bundles, pins and imported prices count.
 
     Returns:
         Each model's units over the pools, in declared order.
@@ -90,7 +84,7 @@ def plan(
     fleet = load_fleet()
     nightly = fleet.matrix
     places = places_of(fleet, parameters.pools or nightly.pools)
-    known_models = load_models() if models is None else dict(models)
+    known_models = load_models()
     chosen: list[ModelConfig] = [
         choose(known_models, name, "configs/models") for name in parameters.models or nightly.models
     ]
@@ -98,7 +92,7 @@ def plan(
     have = dict.fromkeys(c.precision for model in chosen for c in model.candidates if c.precision)
     for precision in wanted:
         choose(have, precision, "precisions of the models' candidates")
-    commit = commit or partial(pinned_commit_of, pins=Pins(pins_file(home)), keep=not parameters.dry_run)
+    commit = partial(commit_of, pins=Pins(pins_file(home)), keep=not parameters.dry_run)
     with configured(home.warehouse) as connection:
         planner = _Planner(connection, home, commit, everything=parameters.everything)
         units = [planner.unit(model, place, wanted) for model in chosen for place in places]
@@ -171,7 +165,7 @@ class _Planner:
     """What planning asks again and again: the warehouse, the manifests, each source's revision once."""
 
     def __init__(
-        self, connection: Connection, home: Home, commit: Callable[[str], str], *, everything: bool
+        self, connection: Connection, home: Home, commit: Callable[..., str], *, everything: bool
     ) -> None:
         """Read the manifests."""
         self.connection, self.everything = connection, everything
@@ -232,24 +226,28 @@ class _Planner:
     ) -> Cell:
         """One checkpoint on a pool."""
         cell = _blank(one, model, place, baseline is None)
-        fit = self._fitting(one, model, place)
+        try:
+            fit = self._fitting(one, model, place)
+        except ConfigError as error:
+            return replace(cell, state=State.WRONG, reason=str(error))
         unable = _unable(one, place, fit)
         if unable or fit.gpus is None:
             state, reason = unable or (State.TOO_LARGE, fit.reason)
             return replace(cell, state=state, gpus=fit.gpus, reason=reason)
         try:
             revision, unpinned = self._revision(one)
+            recorded, unasked = self._recorded(place, fitting.with_gpus(one, fit))
         except ConfigError as error:
             state = State.WRONG if is_folder(one.source) else State.MISSING
             return replace(cell, state=state, gpus=fit.gpus, reason=str(error))
         expected = known.Expected(
-            checkpoint=revision,
+            checkpoint=None if unasked else revision,
             baseline=baseline.expected.checkpoint if baseline and baseline.expected else None,
             gpu=place.gpu,
             gpus=fit.gpus,
-            engine=place.engine_name,
+            engine=place.pool.engine,
             engine_version=place.engine.version,
-            arguments=_recorded(place, fitting.with_gpus(one, fit)),
+            arguments=recorded,
             environment=configured_environment(place.engine),
             plugins=engine_env.plugins_content(place.engine),
             suite=declared.suite,
@@ -257,7 +255,7 @@ class _Planner:
             policy=declared.policy,
         )
         found, changed = known.known(expected, self.manifests)
-        cell = replace(cell, gpus=fit.gpus, expected=expected, reason=unpinned or changed)
+        cell = replace(cell, gpus=fit.gpus, expected=expected, reason=unpinned or unasked or changed)
         if found and not self.everything:
             day = f"measured on {found.measured_at:%Y-%m-%d} and unchanged"
             return replace(cell, state=State.KNOWN, reason=day, gpu_hours=0.0, usd=0.0)
@@ -278,6 +276,14 @@ class _Planner:
             self.connection, model.architecture or model.name, one.precision, place.gpu, arguments
         )
 
+    def _recorded(self, place: Place, one: CheckpointConfig) -> tuple[dict[str, Any], str]:
+        """Serving arguments as a run records them, or why a draft model's commit, pinned like any, isn't known."""
+        overrides = engine_files.with_code(one).engine_arguments
+        try:
+            return engine_files.recorded(place.engine, overrides, self.commit), ""
+        except NotAskedError as error:
+            return engine.serving_arguments(place.engine, overrides), f"{error.where}: {error.what}"
+
     def _revision(self, one: CheckpointConfig) -> tuple[str | None, str]:
         """The revision, or None and why it isn't known; a folder is hashed, a hub asked unless it is pinned."""
         if is_folder(one.source):
@@ -285,18 +291,9 @@ class _Planner:
         if one.revision:
             return one.revision, ""
         try:
-            return self.commit(one.source), ""
+            return self.commit(one.source, one.precision), ""
         except NotAskedError as error:
             return None, error.what
-
-
-def _recorded(place: Place, one: CheckpointConfig) -> dict[str, Any]:
-    """Serving arguments as a run records them; what names a draft model of the hub is left to the host's check."""
-    arguments = engine.serving_arguments(place.engine, one.engine_arguments)
-    draft = engine_files.draft_of(arguments)
-    if draft and not is_folder(draft):
-        return arguments
-    return engine_files.found(place.engine, one.engine_arguments).recorded
 
 
 def _without_faulty_twins(cells: list[Cell]) -> list[Cell]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import (
     HfApi,
@@ -98,7 +98,63 @@ def pull(
     except ConfigError:
         raise
     except Exception as error:  # a service of others and three network libraries: whatever it is, one line
-        raise refusal(error, asked, where, offline=_offline()) from None
+        raise refusal(error, asked, where, offline=offline()) from None
+
+
+class NotAskedError(ConfigError):
+    """The hub didn't answer: whether the checkpoint is there isn't known."""
+
+
+def commit_of(
+    repo: str,
+    revision: str | None,
+    *,
+    where: str,
+    pins: Pins | None = None,
+    keep: bool = False,
+    cache: Path | None = None,
+    patience: Patience | None = None,
+    look: Callable[[Path, list[str]], None] | None = None,
+) -> str:
+    """The full SHA of the commit that a repository is to be measured at, its weights left where they are.
+
+    Args:
+        repo: ``org/name``.
+        revision: a branch, a tag or a commit; where there is none the pin, or what the default branch names now.
+        where: the checkpoint as messages name it.
+        pins: the commits that ids without a revision stand for.
+        keep: pin what the default branch names, once its listing and configuration were found good.
+        cache: the hub's cache folder, its own default where there is none.
+        patience: how long a hub in trouble is waited for.
+        look: as for ``pull``.
+
+    Raises:
+        NotAskedError: the hub can't be reached or is in trouble, and nothing is pinned; what the cache remembers of a
+            branch counts only where HF_HUB_OFFLINE is set.
+        ConfigError: the hub says no, or what it holds can't be served.
+    """
+    pin = pins.pin_of(repo) if pins and revision is None else None
+    if pin and not keep:
+        return pin.commit
+    place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
+    hub = _Hub(place, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), look)
+    try:
+        with client_told(where, Reporter.current()):
+            sha = hub.newest() if pin else hub.commit(revision, remembered=False)
+            if pins and keep and revision is None and (pin or hub.answered):
+                return pins.settle(repo, sha, partial(hub.check, room=False))
+            return str(sha)
+    except ConfigError:
+        raise
+    except Exception as error:  # a service of others and three network libraries: whatever it is, one line
+        told = refusal(error, revision, where, offline=offline())
+        answer = response_of(error)
+        if answer is not None and int(answer.status_code) in {401, 403, 404}:
+            raise told from None
+        mend = "Check the network and HF_ENDPOINT, or write the commit to 'revision' in configs/models."
+        raise NotAskedError(
+            f"the hub could not be asked for its commit ({told.what})", where=where, mend=mend
+        ) from None
 
 
 class _Hub:
@@ -113,16 +169,14 @@ class _Hub:
     ) -> None:
         self.repo, self.where = place.repo, waiting.where
         self.place, self.allow, self.waiting, self.look = place, allow, waiting, look
-        self.endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-        token = os.environ.get("HF_TOKEN", "").strip()
-        self.token: str | Literal[False] = token or False  # False: none, not even one saved on this machine
+        self.endpoint, self.token = endpoint(), token()
         self.api = HfApi(endpoint=self.endpoint, token=self.token)
         self.listings: dict[str, list[RemoteFile]] = {}
         self.checked: set[str] = set()
         self.answered = False
 
-    def commit(self, revision: str | None) -> str:
-        """The commit that a revision names; the one that it named when last asked, where the hub is down."""
+    def commit(self, revision: str | None, *, remembered: bool = True) -> str:
+        """The commit that a revision names; with ``remembered`` the one it named last, where the hub is down."""
         if revision is not None and re.fullmatch(SHA, revision):
             return revision
         known = partial(
@@ -132,7 +186,7 @@ class _Hub:
             cache_dir=self.place.cache,
             local_files_only=True,
         )
-        if _offline():
+        if offline():
             return known().resolved
         ask = partial(self.api.repo_info, self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S)
         try:
@@ -140,18 +194,14 @@ class _Hub:
         except Exception as error:
             if not _down(error):
                 raise
-            try:
-                sha = known().resolved
-            except Exception:  # nothing is known: what counts is why the hub could not be asked
-                sha = self.waiting.call(
-                    lambda: self.api.repo_info(self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S)
-                ).sha
-            else:
+            last = _last(known) if remembered else None
+            if last:
                 named = revision or constants.DEFAULT_REVISION
                 Reporter.current().line(
-                    f"{self.where}: the hub can't be reached; going on with {sha[:12]}, which {named} named last"
+                    f"{self.where}: the hub can't be reached; going on with {last[:12]}, which {named} named last"
                 )
-                return str(sha)
+                return last
+            sha = self.waiting.call(ask).sha
         if sha is None:
             raise ConfigError("the hub names no commit of it", where=self.where, mend="Check HF_ENDPOINT.")
         self.answered = True
@@ -160,7 +210,7 @@ class _Hub:
 
     def newest(self) -> str | None:
         """The commit that the default branch names now; None where the hub can't say, which stops nothing."""
-        if _offline():
+        if offline():
             return None
         try:
             return self.api.repo_info(self.repo, timeout=ANSWER_TIMEOUT_S).sha
@@ -181,13 +231,19 @@ class _Hub:
             ]
         return self.listings[sha]
 
-    def check(self, sha: str) -> None:
-        """Refuse a commit that can't be served, or has no room here, before it is pinned or its weights are fetched."""
-        if sha in self.checked or self.cached(sha) is not None or _offline():
+    def check(self, sha: str, *, room: bool = True) -> None:
+        """Refuse a commit that can't be served before it is pinned or its weights are fetched.
+
+        Args:
+            sha: the commit.
+            room: refuse also what has no room here.
+        """
+        if sha in self.checked or self.cached(sha) is not None or offline():
             return
         names = [file.name for file in self.listing(sha)]
         check_listing(names, self.where, self.allow)
-        check_room(self.missing_bytes(sha), self.place.cache, self.where)
+        if room:
+            check_room(self.missing_bytes(sha), self.place.cache, self.where)
         if self.look is not None:
             self.look(self.configuration(sha, names), names)
         self.checked.add(sha)
@@ -208,7 +264,7 @@ class _Hub:
         """
         try:
             folder = self.snapshot(sha, local=True)
-            if not _offline() or not any(map(is_weight, (path.name for path in folder.iterdir()))):
+            if not offline() or not any(map(is_weight, (path.name for path in folder.iterdir()))):
                 get_cached_repo_tree(self.repo, revision=sha, cache_dir=self.place.cache)
         except (LocalEntryNotFoundError, CachedRepoTreeNotFoundError):
             return None
@@ -231,7 +287,7 @@ class _Hub:
 
     def download(self, sha: str) -> Path:
         """Fetch what serving needs: large files so that they resume, the rest by the hub's own client."""
-        if _offline():
+        if offline():
             raise LocalEntryNotFoundError("not in the cache")
         self.check(sha)
         files, needed_bytes = self.served(sha), self.missing_bytes(sha)
@@ -270,7 +326,25 @@ def _down(error: Exception) -> bool:
     return any(kind.__name__ == "TransportError" for one in causes(error) for kind in type(one).__mro__)
 
 
-def _offline() -> bool:
+def _last(known: Callable[[], Any]) -> str | None:
+    """What the cache remembers of a revision."""
+    try:
+        return str(known().resolved)
+    except Exception:  # nothing is known: what counts is why the hub could not be asked
+        return None
+
+
+def endpoint() -> str | None:
+    """The hub's address, where it isn't the client's own."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+
+
+def token() -> str | Literal[False]:
+    """HF_TOKEN; False where it isn't set: no token, not even one saved on this machine."""
+    return os.environ.get("HF_TOKEN", "").strip() or False
+
+
+def offline() -> bool:
     """Whether the hub must not be asked."""
     asked = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     return asked or constants.is_offline_mode()

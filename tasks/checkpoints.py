@@ -81,9 +81,15 @@ def resolve(
             raise _not_found(source)
         name, asked = identity.group("repo", "revision")
         allow = _pinned(allow, asked, source)
-        look = partial(_look, source, declared, allow)
         folder, revision = pull(
-            name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience, look=look
+            name,
+            asked,
+            where=source,
+            cache=cache,
+            allow=allow,
+            pins=pins,
+            patience=patience,
+            look=partial(look, source, declared, allow),
         )
     else:
         name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
@@ -139,7 +145,7 @@ class _Contents(NamedTuple):
     vocab_size: int
 
 
-def _look(where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]) -> None:
+def look(where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]) -> None:
     """Tell from the configuration what would be refused after a download of hours.
 
     Raises:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from quantgate.model.config import ROOT, EngineConfig
 from quantgate.model.errors import ConfigError
+from quantgate.model.models import CheckpointConfig
 from tasks.checkpoint_files import read_json
+from tasks.checkpoint_hub import HUB_ID
 from tasks.checkpoints import check_source, resolve
 from tasks.engine import SERVED_MODEL, serving_arguments
+from tasks.pins import Pins
 
 LORA, SPECULATIVE, TEMPLATE = "lora-modules", "speculative-config", "chat-template"
 PATHS = (TEMPLATE, "tokenizer", "hf-config-path", "generation-config", "tool-parser-plugin")
@@ -39,16 +43,60 @@ class Named:
     """Text of the chat template that an argument gives in place of the checkpoint's own."""
 
 
-def found(config: EngineConfig, overrides: Mapping[str, Any]) -> Named:
+def found(config: EngineConfig, overrides: Mapping[str, Any], pins: Pins | None = None) -> Named:
     """Find and hash the files that a run's arguments name; a draft model of the hub is pulled.
 
     Args:
         config: the engine, with its own arguments.
         overrides: the run's, on top of them.
+        pins: the commits that hub ids without a revision stand for; None pins nothing.
 
     Raises:
         ConfigError: a file, an adapter or a draft model isn't there or can't be served.
     """
+    return _named(config, overrides, partial(_pulled, pins=pins))
+
+
+def recorded(
+    config: EngineConfig, overrides: Mapping[str, Any], commit: Callable[[str], str]
+) -> dict[str, Any]:
+    """What ``found`` records, for a plan: a draft model of the hub isn't pulled.
+
+    Args:
+        config: the engine, with its own arguments.
+        overrides: the run's, on top of them.
+        commit: gives the commit of a hub id, or refuses.
+
+    Raises:
+        ConfigError: as ``found``, and as `commit`.
+    """
+
+    def draft(source: str) -> tuple[str, str]:
+        hub = None if _existing(source) else HUB_ID.fullmatch(source)
+        return (source, f"{hub['repo']}@{commit(source)}") if hub else _pulled(source, None)
+
+    return _named(config, overrides, draft).recorded
+
+
+def with_code(one: CheckpointConfig) -> CheckpointConfig:
+    """The checkpoint with an argument for its own code where that is allowed: it is part of the fingerprint."""
+    if not one.allow.remote_code:
+        return one
+    arguments = one.engine_arguments | {"trust-remote-code": True}
+    return one.model_copy(update={"engine_arguments": arguments})
+
+
+def _pulled(draft: str, pins: Pins | None) -> tuple[str, str]:
+    """The folder of a draft model, and what it is recorded as."""
+    checkpoint = resolve(draft, pins=pins)
+    local = checkpoint.revision.startswith("sha256:")
+    return checkpoint.path, checkpoint.revision if local else f"{checkpoint.name}@{checkpoint.revision}"
+
+
+def _named(
+    config: EngineConfig, overrides: Mapping[str, Any], find_draft: Callable[[str], tuple[str, str]]
+) -> Named:
+    """The arguments, with a draft's folder and identity as they are found."""
     arguments = serving_arguments(config, overrides)
     taken_away = {key.replace("_", "-") for key in config.arguments} - arguments.keys()
     served, recorded = dict.fromkeys(taken_away) | arguments, dict(arguments)
@@ -59,11 +107,9 @@ def found(config: EngineConfig, overrides: Mapping[str, Any]) -> Named:
         recorded |= {"enable-lora": True, LORA: {name: _adapter_hash(folder)}}
     draft = draft_of(arguments)
     if draft:
-        checkpoint = resolve(draft)
-        local = checkpoint.revision.startswith("sha256:")
-        identity = checkpoint.revision if local else f"{checkpoint.name}@{checkpoint.revision}"
+        folder_of_draft, identity = find_draft(draft)
         settings = arguments[SPECULATIVE]
-        served[SPECULATIVE] = {**settings, "model": checkpoint.path}
+        served[SPECULATIVE] = {**settings, "model": folder_of_draft}
         recorded[SPECULATIVE] = {**settings, "model": identity}
     for key in PATHS:
         path = _existing(arguments.get(key))

@@ -75,19 +75,27 @@ def tokens_of(value: Any) -> int | None:
     return int(float(match[1]) * _SUFFIXES[match[2]])
 
 
-def _check_heads(size: Any, settings: Mapping[str, Any], name: str) -> None:
-    """Refuse a tensor parallel size that attention heads can't be divided by, as vLLM would after its imports.
+def divides(size: int, heads: int, kv_heads: int | None) -> bool:
+    """Whether vLLM can split the attention over so many devices.
 
     Key-value heads are divided as well, or replicated where there are fewer of them than devices.
+
+    Args:
+        size: of the tensor parallel group, devices.
+        heads: attention heads.
+        kv_heads: key-value heads; None for multi-head latent attention, which keeps none in its cache.
     """
+    return heads % size == 0 and (kv_heads is None or kv_heads % size == 0 or size % kv_heads == 0)
+
+
+def _check_heads(size: Any, settings: Mapping[str, Any], name: str) -> None:
+    """Refuse a tensor parallel size that attention heads can't be divided by, as vLLM would after its imports."""
     heads = settings.get("num_attention_heads")
     if not isinstance(size, int) or size <= 1 or not isinstance(heads, int):
         return
-    latent = (
-        settings.get("kv_lora_rank") is not None
-    )  # multi-head latent attention keeps no heads in its cache
+    latent = settings.get("kv_lora_rank") is not None
     kv_heads = heads if latent else settings.get("num_key_value_heads") or heads
-    fitting = [n for n in range(1, heads + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)]
+    fitting = [n for n in range(1, heads + 1) if divides(n, heads, None if latent else kv_heads)]
     if size not in fitting:
         shared = "" if kv_heads == heads else f" and {kv_heads} key-value heads"
         raise ConfigError(

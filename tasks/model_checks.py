@@ -1,18 +1,18 @@
 """What the hub says of a model's checkpoints, held against configs/models: only small files are fetched.
 
-HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from the environment at each call.
+HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from the environment at each call; a saved token is not used.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi, ModelInfo, constants, get_token, hf_hub_download
+from huggingface_hub import HfApi, ModelInfo, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -28,9 +28,14 @@ from quantgate.model.models import CheckpointConfig
 from tasks.checkpoint_declared import read_declared
 from tasks.checkpoint_files import check_listing, is_served, read_json, read_weights
 from tasks.checkpoint_formats import CONFIG_DTYPES, classify
+from tasks.checkpoint_hub import endpoint, offline, token
+from tasks.checkpoint_patience import GaveUpError, Patience, Waiting
 from tasks.checkpoints import check_source
+from tasks.progress import Reporter
 
 TIMEOUT_S = 20.0
+PATIENCE = Patience(tries=3, longest_wait_s=60, total_wait_s=90)
+"""Somebody waits for the answer."""
 IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_experts")
 """Keys of config.json by which another model is noticed."""
 
@@ -75,15 +80,15 @@ class Hub:
 
     Args:
         pins: the commit that an id without a revision stands for, by id.
+        patience: how long a hub in trouble is waited for.
     """
 
-    def __init__(self, pins: Mapping[str, str]) -> None:
+    def __init__(self, pins: Mapping[str, str], patience: Patience | None = None) -> None:
         """Nothing is asked yet."""
         self.pins = pins
-        self.endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-        self.api = HfApi(endpoint=self.endpoint)
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-        self.unreachable = "HF_HUB_OFFLINE is set" if offline or constants.is_offline_mode() else ""
+        self.patience, self.endpoint, self.token = patience or PATIENCE, endpoint(), token()
+        self.api = HfApi(endpoint=self.endpoint, token=self.token)
+        self.unreachable = "HF_HUB_OFFLINE is set" if offline() else ""
 
     def check(self, checkpoint: CheckpointConfig, shape: ModelConfigKeys | None) -> Report:
         """Hold one checkpoint against what is declared of it; a fault is a line, never an exception.
@@ -118,19 +123,20 @@ class Hub:
             seen.add(State.UNREACHED, f"not checked: {self.unreachable}")
             return
         repo, pin = checkpoint.source, checkpoint.revision or self.pins.get(checkpoint.source)
-        info = self._info(repo, pin)
+        waiting = Waiting(self.patience, repo, Reporter.current())
+        info = self._info(repo, pin, waiting)
         served = [file for file in info.siblings or [] if is_served(file.rfilename)]
         size_gb = sum(file.size or 0 for file in served) / 1e9
         seen.facts += [f"{size_gb:,.1f} GB", f"{str(info.sha)[:12]} {'pinned' if pin else 'is main'}"]
         if pin:
-            newest = self._info(repo, None).sha
+            newest = self._info(repo, None, waiting).sha
             if newest != info.sha:
                 seen.add(State.NOTE, f"main has moved to {str(newest)[:12]} since")
         names = [file.rfilename for file in info.siblings or []]
         seen.facts += _license(info)
         _compare_gating(checkpoint, info, seen)
         check_listing(names, repo)
-        config, hf_quant = self._small_files(repo, str(info.sha), QUANT_FILE in names)
+        config, hf_quant = self._small_files(repo, str(info.sha), QUANT_FILE in names, waiting)
         if info.gated:
             seen.facts.append("gated, access granted")
         _compare_config(config, shape, seen)
@@ -139,29 +145,33 @@ class Hub:
         precision = precisions.pop() if len(precisions) == 1 else "mixed"
         _compare_precision(checkpoint, precision, declared.weight_format, seen)
 
-    def _info(self, repo: str, revision: str | None) -> ModelInfo:
-        return self.api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    def _info(self, repo: str, revision: str | None, waiting: Waiting) -> ModelInfo:
+        return waiting.call(
+            lambda: self.api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+        )
 
     def _small_files(
-        self, repo: str, sha: str, quantized: bool
+        self, repo: str, sha: str, quantized: bool, waiting: Waiting
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """config.json and hf_quant_config.json, kept nowhere: a cache with a part of a snapshot misleads."""
         with TemporaryDirectory(prefix="quantgate-") as cache:
+            get = partial(
+                hf_hub_download, repo, revision=sha, cache_dir=cache, endpoint=self.endpoint, token=self.token
+            )
             found = [
-                read_json(
-                    Path(hf_hub_download(repo, name, revision=sha, cache_dir=cache, endpoint=self.endpoint)),
-                    repo,
-                )
+                read_json(Path(waiting.call(partial(get, filename=name))), repo)
                 for name in ("config.json", *([QUANT_FILE] if quantized else []))
             ]
         return found[0], found[1] if quantized else None
 
     def _tell_refusal(self, error: Exception, seen: _Seen) -> None:
         """What the hub's client complains of, and whether it is a fault or bad luck."""
+        if isinstance(error, GaveUpError):
+            error = error.error
         response = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         if isinstance(error, GatedRepoError):
-            token = "the token may not read it" if get_token() else "no token is set"
+            token = "the token may not read it" if self.token else "no token is set"
             mend = "Accept its terms on the hub, and set HF_TOKEN to a token that may read it"
             seen.add(State.PROBLEM, f"gated, and {token} (HTTP {status}). {mend}")
         elif isinstance(error, RepositoryNotFoundError):

@@ -102,23 +102,14 @@ def memory_fits(
     return [Fit(*row) for row in rows]
 
 
-@dataclass(frozen=True)
-class Price:
-    """The cheapest on-demand offer that holds now."""
-
-    usd_per_gpu_hour: float
-    provider: str
-
-
-def on_demand_price(connection: Connection, gpu: str) -> Price | None:
-    """The cheapest current on-demand offer for a GPU; None where there is none."""
+def on_demand_price(connection: Connection, gpu: str) -> float | None:
+    """USD per hour of one GPU by the cheapest current on-demand offer; None where there is none."""
     rows = connection.execute(
-        "SELECT usd_per_gpu_hour, provider FROM gpu_prices "
-        "WHERE gpu = ? AND price_kind = 'on_demand' AND null_reason IS NULL "
-        "ORDER BY usd_per_gpu_hour, provider LIMIT 1",
+        "SELECT min(usd_per_gpu_hour) FROM gpu_prices "
+        "WHERE gpu = ? AND price_kind = 'on_demand' AND null_reason IS NULL",
         [gpu],
     ).fetchall()
-    return Price(*rows[0]) if rows else None
+    return rows[0][0] if rows else None
 
 
 @dataclass(frozen=True)

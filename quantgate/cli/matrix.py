@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 
 import click
 
@@ -22,9 +20,7 @@ from quantgate.model.home import Home
     "--format",
     "form",
     type=click.Choice(["table", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="Of a dry run.",
+    help="Of a dry run; table if none is given.",
 )
 @click.option("--everything", is_flag=True, help="Dispatch also what is known to be measured.")
 def command(
@@ -34,7 +30,7 @@ def command(
     dry_run: bool,
     budget_usd: float | None,
     everything: bool,
-    form: str,
+    form: str | None,
 ) -> int:
     """Measure every model and precision on every pool, what is measured and unchanged left out.
 
@@ -42,10 +38,16 @@ def command(
     server that PREFECT_API_URL (or Prefect's profile) names; interrupted, the same command joins what still
     runs there.
     """
+    if form and not dry_run:
+        raise ConfigError(
+            "--format is for --dry-run", where="matrix", mend="Add --dry-run, or leave --format out."
+        )
     if not dry_run:
         # Our own lines say what happens, and a run that fails is one of them; the server has Prefect's record.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-        _check_server()
+        from flows.server import api_url
+
+        api_url()  # before anything is planned; a temporary server would have no workers
     from flows.planning import MatrixParameters, plan
 
     parameters = MatrixParameters(
@@ -61,7 +63,7 @@ def command(
         from warehouse.render import render
 
         planned = plan(parameters, Home.current())
-        click.echo(text_of(planned) if form == "table" else render(rows_of(planned), form))
+        click.echo(text_of(planned) if form in {None, "table"} else render(rows_of(planned), form))
         return 0
     from flows.matrix import matrix
     from quantgate.cli.runtime import expected_failures
@@ -70,29 +72,3 @@ def command(
         done = matrix(parameters)
     click.echo(f"{len(done.dispatched)} runs, {done.measured} checkpoints measured, {done.skipped} left out")
     return 0
-
-
-def _check_server() -> None:
-    """A Prefect server must be configured and answer: a temporary one has no workers.
-
-    Raises:
-        ConfigError: none is, or it doesn't.
-    """
-    from prefect.settings import PREFECT_API_URL
-
-    url = PREFECT_API_URL.value()
-    if not url:
-        raise ConfigError(
-            "no Prefect server is configured, and workers take runs from one",
-            where="matrix",
-            mend="Set PREFECT_API_URL, or see what would run with --dry-run.",
-        )
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10):  # noqa: S310
-            return
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        raise ConfigError(
-            f"the Prefect server doesn't answer ({getattr(error, 'reason', error)})",
-            where=url,
-            mend="Start it (`prefect server start`), or correct PREFECT_API_URL.",
-        ) from None

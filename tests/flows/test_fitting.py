@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,27 +78,44 @@ def test_what_is_declared_stays(db: Connection) -> None:
     assert (found.gpus, found.computed) == (16, False)
 
 
+def test_an_unknown_model_is_one_gpu_and_says_so(db: Connection) -> None:
+    found = fitting(db, "org/Unheard-of-7B", "bf16", "h100", SHORT)
+    assert (found.gpus, found.computed) == (1, False)
+    assert found.reason == "1 h100 is taken: 'org/Unheard-of-7B' is none of configs/architectures"
+
+
 @pytest.mark.parametrize(
-    ("model", "precision", "arguments", "why"),
+    ("length", "gpus", "context"),
+    [("8K", 2, "8,192"), ("8k", 2, "8,000"), (-1, 4, "131,072"), ("auto", 4, "131,072")],
+)
+def test_a_context_as_vllm_writes_it(db: Connection, length: object, gpus: int, context: str) -> None:
+    found = fitting(db, "Llama-3.1-70B", "bf16", "h100", {"max-model-len": length})
+    assert found.gpus == gpus
+    assert found.reason.endswith(f"a request may have {context}")
+
+
+@pytest.mark.parametrize(
+    ("precision", "arguments", "why"),
     [
-        ("org/Unheard-of-7B", "bf16", SHORT, "'org/Unheard-of-7B' is none of configs/architectures"),
-        ("Llama-3.1-70B", None, SHORT, "the precision of Llama-3.1-70B isn't known"),
-        (
-            "Llama-3.1-70B",
-            "bf16",
-            {"max-model-len": "auto"},
-            "the longest context of Llama-3.1-70B isn't known",
-        ),
-        ("Llama-3.1-70B", "mixed", SHORT, "nothing is known of mixed"),
+        ("bf16", {"max-model-len": "long"}, "'max-model-len' is 'long'"),
+        ("bf16", SHORT | {"gpu-memory-utilization": "abc"}, "'gpu-memory-utilization' is 'abc'"),
+        ("bf16", SHORT | {"gpu-memory-utilization": 90}, "'gpu-memory-utilization' is 90"),
+        ("bf16", SHORT | {"gpu-memory-utilization": 0}, "'gpu-memory-utilization' is 0"),
+        ("bf16", SHORT | {"gpu-memory-utilization": float("nan")}, "'gpu-memory-utilization' is nan"),
+        ("bf16", SHORT | {"kv-cache-dtype": "fp9"}, "nothing is known of a KV cache of type 'fp9'"),
+        ("mixed", SHORT, "nothing is known of mixed in its memory"),
+        (None, SHORT, "its precision isn't declared, and bf16 takes more than one"),
     ],
 )
-def test_unknown_is_one_gpu_and_says_so(
-    db: Connection, model: str, precision: str | None, arguments: dict[str, object], why: str
+def test_what_can_t_be_told_of_a_known_shape_is_refused(
+    db: Connection, precision: str | None, arguments: dict[str, object], why: str
 ) -> None:
-    found = fitting(db, model, precision, "h100", arguments)
-    assert (found.gpus, found.computed) == (1, False)
-    assert found.reason.startswith("1 h100 is taken: ")
-    assert why in found.reason
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        fitting(db, "Llama-3.1-70B", precision, "h100", arguments)
+
+
+def test_an_undeclared_precision_takes_one_gpu_where_any_fits(db: Connection) -> None:
+    assert fitting(db, "Llama-3.1-70B", None, "b200", SHORT).gpus == 1
 
 
 def engine() -> EngineConfig:

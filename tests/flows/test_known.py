@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.known import Expected, differences, known, measured_duration, measured_start_s, took
+from flows.known import Expected, absent, differences, known, measured_duration, measured_start_s, took
 from quantgate.model.records import Manifest
 from tests.demo_bundles import manifests
 
@@ -69,6 +69,24 @@ def test_any_version_where_none_is_declared_but_no_slice() -> None:
     assert differences(expected(FP8), FP8.inputs.model_copy(update={"mig_slice": "1g.10gb"})) == ("gpu",)
 
 
+def test_a_pool_that_names_no_engine_takes_any_of_the_expected_version() -> None:
+    """A host's own, as an image sets it, counts; another version, or another one that the pool names, doesn't."""
+    image = FP8.model_copy(update={"inputs": FP8.inputs.model_copy(update={"engine": "image"})})
+    unnamed = replace(expected(FP8), engine=None)
+    assert known(unnamed, [image]) == (image, "")
+    assert known(expected(FP8), [image]) == (None, "engine changed since it was measured")
+    newer = replace(unnamed, engine_version="9.9.9")
+    assert known(newer, [image]) == (None, "engine version changed since it was measured")
+
+
+def test_what_a_completed_run_left_nowhere_is_told() -> None:
+    assert absent(expected(FP8), manifests(), "s3://bundles") == ""
+    gone = absent(expected(FP8), [BASELINE], "s3://bundles")
+    assert gone.endswith("its bundle isn't at s3://bundles: do all hosts share QUANTGATE_BUNDLES?")
+    other = absent(replace(expected(FP8), engine_version="9.9.9"), manifests(), "s3://bundles")
+    assert "(the nearest: engine version changed since it was measured)" in other
+
+
 def test_durations_are_those_of_the_bundles() -> None:
     found = measured_duration(expected(FP8), "quantgate-demo", "fp8", manifests())
     assert found is not None
@@ -99,5 +117,4 @@ def test_what_it_took_counts_only_what_is_new() -> None:
     planned = [expected(BASELINE), None, expected(FP8)]
     found = took(planned, manifests(), FP8.measured_at)
     assert list(found) == [2]
-    assert found[2].run_id == FP8.run_id
-    assert found[2].gpu_hours == pytest.approx(75.5 / 3600, rel=0.01)
+    assert found[2] == pytest.approx(75.5 / 3600, rel=0.01)

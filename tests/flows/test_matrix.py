@@ -20,6 +20,7 @@ from prefect.flow_engine import run_flow_sync
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import dispatch as dispatching
+from flows.cells import Unit
 from flows.load import load
 from flows.matrix import MatrixParameters, matrix
 from flows.planning import plan
@@ -33,6 +34,7 @@ FLEET = """
 pools:
   cpu: {gpu: cpu, hosts: [{name: here}]}
   b200: {gpu: b200, simulated_by: cpu, hosts: [{name: here}]}
+  h200: {gpu: h200, simulated_by: cpu, hosts: [{name: here}]}
   h100: {gpu: h100, simulated_by: cpu, hosts: [{name: here}]}
 matrix: {models: [quantgate-demo], pools: [cpu]}
 """
@@ -45,12 +47,21 @@ def copies_bundles(parameters: dict[str, Any]) -> None:
         data = json.loads(manifest.read_text())
         if data["checkpoint"]["precision"] not in {"bf16", *parameters["precisions"]}:
             continue
-        place = Path(Home.current().bundles) / manifest.parent.name
-        if place.exists():
-            continue
-        shutil.copytree(manifest.parent, place)
-        now = datetime.now(UTC).isoformat()
-        (place / "manifest.json").write_text(json.dumps(data | {"started_at": now, "measured_at": now}))
+        arrives(manifest, data)
+
+
+def arrives(manifest: Path, data: dict[str, Any]) -> None:
+    place = Path(Home.current().bundles) / manifest.parent.name
+    if place.exists():
+        return
+    shutil.copytree(manifest.parent, place)
+    now = datetime.now(UTC).isoformat()
+    (place / "manifest.json").write_text(json.dumps(data | {"started_at": now, "measured_at": now}))
+
+
+@flow(name="validate")
+def keeps_its_bundles(parameters: dict[str, Any]) -> None:
+    """A host that measures into a folder of its own."""
 
 
 @flow(name="validate")
@@ -61,6 +72,7 @@ def loses_its_engine(parameters: dict[str, Any]) -> None:
 DEPLOYMENTS = {
     "validate/cpu": copies_bundles,
     "validate/b200": loses_its_engine,
+    "validate/h200": keeps_its_bundles,
     "load/warehouse": load,
     "publish/warehouse": publish,
 }
@@ -125,6 +137,15 @@ def artifact() -> str:
     return str(max(found, key=lambda one: one.created).data)
 
 
+async def killed_once_dispatched(unit: Unit, hosts: Hosts) -> None:
+    task = asyncio.create_task(dispatching.dispatch([unit], 600))
+    while not task.done() and not (await asyncio.to_thread(hosts.dispatched))["validate/cpu"]:
+        await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_joined_after_a_kill_and_a_failed_run_stops_no_other(
     hosts: Hosts, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,23 +162,35 @@ def test_joined_after_a_kill_and_a_failed_run_stops_no_other(
 
     # A matrix that is killed while its run waits for a worker …
     (unit,) = plan(fp8, Home.current()).units
-    with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(dispatching.dispatch([unit], 600), 3))
+    asyncio.run(killed_once_dispatched(unit, hosts))
     assert hosts.dispatched()["validate/cpu"] == 1
 
-    # … and started again joins that run, and loads and publishes what it measured.
+    # … and started again, when the baseline's bundle is there, joins that run, and loads and publishes all of it.
+    for manifest in BUNDLES.glob("*/manifest.json"):
+        data = json.loads(manifest.read_text())
+        if data["checkpoint"]["precision"] == "bf16":
+            arrives(manifest, data)
     done = matrix(fp8)
-    assert (done.dispatched, done.measured, done.skipped) == (["quantgate-demo on cpu"], 2, 0)
+    assert (done.dispatched, done.measured, done.skipped) == (["quantgate-demo on cpu"], 1, 1)
     assert hosts.dispatched() == {
         "validate/cpu": 1,
         "validate/b200": 0,
+        "validate/h200": 0,
         "load/warehouse": 1,
         "publish/warehouse": 1,
     }
-    assert artifact().count("| measured |") == 2
+    assert artifact().count("| measured | 0.00 |") == 1
     rows = query(home / "warehouse.duckdb", "SELECT DISTINCT precision FROM validated_table ORDER BY 1")
     assert [row["precision"] for row in rows.to_pylist()] == ["bf16", "fp8"]
     assert (home / "published" / "validated_table.csv").is_file()
+
+    # A run that completed, and whose bundle is nowhere here, is none.
+    nvfp4 = MatrixParameters(precisions=["nvfp4"], pools=["h200"])
+    with pytest.raises(
+        RunError, match=r"1 of it failed: h200 quantgate-demo nvfp4: .* share QUANTGATE_BUNDLES"
+    ):
+        matrix(nvfp4)
+    assert "| failed |" in artifact()
 
     # The baseline is known now. One run fails, one has no deployment: neither stops the third.
     nvfp4 = MatrixParameters(precisions=["nvfp4"], pools=["b200", "h100", "cpu"])
@@ -171,8 +204,9 @@ def test_joined_after_a_kill_and_a_failed_run_stops_no_other(
     assert hosts.dispatched() == {
         "validate/cpu": 2,
         "validate/b200": 1,
-        "load/warehouse": 2,
-        "publish/warehouse": 2,
+        "validate/h200": 1,
+        "load/warehouse": 3,
+        "publish/warehouse": 3,
     }
     rows = query(home / "warehouse.duckdb", "SELECT DISTINCT precision FROM validated_table ORDER BY 1")
     assert [row["precision"] for row in rows.to_pylist()] == ["bf16", "fp8", "nvfp4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -13,11 +14,11 @@ from flows import planning
 from flows.cells import Plan, State
 from flows.matrix_table import markdown_of, text_of
 from flows.planning import MatrixParameters, plan
-from flows.revisions import NotAskedError
 from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
+from quantgate.model.models import Allowed, CheckpointConfig, ModelConfig, load_model
+from tasks.checkpoint_hub import NotAskedError
 from tests.demo_bundles import BUNDLES
 from warehouse.database import Connection
 from warehouse.estimates import configured
@@ -78,7 +79,10 @@ def seventy() -> ModelConfig:
 
 def planned(*models: ModelConfig, commit: Callable[[str], str] = lambda _: SHA, **parameters: object) -> Plan:
     chosen = MatrixParameters.model_validate({"models": [m.name for m in models]} | parameters)
-    return plan(chosen, Home.current(), commit=commit, models={m.name: m for m in models})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(planning, "load_models", lambda: {m.name: m for m in models})
+        patched.setattr(planning, "commit_of", lambda source, *_, **__: commit(source))
+        return plan(chosen, Home.current())
 
 
 def states(found: Plan, pool: str | None = None) -> dict[str | None, str]:
@@ -129,6 +133,23 @@ def test_another_engine_version_is_planned_again(tmp_path: Path, monkeypatch: py
     found = planned(demo(), precisions=["fp8"])
     assert {cell.reason for cell in found.cells} == {"engine version changed since it was measured"}
     assert states(found) == {"bf16": "RUN", "fp8": "RUN"}
+
+
+def test_bundles_that_appear_while_a_run_goes_on_leave_it_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTGATE_BUNDLES", str(tmp_path / "bundles"))
+    seen = [planned(demo()).units[0]]
+    for precision in ("bf16", "fp8"):
+        for manifest in BUNDLES.glob("*/manifest.json"):
+            if json.loads(manifest.read_text())["checkpoint"]["precision"] == precision:
+                shutil.copytree(manifest.parent, tmp_path / "bundles" / manifest.parent.name)
+        seen.append(planned(demo()).units[0])
+    assert [len(unit.due) for unit in seen] == [3, 2, 1]
+    assert len({unit.fingerprint for unit in seen}) == 1
+    assert seen[2].parameters["precisions"] == ["nvfp4"]
+    others = (planned(demo(), precisions=["nvfp4"]), planned(demo(policy="standard")))
+    assert not {one.units[0].fingerprint for one in others} & {seen[0].fingerprint}
 
 
 def test_another_revision_is_planned_again_alone_a_baseline_s_with_its_candidates(tmp_path: Path) -> None:
@@ -188,7 +209,7 @@ def test_a_70b_over_gpu_types() -> None:
     assert h.usd == pytest.approx((h.gpu_hours or 0) * 2.01)
     assert 2 * 300 / 3600 < (h.gpu_hours or 0) < 20
     assert (b.usd, b.no_usd) == (None, "no_price: no on-demand offer for a b300")
-    _check_text(text_of(found), markdown_of(found, {}, {}))
+    _check_text(text_of(found), markdown_of(found, {}, {}, {}))
 
 
 def _check_text(text: str, markdown: str) -> None:
@@ -202,6 +223,53 @@ def _check_text(text: str, markdown: str) -> None:
     assert "USD for 6 of them" in last, "no price of a b300, no limit of int8"
     assert markdown.count("| planned |") == 10
     assert markdown.count("| skipped |") == 6
+
+
+def test_arguments_from_which_no_count_follows_are_a_fault_of_their_own() -> None:
+    found = planned(
+        seventy().model_copy(update={"engine_arguments": {"gpu-memory-utilization": "abc"}}),
+        demo(),
+        pools=["h100", "cpu"],
+    )
+    assert {cell.state for cell in found.units[0].cells} == {State.WRONG}
+    assert "'gpu-memory-utilization' is 'abc'" in found.cells[0].reason
+    assert states(Plan(found.units[-1:])) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
+
+
+def test_a_draft_s_commit_and_code_of_its_own_are_planned_as_a_run_records_them() -> None:
+    asked: list[str] = []
+
+    def commit(source: str) -> str:
+        asked.append(source)
+        return SHA
+
+    draft = {"speculative-config": {"model": "org/draft", "num_speculative_tokens": 3}}
+    coded = CheckpointConfig(
+        source="org/coded", precision="fp8", revision="f" * 40, allow=Allowed(remote_code=True)
+    )
+    model = seventy().model_copy(
+        update={"engine_arguments": {"max-model-len": 8192} | draft, "candidates": (coded,)}
+    )
+    baseline, candidate = planned(model, pools=["h100"], commit=commit).cells
+    assert sorted(asked) == ["org/bf16", "org/draft"]
+    assert baseline.expected is not None
+    assert candidate.expected is not None
+    assert baseline.expected.arguments["speculative-config"] == {
+        "model": f"org/draft@{SHA}",
+        "num_speculative_tokens": 3,
+    }
+    assert "trust-remote-code" not in baseline.expected.arguments
+    assert candidate.expected.arguments["trust-remote-code"] is True
+
+    def none(source: str) -> str:
+        if source == "org/draft":
+            raise NotAskedError("the hub could not be asked for its commit", where=source)
+        return SHA
+
+    baseline, _ = planned(model, pools=["h100"], commit=none).cells
+    assert baseline.reason == "org/draft: the hub could not be asked for its commit"
+    assert baseline.expected is not None
+    assert baseline.expected.checkpoint is None, "such a unit isn't dispatched"
 
 
 def test_a_budget_leaves_out_what_exceeds_it_and_what_has_no_price() -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from quantgate.model.config import ROOT, EngineConfig
 from quantgate.model.enums import EngineKind
 from quantgate.model.errors import ConfigError
 from tasks import engine_files
+from tasks.pins import Pins
+from tasks.revisions import commit_of
+from tests.hub_server import HubServer
 from tests.tiny_checkpoints import checkpoint_files, write_checkpoint
 
 CONFIG = EngineConfig(
@@ -161,6 +166,28 @@ def test_a_draft_model_is_known_by_its_content(tmp_path: Path) -> None:
     (moved / "config.json").write_bytes(files["config.json"])
     changed = engine_files.found(CONFIG, {"speculative-config": settings | {"model": str(moved)}})
     assert changed.recorded != named.recorded
+
+
+def test_a_draft_model_of_the_hub_is_pinned_and_planned_as_it_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    pins = Pins(tmp_path / "pins.json")
+    given = {"speculative-config": {"model": "acme/draft", "num_speculative_tokens": 3}}
+    with HubServer() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        sha = hub.add("acme/draft", checkpoint_files())
+        first = engine_files.found(CONFIG, given, pins)
+        assert pins.pin_of("acme/draft") is not None
+        hub.add("acme/draft", checkpoint_files(vocab_size=64, rope_theta=9.0))
+        assert engine_files.found(CONFIG, given, pins) == first
+        hub.requests.clear()
+        planned = engine_files.recorded(CONFIG, given, partial(commit_of, pins=pins))
+        assert hub.requests == []
+    assert planned == first.recorded
+    assert planned["speculative-config"]["model"] == f"acme/draft@{sha}"
 
 
 def test_what_is_wrong_with_speculative_decoding() -> None:

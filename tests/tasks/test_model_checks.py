@@ -14,11 +14,13 @@ import pytest
 from quantgate.model.architectures import ModelConfigKeys
 from quantgate.model.config import ROOT
 from quantgate.model.models import CheckpointConfig, load_models
+from tasks.checkpoint_patience import Patience
 from tasks.model_checks import Hub, Report, State
-from tests.hub_server import HubServer
+from tests.hub_server import Fault, HubServer
 from tests.tiny_checkpoints import REST, Q, checkpoint_files, write_checkpoint
 from warehouse.architectures import read_shapes
 
+SHORT = Patience(tries=2, first_wait_s=0.01)
 REPO = "acme/tiny-7B-NVFP4"
 NVFP4 = {"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}}
 SHAPE = ModelConfigKeys(
@@ -58,7 +60,7 @@ def check(
     pins: dict[str, str] | None = None,
 ) -> Report:
     checkpoint = CheckpointConfig(source=source, precision=precision, revision=revision, gated=gated)
-    report = Hub(pins or {}).check(checkpoint, shape)
+    report = Hub(pins or {}, SHORT).check(checkpoint, shape)
     assert report.line.startswith(f"{source}: ")
     assert "\n" not in report.line
     return report
@@ -280,6 +282,20 @@ def test_a_hub_that_is_busy_is_noted(gate: pytest.MonkeyPatch, status: int) -> N
     assert report == Report(
         State.NOTE, f"{REPO}: not checked: the hub answered HTTP {status}. Try again later"
     )
+
+
+def test_a_hiccup_is_waited_for(hub: HubServer) -> None:
+    hub.add(REPO, checkpoint_files(LAYOUT, hf_quant=NVFP4, num_hidden_layers=2))
+    hub.faults = [Fault("/api/models/", status=429), Fault("/config.json", status=503)]
+    assert check().state is State.OK
+
+
+def test_a_saved_login_is_never_used(
+    gate: pytest.MonkeyPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("hf_accepted")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    assert "gated, and no token is set (HTTP 401)" in check(gated=True).line
 
 
 PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None]] = {

@@ -11,7 +11,6 @@ from warehouse.configuration import import_prices
 from warehouse.database import Connection
 from warehouse.estimates import (
     Load,
-    Price,
     configured,
     memory_fits,
     on_demand_price,
@@ -46,8 +45,8 @@ def db(warehouse: Path) -> Iterator[Connection]:
 
 def test_the_cheapest_on_demand_gpu_hour_counts_imported_ones_too(db: Connection, warehouse: Path) -> None:
     assert not warehouse.exists(), "nothing was ever loaded"
-    assert on_demand_price(db, "h100") == Price(2.01, "spheron")
-    assert on_demand_price(db, "b300") == Price(8.0, "acme"), "64 USD/h for eight, and spot doesn't count"
+    assert on_demand_price(db, "h100") == 2.01
+    assert on_demand_price(db, "b300") == 8.0, "64 USD/h for eight, and spot doesn't count"
     assert on_demand_price(db, "none-such") is None
 
 

@@ -37,8 +37,8 @@ def test_the_committed_fleet_s_dry_run_needs_no_server(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("server", "message"),
     [
-        (None, "no Prefect server is configured, and workers take runs from one"),
-        ("http://127.0.0.1:9/api", "http://127.0.0.1:9/api: the Prefect server doesn't answer"),
+        (None, "Prefect: no server is configured"),
+        ("http://127.0.0.1:9/api", "Prefect server http://127.0.0.1:9/api: does not answer ("),
     ],
 )
 def test_without_a_server_it_is_one_line(
@@ -51,3 +51,9 @@ def test_without_a_server_it_is_one_line(
     assert done.err.startswith("quantgate: ")
     assert message in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_format_without_a_dry_run_is_refused() -> None:
+    done = quantgate("matrix", "--format", "csv")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "quantgate: matrix: --format is for --dry-run. Add --dry-run, or leave --format out.\n"
