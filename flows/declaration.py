@@ -27,6 +27,7 @@ from quantgate.model.config import (
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
+from quantgate.model.manifests import open_place
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources
@@ -290,6 +291,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     Raises:
         ConfigError: the first thing that is wrong.
     """
+    open_place(home.bundles)
     work = declare_work(parameters, home)
     model = work.model
     found = _hardware(parameters.gpu)

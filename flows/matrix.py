@@ -47,7 +47,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     """
     parameters = parameters or MatrixParameters()
     home, report = Home.current(), reporter()
-    with hub_token():
+    with report.used(), hub_token():
         planned = plan(parameters, home)
     for line in text_of(planned).splitlines():
         report.line(f"matrix: {line}")

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from flows import fitting, known
 from flows.cells import FAULTS, Cell, Plan, State, Unit, within_budget
 from flows.choices import ModelName, Precision
 from flows.declaration import Afterwards, ValidateParameters, checkpoints_of, workload_of
 from flows.estimate import Asked, estimate
+from flows.parameters import Parameters
 from flows.places import Place, configured_environment, places_of
 from quantgate.model.config import choose, load_policy
 from quantgate.model.errors import ConfigError
@@ -31,7 +32,7 @@ from warehouse.estimates import configured, published_share
 from warehouse.judge import check_policy
 
 
-class MatrixParameters(BaseModel):
+class MatrixParameters(Parameters):
     """Parameters of the flow ``matrix``."""
 
     models: list[ModelName] = Field(

@@ -61,14 +61,6 @@ def _checkpoints(declared: Declared, pins: Pins, report: Reporter) -> list[Check
     return found
 
 
-def _with_code(config: CheckpointConfig, checkpoint: Checkpoint) -> CheckpointConfig:
-    """Serving arguments say that a checkpoint's own code runs, so that it is part of the run's fingerprint."""
-    if not checkpoint.remote_code:
-        return config
-    arguments = config.engine_arguments | {"trust-remote-code": True}
-    return config.model_copy(update={"engine_arguments": arguments})
-
-
 def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
     """Progress of hashing a local folder: a word every now and then, none for a small one."""
     told = time.monotonic()
@@ -88,6 +80,7 @@ def _served(
     environment: EngineEnvironment,
     home: Home,
     report: Reporter,
+    pins: Pins | None = None,
 ) -> list[Named]:
     """What each checkpoint is served with; whatever can't be is told before the first engine starts."""
     found = []
@@ -97,7 +90,7 @@ def _served(
         engine_limits.check(arguments, Path(checkpoint.path), declared.workload)
         if declared.chat_template and "chat-template" not in arguments:
             quality.check_chat_template(Path(checkpoint.path), checkpoint.source)
-        found.append(engine_files.found(environment.config, config.engine_arguments))
+        found.append(engine_files.found(environment.config, config.engine_arguments, pins))
     return found
 
 
@@ -150,6 +143,7 @@ def _measure_all(
     home: Home,
     report: Reporter,
     since: datetime | None,
+    pins: Pins | None = None,
 ) -> tuple[list[tuple[Manifest, bool]], list[RunError]]:
     """Measure the baseline, then every candidate; one that fails does not keep the others from their turn."""
     done: list[tuple[Manifest, bool]] = []
@@ -157,7 +151,7 @@ def _measure_all(
     baseline: BaselineRef | None = None
     expected_start_s: float | None = None
     clock = time.monotonic()
-    served = _served(checkpoints, declared, environment, home, report)
+    served = _served(checkpoints, declared, environment, home, report, pins)
     for index, (one, config, named) in enumerate(
         zip(checkpoints, declared.checkpoints, served, strict=True), 1
     ):
@@ -210,7 +204,7 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
     declared = declare(parameters, home)
     pins = Pins(pins_file(home), update=parameters.update_pins)
     checkpoints = _checkpoints(declared, pins, report)
-    served = tuple(map(_with_code, declared.checkpoints, checkpoints))
+    served = tuple(map(engine_files.with_code, declared.checkpoints))
     declared = dataclasses.replace(declared, checkpoints=served)
     environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
     counts = ", ".join(f"{task} ({count or 'all'} documents)" for task, count in declared.documents.items())
@@ -222,7 +216,9 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
     _tell_resolution(declared, report)
     what = parameters.model_dump(mode="json", exclude={"update_pins"})
     since = fresh_since(home, what) if parameters.fresh else None
-    done, failures = _measure_all(checkpoints, environment, declared, home=home, report=report, since=since)
+    done, failures = _measure_all(
+        checkpoints, environment, declared, home=home, report=report, since=since, pins=pins
+    )
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]

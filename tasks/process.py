@@ -53,9 +53,13 @@ def child_environment(keep: tuple[str, ...] = ()) -> dict[str, str]:
         for name, value in os.environ.items()
         if name.upper().startswith(keep) or not (name.startswith(_PIPELINES) or is_secret(name, value))
     }
-    # The engine is asked on loopback, which no proxy can reach.
-    direct = ",".join(filter(None, [kept.get("no_proxy") or kept.get("NO_PROXY"), "127.0.0.1"]))
-    return kept | {"no_proxy": direct, "NO_PROXY": direct}
+    return kept | direct_loopback()
+
+
+def direct_loopback() -> dict[str, str]:
+    """Variables with which a server on loopback is asked directly: no proxy can reach it."""
+    direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
+    return {"no_proxy": direct, "NO_PROXY": direct}
 
 
 class OutOfTimeError(RunError):

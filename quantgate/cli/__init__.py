@@ -72,6 +72,10 @@ class _Terminated(BaseException):
     """SIGTERM arrived; unwinds like Ctrl-C, so that engines stop and finished parts stay."""
 
 
+INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of whatever a signal's handler raises. Without a signal received here it was SIGTERM: while a flow
+runs Prefect has a handler of its own for that one."""
+
 _received: list[int] = []
 """Signals that told us to stop: what they raise can come out as something else, as DuckDB's `Query interrupted`."""
 
@@ -118,6 +122,8 @@ def _told(error: BaseException) -> int:
     Raises:
         BaseException: the error itself, where nobody expected it.
     """
+    if isinstance(error, RuntimeError) and str(error) == INTERRUPTED and not _received:
+        _received.append(signal.SIGTERM)
     if _received or isinstance(error, KeyboardInterrupt | click.Abort):
         number = _received[0] if _received else signal.SIGINT
         _say(_STOPPED[signal.Signals(number)])

@@ -54,9 +54,9 @@ def in_process(home: Home) -> Iterator[None]:
     Raises:
         RunError: the server does not come up, or ends again and again.
     """
-    from tasks.process import Tied
+    from tasks.process import Tied, direct_loopback
 
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | direct_loopback()
     os.environ.clear()
     os.environ.update(kept | _settings(home, _free_port()))
     home.prefect.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from flows.declaration import ValidateParameters
-from flows.validate import _checkpoints, _with_code
+from flows.validate import _checkpoints
 from quantgate.model.home import Home
 from quantgate.model.models import Allowed, CheckpointConfig
 from quantgate.model.records import Checkpoint
 from tasks import engine
 from tasks.engine_env import load_engine
+from tasks.engine_files import with_code
 from tasks.pins import Pins, pins_file, read_pins
 from tasks.progress import Reporter
 from tests.hub_server import HubServer
@@ -57,8 +58,8 @@ def test_permitted_code_is_an_argument_of_the_engine_and_others_have_none(hub: H
     )
     first, second = found(Home(home), plain, coded)
     assert (first.remote_code, second.remote_code) == (False, True)
-    assert _with_code(plain, first) == plain
-    served = _with_code(coded, second)
+    assert with_code(plain) == plain
+    served = with_code(coded)
     assert served.engine_arguments == {"max-model-len": 64, "trust-remote-code": True}
     arguments = engine.serving_arguments(load_engine(None, "cpu")[1], served.engine_arguments)
     assert arguments["trust-remote-code"] is True

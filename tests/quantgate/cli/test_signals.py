@@ -53,6 +53,14 @@ def test_a_signal_that_comes_out_as_another_error_is_still_the_signal(
     )
 
 
+def test_an_interrupted_query_without_a_signal_of_ours_was_ended_by_sigterm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a flow runs Prefect has its own handler for SIGTERM, and DuckDB hides what that raises."""
+    monkeypatch.setattr(cli, "_received", [])
+    assert cli._told(RuntimeError("Query interrupted")) == 143
+
+
 def test_an_error_that_nobody_expected_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         cli._told(ZeroDivisionError())
