@@ -33,6 +33,8 @@ PAGE = 200
 PATIENCE_S = 60.0
 """A server that restarts is back by then."""
 OWN_LOGGER = "prefect.flow_runs"
+TRACEBACK = "\nTraceback (most recent call last):"
+"""What follows stands in the server's log; the run's end is told in one line."""
 
 
 class Ended(NamedTuple):
@@ -115,7 +117,7 @@ class _Lines:
                     self._seen.add(line.id)
                     self._latest = max(line.timestamp, self._latest or line.timestamp)
                     if line.name == OWN_LOGGER:
-                        yield line.message
+                        yield line.message.partition(TRACEBACK)[0]
             if len(page) < PAGE:
                 return
             offset += PAGE

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, Log
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 
@@ -21,6 +22,17 @@ RUN = FlowRun(
     id=uuid4(), flow_id=uuid4(), name="busy-bee", state=Completed(message="done"), state_name="Completed"
 )
 
+LOGS = [
+    Log(name=name, level=40, message=message, timestamp=datetime.now(UTC), flow_run_id=RUN.id)
+    for name, message in (
+        (
+            "prefect.flow_runs",
+            "it failed: one line\nTraceback (most recent call last):\n  File 'x'\nE: it failed",
+        ),
+        ("prefect.worker", "not the flow's own"),
+    )
+]
+
 
 def faulty(answers: Iterator[int | None]) -> httpx.MockTransport:
     """Fault injection: a server that answers with these statuses, None being no answer, and then well."""
@@ -31,8 +43,10 @@ def faulty(answers: Iterator[int | None]) -> httpx.MockTransport:
             raise httpx.ConnectError("connection refused", request=request)
         if status != 200:
             return httpx.Response(status, text="told by the server", request=request)
-        body = RUN.model_dump(mode="json") if request.url.path.endswith(str(RUN.id)) else []
-        return httpx.Response(200, json=body, request=request)
+        bodies = {str(RUN.id): RUN.model_dump(mode="json"), "filter": []}
+        if request.url.path.endswith("/logs/filter"):
+            bodies["filter"] = [log.model_dump(mode="json") for log in LOGS]
+        return httpx.Response(200, json=bodies[request.url.path.rsplit("/", 1)[-1]], request=request)
 
     return httpx.MockTransport(answer)
 
@@ -56,6 +70,7 @@ def test_a_server_that_comes_back_is_followed_on(monkeypatch: pytest.MonkeyPatch
     assert message == "done"
     assert lines == [
         f"Prefect server {URL}/: stopped answering (connection refused); asking again for 60 s",
+        "it failed: one line",
         "busy-bee: Completed",
     ]
 
