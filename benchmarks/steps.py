@@ -30,7 +30,7 @@ _PARTS: dict[str, tuple[Any, str]] = {
     "insert": (load, "_take_in"),
     "bounds": (load, "refresh_bounds"),
     "judge": (load, "_judge_all"),
-    "judge_read": (load, "_samples"),
+    "judge_read": (load, "samples_of"),
     "judge_test": (load, "judge_runs"),
     "materialize": (load, "refresh_materialized"),
 }
