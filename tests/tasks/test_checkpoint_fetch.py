@@ -81,13 +81,13 @@ def test_a_dropped_connection_goes_on_where_it_broke(hub: HubServer, cache: Path
 
 def test_a_killed_pull_goes_on_where_it_was(hub: HubServer, cache: Path) -> None:
     hub.add(ORG, FILES)
-    hub.faults = [Fault(STORAGE, stall_after_bytes=3_000_000)]
+    hub.faults = [Fault(STORAGE, stall_after_bytes=3_200_000)]
     command = [sys.executable, "-c", f"from tasks.checkpoints import resolve; resolve({ORG!r})"]
     environment = {**os.environ, "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, cwd=ROOT)
     partial = cache / f"models--{ORG.replace('/', '--')}" / "blobs"
     try:
-        hub.wait_for_bytes(3_000_000)
+        hub.wait_for_bytes(3_200_000)
         _until_written(partial, 2_000_000)
     finally:
         process.send_signal(signal.SIGKILL)
