@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from quantgate.model.config import ROOT
 
 sys.path.insert(0, str(ROOT))
+
+from tasks.progress import Reporter
+from tests.hub_server import HubServer
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +28,22 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("QUANTGATE_LOCKS", str(place / "locks"))
     monkeypatch.delenv("QUANTGATE_BUNDLES", raising=False)
     return place
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub of the test's own, which no token of the machine reaches; its storage never saw one."""
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        yield server
+        assert server.leaks == []
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """Progress lines of this process."""
+    told: list[str] = []
+    with Reporter(told.append).used():
+        yield told

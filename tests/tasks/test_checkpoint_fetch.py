@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint_patience import Patience
 from tasks.checkpoints import resolve
-from tasks.progress import Reporter
 from tests.hub_server import Fault, HubServer
 from tests.tiny_checkpoints import REST, checkpoint_files, safetensors
 
@@ -28,24 +26,6 @@ LARGE = safetensors({"model.layers.0.mlp.up_proj.weight": ("BF16", (2048, 1024))
 FILES = checkpoint_files() | {"model.safetensors": LARGE}
 QUICK = Patience(tries=3, first_wait_s=0.01, longest_wait_s=5, total_wait_s=20)
 STORAGE = "/storage/"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        yield server
-        assert server.leaks == []
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """Progress lines of this process."""
-    told: list[str] = []
-    with Reporter(told.append).used():
-        yield told
 
 
 @pytest.fixture

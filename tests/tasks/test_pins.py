@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,29 +12,12 @@ import pytest
 from quantgate.model.errors import ConfigError
 from tasks.checkpoints import resolve
 from tasks.pins import Pins, read_pins
-from tasks.progress import Reporter
 from tests.hub_server import Fault, HubServer
 from tests.tiny_checkpoints import checkpoint_files
 
 ORG = "acme/tiny-7B"
 FILES = checkpoint_files()
 NEWER = FILES | {"generation_config.json": b'{"temperature": 0.5}'}
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        yield server
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    told: list[str] = []
-    with Reporter(told.append).used():
-        yield told
 
 
 @pytest.fixture
