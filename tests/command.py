@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,17 +79,20 @@ def kill_when(
     return log.read_text()
 
 
-def processes_of(home: Path) -> list[str]:
-    """Command lines of processes that run with this home, whoever their parent is."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+def own_processes(home: Path) -> Iterator[tuple[int, str]]:
+    """Process id and command line of what runs with this home, whoever its parent is; this process excepted."""
+    for process in psutil.process_iter(["cmdline", "status"]):
         try:
             ours = process.environ().get("QUANTGATE_HOME") == str(home)
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+        except (psutil.Error, OSError):
             continue
         if ours and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(" ".join(process.info["cmdline"] or [])[:300])
-    return found
+            yield process.pid, " ".join(process.info["cmdline"] or [])
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of processes that run with this home."""
+    return [line[:300] for _, line in own_processes(home)]
 
 
 def nothing_left(home: Path, within_s: float = 15) -> list[str]:

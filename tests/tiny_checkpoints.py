@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quantgate.model.records import Checkpoint
+
 BITS = {"F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "I8": 8, "BF16": 16, "F16": 16, "I32": 32, "F32": 32, "I64": 64}
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -69,3 +71,24 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder
+
+
+def bare_checkpoint(**differs: Any) -> Checkpoint:
+    """The record of a checkpoint that is nowhere, for what only passes it on."""
+    return Checkpoint(
+        **{
+            "source": "x",
+            "path": "/nowhere/x",
+            "name": "x",
+            "revision": "sha256:1",
+            "model": "x",
+            "architecture": "LlamaForCausalLM",
+            "precision": "bf16",
+            "weight_format": "unquantized",
+            "kv_cache_dtype": "auto",
+            "parameters": 1,
+            "size_bytes": 1,
+            "vocab_size": 256,
+            **differs,
+        }
+    )

@@ -10,10 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from quantgate.model.config import ROOT
-from tests.command import QUANTGATE, hear_ctrl_c, processes_of
+from tests.command import QUANTGATE, hear_ctrl_c, own_processes, processes_of
 
 PARTS = {
     "launcher": "tasks/launcher.py",
@@ -113,15 +111,10 @@ class Command:
     def parts(self) -> dict[str, list[int]]:
         """Process ids by part."""
         found: dict[str, list[int]] = {"command": [self.process.pid]}
-        for process in psutil.process_iter(["cmdline", "status"]):
-            try:
-                ours = process.environ().get("QUANTGATE_HOME") == str(self.home)
-            except (psutil.Error, OSError):
-                continue
-            line = " ".join(process.info["cmdline"] or [])
+        for pid, line in own_processes(self.home):
             part = next((part for part, marker in PARTS.items() if marker in line), None)
-            if ours and part and process.pid != self.process.pid:
-                found.setdefault(part, []).append(process.pid)
+            if part and pid != self.process.pid:
+                found.setdefault(part, []).append(pid)
         return found
 
     def kill(self, chance: random.Random, victim: str = "", signal_name: str = "") -> Kill:

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from quantgate.model.config import ROOT
-from tests.command import hear_ctrl_c
+from tests.command import hear_ctrl_c, own_processes
 from tests.stub_engine.make import make
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -145,16 +144,9 @@ class Place:
     def processes(self) -> dict[str, list[int]]:
         """Process ids of this home by part."""
         found: dict[str, list[int]] = {}
-        for process in psutil.process_iter(["cmdline", "status"]):
-            try:
-                ours = process.environ().get("QUANTGATE_HOME") == str(self.home)
-            except (psutil.Error, OSError):
-                continue
-            line = " ".join(process.info["cmdline"] or [])
-            if not ours or process.info["status"] == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
-                continue
+        for pid, line in own_processes(self.home):
             part = next((p for p, marks in PARTS.items() if any(m in line for m in marks)), "other")
-            found.setdefault(part, []).append(process.pid)
+            found.setdefault(part, []).append(pid)
         return found
 
     def await_engine(self, within_s: float = 120) -> None:

@@ -17,12 +17,13 @@ from quantgate.model.config import Suite, SuiteTask, load_policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Checkpoint, Hardware, RunPlan
+from quantgate.model.records import Hardware, RunPlan
 from quantgate.model.tables import BUNDLE_FILES, PROMPTS, SAMPLES
 from tasks import bundle
 from tasks.staging import Staging, open_staging
 from tests.tasks.test_staging import finish_task, inputs, start
 from tests.tasks.test_throughput import WORKLOAD, finish
+from tests.tiny_checkpoints import bare_checkpoint
 
 TASKS = ("a", "b")
 
@@ -30,20 +31,7 @@ TASKS = ("a", "b")
 def plan() -> RunPlan:
     return RunPlan(
         inputs=inputs(),
-        checkpoint=Checkpoint(
-            source="x",
-            path="/x",
-            name="x",
-            revision="sha256:1",
-            model="x",
-            architecture="LlamaForCausalLM",
-            precision="bf16",
-            weight_format="unquantized",
-            kv_cache_dtype="auto",
-            parameters=1,
-            size_bytes=2,
-            vocab_size=3,
-        ),
+        checkpoint=bare_checkpoint(),
         baseline=None,
         hardware=Hardware(gpu="cpu", device_name="a CPU", sm_arch="x86_64-avx2"),
         suite=Suite(name="s", tasks=tuple(SuiteTask(task=t, family=Family.MATH) for t in TASKS)),

@@ -16,26 +16,13 @@ from quantgate.model.config import ROOT
 from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Checkpoint
 from tasks import engine, engine_env
 from tasks.progress import Reporter
 from tests.fake_engine import make
 from tests.tasks.test_process import alive, plant, wait_for
+from tests.tiny_checkpoints import bare_checkpoint
 
-CHECKPOINT = Checkpoint(
-    source="x",
-    path="/nowhere/x",
-    name="x",
-    revision="sha256:1",
-    model="x",
-    architecture="LlamaForCausalLM",
-    precision="nvfp4",
-    weight_format="modelopt:NVFP4",
-    kv_cache_dtype="auto",
-    parameters=1,
-    size_bytes=1,
-    vocab_size=256,
-)
+CHECKPOINT = bare_checkpoint(precision="nvfp4", weight_format="modelopt:NVFP4")
 
 
 def environment(
