@@ -44,6 +44,7 @@ def draw_documents(generator: np.random.Generator, n: int) -> dict[str, pa.Array
         "target_hash": pc.cast(_hashes(generator, 10_000).take(pc.cast(target, pa.int64())), pa.string()),
         "cluster": pa.nulls(rows, pa.string()),
         "engine_start_id": pa.repeat(pa.scalar(START_ID, pa.string()), rows),
+        "position": pa.array(np.tile(np.arange(n, dtype=np.int32), len(tasks))),
     }
 
 

@@ -120,6 +120,7 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
     tasks = [result for result in results if result is not None]
     tables: dict[str, pa.Table] = _quality_tables(staging, tasks) | _load_tables(staging, plan.workload)
     tables["telemetry.parquet"] = pa.Table.from_pylist(staging.telemetry(), BUNDLE_FILES["telemetry.parquet"])
+    tables |= {name: BUNDLE_FILES[name].empty_table() for name in BUNDLE_FILES if name not in tables}
     building = staging.path / "bundle"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)

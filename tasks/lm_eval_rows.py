@@ -94,6 +94,7 @@ def sample_rows(
                 "finish_reason": _finish_reason(made),
                 "cluster": _cluster(fields),
                 "engine_start_id": engine_start_id,
+                "position": None,
             }
         )
         seen[doc_id] += 1

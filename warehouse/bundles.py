@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from quantgate.model.manifests import MANIFEST, damaged, open_place, parse_manifest
 from quantgate.model.records import FileEntry, Manifest
-from quantgate.model.tables import BUNDLE_FILES
+from quantgate.model.tables import BUNDLE_FILES, LATER_COLUMNS, LATER_FILES
 
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
+    "control_samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
+    "fidelity.parquet": ("text_id", "token_index"),
     "prompts.parquet": ("prompt_hash",),
     "load_points.parquet": ("operating_point",),
     "requests.parquet": ("operating_point", "request"),
@@ -67,7 +69,7 @@ class BundleStore:
         manifest = self.read_manifest(run_id)
         tables = {name: self._table(run_id, name, manifest) for name in BUNDLE_FILES}
         starts = {start.engine_start_id for start in manifest.engine_starts}
-        for name in ("samples.parquet", "load_points.parquet"):
+        for name in ("samples.parquet", "load_points.parquet", "control_samples.parquet", "fidelity.parquet"):
             unknown = set(tables[name].column("engine_start_id").unique().to_pylist()) - starts
             if unknown:
                 raise damaged(
@@ -105,6 +107,9 @@ class BundleStore:
 
     def _table(self, run_id: str, name: str, manifest: Manifest) -> pa.Table:
         entry = manifest.files.get(name)
+        first_layout = manifest.schema_version == 1
+        if entry is None and first_layout and name in LATER_FILES:
+            return BUNDLE_FILES[name].empty_table()
         if entry is None:
             raise damaged(run_id, f"its manifest doesn't list {name}")
         data = self._bytes(run_id, name)
@@ -115,6 +120,10 @@ class BundleStore:
             table = pq.ParquetFile(pa.BufferReader(data)).read()
         except (pa.ArrowException, OSError):
             raise damaged(run_id, f"{name} is not a whole Parquet file") from None
+        for column in LATER_COLUMNS.get(name, ()) if first_layout else ():
+            table = table.append_column(
+                column, pa.nulls(table.num_rows, BUNDLE_FILES[name].field(column).type)
+            )
         problem = _table_problem(table, name, entry)
         if problem:
             raise damaged(run_id, f"{name} {problem}")

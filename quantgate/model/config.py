@@ -48,6 +48,19 @@ class Policy(Strict):
     stale_after_days: int = Field(gt=0, description="Age at which a verdict or price counts as stale.")
     families: dict[Family, FamilyPolicy]
     uses: dict[str, tuple[Family, ...]] = Field(description="Required families per use; empty: every one.")
+    looks: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(),
+        description="Shares of a task's documents at which a candidate is judged on its way and may stop; "
+        "empty: at the end alone.",
+    )
+    min_clusters: int = Field(
+        default=20, ge=2, description="Fewer clusters (subjects, passages) than this validate nothing."
+    )
+    aa_documents: int = Field(
+        default=200,
+        ge=0,
+        description="Documents of each task that the baseline answers once more over an engine restart (A/A).",
+    )
 
     @field_validator("uses")
     @classmethod
@@ -58,8 +71,20 @@ class Policy(Strict):
         return uses
 
     def fingerprint(self) -> str:
-        """SHA-256 of the policy's content."""
-        return fingerprint_of(self.model_dump(mode="json"))
+        """SHA-256 of the policy's content; what came later counts only where it says more than its default."""
+        content = self.model_dump(mode="json")
+        later = {name: type(self).model_fields[name].default for name in _LATER}
+        return fingerprint_of(
+            {
+                name: value
+                for name, value in content.items()
+                if name not in later or getattr(self, name) != later[name]
+            }
+        )
+
+
+_LATER = ("looks", "min_clusters", "aa_documents")
+"""Settings that policies had not from the beginning: their runs' fingerprints stay what they were."""
 
 
 class PolicyFile(Strict):

@@ -16,11 +16,11 @@ MANIFEST = "manifest.json"
 """A bundle's manifest; written last, a folder without one is not a bundle."""
 
 
-def _version_1(data: dict[str, Any], where: str) -> Manifest:
+def _as_it_is(data: dict[str, Any], where: str) -> Manifest:
     return parse_record(Manifest, data, where)
 
 
-READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _version_1}
+READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _as_it_is, 2: _as_it_is}
 """How a manifest of each schema_version becomes today's record."""
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from quantgate.model.config import Policy, Strict, Suite, Workload, fingerprint_of
 from quantgate.model.enums import Evidence, Family, KernelMode, Validity, Verdict, Weights
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the bundle's layout; the loader reads every older one."""
 
 
@@ -137,6 +137,13 @@ class TaskResult(Strict):
     truncated_prompts: int = Field(
         default=0, description="Requests whose prompt was cut on the left to fit the engine's context."
     )
+    documents_available: int | None = Field(
+        default=None, description="Documents that the task has; None where that was not recorded."
+    )
+    looks: tuple[int, ...] = Field(
+        default=(),
+        description="Documents after which the candidate was judged on its way, the last being all it answered.",
+    )
 
 
 class FileEntry(Strict):
@@ -197,6 +204,9 @@ class TaskVerdict(Strict):
         default="exact", description="exact: right/wrong scores; bounded: any scores from 0 to 1."
     )
     outcome: str = Field(description="pass, fail or undecided.")
+    documents_available: int | None = Field(default=None, description="Documents that the task has.")
+    looks: int = Field(default=1, description="Times that it was judged on its way, this one included.")
+    clusters: int | None = Field(default=None, description="Subjects or passages, where documents have them.")
     documents_needed: int | None = Field(
         default=None, description="At delta 0 and the flip rate's upper bound."
     )

@@ -23,6 +23,7 @@ SAMPLES = pa.schema(
         pa.field("finish_reason", pa.string()),
         pa.field("cluster", pa.string()),  # subject or passage, where there is one
         pa.field("engine_start_id", pa.string(), nullable=False),
+        pa.field("position", pa.int32()),  # in the order of quantgate.model.order, from 0
     ]
 )
 
@@ -93,11 +94,33 @@ TELEMETRY = pa.schema(
     ]
 )
 
+FIDELITY = pa.schema(
+    [
+        pa.field("text_id", pa.string(), nullable=False),
+        pa.field(
+            "token_index", pa.int32(), nullable=False
+        ),  # in the text, from 0; the first has no prediction
+        pa.field("token_id", pa.int32(), nullable=False),
+        pa.field("logprob", pa.float64(), nullable=False),  # natural logarithm, of the text's own token
+        pa.field("top_token_ids", pa.list_(pa.int32()), nullable=False),  # most probable first
+        pa.field("top_logprobs", pa.list_(pa.float32()), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),  # entries asked for; the vocabulary's size: all of it
+        pa.field("vocab_size", pa.int32(), nullable=False),
+        pa.field("engine_start_id", pa.string(), nullable=False),
+    ]
+)
+
 BUNDLE_FILES: dict[str, pa.Schema] = {
     "samples.parquet": SAMPLES,
     "prompts.parquet": PROMPTS,
     "load_points.parquet": LOAD_POINTS,
     "requests.parquet": REQUESTS,
     "telemetry.parquet": TELEMETRY,
+    "control_samples.parquet": SAMPLES,
+    "fidelity.parquet": FIDELITY,
 }
 """Every Parquet file of a bundle; a run without quality or without load holds an empty one."""
+
+LATER_FILES = frozenset({"control_samples.parquet", "fidelity.parquet"})
+LATER_COLUMNS = {"samples.parquet": ("position",)}
+"""What a bundle of schema_version 1 lacks: whole files, and columns that may be empty."""

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.fleet import RUNS_PER_MODEL, Fleet, Size
 from quantgate.model.config import ROOT
+from quantgate.model.tables import BUNDLE_FILES
 from warehouse.bundles import BundleStore
 
 
@@ -84,7 +85,7 @@ def test_a_seed_gives_the_same_bundles_and_every_one_is_sound(tmp_path: Path) ->
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         Fleet(size, seed).write(tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
-    assert len(files) == size.runs * 6
+    assert len(files) == size.runs * (len(BUNDLE_FILES) + 1)
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
     assert any((tmp_path / "a" / file).read_bytes() != (tmp_path / "c" / file).read_bytes() for file in files)
     store = BundleStore(tmp_path / "a")

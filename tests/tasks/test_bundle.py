@@ -98,11 +98,13 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
         "load_points.parquet": 1,
         "requests.parquet": 32,
         "telemetry.parquet": 1,
+        "control_samples.parquet": 0,
+        "fidelity.parquet": 0,
     }
     assert bundle.find(home.bundles, plan().inputs.fingerprint()) == manifest
     assert bundle.find(home.bundles, "another") is None
     assert not staging.path.exists()
-    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 1
+    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 2
 
 
 def test_a_run_without_load_or_quality_has_empty_files() -> None:

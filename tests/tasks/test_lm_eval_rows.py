@@ -63,6 +63,7 @@ def test_a_generated_answer() -> None:
         "finish_reason": "stop",
         "cluster": None,
         "engine_start_id": "start",
+        "position": None,
     }
 
 

@@ -15,8 +15,9 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest
 from quantgate.model.tables import SAMPLES
 from warehouse.exact_test import p_degraded, p_inferior, p_noninferior
-from warehouse.judge import _holm, check_policy, judge, judge_runs, judge_use, untested
+from warehouse.judge import check_policy, judge, judge_runs, judge_use, untested
 from warehouse.tango import tango_interval
+from warehouse.task_test import holm_adjusted
 
 MATH, CLOZE, CODE = Family.MATH, Family.CONVERSATION, Family.CODE
 POLICY = Policy(
@@ -326,6 +327,6 @@ def test_finished_runs_are_judged_from_their_bundles(place, three):
 
 def test_holm_by_hand() -> None:
     """Sorted .01, .02, .03, .2 times 4, 3, 2, 1, each at least its forerunner."""
-    adjusted = _holm(np.array([0.2, 0.01, 0.03, 0.02]))
+    adjusted = holm_adjusted(np.array([0.2, 0.01, 0.03, 0.02]))
     assert adjusted.tolist() == pytest.approx([0.2, 0.04, 0.06, 0.06])
-    assert _holm(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]
+    assert holm_adjusted(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]

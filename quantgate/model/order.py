@@ -1,0 +1,68 @@
+"""In which order a task's documents are asked, and after how many of them a candidate is judged on its way.
+
+Both are declared by what is known before anything is measured: the task's name, its documents and the policy.
+Every checkpoint is asked the same documents first, so that a candidate that stops early pairs with its baseline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class DocumentKey(NamedTuple):
+    """What tells a document apart, and which others it belongs with."""
+
+    doc_id: str
+    doc_repeat: int
+    cluster: str | None
+
+
+def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
+    """A random order that the task's name and its documents alone decide, proportional over clusters.
+
+    Documents without a cluster are shuffled. Those of a cluster are spread evenly from a random start, so that
+    the first n of all hold of every cluster nearly its share (systematic sampling; W. G. Cochran, Sampling
+    Techniques, 3rd ed. 1977, chapter 8).
+
+    Args:
+        task: the task's name.
+        documents: every document that the task has, in any order.
+
+    Returns:
+        Indices into ``documents``: the first is asked first.
+    """
+    members: dict[str | None, list[int]] = defaultdict(list)
+    for index, document in enumerate(documents):
+        members[document.cluster].append(index)
+    place: dict[int, tuple[float, str]] = {}
+    for cluster, indices in members.items():
+        draws = {index: _draw(task, *documents[index]) for index in indices}
+        if cluster is None:
+            place |= {index: (int(draw, 16) / 16 ** len(draw), draw) for index, draw in draws.items()}
+            continue
+        start = _draw(task, "cluster", cluster)
+        begin = int(start, 16) / 16 ** len(start)
+        for rank, index in enumerate(sorted(indices, key=lambda index: draws[index])):
+            place[index] = ((rank + begin) / len(indices), draws[index])
+    return sorted(place, key=lambda index: place[index])
+
+
+def _draw(*parts: object) -> str:
+    """A random number, the same for the same parts, as 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def look_sizes(available: int, shares: Sequence[float], least: int) -> tuple[int, ...]:
+    """Documents after which a candidate is judged, ascending; the last is all of them.
+
+    Args:
+        available: documents that the task has.
+        shares: a policy's looks, shares of them above 0 and at most 1; none: judged at the end alone.
+        least: fewer documents than this validate nothing, so nothing is looked at before.
+    """
+    sizes = {math.ceil(share * available) for share in shares}
+    return (*sorted(size for size in sizes if least <= size < available), available)

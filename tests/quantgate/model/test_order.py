@@ -1,0 +1,56 @@
+"""The order of documents, and the looks on the way."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantgate.model.order import DocumentKey, document_order, look_sizes
+
+KEYS = st.builds(DocumentKey, st.text(max_size=5), st.integers(0, 3), st.sampled_from([None, "a", "b", "c"]))
+
+
+@given(st.lists(KEYS, unique=True, max_size=60), st.randoms())
+def test_each_document_once_wherever_it_stood(documents, random) -> None:
+    ordered = [documents[index] for index in document_order("sums", documents)]
+    assert sorted(ordered, key=str) == sorted(documents, key=str)
+    shuffled = random.sample(documents, len(documents))
+    assert [shuffled[index] for index in document_order("sums", shuffled)] == ordered
+
+
+def test_another_task_has_another_order() -> None:
+    documents = [DocumentKey(str(n), 0, None) for n in range(50)]
+    assert document_order("sums", documents) != document_order("cloze", documents)
+    assert document_order("sums", documents) != list(range(50))
+
+
+def test_the_first_documents_hold_each_clusters_share() -> None:
+    sizes = {"law": 600, "physics": 300, "virology": 100}
+    documents = [DocumentKey(f"{name} {n}", 0, name) for name, size in sizes.items() for n in range(size)]
+    order = document_order("exam", documents)
+    for first in (100, 250, 500):
+        held = Counter(documents[index].cluster for index in order[:first])
+        for name, size in sizes.items():
+            assert held[name] == pytest.approx(first * size / 1000, abs=1.01), (first, name)
+
+
+@pytest.mark.parametrize(
+    ("shares", "sizes"),
+    [
+        ((), (1000,)),
+        ((0.1, 0.5, 1.0), (100, 500, 1000)),
+        ((0.01, 0.1), (100, 1000)),
+        ((0.5, 0.5), (500, 1000)),
+    ],
+)
+def test_looks_begin_where_the_policy_lets_a_task_pass(shares, sizes) -> None:
+    assert look_sizes(1000, shares, 50) == sizes
+
+
+@given(st.integers(1, 10_000), st.lists(st.floats(0.001, 1.0), max_size=8), st.integers(1, 500))
+def test_looks_rise_and_end_with_all(available, shares, least) -> None:
+    sizes = look_sizes(available, shares, least)
+    assert sizes[-1] == available
+    assert list(sizes) == sorted(set(sizes))
+    assert all(size >= least for size in sizes[:-1])
