@@ -53,8 +53,8 @@ def evaluate(
         telemetry.watch(running, suite_task.task) as rows,
     ):
         result = quality.evaluate(
-            plan.suite,
             suite_task,
+            end=plan.suite.limit,
             base_url=running.base_url,
             api_key=running.api_key,
             served_model=running.served_model,
