@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from warehouse.database import Connection, insert_rows
 from warehouse.tango import Floats
 
 Ints = npt.NDArray[np.int64]
@@ -98,3 +103,129 @@ def _with_own(one: Tops, absent: int) -> tuple[Ints, Floats]:
 def _floored(logprobs: Floats) -> Floats:
     floored: Floats = np.maximum(logprobs, LEAST_LOGPROB)
     return floored
+
+
+class Figures(NamedTuple):
+    """What a candidate's distributions say beside its baseline's; None where ``reason`` says why."""
+
+    text_id: str | None
+    tokens: int
+    k: int | None
+    vocab_size: int | None
+    nan_tokens: int
+    perplexity_baseline: float | None = None
+    perplexity: float | None = None
+    top1_agreement: float | None = None
+    kl_mean_nats: float | None = None
+    kl_median_nats: float | None = None
+    kl_p99_nats: float | None = None
+    kl_p999_nats: float | None = None
+    reason: str | None = None
+
+
+def figures(baseline: pa.Table, candidate: pa.Table) -> Figures:
+    """Compare two runs token by token.
+
+    Args:
+        baseline: its rows (``quantgate.model.tables.FIDELITY``), in any order; maybe none.
+        candidate: the candidate's.
+
+    Returns:
+        Divergences in nats, the share of tokens at which both think the same one most probable, and the perplexities.
+        ``reason`` is a code where they can't be compared: ``not_measured``, ``baseline_not_measured``, ``other_text``,
+        ``other_tokens`` (another tokenizer or context), ``other_k``, ``other_vocabulary``, ``nan_logprobs``,
+        ``baseline_nan_logprobs``.
+    """
+    there, here = (rows.sort_by("token_index") for rows in (baseline, candidate))
+    described = here if here.num_rows else there
+    found = Figures(
+        text_id=_only(described, "text_id"),
+        tokens=described.num_rows,
+        k=_only(described, "k"),
+        vocab_size=_only(described, "vocab_size"),
+        nan_tokens=pc.sum(pc.is_nan(here["logprob"])).as_py() or 0,
+    )
+    reason = _why_not(there, here)
+    if reason is not None:
+        return found._replace(reason=reason)
+    p, q = _tops(there), _tops(here)
+    whole = found.k is not None and found.k == found.vocab_size
+    nats = kl_whole(p, q) if whole else kl_top(p, q)
+    quantiles = np.quantile(nats, [0.5, 0.99, 0.999])
+    return found._replace(
+        perplexity_baseline=_perplexity(p),
+        perplexity=_perplexity(q),
+        top1_agreement=float(np.mean(p.token_ids[:, 0] == q.token_ids[:, 0])),
+        kl_mean_nats=float(nats.mean()),
+        kl_median_nats=float(quantiles[0]),
+        kl_p99_nats=float(quantiles[1]),
+        kl_p999_nats=float(quantiles[2]),
+    )
+
+
+def _why_not(there: pa.Table, here: pa.Table) -> str | None:
+    """Why two runs can't be compared, as a code; None where they can."""
+    if here.num_rows == 0:
+        return "not_measured"
+    if there.num_rows == 0:
+        return "baseline_not_measured"
+    for column, code in (("text_id", "other_text"), ("k", "other_k"), ("vocab_size", "other_vocabulary")):
+        if _only(there, column) != _only(here, column):
+            return code
+    if any(not there[column].equals(here[column]) for column in ("token_index", "token_id")):
+        return "other_tokens"
+    for rows, code in ((here, "nan_logprobs"), (there, "baseline_nan_logprobs")):
+        if pc.any(pc.is_nan(rows["logprob"])).as_py():
+            return code
+    return None
+
+
+def _only(rows: pa.Table, column: str) -> Any:
+    """What a run has in every row."""
+    return rows[column][0].as_py() if rows.num_rows else None
+
+
+def _tops(rows: pa.Table) -> Tops:
+    """Rows of one k as arrays."""
+    k = rows["k"][0].as_py()
+    return Tops(
+        pc.list_flatten(rows["top_token_ids"]).to_numpy().astype(np.int64).reshape(-1, k),
+        pc.list_flatten(rows["top_logprobs"]).to_numpy().astype(np.float64).reshape(-1, k),
+        rows["token_id"].to_numpy().astype(np.int64),
+        rows["logprob"].to_numpy().astype(np.float64),
+    )
+
+
+def _perplexity(one: Tops) -> float:
+    """Inverse of the text's own tokens' geometric mean probability."""
+    return float(np.exp(-np.mean(_floored(one.own_logprobs))))
+
+
+_UNCOMPARED = """
+    SELECT c.run_id, c.baseline_run_id
+    FROM store.runs c
+    JOIN store.runs b ON b.run_id = c.baseline_run_id
+    ANTI JOIN store.fidelity_figures f ON f.run_id = c.run_id
+    WHERE EXISTS (SELECT 1 FROM store.fidelity t WHERE t.run_id IN (c.run_id, b.run_id))
+    ORDER BY c.baseline_run_id, c.run_id
+"""
+
+
+def compare_all(connection: Connection) -> None:
+    """Fill store.fidelity_figures for every candidate that it lacks and whose baseline's run is there."""
+    uncompared = connection.execute(_UNCOMPARED).fetchall()
+    rows = []
+    for baseline_run_id, pairs in groupby(uncompared, key=itemgetter(1)):
+        baseline = _rows_of(connection, baseline_run_id)
+        for run_id, _ in pairs:
+            found = figures(baseline, _rows_of(connection, run_id))
+            rows.append({**found._asdict(), "run_id": run_id, "baseline_run_id": baseline_run_id})
+    connection.execute("BEGIN")
+    insert_rows(connection, "fidelity_figures", rows)
+    connection.execute("COMMIT")
+
+
+def _rows_of(connection: Connection, run_id: str) -> pa.Table:
+    return connection.sql(
+        "SELECT * EXCLUDE (run_id) FROM store.fidelity WHERE run_id = ?", params=[run_id]
+    ).to_arrow_table()

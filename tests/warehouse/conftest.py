@@ -81,6 +81,8 @@ class Spec:
     validity: Validity = Validity.VALID
     validity_reasons: tuple[str, ...] = ()
     point_validity: Validity = Validity.VALID
+    fidelity: tuple[dict[str, Any], ...] = ()
+    """Rows of fidelity.parquet."""
 
     @property
     def name(self) -> str:
@@ -170,6 +172,7 @@ def _tables(spec: Spec) -> dict[str, pa.Table]:
         for n in range(3)
     ]
     rows["telemetry.parquet"] = [{"at": spec.started_at, "phase": "quality", "engine_start_id": "start-1"}]
+    rows["fidelity.parquet"] = list(spec.fidelity)
     tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in BUNDLE_FILES.items()}
     return tables | {"samples.parquet": samples}
 
