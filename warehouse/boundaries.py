@@ -18,8 +18,9 @@ from scipy.special import ndtr, ndtri
 
 from warehouse.tango import Floats
 
-_EXPONENT = -0.25
-"""Boundaries fall with the share of the documents to this power; 0 would be Pocock's, -0.5 O'Brien and Fleming's."""
+_EXPONENT = -0.3
+"""Boundaries fall with the share of the documents to this power; 0 would be Pocock's, -0.5 O'Brien and Fleming's.
+Nearer to 0 stops earlier and has less power where a task has hardly enough documents."""
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 _REACH = 8.0
@@ -30,7 +31,7 @@ _REACH = 8.0
 def boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     """The statistic that must be reached at each look but the last to stop there.
 
-    Of the shape c t^-0.25, with c such that some look, the last among them, is crossed with probability alpha
+    Of the shape c t^-0.3, with c such that some look, the last among them, is crossed with probability alpha
     where the loss is just the margin.
 
     Args:

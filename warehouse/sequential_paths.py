@@ -8,7 +8,7 @@ are a density over (b, c) on a window; from look to look it is convolved with th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,11 +34,20 @@ class Cut(NamedTuple):
     """With Tango's statistic at least this the path ends; at most minus this, for inferiority."""
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """Counts that a density is kept for: ``size`` of them from ``first`` on."""
 
     first: int
     size: int
+
+
+class State(NamedTuple):
+    """The paths that still go on when a look's documents are there."""
+
+    density: Floats
+    """Probability of (b, c), shape (worse.size, better.size); setting an entry to 0 ends the paths there."""
+    worse: Window
+    better: Window
 
 
 def crossing(rates: Floats, cuts: Sequence[Cut], margin: float, *, inferior: bool) -> Floats:
@@ -53,44 +62,79 @@ def crossing(rates: Floats, cuts: Sequence[Cut], margin: float, *, inferior: boo
     Returns:
         The probabilities, shape (r,): never too small, and at most 4 ``TAIL`` a look too great.
     """
-    documents = np.array([cut.documents for cut in cuts])
-    worse, better = (_windows(documents, (rates + sign * margin) / 2) for sign in (1, -1))
-    new_worse, new_better = (_windows(np.diff(documents), (rates + sign * margin) / 2) for sign in (1, -1))
+    documents = [cut.documents for cut in cuts]
+    every = walks(documents, (rates + margin) / 2, (rates - margin) / 2)
     bounds = [
-        _Bound(cut, margin, [windows[look] for windows in better], inferior=inferior)
+        _Bound(cut, margin, [walk.better[look] for walk in every], inferior=inferior)
         for look, cut in enumerate(cuts)
     ]
-    going_on = []
-    for index, rate in enumerate(rates):
-        chances = (rate + margin) / 2, (rate - margin) / 2
-        window = worse[index][0], better[index][0]
-        density = _multinomial(int(documents[0]), chances, *window)
-        bounds[0].take_out(density, *window)
-        for look in range(1, len(cuts)):
-            steps = new_worse[index][look - 1], new_better[index][look - 1]
-            new = _multinomial(int(documents[look] - documents[look - 1]), chances, *steps)
-            density = _convolved(density, window, new, steps, (worse[index][look], better[index][look]))
-            window = worse[index][look], better[index][look]
-            bounds[look].take_out(density, *window)
-        going_on.append(density.sum())
-    return np.asarray(1 - np.array(going_on) + 4 * TAIL * len(cuts))
+    going_on = np.empty(len(every))
+    for index, walk in enumerate(every):
+        for bound, state in zip(bounds, walk.states(), strict=True):
+            bound.take_out(state)
+        going_on[index] = state.density.sum()
+    return np.asarray(1 - going_on + 4 * TAIL * len(cuts))
 
 
-def _windows(documents: Ints, chances: Floats) -> list[list[_Window]]:
+class Walk(NamedTuple):
+    """Documents answered from look to look, each worse or better with a fixed chance."""
+
+    documents: tuple[int, ...]
+    p_worse: float
+    p_better: float
+    worse: list[Window]
+    """Counts kept at each look."""
+    better: list[Window]
+    new_worse: list[Window]
+    """Counts kept of what comes new to each look."""
+    new_better: list[Window]
+
+    def states(self) -> Iterator[State]:
+        """The paths at each look; those that the caller takes out of a density don't reach the next."""
+        state: State | None = None
+        before = 0
+        for look, documents in enumerate(self.documents):
+            here, new = (self.worse[look], self.better[look]), (self.new_worse[look], self.new_better[look])
+            density = _multinomial(documents - before, (self.p_worse, self.p_better), *new)
+            if state is not None:
+                density = _convolved(state, density, new, here)
+            state, before = State(density, *here), documents
+            yield state
+
+
+def walks(documents: Sequence[int], p_worse: Floats, p_better: Floats) -> list[Walk]:
+    """A walk for each pair of chances, with windows that hold all but ``TAIL`` at either end.
+
+    Args:
+        documents: at each look, ascending.
+        p_worse: chances that a document turns out worse, shape (r,).
+        p_better: chances that it turns out better, shape (r,).
+    """
+    steps = np.diff(documents, prepend=0)
+    windows = [
+        _windows(np.asarray(counts), chances)
+        for counts in (documents, steps)
+        for chances in (p_worse, p_better)
+    ]
+    return [
+        Walk(tuple(documents), *one)
+        for one in zip(p_worse.tolist(), p_better.tolist(), *windows, strict=True)
+    ]
+
+
+def _windows(documents: Ints, chances: Floats) -> list[list[Window]]:
     """For each chance and each number of documents the counts that hold all but ``TAIL`` at either end."""
-    if not documents.size:
-        return [[] for _ in chances]
     first, last = (
         np.maximum(0, quantile(TAIL, documents, chances[:, None])).astype(np.int64)
         for quantile in (binom.ppf, binom.isf)
     )
     return [
-        [_Window(int(a), int(b - a + 1)) for a, b in zip(*ends, strict=True)]
+        [Window(int(a), int(b - a + 1)) for a, b in zip(*ends, strict=True)]
         for ends in zip(first, last, strict=True)
     ]
 
 
-def _multinomial(n: int, chances: tuple[float, float], worse: _Window, better: _Window) -> Floats:
+def _multinomial(n: int, chances: tuple[float, float], worse: Window, better: Window) -> Floats:
     """The density of (b, c) among n documents on a window, shape (worse.size, better.size)."""
     b, c = (np.arange(window.first, window.first + window.size) for window in (worse, better))
     # The last factor depends on b + c alone: one row for each b, shifted by one.
@@ -105,26 +149,22 @@ def _multinomial(n: int, chances: tuple[float, float], worse: _Window, better: _
 
 
 def _convolved(
-    density: Floats,
-    window: tuple[_Window, _Window],
-    new: Floats,
-    steps: tuple[_Window, _Window],
-    wanted: tuple[_Window, _Window],
+    state: State, new: Floats, steps: tuple[Window, Window], wanted: tuple[Window, Window]
 ) -> Floats:
     """The density of the sum on the wanted window.
 
     The transform is periodic with at least the wanted window's size, so that only what lies outside, which is
     at most 2 ``TAIL`` in either direction, is found in the wrong place.
     """
+    windows = (state.worse, state.better)
     sizes = [
         next_fast_len(max(w.size, a.size, b.size), real=True)
-        for w, a, b in zip(wanted, window, steps, strict=True)
+        for w, a, b in zip(wanted, windows, steps, strict=True)
     ]
-    product = rfft2(density, sizes) * rfft2(new, sizes)
-    periodic = irfft2(product, sizes)
+    periodic = irfft2(rfft2(state.density, sizes) * rfft2(new, sizes), sizes)
     rows, columns = (
         (w.first - a.first - b.first + np.arange(w.size)) % size
-        for w, a, b, size in zip(wanted, window, steps, sizes, strict=True)
+        for w, a, b, size in zip(wanted, windows, steps, sizes, strict=True)
     )
     return np.asarray(periodic[rows[:, None], columns])
 
@@ -132,7 +172,7 @@ def _convolved(
 class _Bound:
     """For each number of better documents the last b whose statistic is in the region (not in it: inferior)."""
 
-    def __init__(self, cut: Cut, margin: float, windows: Sequence[_Window], *, inferior: bool) -> None:
+    def __init__(self, cut: Cut, margin: float, windows: Sequence[Window], *, inferior: bool) -> None:
         first = min(window.first for window in windows)
         last = max(window.first + window.size for window in windows)
         better = np.arange(first, min(last, cut.documents + 1))
@@ -148,9 +188,9 @@ class _Bound:
             outside = np.where(above | ~split, outside, middle)
         self._last = inside
 
-    def take_out(self, density: Floats, worse: _Window, better: _Window) -> None:
-        """Set what lies in the region to 0."""
-        last = self._last[better.first - self._first :][: better.size]
-        cut = np.clip(last + 1 - worse.first, 0, worse.size)
-        rows = np.arange(worse.size)[:, None]
-        density *= rows < cut if self._inferior else rows >= cut
+    def take_out(self, state: State) -> None:
+        """End the paths that lie in the region."""
+        last = self._last[state.better.first - self._first :][: state.better.size]
+        cut = np.clip(last + 1 - state.worse.first, 0, state.worse.size)
+        rows = np.arange(state.worse.size)[:, None]
+        state.density[:] *= rows < cut if self._inferior else rows >= cut

@@ -45,10 +45,13 @@ from scipy.special import betaincinv, ndtr, ndtri
 from warehouse.boundaries import boundaries, crossing_limit
 from warehouse.exact_test import MISS, MISS_ABOVE, MISS_BELOW
 from warehouse.sequential_paths import Cut, crossing
-from warehouse.tango import Floats, Interval, score, score_at_loss, spread, tango_interval
+from warehouse.tango import Floats, Interval, Ints, score, score_at_loss, spread, tango_interval
 
-_INTERPOLATION = 2e-5
+_INTERPOLATION = 5e-5
 """Largest error of the polynomial through the points of the search; it is added."""
+
+_HOPELESS = 0.25
+"""Where the middle of the confidence set alone gives a p-value like this, the search ends: it decides nothing."""
 
 _FINE = 2000
 """Points at which that polynomial is compared: 250 a standard error of the flip rate, or more."""
@@ -139,47 +142,61 @@ def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> fl
     if not last and reached < bounds[look]:
         return float(ndtr(reached * ndtri(design.alpha) / bounds[look]))
     cuts = [*map(Cut, design.looks[:look], bounds[:look]), Cut(n, reached)]
-    left, right = _angles(b + c, n, len(design.looks), margin)
-    if right > left:
+
+    def tail_at(angles: Floats) -> Floats:
+        return crossing(_rate(angles, margin), cuts, margin, inferior=inferior)
+
+    # Flip rates below the margin are dominated by the edge.
+    limits = np.array(confidence_set(np.asarray(b + c), n, len(design.looks)))
+    left, right = np.arcsin(np.sqrt(np.maximum(limits - margin, 0) / (1 - margin))).tolist()
+    fine = np.array([(left + right) / 2])
+    tail = tail_at(fine)
+    if right > left and tail[0] < _HOPELESS:
         points = _points(left, right, n, margin)
-        angles = (left + right) / 2 + (right - left) / 2 * chebyshev.chebpts2(points)
-        tail = crossing(_rate(angles, margin), cuts, margin, inferior=inferior)
-        polynomial = chebyshev.Chebyshev.fit(angles, tail, points - 1, domain=[left, right])
+        angles = fine[0] + (right - left) / 2 * chebyshev.chebpts2(points)
+        polynomial = chebyshev.Chebyshev.fit(angles, tail_at(angles), points - 1, domain=[left, right])
         fine = np.linspace(left, right, _FINE + 1)
         tail = polynomial(fine) + _INTERPOLATION
-    else:
-        fine = np.array([left])
-        tail = crossing(_rate(fine, margin), cuts, margin, inferior=inferior)
     # A cell of the fine grid that holds a step of what is added counts as past it.
-    added = _missed(_rate(np.append(fine[1:], right), margin), design.looks)
+    added = missed(_rate(np.append(fine[1:], right), margin), design.looks)
     return float(min(1.0, max(MISS, (tail + added).max())))
 
 
-def _angles(flips: int, n: int, looks: int, margin: float) -> tuple[float, float]:
-    """The confidence set of the flip rate, as angles: P(better) = (1 - margin) sin^2(angle) / 2.
+def confidence_set(flips: Ints, n: int, looks: int) -> tuple[Floats, Floats]:
+    """Clopper and Pearson's limits of the flip rate, each look with its equal part of what all of them may miss.
 
-    Clopper and Pearson's, each look with its equal part of what all of them may miss. Flip rates below the
-    margin are dominated by the edge.
+    Args:
+        flips: worse and better documents together, any shape.
+        n: paired documents.
+        looks: how many looks the design has.
     """
-    low = betaincinv(flips, n - flips + 1, MISS_BELOW / looks) if flips else 0.0
-    high = betaincinv(flips + 1, n - flips, 1 - MISS_ABOVE / looks) if flips < n else 1.0
-    left, right = (float(np.arcsin(np.sqrt(max(0.0, rate - margin) / (1 - margin)))) for rate in (low, high))
-    return left, right
+    some = np.minimum(flips, n - 1)
+    high = np.where(flips < n, betaincinv(some + 1, n - some, 1 - MISS_ABOVE / looks), 1.0)
+    some = np.maximum(flips, 1)
+    low = np.where(flips > 0, betaincinv(some, n - some + 1, MISS_BELOW / looks), 0.0)
+    return low, high
+
+
+def missed(rate: Floats, looks: tuple[int, ...]) -> Floats:
+    """The probability that the confidence set of some look misses a flip rate.
+
+    An upper limit is never below that of no flips at all, so a smaller flip rate is missed by lower limits only.
+
+    Args:
+        rate: flip rates, shape (r,).
+        looks: documents of each look.
+
+    Returns:
+        Probabilities, shape (r,), at most ``MISS``.
+    """
+    part = MISS_ABOVE / len(looks)
+    least_upper = 1 - part ** (1 / np.array(looks))
+    return np.asarray(MISS_BELOW + part * (rate[:, None] >= least_upper).sum(axis=1))
 
 
 def _rate(angle: Floats, margin: float) -> Floats:
     """The flip rate at an angle of the search."""
     return margin + (1 - margin) * np.sin(angle) ** 2
-
-
-def _missed(rate: Floats, looks: tuple[int, ...]) -> Floats:
-    """The probability that the confidence set of some look misses a flip rate.
-
-    An upper limit is never below that of no flips at all, so a smaller flip rate is missed by lower limits only.
-    """
-    part = MISS_ABOVE / len(looks)
-    least_upper = 1 - part ** (1 / np.array(looks))
-    return np.asarray(MISS_BELOW + part * (rate[:, None] >= least_upper).sum(axis=1))
 
 
 def _points(left: float, right: float, n: int, margin: float) -> int:
