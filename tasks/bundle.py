@@ -26,7 +26,7 @@ from quantgate.model.records import (
     TaskResult,
 )
 from quantgate.model.tables import BUNDLE_FILES
-from tasks import throughput
+from tasks import fidelity, throughput
 from tasks.staging import RUN_ID_DIGITS, Staging
 
 _RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb", "pyarrow")
@@ -128,6 +128,9 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
     results = [staging.task_result(task.task) for task in plan.suite.tasks] if plan.suite else []
     tasks = [result for result in results if result is not None]
     tables: dict[str, pa.Table] = _quality_tables(staging, tasks) | _load_tables(staging, plan.workload)
+    told = fidelity.found(staging.fidelity_dir)
+    if told and not told.skipped:
+        tables["fidelity.parquet"] = pq.read_table(staging.fidelity_dir / fidelity.ROWS)
     tables["telemetry.parquet"] = pa.Table.from_pylist(staging.telemetry(), BUNDLE_FILES["telemetry.parquet"])
     tables |= {name: BUNDLE_FILES[name].empty_table() for name in BUNDLE_FILES if name not in tables}
     building = staging.path / "bundle"
@@ -142,6 +145,7 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
         fingerprint=plan.inputs.fingerprint(),
         engine_starts=tuple(staging.starts()),
         tasks=tuple(tasks),
+        fidelity=told,
         versions={name: version(name) for name in _RECORDED_VERSIONS},
         started_at=staging.started_at,
         measured_at=datetime.now(UTC),

@@ -51,6 +51,11 @@ class Staging:
         return TaskResult.model_validate_json(file.read_text()) if file.exists() else None
 
     @property
+    def fidelity_dir(self) -> Path:
+        """Where what the engine thinks of the fixed text lies."""
+        return self.path / "fidelity"
+
+    @property
     def load_dir(self) -> Path:
         """Where finished load levels lie."""
         return self.path / "load"
@@ -63,7 +68,7 @@ class Staging:
     def add_start(self, start: EngineStart) -> None:
         """Record an engine start; parts of an engine that differs are discarded, they would not join."""
         if not all(same_engine(known, start) for known in self.starts()):
-            for name in ("quality", "control", "load", "starts", "telemetry"):
+            for name in ("quality", "control", "fidelity", "load", "starts", "telemetry"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
         write_json(self.path / "starts" / f"{start.engine_start_id}.json", start.model_dump(mode="json"))
 

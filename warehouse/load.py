@@ -30,6 +30,7 @@ from warehouse.database import (
     set_setting,
     setting,
 )
+from warehouse.fidelity import compare_all
 from warehouse.judge import judge_runs
 from warehouse.materialized import refresh_materialized
 from warehouse.mlperf_summary import evidence_folder
@@ -178,6 +179,7 @@ def _write(
         refresh_bounds(connection, every_run=configuration is not None)
         judged = _judge_all(connection, store, problems)
         refresh_controls(connection)
+        compare_all(connection)
         if loaded or judged or configuration is not None:
             refresh_materialized(connection)
         connection.execute("CHECKPOINT")

@@ -87,6 +87,8 @@ class Spec:
     """First documents of each task that were answered once more (A/A)."""
     edit_again: Callable[[dict[str, Any]], None] | None = None
     """What is done to each of those answers."""
+    fidelity: tuple[dict[str, Any], ...] = ()
+    """Rows of fidelity.parquet."""
 
     @property
     def name(self) -> str:
@@ -190,6 +192,7 @@ def _tables(spec: Spec) -> dict[str, pa.Table]:
         for n in range(3)
     ]
     rows["telemetry.parquet"] = [{"at": spec.started_at, "phase": "quality", "engine_start_id": "start-1"}]
+    rows["fidelity.parquet"] = list(spec.fidelity)
     tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in BUNDLE_FILES.items()}
     return tables | {"samples.parquet": samples}
 
