@@ -52,6 +52,7 @@ def sample_rows(
     choices_of: Callable[[Any], Sequence[str]] | None,
     generations: Mapping[int, Sequence[Generation]],
     engine_start_id: str,
+    subtask: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of samples.parquet.
 
@@ -62,6 +63,8 @@ def sample_rows(
         choices_of: a document's choices; None where the task has none.
         generations: what was generated, by lm-eval's document number.
         engine_start_id: the engine start that the rows name.
+        subtask: which of a group's subtasks they are: it tells its documents apart from the others', and is
+            their cluster.
 
     Raises:
         RunError: the metric is missing, or is no number per document.
@@ -74,6 +77,7 @@ def sample_rows(
         choices = choices_of(document) if choices_of else None
         given = fields.get("id")
         doc_id = str(given) if given is not None else sample["doc_hash"]
+        doc_id = doc_id if subtask is None else f"{subtask}/{doc_id}"
         made = generations.get(sample["doc_id"], ())
         rows.append(
             {
@@ -92,7 +96,7 @@ def sample_rows(
                 "score": _score(sample, metric),
                 "output_tokens": sum(one.output_tokens for one in made) if made else None,
                 "finish_reason": _finish_reason(made),
-                "cluster": _cluster(fields),
+                "cluster": _cluster(fields) if subtask is None else subtask,
                 "engine_start_id": engine_start_id,
                 "position": None,
             }
