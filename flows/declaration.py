@@ -33,6 +33,7 @@ from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources
 from tasks.checkpoints import check_source
 from tasks.progress import Reporter
+from tasks.task_packages import check_packages
 from warehouse.judge import check_policy
 
 DEFAULT_WORKLOAD = "short"
@@ -293,6 +294,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     """
     open_place(home.bundles)
     work = declare_work(parameters, home)
+    check_packages(work.suite)
     model = work.model
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")

@@ -79,6 +79,11 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
     return documents
 
 
+def clusters_of(task: SuiteTask) -> int | None:
+    """Subjects or passages of a task's documents: a group's subtasks, or as the suite says; None where neither."""
+    return task.clusters if group_of(task) is None else len(sources_of(task))
+
+
 def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any]:
     """What a suite measures, for a run's fingerprint: it changes when a question or its scoring does.
 
@@ -100,7 +105,7 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
 
 def _unmeasured(task: SuiteTask) -> set[str]:
     """Keys of a suite's task that change no question; what came later counts only where it is set."""
-    return {"path", "documents"} | ({"num_fewshot"} if task.num_fewshot is None else set())
+    return {"path", "documents", "clusters"} | ({"num_fewshot"} if task.num_fewshot is None else set())
 
 
 def _content(task: SuiteTask) -> dict[str, Any]:

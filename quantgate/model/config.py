@@ -199,9 +199,10 @@ class SuiteTask(Strict):
         default=None, ge=0, description="Solved examples in each prompt; as its YAML says if empty."
     )
     documents: int | None = Field(
-        default=None,
-        ge=1,
-        description="Documents of data that a hub holds, to be told before they are pulled.",
+        default=None, ge=1, description="Documents of data that a hub holds, told before they are pulled."
+    )
+    clusters: int | None = Field(
+        default=None, ge=1, description="Subjects or passages of such data; of a group its subtasks if empty."
     )
 
 

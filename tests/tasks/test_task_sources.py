@@ -63,6 +63,7 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         "filter": None,
         "num_fewshot": None,
         "documents": None,
+        "clusters": None,
     }
     (source,) = sources_of(suite.tasks[0])
     assert source.config["dataset_path"] == "openai/gsm8k"
