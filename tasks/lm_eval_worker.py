@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import os
+import random
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
@@ -33,6 +35,7 @@ from lm_eval.tasks._yaml_loader import _import_fun_from_str, load_yaml
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks.lm_eval_documents import ask_only, placed_in
 from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
 from tasks.quality import FAILURE, PROGRESS, RESULT, STOPPED_ANSWERING, Evaluation
 from tasks.task_sources import group_of, sources_of
@@ -42,6 +45,9 @@ DEFAULT_CONTEXT_TOKENS = 2048
 """lm-eval's own default, for a server that doesn't say how long its contexts are."""
 
 PROGRESS_EVERY_S = 0.2
+
+RANDOM_SEED, NUMPY_SEED = 0, 1234
+"""lm-eval's own, which it sets too late for a task that is loaded before: some shuffle choices as they load."""
 
 
 class Progress:
@@ -201,9 +207,13 @@ def context_tokens_of(spec: Evaluation, api_key: str) -> int:
 
 
 def load_tasks(spec: Evaluation, manager: TaskManager) -> dict[str, Any]:
-    """The task as lm-eval runs it, of a group its subtasks, by name; data files are found wherever we are."""
+    """The task as lm-eval runs it, of a group its subtasks, by name.
+
+    Data files are found wherever we are, and it is the same in every process.
+    """
     loaded: dict[str, Any] = {}
     for source in sources_of(spec.task):
+        _seed()
         try:
             loaded |= manager.load([_settings(source)])["tasks"]
         except IndexError as error:  # lm-eval looks at the first document
@@ -211,6 +221,11 @@ def load_tasks(spec: Evaluation, manager: TaskManager) -> dict[str, Any]:
                 raise
             raise ConfigError("holds no documents", where=str(source.path), mend="Give it some.") from None
     return loaded
+
+
+def _seed() -> None:
+    random.seed(RANDOM_SEED)
+    np.random.seed(NUMPY_SEED)
 
 
 def _settings(source: TaskSource) -> dict[str, Any]:
@@ -222,6 +237,12 @@ def _settings(source: TaskSource) -> dict[str, Any]:
         files = {split: [str(file) for file in found] for split, found in source.data.items()}
         config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": files}
     return dict(config)
+
+
+def _documents(task: Any) -> list[Any]:
+    """Every document of a task; some are shuffled each time they are read."""
+    _seed()
+    return list(task.eval_docs)
 
 
 def choose_score(spec: Evaluation, tasks: Iterable[Any]) -> tuple[str, str]:
@@ -258,30 +279,34 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     manager = TaskManager(include_defaults=False)  # lm-eval's own index would take ten seconds to build
     loaded = load_tasks(spec, manager)
     metric, chosen = choose_score(spec, loaded.values())
-    grouped = group_of(spec.task) is not None
     engine = EngineClient(spec, context_tokens, progress)
+    every = {name: _documents(task) for name, task in loaded.items()}
+    grouped = group_of(spec.task) is not None
+    asked = placed_in(spec.task.task, every, spec.start, spec.end, grouped=grouped)
+    for name, placed in asked.items():
+        ask_only(loaded[name], every[name], list(placed))
     evaluated = simple_evaluate(
         model=engine,
-        tasks=list(loaded.values()),
+        tasks=[loaded[name] for name in asked],
         task_manager=manager,
-        limit=spec.limit,
         bootstrap_iters=0,
         log_samples=True,
         apply_chat_template=bool(spec.chat_template),
         fewshot_as_multiturn=bool(spec.chat_template),
     )
     rows, samples = [], []
-    for name, task in loaded.items():
+    for name, placed in asked.items():
+        task = loaded[name]
         own = [row for row in evaluated["samples"][name] if row["filter"] == chosen]
         samples += own
         rows += sample_rows(
             own,
             spec.task,
+            placed,
             metric=metric,
             choices_of=task.doc_to_choice if task.OUTPUT_TYPE == "multiple_choice" else None,
             generations=engine.generations[name],
             engine_start_id=spec.engine_start_id,
-            subtask=name if grouped else None,
         )
     result = TaskResult(
         task=spec.task.task,
@@ -295,6 +320,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         duration_s=time.monotonic() - started,
         engine_start_id=spec.engine_start_id,
         truncated_prompts=engine.truncated,
+        documents_available=sum(map(len, every.values())),
     )
     partial = out_dir.with_name(f".{out_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
