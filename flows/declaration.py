@@ -81,7 +81,10 @@ class ValidateParameters(Parameters):
         default=None, title="Family", description="Task family of tasks that bring none; decides the margin."
     )
     limit: int | None = Field(
-        default=None, ge=1, title="Limit", description="First documents of each task; all if empty."
+        default=None,
+        ge=1,
+        title="Limit",
+        description="Documents of each task: the first in the order they are asked in; all if empty.",
     )
     workload: str | None = Field(
         default=None,

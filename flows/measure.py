@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows import controls
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
@@ -54,8 +57,8 @@ def evaluate(
         telemetry.watch(running, suite_task.task) as rows,
     ):
         result = quality.evaluate(
-            plan.suite,
             suite_task,
+            end=plan.suite.limit,
             base_url=running.base_url,
             api_key=running.api_key,
             served_model=running.served_model,
@@ -129,8 +132,9 @@ def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | N
     return tasks, text_missing, bool(plan.workload and throughput.unfinished(plan.workload, staging.load_dir))
 
 
-def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
-    """Start the engine and measure what is missing; each part is kept as it ends."""
+@contextmanager
+def _serving(plan: RunPlan, staging: Staging, context: Context) -> Iterator[engine.RunningEngine]:
+    """The engine on the plan's checkpoint, with the devices held."""
     log = context.home.logs / staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
     with (
         held(plan.hardware, context.report),
@@ -146,6 +150,12 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
             expected_s=context.expected_start_s,
         ) as running,
     ):
+        yield running
+
+
+def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Start the engine and measure what is missing; each part is kept as it ends."""
+    with _serving(plan, staging, context) as running:
         staging.add_start(running.start)
         tasks, text, load_missing = _missing(plan, staging)
         for suite_task in tasks:
@@ -154,6 +164,32 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
             compare_tokens(running, plan, text, staging, context)
         if load_missing:
             load(running, plan, staging, context)
+        _answer_again(running, plan, staging, context)
+
+
+def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
+    """A/A of the tasks that another start of the engine answered."""
+    for suite_task in controls.missing(plan, staging):
+        if controls.over_a_restart(staging, suite_task, running.start):
+            evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
+
+
+def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Start the engine once more for the A/A; parts that are there never suffer from it."""
+    name = plan.checkpoint.name
+    context.report.line(
+        f"{name}: its engine is started once more and answers the first {plan.policy.aa_documents} documents of each "
+        "task again (A/A): what changes is noise"
+    )
+    with _serving(plan, staging, context) as running:
+        if not controls.joins(staging, running.start):
+            context.report.line(
+                f"{name}: the engine chose other kernels at this start than before; there is no A/A, since its "
+                "answers would not join the others"
+            )
+            return
+        staging.add_start(running.start)
+        _answer_again(running, plan, staging, context)
 
 
 @task(name="measure", task_run_name="measure {plan.checkpoint.name}", cache_policy=NO_CACHE)
@@ -207,6 +243,8 @@ def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
             if kept:
                 context.report.line(f"{plan.checkpoint.name}: {kept} finished tasks are kept from before")
             _measure_parts(plan, staging, context)
+        if controls.missing(plan, staging):
+            _measure_controls(plan, staging, context)
         return bundle.seal(staging, context.home.bundles, plan)
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
