@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def score_at_loss(b: Ints | int, c: Ints | int, n: int, loss: float) -> Floats:
+def score_at_loss(b: Ints | float, c: Ints | float, n: float, loss: float) -> Floats:
     """Tango's statistic of H0: delta = -loss, for whole arrays of outcomes.
 
     It is large where the candidate does better than H0 says. It falls with every document that turns from

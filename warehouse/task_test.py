@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import norm
 
 from quantgate.model.config import Policy
 from quantgate.model.records import TaskVerdict
@@ -14,6 +15,7 @@ from warehouse.bounded_test import (
     p_inferior_bounded,
     p_noninferior_bounded,
 )
+from warehouse.cluster_figures import too_few_clusters, with_clusters
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_degraded, p_inferior, p_noninferior
 from warehouse.pairing import DeclaredTask, Pairs
 from warehouse.tango import Floats, tango_interval
@@ -24,7 +26,7 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
     differences = pairs.candidate - pairs.baseline
     n, margin = differences.size, policy.families[task.family].margin
     worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
-    right_wrong = all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in pairs)
+    right_wrong = all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate))
     if right_wrong:
         test = "exact"
         interval = tango_interval(worse, better, n, policy.alpha)
@@ -33,9 +35,11 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
     else:
         test = "bounded"
         interval = bounded_interval(differences, policy.alpha)
-        noninferior, inferior = (p(differences, margin) for p in (p_noninferior_bounded, p_inferior_bounded))
-        any_loss = p_inferior_bounded(differences, 0.0)
-    return TaskVerdict(
+        noninferior, inferior = (
+            p(differences, margin, policy.alpha) for p in (p_noninferior_bounded, p_inferior_bounded)
+        )
+        any_loss = p_inferior_bounded(differences, 0.0, policy.alpha)
+    figures = TaskVerdict(
         task=task.task,
         family=task.family,
         margin=margin,
@@ -56,6 +60,7 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
         outcome="undecided",
         test=test,
     )
+    return figures if pairs.clusters is None else with_clusters(figures, differences, pairs.clusters, policy)
 
 
 def decide_tasks(tested: Sequence[TaskVerdict], policy: Policy) -> list[TaskVerdict]:
@@ -85,6 +90,9 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     """Settle one task's outcome, with its reason and the documents it still needs."""
     least = policy.families[task.family].min_documents
     seen = f"{task.task}: delta {_points(task.quality_delta)} with a margin of {_points(task.margin)}"
+    few = too_few_clusters(task, policy)
+    if few is not None:
+        return task.model_copy(update={"reason": f"{seen}: {few}"})
     if task.p_inferior_holm <= policy.alpha:
         reason = f"{seen}: worse than the margin allows (Holm's p {task.p_inferior_holm:.2g})"
         return task.model_copy(update={"outcome": "fail", "reason": reason})
@@ -111,7 +119,7 @@ def _needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
     for instead; None where it lies beyond the margin or all but there.
     """
     plan = documents_needed if task.test == "exact" else documents_needed_bounded
-    flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
+    flip_rate = _variance(task, policy)
     needed = plan(flip_rate, task.margin, policy.alpha, policy.planned_power)
     if needed > task.pairs:
         return needed, "if its true delta is 0"
@@ -120,6 +128,18 @@ def _needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
     delta = min(task.quality_delta, 0.0)
     needed = plan(flip_rate, task.margin, policy.alpha, policy.planned_power, delta)
     return max(needed, task.pairs + 1), "if its true delta is the one seen"
+
+
+def _variance(task: TaskVerdict, policy: Policy) -> float:
+    """An upper bound of the variance of a document's difference, of its share of its cluster's where it has one.
+
+    For right/wrong scores it is the flip rate's. Otherwise it is read off the interval, which holds it already.
+    """
+    flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
+    if task.test == "exact":
+        return flip_rate
+    seen = task.pairs * ((task.ci_high - task.ci_low) / (2 * float(norm.isf(policy.alpha)))) ** 2
+    return seen if task.clusters is not None else min(flip_rate, seen)
 
 
 def _points(fraction: float) -> str:
