@@ -208,7 +208,9 @@ class TaskVerdict(Strict):
     outcome: str = Field(description="pass, fail or undecided.")
     documents_available: int | None = Field(default=None, description="Documents that the task has.")
     looks: int = Field(default=1, description="Times that it was judged on its way, this one included.")
-    clusters: int | None = Field(default=None, description="Subjects or passages, where documents share them.")
+    clusters: int | None = Field(
+        default=None, description="Subjects or passages, where documents share them."
+    )
     documents_needed: int | None = Field(
         default=None, description="At delta 0 and the flip rate's upper bound."
     )
