@@ -35,6 +35,7 @@ from tasks.lm_eval_client import EngineClient, Progress, context_tokens_of
 from tasks.lm_eval_documents import ask_only, placed_in
 from tasks.lm_eval_repeats import score_each
 from tasks.lm_eval_rows import mean_score, prompt_rows, sample_rows
+from tasks.lm_eval_thinking import leave_thinking_out
 from tasks.quality import FAILURE, PROGRESS, RESULT, STOPPED_ANSWERING, Evaluation
 from tasks.task_sources import group_of, sources_of
 from tasks.task_yaml import FILE_BUILDERS, Function, TaskSource
@@ -123,6 +124,8 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     for name, placed in asked.items():
         ask_only(loaded[name], every[name], list(placed))
         score_each(loaded[name], chosen)
+        if spec.task.thinking_end is not None:
+            leave_thinking_out(loaded[name], spec.task.thinking_end)
     evaluated = simple_evaluate(
         model=engine,
         tasks=[loaded[name] for name in asked],

@@ -379,6 +379,32 @@ def test_a_filter_that_makes_one_answer_of_the_repeats_is_left_as_it_is(
             assert row["score"] == score(answers)
 
 
+def test_what_a_model_thought_is_kept_and_not_scored(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    """The first filter takes the first word: without thinking left out, that of the thinking."""
+    first = FILTER % "{function: regex, regex_pattern: '(w[0-9]+)'}, {function: take_first}"
+    greedy = "generation_kwargs: {until: [], max_tokens: 3}\n"
+    task = own_task(
+        tmp_path, SAMPLED.partition("repeats")[0] + greedy + SAMPLED.partition("8}\n")[2] + first, REPEATED
+    )
+    completions.replies = {"w1": "<think> w7 w8 </think> w5 </think> w2 w9", "w3": "w2 w4"}
+    scores = {}
+    for name, end in (("plain", None), ("thinking", "</think>")):
+        update = {"max_gen_toks": 16, "thinking_end": end}
+        asked = spec.model_copy(update={"task": task.model_copy(update=update)})
+        run(asked, tmp_path / name, Progress(tmp_path / "progress.json"), engine_key)
+        rows = pq.read_table(tmp_path / name / "samples.parquet").to_pylist()
+        scores[name] = {row["doc_id"]: (row["answer"], row["score"]) for row in rows}
+        responses = {row["doc_id"]: json.loads(row["responses"])[0][0].strip() for row in rows}
+        assert responses == {one["id"]: completions.replies[one["q"]] for one in REPEATED}, "whole"
+        assert {row["finish_reason"] for row in rows} == {"stop"}, "the suite's limit, not its YAML's 3"
+    assert scores == {
+        "plain": {"a": ("w7", 0.0), "b": ("w2", 1.0), "c": ("w7", 0.0)},
+        "thinking": {"a": ("w2", 1.0), "b": ("w2", 1.0), "c": ("w2", 1.0)},
+    }
+
+
 def test_a_task_that_is_declared_greedy_is_greedy_whatever_its_temperature(
     spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
 ) -> None:
