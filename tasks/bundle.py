@@ -114,13 +114,14 @@ def _load_tables(staging: Staging, workload: Workload | None) -> dict[str, pa.Ta
     }
 
 
-def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
+def seal(staging: Staging, place: str, plan: RunPlan, *, continues: str | None = None) -> Manifest:
     """Make the bundle of finished parts; it appears at ``place`` whole or not at all.
 
     Args:
         staging: the finished parts.
         place: folder or fsspec URL of the bundles.
         plan: what was declared.
+        continues: the run whose answers this one began with.
 
     Raises:
         RunError: the place can't be written; the parts stay.
@@ -149,6 +150,7 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
         versions={name: version(name) for name in _RECORDED_VERSIONS},
         started_at=staging.started_at,
         measured_at=datetime.now(UTC),
+        continues=continues,
         files=files,
         **dict(plan),
     )
