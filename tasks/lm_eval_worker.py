@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict
+from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,16 @@ import requests
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.tasks._yaml_loader import _import_fun_from_str, load_yaml
 
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
-from tasks.lm_eval_documents import ask_only, placed
+from tasks.lm_eval_documents import ask_only, placed_in
 from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
 from tasks.quality import FAILURE, PROGRESS, RESULT, STOPPED_ANSWERING, Evaluation
-from tasks.task_sources import FILE_BUILDERS, source_of
+from tasks.task_sources import group_of, sources_of
+from tasks.task_yaml import FILE_BUILDERS, Function, TaskSource
 
 DEFAULT_CONTEXT_TOKENS = 2048
 """lm-eval's own default, for a server that doesn't say how long its contexts are."""
@@ -76,7 +78,7 @@ class Progress:
 class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
     """lm-eval's client of a completions server, made to notice what it would let pass.
 
-    Kept by document: why each generation ended, and its length. Refused: an answer with fewer choices or
+    Kept by task and document: why each generation ended, and its length. Refused: an answer with fewer choices or
     log-probabilities than asked for, a continuation without a token of its own (it would always win),
     a generation that can't fit the context. Counted: prompts cut on the left to fit.
 
@@ -103,7 +105,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         if isinstance(spec.chat_template, str):
             self.tokenizer.chat_template = spec.chat_template
         self.progress = progress
-        self.generations: dict[int, list[Generation]] = defaultdict(list)
+        self.generations: dict[str, dict[int, list[Generation]]] = defaultdict(lambda: defaultdict(list))
         self.truncated = 0
         # A served text prompt begins with BOS where the tokenizer adds one; lm-eval's default leaves it out.
         # A chat template writes its own, as vLLM's chat endpoint takes it.
@@ -135,7 +137,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
             self.truncated += len(tokens) + asked > self.max_length
         answers: list[Generation] = super().generate_until(requests, disable_tqdm=disable_tqdm)
         for request, answer in zip(requests, answers, strict=True):
-            self.generations[request.doc_id].append(answer)
+            self.generations[request.task_name][request.doc_id].append(answer)
         return [str(answer) for answer in answers]
 
     async def amodel_call(
@@ -204,30 +206,60 @@ def context_tokens_of(spec: Evaluation, api_key: str) -> int:
     return int(card.get("max_model_len") or DEFAULT_CONTEXT_TOKENS)
 
 
-def load_task(spec: Evaluation, manager: TaskManager) -> Any:
-    """The task as lm-eval runs it, its data files found wherever we are, the same in every process."""
+def load_tasks(spec: Evaluation, manager: TaskManager) -> dict[str, Any]:
+    """The task as lm-eval runs it, of a group its subtasks, by name.
+
+    Data files are found wherever we are, and it is the same in every process.
+    """
+    loaded: dict[str, Any] = {}
+    for source in sources_of(spec.task):
+        _seed()
+        try:
+            loaded |= manager.load([_settings(source)])["tasks"]
+        except IndexError as error:  # lm-eval looks at the first document
+            if "size 0" not in str(error):
+                raise
+            raise ConfigError("holds no documents", where=str(source.path), mend="Give it some.") from None
+    return loaded
+
+
+def _seed() -> None:
     random.seed(RANDOM_SEED)
     np.random.seed(NUMPY_SEED)
-    source = source_of(spec.task)
+
+
+def _settings(source: TaskSource) -> dict[str, Any]:
+    """A task's settings for lm-eval, its functions found and its data files by their paths."""
     config = load_yaml(source.path)
+    for key, value in source.overrides.items():
+        config[key] = _import_fun_from_str(value) if isinstance(value, Function) else value
     if source.data is not None and config.get("dataset_path") in FILE_BUILDERS:
         files = {split: [str(file) for file in found] for split, found in source.data.items()}
         config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": files}
-    try:
-        loaded = manager.load([config])["tasks"]
-    except IndexError as error:  # lm-eval looks at the first document
-        if "size 0" not in str(error):
-            raise
-        raise ConfigError("holds no documents", where=str(source.path), mend="Give it some.") from None
-    return loaded[spec.task.task]
+    return dict(config)
 
 
-def choose_score(spec: Evaluation, task: Any) -> tuple[str, str]:
+def _documents(task: Any) -> list[Any]:
+    """Every document of a task; some are shuffled each time they are read."""
+    _seed()
+    return list(task.eval_docs)
+
+
+def choose_score(spec: Evaluation, tasks: Iterable[Any]) -> tuple[str, str]:
     """The metric and the filter that are kept: the suite's, else the task's first.
 
     Raises:
-        ConfigError: the task has no such filter, or the metric is better when it is lower.
+        ConfigError: there is no such filter, the metric is better when it is lower, or a group's subtasks differ.
     """
+    chosen = {_score_of(spec, task) for task in tasks}
+    if len(chosen) > 1:
+        told = " and ".join(f"{metric} of filter {name}" for metric, name in sorted(chosen)[:2])
+        mend = "List its subtasks in a file of configs/suites."
+        raise ConfigError(f"its subtasks are scored differently: {told}", where=spec.task.task, mend=mend)
+    return chosen.pop()
+
+
+def _score_of(spec: Evaluation, task: Any) -> tuple[str, str]:
     better = task.higher_is_better()
     metric = spec.task.metric or next(iter(better), "")
     if better.get(metric) is False:
@@ -245,44 +277,50 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     started = time.monotonic()
     context_tokens = context_tokens_of(spec, api_key)
     manager = TaskManager(include_defaults=False)  # lm-eval's own index would take ten seconds to build
-    task = load_task(spec, manager)
-    metric, chosen = choose_score(spec, task)
+    loaded = load_tasks(spec, manager)
+    metric, chosen = choose_score(spec, loaded.values())
     engine = EngineClient(spec, context_tokens, progress)
-    every = list(task.eval_docs)
-    asked = placed(spec.task.task, every, spec.start, spec.end)
-    ask_only(task, every, list(asked))
+    every = {name: _documents(task) for name, task in loaded.items()}
+    grouped = group_of(spec.task) is not None
+    asked = placed_in(spec.task.task, every, spec.start, spec.end, grouped=grouped)
+    for name, placed in asked.items():
+        ask_only(loaded[name], every[name], list(placed))
     evaluated = simple_evaluate(
         model=engine,
-        tasks=[task],
+        tasks=[loaded[name] for name in asked],
         task_manager=manager,
         bootstrap_iters=0,
         log_samples=True,
         apply_chat_template=bool(spec.chat_template),
         fewshot_as_multiturn=bool(spec.chat_template),
     )
-    samples = [row for row in evaluated["samples"][spec.task.task] if row["filter"] == chosen]
-    rows = sample_rows(
-        samples,
-        spec.task,
-        asked,
-        metric=metric,
-        choices_of=task.doc_to_choice if task.OUTPUT_TYPE == "multiple_choice" else None,
-        generations=engine.generations,
-        engine_start_id=spec.engine_start_id,
-    )
+    rows, samples = [], []
+    for name, placed in asked.items():
+        task = loaded[name]
+        own = [row for row in evaluated["samples"][name] if row["filter"] == chosen]
+        samples += own
+        rows += sample_rows(
+            own,
+            spec.task,
+            placed,
+            metric=metric,
+            choices_of=task.doc_to_choice if task.OUTPUT_TYPE == "multiple_choice" else None,
+            generations=engine.generations[name],
+            engine_start_id=spec.engine_start_id,
+        )
     result = TaskResult(
         task=spec.task.task,
         family=spec.task.family,
         metric=metric,
         filter=chosen,
-        version=str(task.VERSION),
+        version=", ".join(sorted({str(task.VERSION) for task in loaded.values()})),
         documents=len(rows),
         mean_score=mean_score(rows),
-        output_type=task.OUTPUT_TYPE,
+        output_type=next(iter(loaded.values())).OUTPUT_TYPE,
         duration_s=time.monotonic() - started,
         engine_start_id=spec.engine_start_id,
         truncated_prompts=engine.truncated,
-        documents_available=len(every),
+        documents_available=sum(map(len, every.values())),
     )
     partial = out_dir.with_name(f".{out_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

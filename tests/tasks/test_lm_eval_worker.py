@@ -310,6 +310,47 @@ def test_a_task_of_someone_elses_with_functions_and_its_second_filter(
         run(spec.model_copy(update={"task": unknown}), tmp_path / "out", progress, engine_key)
 
 
+def test_a_groups_documents_are_one_tasks_and_its_subtasks_the_clusters(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    completions.context_tokens = 512
+    for name, lines in {
+        "law": [{"q": "w1", "a": "w1 w2"}, {"id": 7, "q": "w2", "a": "w9"}],
+        "art": [{"q": "w1", "a": "w1 w2", "subject": "x"}, {"id": 7, "q": "w3", "a": "w1 w2"}],
+    }.items():
+        own_task(tmp_path, "doc_to_text: q\ndoc_to_target: a\n", lines)
+        settings = (tmp_path / "t.yaml").read_text()
+        (tmp_path / f"{name}.yaml").write_text(
+            settings.replace("t.jsonl", f"{name}.jsonl").replace("task: t", f"task: {name}")
+            + f"metadata: {{version: {len(name + name[0])}}}\n"
+            + "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+            + "filter_list: [{name: bare, filter: [{function: remove_whitespace}, {function: take_first}]}]\n"
+        )
+        (tmp_path / "t.jsonl").rename(tmp_path / f"{name}.jsonl")
+    (tmp_path / "t.yaml").unlink()
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [law, art]\nmetadata: {version: 9}\n")
+    completions.replies = {"w3": "w1 w5"}
+    spec = spec.model_copy(update={"task": SuiteTask(task="both", path=str(tmp_path))})
+    run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
+    rows = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    told = {row["doc_id"]: (row["cluster"], row["score"], row["answer"]) for row in rows}
+    by_content = [key for key in told if len(key) > 40]
+    assert sorted(key.partition("/")[0] for key in by_content) == ["art", "law"]
+    assert {key: value for key, value in told.items() if key not in by_content} == {
+        "law/7": ("law", 0.0, "w1 w2"),
+        "art/7": ("art", 0.0, "w1 w5"),
+    }
+    assert {told[key][1:] for key in by_content} == {(1.0, "w1 w2")}
+    assert {(row["task"], row["output_tokens"], row["finish_reason"]) for row in rows} == {
+        ("both", 3, "stop")
+    }
+    assert {row["doc_repeat"] for row in rows} == {0}
+    result = TaskResult.model_validate_json((tmp_path / "out" / "result.json").read_text())
+    assert (result.task, result.documents, result.mean_score, result.version) == ("both", 4, 0.5, "4")
+    prompts = pq.read_table(tmp_path / "out" / "prompts.parquet")["text"].to_pylist()
+    assert sorted(prompts) == ["w1", "w2", "w3"], "a prompt of two subtasks stands once"
+
+
 def test_a_choice_without_a_token_of_its_own_would_always_win(
     spec: Evaluation, tmp_path: Path, engine_key: str
 ) -> None:
