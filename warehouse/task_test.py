@@ -54,6 +54,10 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
     worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
     right_wrong = all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate))
     look = look_of(task, n, policy)
+    everything = look.design.looks[-1]
+    if pairs.clusters is not None and n == everything:
+        # Nothing could stop it before, so that its looks were none.
+        look = Look(look.design._replace(looks=(n,)), 0)
     found = _right_wrong(worse, better, look) if right_wrong else _partial(differences, look)
     figures = TaskVerdict(
         task=task.task,
@@ -83,7 +87,6 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
         return figures
     figures = with_clusters(figures, differences, pairs.clusters, policy)
     # The clusters' test knows of no looks.
-    everything = look.design.looks[-1]
     return figures if n == everything else hold(figures, _CLUSTERS_WAIT.format(everything=everything))
 
 
