@@ -201,9 +201,15 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
 
 def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
     """A/A of the tasks that another start of the engine answered."""
-    for suite_task in controls.missing(plan, staging):
-        if controls.over_a_restart(staging, suite_task, running.start):
-            evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
+    tasks = [
+        suite_task
+        for suite_task in controls.missing(plan, staging)
+        if controls.over_a_restart(staging, suite_task, running.start)
+    ]
+    if tasks and plan.suite and controls.text_missing(staging, running.start):
+        compare_tokens(running, controls.once_more(plan), read_text(plan.suite), staging.controls, context)
+    for suite_task in tasks:
+        evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
 
 
 def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None:
