@@ -86,6 +86,11 @@ class ValidateParameters(Parameters):
         title="Limit",
         description="Documents of each task: the first in the order they are asked in; all if empty.",
     )
+    full: bool = Field(
+        default=False,
+        title="Full",
+        description="Candidates answer every document and are judged once, at the end, where the policy has looks.",
+    )
     workload: str | None = Field(
         default=None,
         title="Workload",
@@ -152,6 +157,7 @@ class Declared:
     policy_name: str
     policy: Policy
     chat_template: bool
+    full: bool
     hardware: Hardware
     engine_name: str
     engine: EngineConfig
@@ -319,6 +325,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
         policy_name=work.policy_name,
         policy=work.policy,
         chat_template=chat,
+        full=parameters.full,
         hardware=found,
         engine_name=name,
         engine=config,

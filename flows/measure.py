@@ -12,12 +12,12 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import controls
+from flows import controls, looks
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import bundle, engine, fidelity, quality, telemetry, throughput
+from tasks import batches, bundle, engine, fidelity, quality, telemetry, throughput
 from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
@@ -49,22 +49,45 @@ class Context:
 def evaluate(
     running: engine.RunningEngine, plan: RunPlan, suite_task: SuiteTask, staging: Staging, context: Context
 ) -> None:
-    """Evaluate one task of the suite on the running engine."""
+    """Evaluate one task of the suite on the running engine, batch by batch where it is judged on its way."""
+    place = context.home.bundles
+    while asked := looks.next_documents(plan, suite_task, staging, place, context.report):
+        _ask(running, plan, suite_task, staging, context, asked)
+    result = batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
+    if result.truncated_prompts:
+        context.report.line(
+            f"{plan.checkpoint.name}: {suite_task.task}: {result.truncated_prompts} of its prompts did not fit the "
+            "engine's context and were cut on the left; raise max-model-len (--engine-arg max-model-len=…)"
+        )
+
+
+def _ask(
+    running: engine.RunningEngine,
+    plan: RunPlan,
+    suite_task: SuiteTask,
+    staging: Staging,
+    context: Context,
+    asked: looks.Asked,
+) -> None:
+    """Ask some of a task's documents; the batch is kept once it is whole."""
     assert plan.suite is not None
     title = f"{plan.checkpoint.name}: {suite_task.task}"
+    if looks.is_judged(plan):
+        title += f": documents {asked.start + 1:,} to {asked.end:,}" if asked.end else ""
     with (
         context.report.step(title, unit="requests") as step,
         telemetry.watch(running, suite_task.task) as rows,
     ):
-        result = quality.evaluate(
+        quality.evaluate(
             suite_task,
-            end=plan.suite.limit,
+            start=asked.start,
+            end=asked.end,
             base_url=running.base_url,
             api_key=running.api_key,
             served_model=running.served_model,
             checkpoint_path=plan.checkpoint.path,
             engine_start_id=running.start.engine_start_id,
-            out_dir=staging.task_dir(suite_task.task),
+            out_dir=batches.batch_dir(staging, suite_task.task, asked.start),
             log=context.home.logs / staging.run_id / f"lm-eval-{suite_task.task}.log",
             timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
@@ -74,11 +97,6 @@ def evaluate(
             trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
-    if result.truncated_prompts:
-        context.report.line(
-            f"{title}: {result.truncated_prompts} of its prompts did not fit the engine's context and were cut on "
-            "the left; raise max-model-len (--engine-arg max-model-len=…)"
-        )
 
 
 @task(name="fidelity", task_run_name="fidelity {plan.checkpoint.name}", cache_policy=NO_CACHE)
@@ -121,6 +139,14 @@ def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context
             trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
+
+
+def _settle(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Finish the tasks whose batches are enough already: a kill came between, or an earlier run had answered them."""
+    for suite_task in plan.suite.tasks if plan.suite else ():
+        begun = batches.finished(staging, suite_task.task) and not staging.task_result(suite_task.task)
+        if begun and looks.next_documents(plan, suite_task, staging, context.home.bundles) is None:
+            batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
 
 
 def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | None, bool]:
@@ -236,6 +262,7 @@ def _drop_leftover(staging: Staging, known: Manifest) -> None:
 def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
     """Measure what is missing and make the bundle."""
     staging.clear_failure()
+    _settle(plan, staging, context)
     tasks, text, load_missing = _missing(plan, staging)
     try:
         if tasks or text or load_missing:

@@ -119,7 +119,7 @@ def _plan(
             "environment": engine.recorded_environment(environment.config),
             "plugins": engine_env.plugins_content(environment.config),
         },
-        suite=declared.suite_content,
+        suite=declared.suite_content | _how_much(declared, is_candidate=baseline is not None),
         workload=declared.workload.model_dump(mode="json", exclude={"description"}),
         policy_fingerprint=declared.policy.fingerprint(),
     )
@@ -133,6 +133,11 @@ def _plan(
         policy_name=declared.policy_name,
         policy=declared.policy,
     )
+
+
+def _how_much(declared: Declared, *, is_candidate: bool) -> dict[str, bool]:
+    """What tells a candidate that answers everything from one that may stop: named only where it makes a difference."""
+    return {"full": True} if declared.full and is_candidate and declared.policy.looks else {}
 
 
 def _measure_all(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 SKILL = 0.9
-"""Share of known prompts that are answered rightly, by a draw on the folder's name and the prompt."""
+"""Share of known prompts that are answered rightly, by a draw on the folder's name and the prompt, if none is told."""
 
 
 def draw(*what: object) -> float:
@@ -26,10 +26,11 @@ class Answers:
     Args:
         checkpoint: its folder; tokenizer.json must be a WordLevel one, as the demo's.
         known: folder of JSONL files with prompts and answers.
+        skill: share of known prompts that are answered rightly.
     """
 
-    def __init__(self, checkpoint: Path, known: Path) -> None:
-        self.name = checkpoint.name
+    def __init__(self, checkpoint: Path, known: Path, skill: float = SKILL) -> None:
+        self.name, self.skill = checkpoint.name, skill
         tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
         self.ids: dict[str, int] = tokenizer["model"]["vocab"]
         self.words = {number: word for word, number in self.ids.items()}
@@ -68,7 +69,7 @@ class Answers:
         return self.after[token]
 
     def _right(self, prompt: str) -> bool:
-        return draw(self.name, prompt) < SKILL
+        return draw(self.name, prompt) < self.skill
 
     def generate(self, tokens: list[int], max_tokens: int) -> dict[str, Any]:
         """A choice of a greedy generation."""
@@ -107,5 +108,10 @@ class Answers:
 
 
 def from_environment(checkpoint: str) -> Answers:
-    """The answers of the checkpoint that is served; STUB_ANSWERS names the documents' folder."""
-    return Answers(Path(checkpoint), Path(os.environ["STUB_ANSWERS"]))
+    """The answers of the checkpoint that is served.
+
+    STUB_ANSWERS names the documents' folder, STUB_SKILLS the skill of a checkpoint folder by its name (JSON).
+    """
+    skills: dict[str, float] = json.loads(os.environ.get("STUB_SKILLS", "{}"))
+    name = Path(checkpoint).name
+    return Answers(Path(checkpoint), Path(os.environ["STUB_ANSWERS"]), skills.get(name, SKILL))
