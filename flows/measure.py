@@ -262,9 +262,9 @@ def _drop_leftover(staging: Staging, known: Manifest) -> None:
 def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
     """Measure what is missing and make the bundle."""
     staging.clear_failure()
-    _settle(plan, staging, context)
-    tasks, text, load_missing = _missing(plan, staging)
     try:
+        _settle(plan, staging, context)
+        tasks, text, load_missing = _missing(plan, staging)
         if tasks or text or load_missing:
             kept = (len(plan.suite.tasks) if plan.suite else 0) - len(tasks)
             if kept:
