@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows import controls, looks
+from flows.shared_baseline import take_over
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
@@ -196,7 +197,7 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
 def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
     """A/A of the tasks that another start of the engine answered."""
     for suite_task in controls.missing(plan, staging):
-        if controls.over_a_restart(staging, suite_task, running.start):
+        if controls.over_a_restart(plan, staging, suite_task, running.start):
             evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
 
 
@@ -246,6 +247,8 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
         if since and staging.started_at < since:
             staging.discard()
             staging = open_staging(context.home, plan.inputs, _what(plan))
+        if since is None:
+            take_over(plan, staging, context.home.bundles, context.report)
         return _complete(plan, staging, context), True
 
 

@@ -79,8 +79,8 @@ def test_only_another_start_of_the_same_engine_counts(staging: Staging) -> None:
     staging.add_start(start(1))
     answered(staging, "a")
     task = controls.missing(planned(), staging)[0]
-    assert not controls.over_a_restart(staging, task, start(1))
-    assert controls.over_a_restart(staging, task, start(2))
+    assert not controls.over_a_restart(planned(), staging, task, start(1))
+    assert controls.over_a_restart(planned(), staging, task, start(2))
     assert controls.joins(staging, start(2))
     assert not controls.joins(staging, start(2, kernel="B"))
 
