@@ -34,6 +34,7 @@ from tasks import engine, engine_env, engine_files, engine_limits, engine_log, h
 from tasks.checkpoints import check_source
 from tasks.fidelity_text import read_text
 from tasks.progress import Reporter
+from tasks.task_packages import check_packages
 from warehouse.judge import check_policy
 
 DEFAULT_WORKLOAD = "short"
@@ -281,6 +282,7 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         limit=parameters.limit,
         out_dir=home.path / "tasks",
     )
+    suite = model.asked(suite)
     read_text(suite)
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)
@@ -304,6 +306,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     """
     open_place(home.bundles)
     work = declare_work(parameters, home)
+    check_packages(work.suite)
     model = work.model
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")

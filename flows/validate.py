@@ -30,7 +30,7 @@ from tasks.engine_files import Named
 from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
-from warehouse.outside import resolution_line
+from warehouse.outside import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0
 
@@ -257,6 +257,9 @@ def _tell_resolution(declared: Declared, report: Reporter) -> None:
             margin = policy.families[task.family].margin
             line = resolution_line(task.task, documents, margin, policy.alpha, policy.planned_power)
             report.line(f"validate: {line}")
+        clusters = quality.clusters_of(task)
+        if clusters and (few := clusters_line(task.task, clusters, policy.min_clusters)):
+            report.line(f"validate: {few}")
 
 
 def _finish(afterwards: Afterwards, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:

@@ -1,7 +1,7 @@
 """Validations under a policy with looks, on the stub engine (tests/stub_engine), in this process.
 
 The worker is the real one; it runs here, so that a test doesn't wait for lm-eval's import at each batch. No load is
-measured, and no fidelity. Neither Prefect nor a server is there.
+measured. Neither Prefect nor a server is there.
 """
 
 from __future__ import annotations
@@ -75,12 +75,11 @@ class LookedRuns:
         for step in ("evaluate", "load"):
             patch.setattr(measure, step, getattr(measure, step).fn)
         patch.setattr(validate, "measure", measure.measure.fn)
-        patch.setattr(measure, "read_text", lambda _: None)
-        # A library that the worker imports sets it for the whole process, and a run records it.
-        patch.setenv("KMP_DUPLICATE_LIB_OK", "True")
+        patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
         patch.setattr(throughput, "unfinished", lambda *_: [])
         patch.setattr(throughput, "rows", lambda *_: ([], []))
         patch.setattr(quality, "run_tied", self._worker)
+        patch.setenv("KMP_DUPLICATE_LIB_OK", "True")  # lm-eval's import sets it, and a run records it
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
 
     def _copy(self, place: str, name: str) -> str:

@@ -35,7 +35,7 @@ class Answers:
         self.ids: dict[str, int] = tokenizer["model"]["vocab"]
         self.words = {number: word for word, number in self.ids.items()}
         self.known: dict[str, dict[str, Any]] = {}
-        self.after: dict[int, dict[int, float]] = {}
+        self.after: dict[int, dict[str, dict[str, float]]] = {}
         for file in sorted(known.glob("*.jsonl")):
             for line in file.read_text().splitlines():
                 document = json.loads(line)
@@ -53,19 +53,20 @@ class Answers:
         """``prompt_logprobs``: a distribution before each token but the first, another one for each checkpoint."""
         told: list[dict[str, Any] | None] = [None]
         for before, token in itertools.pairwise(tokens):
-            logprobs = self._after(before)
-            kept = dict.fromkeys([*sorted(logprobs, key=lambda i: -logprobs[i])[:k], token])
-            told.append({str(i): {"logprob": logprobs[i]} for i in kept})
+            every = self._after(before)
+            kept = every if k >= len(every) else {i: every[i] for i in [*list(every)[:k], str(token)]}
+            told.append(kept)
         return told
 
-    def _after(self, token: int) -> dict[int, float]:
-        """Logprobs of what comes after a token."""
+    def _after(self, token: int) -> dict[str, dict[str, float]]:
+        """What may come after a token, the most probable first."""
         if token not in self.after:
             weights = {
                 i: 0.01 + draw(token, i) ** 8 * (1 + 0.1 * draw(self.name, token, i)) for i in self.words
             }
             total = sum(weights.values())
-            self.after[token] = {i: math.log(weight / total) for i, weight in weights.items()}
+            ranked = sorted(weights, key=lambda i: -weights[i])
+            self.after[token] = {str(i): {"logprob": math.log(weights[i] / total)} for i in ranked}
         return self.after[token]
 
     def _right(self, prompt: str) -> bool:
