@@ -41,7 +41,7 @@ REQUEST_TIMEOUT_S = 300.0
 DEATHS_MOST = 2
 """An engine that ended so often over this is not asked again: an alarm must not keep a run from its end."""
 _NO_NUMBER = "float values are not JSON compliant"
-"""What vLLM answers, with status 400, where one of the logprobs is NaN (0.32 on a checkpoint with one in its weights)."""
+"""What vLLM 0.32 answers, with status 400, where a logprob is NaN (tried on a checkpoint with one in its weights)."""
 
 
 class CannotError(Exception):
