@@ -282,6 +282,7 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         limit=parameters.limit,
         out_dir=home.path / "tasks",
     )
+    suite = model.asked(suite)
     read_text(suite)
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)

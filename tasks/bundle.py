@@ -124,13 +124,14 @@ def _fidelity_table(staging: Staging) -> pa.Table:
     return pa.concat_tables(parts) if parts else FIDELITY.empty_table()
 
 
-def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
+def seal(staging: Staging, place: str, plan: RunPlan, *, continues: str | None = None) -> Manifest:
     """Make the bundle of finished parts; it appears at ``place`` whole or not at all.
 
     Args:
         staging: the finished parts.
         place: folder or fsspec URL of the bundles.
         plan: what was declared.
+        continues: the run whose answers this one began with.
 
     Raises:
         RunError: the place can't be written; the parts stay.
@@ -158,6 +159,7 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
         versions={name: version(name) for name in _RECORDED_VERSIONS},
         started_at=staging.started_at,
         measured_at=datetime.now(UTC),
+        continues=continues,
         files=files,
         **dict(plan),
     )

@@ -110,7 +110,8 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
 
 def _unmeasured(task: SuiteTask) -> set[str]:
     """Keys of a suite's task that change no question; what came later counts only where it is set."""
-    return {"path", "documents", "clusters"} | ({"num_fewshot"} if task.num_fewshot is None else set())
+    later = ("num_fewshot", "max_gen_toks", "thinking_end")
+    return {"path", "documents", "clusters", *(name for name in later if getattr(task, name) is None)}
 
 
 def _content(task: SuiteTask) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from tasks.task_yaml import TaskSource, is_group, names_in, read_source, read_ya
 
 SUITES = ROOT / "configs" / "suites"
 
+_LIMITS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
+"""Names that lm-eval and engines know a token limit by."""
+
 
 def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir: Path) -> Suite:
     """The suite that ``--tasks`` names.
@@ -93,14 +96,24 @@ def sources_of(task: SuiteTask) -> tuple[TaskSource, ...]:
     path = _yaml_of(task)
     overrides = {} if task.num_fewshot is None else {"num_fewshot": task.num_fewshot}
     if not is_group(read_yaml(path)[0]):
-        return (read_source(path, overrides),)
+        return (_limited(read_source(path, overrides), task.max_gen_toks),)
     beside = {} if task.path is None else names_in(path.parent, "*.y*ml")
 
     def find(name: str) -> Path | None:
         found = beside.get(name) or _own_names().get(name)
         return found[1] if found else None
 
-    return members(path, find, (_own_folder(),), overrides)
+    sources = members(path, find, (_own_folder(),), overrides)
+    return tuple(_limited(source, task.max_gen_toks) for source in sources)
+
+
+def _limited(source: TaskSource, max_gen_toks: int | None) -> TaskSource:
+    """A task that generates text with another token limit, whatever name its YAML gives the limit."""
+    if max_gen_toks is None or source.config.get("output_type", "generate_until") != "generate_until":
+        return source
+    settings = {k: v for k, v in (source.config.get("generation_kwargs") or {}).items() if k not in _LIMITS}
+    limit = {"generation_kwargs": settings | {"max_gen_toks": max_gen_toks}}
+    return source._replace(config=source.config | limit, overrides=source.overrides | limit)
 
 
 def group_of(task: SuiteTask) -> dict[str, Any] | None:

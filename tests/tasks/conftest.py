@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,6 +46,9 @@ class Completions(ThreadingHTTPServer):
         self.replies: dict[str, str] = {}
         self.ends: dict[str, str] = {}
         """Replies to prompts that end so, where the whole prompt has none."""
+        self.by_seed: Callable[[int], str] | None = None
+        self.sampled: list[tuple[float, int]] = []
+        """Temperature and seed of each prompt that was sampled."""
         self.fault: str | None = None
         self.prompts: list[list[int]] = []
         self.context_tokens = 64
@@ -78,6 +81,9 @@ class Completions(ThreadingHTTPServer):
         prompt = " ".join(WORDS[token] for token in tokens)
         by_end = next((reply for end, reply in self.ends.items() if prompt.endswith(end)), "w1 w2")
         words = self.replies.get(prompt, by_end).split()
+        if request["temperature"] > 0:
+            self.sampled.append((request["temperature"], request["seed"]))
+            words = self.by_seed(request["seed"]).split() if self.by_seed else words
         kept = words[: request["max_tokens"]]
         reason = "length" if len(kept) < len(words) else "stop"
         choice = {"text": " " + " ".join(kept), "finish_reason": reason}

@@ -62,6 +62,8 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         "metric": None,
         "filter": None,
         "num_fewshot": None,
+        "max_gen_toks": None,
+        "thinking_end": None,
         "documents": None,
         "clusters": None,
     }
