@@ -76,7 +76,7 @@ def _follow(rule: Rule, pairs: Pairs) -> tuple[bool, int, bool]:
         looks=tuple(n / looks[-1] for n in looks[:-1]),
     )
     for look, n in enumerate(looks):
-        first = Pairs(*(scores[:n] for scores in pairs))
+        first = Pairs(pairs.baseline[:n], pairs.candidate[:n])
         task = decide_interim(figures_of(_result(looks[: look + 1], looks[-1]), first, policy), policy, 1)
         statistic = float(score_at_loss(task.worse, task.better, n, margin))
         agrees = (task.outcome == "pass") == (statistic >= rule.least[look][task.worse + task.better])

@@ -12,7 +12,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import controls, looks
+from flows import continuing, controls, looks
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
@@ -182,7 +182,13 @@ def _serving(plan: RunPlan, staging: Staging, context: Context) -> Iterator[engi
 def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
     """Start the engine and measure what is missing; each part is kept as it ends."""
     with _serving(plan, staging, context) as running:
+        continued = batches.continues(staging)
         staging.add_start(running.start)
+        if continued and not batches.continues(staging):
+            context.report.line(
+                f"{plan.checkpoint.name}: its engine chose other kernels than in run {continued}, which is not "
+                "continued: this is a run of its own"
+            )
         tasks, text, load_missing = _missing(plan, staging)
         for suite_task in tasks:
             evaluate(running, plan, suite_task, staging, context)
@@ -195,9 +201,15 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
 
 def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
     """A/A of the tasks that another start of the engine answered."""
-    for suite_task in controls.missing(plan, staging):
-        if controls.over_a_restart(staging, suite_task, running.start):
-            evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
+    tasks = [
+        suite_task
+        for suite_task in controls.missing(plan, staging)
+        if controls.over_a_restart(staging, suite_task, running.start)
+    ]
+    if tasks and plan.suite and controls.text_missing(staging, running.start):
+        compare_tokens(running, controls.once_more(plan), read_text(plan.suite), staging.controls, context)
+    for suite_task in tasks:
+        evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
 
 
 def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None:
@@ -246,6 +258,10 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
         if since and staging.started_at < since:
             staging.discard()
             staging = open_staging(context.home, plan.inputs, _what(plan))
+        answered = None if since else continuing.take_up(plan, staging, context.home.bundles, context.report)
+        if answered:
+            _drop_leftover(staging, answered)
+            return answered, False
         return _complete(plan, staging, context), True
 
 
@@ -272,7 +288,7 @@ def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
             _measure_parts(plan, staging, context)
         if controls.missing(plan, staging):
             _measure_controls(plan, staging, context)
-        return bundle.seal(staging, context.home.bundles, plan)
+        return bundle.seal(staging, context.home.bundles, plan, continues=batches.continues(staging))
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
         raise

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from quantgate.model.records import TaskResult
+from quantgate.model.records import Manifest, TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
 from tasks.quality import RESULT
-from tasks.staging import Staging
+from tasks.staging import Staging, write_json
 
 SAMPLES_FILE, PROMPTS_FILE = "samples.parquet", "prompts.parquet"
+
+_CONTINUES = "continues.json"
 
 _TEXTS = ("target", "responses", "answer")
 """What nobody judges by; a reasoning model's are long."""
@@ -23,12 +27,68 @@ _TEXTS = ("target", "responses", "answer")
 
 def batch_dir(staging: Staging, task: str, start: int) -> Path:
     """Where the batch lies that begins at a position of the task's order."""
-    return batches_dir(staging) / task / f"{start:09d}"
+    return batches_dir(staging) / task / _name(start)
+
+
+def _name(start: int) -> str:
+    return f"{start:09d}"
 
 
 def batches_dir(staging: Staging) -> Path:
     """Where the batches of all unfinished tasks lie, beside the finished tasks."""
     return staging.task_dir("x").with_name(".batches")
+
+
+def begun(staging: Staging) -> bool:
+    """Whether any document was asked, or taken over."""
+    quality = batches_dir(staging).parent
+    return quality.is_dir() and any(quality.iterdir())
+
+
+def continues(staging: Staging) -> str | None:
+    """The run whose answers this one began with; None where it began with none, or they were discarded."""
+    file = batches_dir(staging) / _CONTINUES
+    return str(json.loads(file.read_text())["run_id"]) if file.exists() else None
+
+
+def take_over(
+    staging: Staging, earlier: Manifest, samples: pa.Table, prompts: pa.Table, controls: pa.Table
+) -> None:
+    """Begin a run with the answers of the one that it continues, as the first batch of each task.
+
+    All of it is there, or nothing if a kill comes between. The engine's starts are those that gave the answers: the
+    next one that differs from them discards these as it does any part.
+
+    Args:
+        staging: of a run that has not begun.
+        earlier: the run that is continued.
+        samples: its samples.
+        prompts: its prompts.
+        controls: its second answers (A/A).
+    """
+    taken = staging.path / ".taken"
+    shutil.rmtree(taken, ignore_errors=True)
+    for result in earlier.tasks:
+        write_part(taken / "quality" / result.task / _name(0), result, *_of(result.task, samples, prompts))
+        again, asked_again = _of(result.task, controls, prompts)
+        if again.num_rows:
+            part = result.model_copy(update={"documents": again.num_rows, "looks": ()})
+            write_part(taken / "control" / result.task, part, again, asked_again)
+    write_json(taken / "quality" / _CONTINUES, {"run_id": earlier.run_id})
+    for start in earlier.engine_starts:
+        staging.add_start(start)
+    shutil.rmtree(staging.controls.task_dir("x").parent, ignore_errors=True)
+    if (taken / "control").exists():
+        (taken / "control").rename(staging.controls.task_dir("x").parent)
+    batches_dir(staging).parent.mkdir(exist_ok=True)
+    (taken / "quality").rename(batches_dir(staging))
+    shutil.rmtree(taken)
+
+
+def _of(task: str, samples: pa.Table, prompts: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """A task's samples, and their prompts."""
+    own = samples.filter(pc.equal(samples["task"], task))
+    return own, prompts.filter(pc.is_in(prompts["prompt_hash"], own["prompt_hash"].unique()))
 
 
 def finished(staging: Staging, task: str) -> list[TaskResult]:

@@ -85,6 +85,14 @@ class BaselineRef(Strict):
     run_id: str
 
 
+_HOW_MUCH = frozenset({"limit", "limit_of", "full"})
+
+
+def question_of(suite: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a suite asks, however many of its documents: under a policy with looks they are one question."""
+    return None if suite is None else {key: value for key, value in suite.items() if key not in _HOW_MUCH}
+
+
 class RunInputs(Strict):
     """What a run's fingerprint is made of: measured and unchanged means the same inputs."""
 

@@ -75,9 +75,11 @@ class LookedRuns:
         for step in ("evaluate", "load"):
             patch.setattr(measure, step, getattr(measure, step).fn)
         patch.setattr(validate, "measure", measure.measure.fn)
+        patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
         patch.setattr(throughput, "unfinished", lambda *_: [])
         patch.setattr(throughput, "rows", lambda *_: ([], []))
         patch.setattr(quality, "run_tied", self._worker)
+        patch.setenv("KMP_DUPLICATE_LIB_OK", "True")  # lm-eval's import sets it, and a run records it
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
 
     def _copy(self, place: str, name: str) -> str:

@@ -188,7 +188,7 @@ def test_it_reads_well_in_100_columns(many: Any) -> None:
     assert max(map(len, render(shown).splitlines())) <= 100
     rules = query(many.warehouse, "SELECT code, threshold, meaning, source FROM alarm_rules").to_pylist()
     raised = {code for found in (CANDIDATES, BASELINES) for _, codes in found.values() for code in codes}
-    assert {row["code"] for row in rules} == raised | {"below_published"}
+    assert {row["code"] for row in rules} == raised | {"below_published", "kl_high", "nan_logprobs"}
     assert all(0 <= row["threshold"] <= 20 and row["meaning"] and row["source"] for row in rules)
 
 
