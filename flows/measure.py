@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,14 +12,16 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows import continuing, controls, looks
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import bundle, engine, quality, telemetry, throughput
+from tasks import batches, bundle, engine, fidelity, quality, telemetry, throughput
 from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
+from tasks.fidelity_text import Text, read_text
 from tasks.process import last_words
 from tasks.progress import Reporter
 from tasks.staging import Staging, open_staging
@@ -45,22 +49,45 @@ class Context:
 def evaluate(
     running: engine.RunningEngine, plan: RunPlan, suite_task: SuiteTask, staging: Staging, context: Context
 ) -> None:
-    """Evaluate one task of the suite on the running engine."""
+    """Evaluate one task of the suite on the running engine, batch by batch where it is judged on its way."""
+    place = context.home.bundles
+    while asked := looks.next_documents(plan, suite_task, staging, place, context.report):
+        _ask(running, plan, suite_task, staging, context, asked)
+    result = batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
+    if result.truncated_prompts:
+        context.report.line(
+            f"{plan.checkpoint.name}: {suite_task.task}: {result.truncated_prompts} of its prompts did not fit the "
+            "engine's context and were cut on the left; raise max-model-len (--engine-arg max-model-len=…)"
+        )
+
+
+def _ask(
+    running: engine.RunningEngine,
+    plan: RunPlan,
+    suite_task: SuiteTask,
+    staging: Staging,
+    context: Context,
+    asked: looks.Asked,
+) -> None:
+    """Ask some of a task's documents; the batch is kept once it is whole."""
     assert plan.suite is not None
     title = f"{plan.checkpoint.name}: {suite_task.task}"
+    if looks.is_judged(plan):
+        title += f": documents {asked.start + 1:,} to {asked.end:,}" if asked.end else ""
     with (
         context.report.step(title, unit="requests") as step,
         telemetry.watch(running, suite_task.task) as rows,
     ):
-        result = quality.evaluate(
-            plan.suite,
+        quality.evaluate(
             suite_task,
+            start=asked.start,
+            end=asked.end,
             base_url=running.base_url,
             api_key=running.api_key,
             served_model=running.served_model,
             checkpoint_path=plan.checkpoint.path,
             engine_start_id=running.start.engine_start_id,
-            out_dir=staging.task_dir(suite_task.task),
+            out_dir=batches.batch_dir(staging, suite_task.task, asked.start),
             log=context.home.logs / staging.run_id / f"lm-eval-{suite_task.task}.log",
             timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
@@ -70,11 +97,30 @@ def evaluate(
             trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
-    if result.truncated_prompts:
-        context.report.line(
-            f"{title}: {result.truncated_prompts} of its prompts did not fit the engine's context and were cut on "
-            "the left; raise max-model-len (--engine-arg max-model-len=…)"
+
+
+@task(name="fidelity", task_run_name="fidelity {plan.checkpoint.name}", cache_policy=NO_CACHE)
+def compare_tokens(
+    running: engine.RunningEngine, plan: RunPlan, text: Text, staging: Staging, context: Context
+) -> None:
+    """Ask the running engine what it thinks of each token of the fixed text."""
+    title = f"{plan.checkpoint.name}: fidelity"
+    with context.report.step(title, unit="passages") as step:
+        told = fidelity.measure(
+            text,
+            fidelity.Engine(
+                running.base_url,
+                running.api_key,
+                running.served_model,
+                running.start.engine_start_id,
+                running.check_alive,
+            ),
+            vocab_size=plan.checkpoint.vocab_size,
+            out_dir=staging.fidelity_dir,
+            on_progress=step.update,
         )
+    if told.skipped:
+        context.report.line(f"{title} is not measured, and no verdict needs it: {told.skipped}")
 
 
 @task(name="throughput", task_run_name="throughput {plan.checkpoint.name}", cache_policy=NO_CACHE)
@@ -95,14 +141,26 @@ def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context
     staging.add_telemetry(rows)
 
 
-def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], bool]:
-    """Quality tasks that are not finished, and whether a load level is not."""
+def _settle(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Finish the tasks whose batches are enough already: a kill came between, or an earlier run had answered them."""
+    for suite_task in plan.suite.tasks if plan.suite else ():
+        begun = batches.finished(staging, suite_task.task) and not staging.task_result(suite_task.task)
+        if begun and looks.next_documents(plan, suite_task, staging, context.home.bundles) is None:
+            batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
+
+
+def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | None, bool]:
+    """Quality tasks that are not finished, the fidelity text where it is not, and whether a load level is not."""
     tasks = [t for t in plan.suite.tasks if staging.task_result(t.task) is None] if plan.suite else []
-    return tasks, bool(plan.workload and throughput.unfinished(plan.workload, staging.load_dir))
+    text = read_text(plan.suite) if plan.suite else None
+    told = fidelity.found(staging.fidelity_dir)
+    text_missing = text if text and (told is None or told.text_id != text.text_id) else None
+    return tasks, text_missing, bool(plan.workload and throughput.unfinished(plan.workload, staging.load_dir))
 
 
-def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
-    """Start the engine and measure what is missing; each part is kept as it ends."""
+@contextmanager
+def _serving(plan: RunPlan, staging: Staging, context: Context) -> Iterator[engine.RunningEngine]:
+    """The engine on the plan's checkpoint, with the devices held."""
     log = context.home.logs / staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
     with (
         held(plan.hardware, context.report),
@@ -110,7 +168,7 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
         engine.serve(
             plan.checkpoint,
             context.environment,
-            context.overrides,
+            fidelity.serving_arguments(plan.checkpoint.vocab_size, context.overrides),
             adapter=context.adapter,
             uuids=plan.hardware.uuids,
             log=log,
@@ -118,12 +176,58 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
             expected_s=context.expected_start_s,
         ) as running,
     ):
+        yield running
+
+
+def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Start the engine and measure what is missing; each part is kept as it ends."""
+    with _serving(plan, staging, context) as running:
+        continued = batches.continues(staging)
         staging.add_start(running.start)
-        tasks, load_missing = _missing(plan, staging)
+        if continued and not batches.continues(staging):
+            context.report.line(
+                f"{plan.checkpoint.name}: its engine chose other kernels than in run {continued}, which is not "
+                "continued: this is a run of its own"
+            )
+        tasks, text, load_missing = _missing(plan, staging)
         for suite_task in tasks:
             evaluate(running, plan, suite_task, staging, context)
+        if text:
+            compare_tokens(running, plan, text, staging, context)
         if load_missing:
             load(running, plan, staging, context)
+        _answer_again(running, plan, staging, context)
+
+
+def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
+    """A/A of the tasks that another start of the engine answered."""
+    tasks = [
+        suite_task
+        for suite_task in controls.missing(plan, staging)
+        if controls.over_a_restart(staging, suite_task, running.start)
+    ]
+    if tasks and plan.suite and controls.text_missing(staging, running.start):
+        compare_tokens(running, controls.once_more(plan), read_text(plan.suite), staging.controls, context)
+    for suite_task in tasks:
+        evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
+
+
+def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Start the engine once more for the A/A; parts that are there never suffer from it."""
+    name = plan.checkpoint.name
+    context.report.line(
+        f"{name}: its engine is started once more and answers the first {plan.policy.aa_documents} documents of each "
+        "task again (A/A): what changes is noise"
+    )
+    with _serving(plan, staging, context) as running:
+        if not controls.joins(staging, running.start):
+            context.report.line(
+                f"{name}: the engine chose other kernels at this start than before; there is no A/A, since its "
+                "answers would not join the others"
+            )
+            return
+        staging.add_start(running.start)
+        _answer_again(running, plan, staging, context)
 
 
 @task(name="measure", task_run_name="measure {plan.checkpoint.name}", cache_policy=NO_CACHE)
@@ -154,6 +258,10 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
         if since and staging.started_at < since:
             staging.discard()
             staging = open_staging(context.home, plan.inputs, _what(plan))
+        answered = None if since else continuing.take_up(plan, staging, context.home.bundles, context.report)
+        if answered:
+            _drop_leftover(staging, answered)
+            return answered, False
         return _complete(plan, staging, context), True
 
 
@@ -170,14 +278,17 @@ def _drop_leftover(staging: Staging, known: Manifest) -> None:
 def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
     """Measure what is missing and make the bundle."""
     staging.clear_failure()
-    tasks, load_missing = _missing(plan, staging)
     try:
-        if tasks or load_missing:
+        _settle(plan, staging, context)
+        tasks, text, load_missing = _missing(plan, staging)
+        if tasks or text or load_missing:
             kept = (len(plan.suite.tasks) if plan.suite else 0) - len(tasks)
             if kept:
                 context.report.line(f"{plan.checkpoint.name}: {kept} finished tasks are kept from before")
             _measure_parts(plan, staging, context)
-        return bundle.seal(staging, context.home.bundles, plan)
+        if controls.missing(plan, staging):
+            _measure_controls(plan, staging, context)
+        return bundle.seal(staging, context.home.bundles, plan, continues=batches.continues(staging))
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
         raise

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.model.enums import Family, Weights
-from quantgate.model.records import Manifest, TaskResult
+from quantgate.model.records import Manifest, TaskResult, question_of
 from warehouse.tango import Floats, Ints
 
 _KEY = ["doc_id", "doc_repeat"]
@@ -112,8 +112,10 @@ def _task_differences(baseline: Manifest, candidate: Manifest) -> list[str]:
             for what, there, here in _settings(other, result)
             if there != here
         ]
-    if not reasons and baseline.inputs.suite != candidate.inputs.suite:
-        there, here = baseline.inputs.suite or {}, candidate.inputs.suite or {}
+    there, here = (run.inputs.suite or {} for run in (baseline, candidate))
+    if candidate.policy.looks:  # then a candidate may have answered the first of its baseline's documents
+        there, here = (question_of(suite) or {} for suite in (there, here))
+    if not reasons and there != here:
         parts = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
         reasons.append(f"the suites differ in {', '.join(parts)}")
     return reasons
@@ -214,6 +216,12 @@ def _clusters(names: pa.ChunkedArray) -> Ints | None:
     alone = names.is_null().to_numpy()
     numbers[alone] += np.arange(np.count_nonzero(alone))
     return numbers if numbers.max() + 1 < numbers.size else None
+
+
+def shares_clusters(samples: pa.Table, task: str) -> bool:
+    """Whether documents of a task share a cluster (subject, passage)."""
+    clusters = samples.filter(pc.equal(samples["task"], task))["cluster"].drop_null()
+    return len(clusters.unique()) < len(clusters)
 
 
 def _documents(count: int) -> str:

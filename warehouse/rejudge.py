@@ -201,7 +201,8 @@ def judge_under(
 ) -> tuple[tuple[UseVerdict, ...], Manifest]:
     """The judge's verdicts as if both runs had declared the policy, and the candidate's manifest as it then were.
 
-    Two runs that declared different policies, and were not comparable for that alone, are comparable here.
+    Two runs that declared different policies, and were not comparable for that alone, are comparable here. A task
+    that stopped early under its own policy is not decided under one that would have stopped it elsewhere.
 
     Raises:
         ConfigError: the policy can't judge these tasks.
@@ -210,7 +211,7 @@ def judge_under(
         manifest.model_copy(update={"policy_name": policy_name, "policy": policy})
         for manifest in (baseline, candidate)
     )
-    return judge_runs(there, baseline_samples, here, candidate_samples), here
+    return judge_runs(there, baseline_samples, here, candidate_samples, own=candidate.policy), here
 
 
 def _where(run_id: str, error: QuantgateError) -> str:

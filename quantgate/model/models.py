@@ -6,9 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from quantgate.model.config import ROOT, Strict, load_yaml
+from quantgate.model.config import ROOT, Strict, Suite, load_yaml
 from quantgate.model.errors import ConfigError
 
 SHA = r"^[0-9a-f]{40}$"
@@ -20,6 +20,22 @@ class Allowed(Strict):
 
     pickle: bool = Field(default=False, description="Weights in pickle files, which can run code.")
     remote_code: bool = Field(default=False, description="Code of its own (trust_remote_code).")
+
+
+class PublishedScore(Strict):
+    """A score of a model's baseline that somebody published for one of lm-eval's tasks."""
+
+    task: str = Field(description="As lm-eval and a suite name it.")
+    metric: str
+    filter: str
+    score: float = Field(ge=0, le=1, description="A fraction.")
+    documents: int | None = Field(default=None, ge=1, description="Documents that it was measured on.")
+    comparable: bool = Field(
+        default=True,
+        description="Whether it was measured with the task's own settings; otherwise it is shown and alarms nobody.",
+    )
+    source: str
+    note: str | None = None
 
 
 class CheckpointConfig(Strict):
@@ -60,6 +76,12 @@ class ModelConfig(Strict):
     chat_template: bool = Field(
         default=False, description="Whether prompts go through the checkpoint's own chat template."
     )
+    max_gen_toks: int | None = Field(
+        default=None, ge=1, description="Tokens that an answer may take, in place of its tasks' own limits."
+    )
+    thinking_end: str | None = Field(
+        default=None, min_length=1, description="What ends its thinking, e.g. </think>; the suite's if empty."
+    )
     baseline: CheckpointConfig
     candidates: tuple[CheckpointConfig, ...] = Field(min_length=1)
     suite: str = Field(description="The tasks that matter for it: a suite of configs/suites.")
@@ -68,8 +90,28 @@ class ModelConfig(Strict):
     engine_arguments: dict[str, Any] = Field(
         default_factory=dict, description="Serving arguments of all its checkpoints."
     )
+    published: tuple[PublishedScore, ...] = Field(
+        default=(), description="Scores of the baseline, which its own are shown beside."
+    )
     source: str | None = Field(default=None, description="Where the figures and ids are published.")
     note: str | None = None
+
+    @field_validator("published")
+    @classmethod
+    def _each_score_once(cls, published: tuple[PublishedScore, ...]) -> tuple[PublishedScore, ...]:
+        """A baseline's score is held against one figure."""
+        keys = [(one.task, one.metric, one.filter) for one in published]
+        if len(set(keys)) < len(keys):
+            raise ValueError("a task, metric and filter stand twice")
+        return published
+
+    def asked(self, suite: Suite) -> Suite:
+        """A suite as this model is asked it: with its own token limit and end of thinking."""
+        own = {"max_gen_toks": self.max_gen_toks, "thinking_end": self.thinking_end}
+        update = {name: value for name, value in own.items() if value is not None}
+        return suite.model_copy(
+            update={"tasks": tuple(task.model_copy(update=update) for task in suite.tasks)}
+        )
 
     @property
     def checkpoints(self) -> tuple[CheckpointConfig, ...]:

@@ -115,6 +115,14 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self._refused():
             return
+        if self.path == "/tokenize":
+            tokens = self.server.answers.tokens(asked["prompt"])
+            self._answer(200, json.dumps({"tokens": tokens}).encode())
+            return
+        if "prompt_logprobs" in asked:
+            thought = self.server.answers.think(asked["prompt"], asked["prompt_logprobs"])
+            self._answer(200, json.dumps({"choices": [{"index": 0, "prompt_logprobs": thought}]}).encode())
+            return
         prompts = asked["prompt"] if isinstance(asked["prompt"], list) else [asked["prompt"]]
         fault = self.server.fault.due(len(prompts))
         if fault and not (fault == "stall" and asked.get("stream")):
@@ -160,7 +168,8 @@ def main() -> None:
     checkpoint = argument("--model")
     config = json.loads((Path(checkpoint) / "config.json").read_text())
     if "quantization_config" in config:
-        say(f"INFO Selected Stub{config['quantization_config']['quant_algo']}Kernel for QKVParallelLinear")
+        kernel = os.environ.get("STUB_KERNEL") or f"Stub{config['quantization_config']['quant_algo']}Kernel"
+        say(f"INFO Selected {kernel} for QKVParallelLinear")
     say("INFO Using AttentionBackendEnum.STUB_ATTN backend.")
     server = Server(from_environment(checkpoint), core)
     time.sleep(START_S)
