@@ -54,7 +54,12 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
     worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
     right_wrong = all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate))
     look = look_of(task, n, policy)
-    found = _right_wrong(worse, better, look) if right_wrong else _partial(differences, look)
+    everything = look.design.looks[-1]
+    tested: Look | Between = look
+    if pairs.clusters is not None and n == everything:
+        # Nothing is decided on its way, so no look before has spent any of alpha.
+        tested = Look(look.design._replace(looks=(n,)), 0)
+    found = _right_wrong(worse, better, tested) if right_wrong else _partial(differences, tested)
     figures = TaskVerdict(
         task=task.task,
         family=task.family,
@@ -83,7 +88,6 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
         return figures
     figures = with_clusters(figures, differences, pairs.clusters, policy)
     # The clusters' test knows of no looks.
-    everything = look.design.looks[-1]
     return figures if n == everything else hold(figures, _CLUSTERS_WAIT.format(everything=everything))
 
 
