@@ -18,10 +18,10 @@ from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest, TaskVerdict, UseVerdict
 from warehouse.exact_test import MISS
-from warehouse.pairing import DeclaredTask, Pairs, Unmeasured, Unpaired, comparable, pair_task
+from warehouse.pairing import Counts, DeclaredTask, Pairs, Unmeasured, Unpaired, comparable, pair_task
 from warehouse.task_test import decide_tasks, figures_of
 
-Evidence = Mapping[str, Pairs | Unpaired | Unmeasured]
+Evidence = Mapping[str, Pairs | Counts | Unpaired | Unmeasured]
 """What the samples hold of each declared task."""
 
 _NO_QUALITY = "no quality was measured"
@@ -52,8 +52,19 @@ def judge(
     check_policy(policy_name, policy, declared)
     if not declared or candidate.num_rows == 0:
         return untested(Verdict.UNVALIDATED, policy_name, policy, _NO_QUALITY)
-    evidence = _evidence(baseline, candidate, declared)
-    return tuple(_judge_use(evidence, policy_name, policy, use, declared) for use in policy.uses)
+    return judge_evidence(_evidence(baseline, candidate, declared), policy_name, policy, declared)
+
+
+def judge_evidence(
+    evidence: Evidence, policy_name: str, policy: Policy, declared: Sequence[DeclaredTask]
+) -> tuple[UseVerdict, ...]:
+    """Judge a candidate for every use from what its samples hold of each task, each task tested once.
+
+    Args, returns and errors are those of ``judge``; ``declared`` holds a task at least.
+    """
+    check_policy(policy_name, policy, declared)
+    figures = _figures(evidence, policy, declared)
+    return tuple(_judge_use(evidence, figures, policy_name, policy, use, declared) for use in policy.uses)
 
 
 def judge_use(
@@ -71,7 +82,8 @@ def judge_use(
     if not declared or candidate.num_rows == 0:
         return _verdict(use, policy_name, Verdict.UNVALIDATED, _NO_QUALITY)
     evidence = _evidence(baseline, candidate, required)
-    return _judge_use(evidence, policy_name, policy, use, declared)
+    figures = _figures(evidence, policy, required)
+    return _judge_use(evidence, figures, policy_name, policy, use, declared)
 
 
 def judge_runs(
@@ -85,12 +97,17 @@ def judge_runs(
     Raises:
         ConfigError: as of ``judge``.
     """
-    policy_name, policy = candidate.policy_name, candidate.policy
-    if candidate.tasks:
-        reason = comparable(baseline, candidate)
-        if reason is not None:
-            return untested(Verdict.NOT_COMPARABLE, policy_name, policy, reason)
-    return judge(baseline_samples, candidate_samples, policy_name, policy, candidate.tasks)
+    return incomparable(baseline, candidate) or judge(
+        baseline_samples, candidate_samples, candidate.policy_name, candidate.policy, candidate.tasks
+    )
+
+
+def incomparable(baseline: Manifest, candidate: Manifest) -> tuple[UseVerdict, ...] | None:
+    """NOT_COMPARABLE for every use where the manifests alone say so (``comparable``); else None."""
+    reason = comparable(baseline, candidate) if candidate.tasks else None
+    if reason is None:
+        return None
+    return untested(Verdict.NOT_COMPARABLE, candidate.policy_name, candidate.policy, reason)
 
 
 def untested(verdict: Verdict, policy_name: str, policy: Policy, reason: str) -> tuple[UseVerdict, ...]:
@@ -129,8 +146,23 @@ def _evidence(baseline: pa.Table, candidate: pa.Table, declared: Sequence[Declar
     return {task.task: pair_task(baseline, candidate, task) for task in declared}
 
 
+def _figures(evidence: Evidence, policy: Policy, declared: Sequence[DeclaredTask]) -> dict[str, TaskVerdict]:
+    """The figures of every task that has pairs; uses share them."""
+    found = {task.task: (task, evidence[task.task]) for task in declared}
+    return {
+        name: figures_of(task, pairs, policy)
+        for name, (task, pairs) in found.items()
+        if isinstance(pairs, Pairs | Counts)
+    }
+
+
 def _judge_use(
-    evidence: Evidence, policy_name: str, policy: Policy, use: str, declared: Sequence[DeclaredTask]
+    evidence: Evidence,
+    figures: Mapping[str, TaskVerdict],
+    policy_name: str,
+    policy: Policy,
+    use: str,
+    declared: Sequence[DeclaredTask],
 ) -> UseVerdict:
     """The verdict for one use from the pairs of its tasks."""
     families = _families(policy, use, declared)
@@ -138,7 +170,7 @@ def _judge_use(
     unpaired = [pairs.reason for _, pairs in found if isinstance(pairs, Unpaired)]
     if unpaired:
         return _verdict(use, policy_name, Verdict.NOT_COMPARABLE, "; ".join(unpaired))
-    tested = [figures_of(task, pairs, policy) for task, pairs in found if isinstance(pairs, Pairs)]
+    tested = [figures[task.task] for task, _ in found if task.task in figures]
     tasks = decide_tasks(tested, policy)
     missing = [f"family {family}" for family in families if all(t.family != family for t in declared)]
     missing += [f"task {pairs.task}" for _, pairs in found if isinstance(pairs, Unmeasured)]

@@ -15,23 +15,34 @@ from warehouse.bounded_test import (
     p_noninferior_bounded,
 )
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_degraded, p_inferior, p_noninferior
-from warehouse.pairing import DeclaredTask, Pairs
+from warehouse.pairing import Counts, DeclaredTask, Pairs, counts_of
 from warehouse.tango import Floats, tango_interval
 
 
-def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
-    """The figures of one task, before anything is decided on them."""
-    differences = pairs.candidate - pairs.baseline
-    n, margin = differences.size, policy.families[task.family].margin
-    worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
-    right_wrong = all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in pairs)
-    if right_wrong:
+def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> TaskVerdict:
+    """The figures of one task, before anything is decided on them.
+
+    Args:
+        task: the task.
+        evidence: its pairs; or their counts, which say all there is to say of right/wrong scores.
+        policy: holds the family's margin and the error rate.
+    """
+    margin = policy.families[task.family].margin
+    counts = evidence if isinstance(evidence, Counts) else counts_of(evidence)
+    if counts is not None:
+        n, worse, better, baseline_right, candidate_right = counts
         test = "exact"
+        baseline_score, candidate_score, delta = baseline_right / n, candidate_right / n, (better - worse) / n
         interval = tango_interval(worse, better, n, policy.alpha)
         noninferior, inferior = (p(worse, better, n, margin) for p in (p_noninferior, p_inferior))
         any_loss = p_degraded(worse, better)
     else:
-        test = "bounded"
+        assert isinstance(evidence, Pairs)
+        differences = evidence.candidate - evidence.baseline
+        n, test = differences.size, "bounded"
+        worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
+        baseline_score, candidate_score = float(evidence.baseline.mean()), float(evidence.candidate.mean())
+        delta = float(differences.mean())
         interval = bounded_interval(differences, policy.alpha)
         noninferior, inferior = (p(differences, margin) for p in (p_noninferior_bounded, p_inferior_bounded))
         any_loss = p_inferior_bounded(differences, 0.0)
@@ -40,9 +51,9 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
         family=task.family,
         margin=margin,
         pairs=n,
-        baseline_score=float(pairs.baseline.mean()),
-        candidate_score=float(pairs.candidate.mean()),
-        quality_delta=(better - worse) / n if right_wrong else float(differences.mean()),
+        baseline_score=baseline_score,
+        candidate_score=candidate_score,
+        quality_delta=delta,
         ci_low=interval.low,
         ci_high=interval.high,
         worse=worse,
