@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fleet import Fleet, Size
-from warehouse import load
+from warehouse import load, stored_runs
 from warehouse.bundles import BundleStore
 from warehouse.query import read_only
 
@@ -30,12 +30,13 @@ _PARTS: dict[str, tuple[Any, str]] = {
     "insert": (load, "_take_in"),
     "bounds": (load, "refresh_bounds"),
     "judge": (load, "_judge_all"),
-    "judge_read": (load, "samples_of"),
-    "judge_test": (load, "judge_runs"),
+    "judge_read": (BundleStore, "read_columns"),
+    "judge_count": (stored_runs, "count_pairs"),
+    "judge_test": (stored_runs, "_judged"),
     "materialize": (load, "refresh_materialized"),
 }
 """Parts of a load: reading and checking bundles, inserting them, the roofline of each point, judging (of which reading
-the samples again, and pairing and testing them), filling the tables that validated_table reads. `copy` is the copy of
+the samples again, in threads, so that its time is partly in that of the others; counting pairs; testing), filling the tables that validated_table reads. `copy` is the copy of
 the present state that the next one starts from."""
 
 _OF_ONE_MODEL = {

@@ -1,0 +1,201 @@
+"""Counting the pairs of many candidates at once says what pairing them one by one says, damaged or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantgate.model.config import SuiteTask
+from quantgate.model.enums import Family
+from quantgate.model.tables import SAMPLES
+from warehouse.counting import COLUMNS, REPETITIVE, RunSamples, count_pairs, evidence_of
+from warehouse.pairing import Counts, Pairs, Unpaired, counts_of, pair_task
+
+Row = dict[str, Any]
+DECLARED = [
+    SuiteTask(task="sums", family=Family.MATH),
+    SuiteTask(task="words", family=Family.CONVERSATION, filter="strict"),
+    SuiteTask(task="never asked", family=Family.CODE),
+]
+
+
+def row(task: str, number: int, score: float) -> Row:
+    text = f"{task} {number}"
+    return {
+        "task": task,
+        "family": "math",
+        "filter": "strict" if task == "words" else "none",
+        "metric": "acc",
+        "doc_id": f"d{number}",
+        "doc_repeat": 0,
+        "doc_hash": f"doc {text}",
+        "prompt_hash": f"prompt {text}",
+        "target": "yes",
+        "target_hash": f"target {text}",
+        "responses": "[]",
+        "answer": "yes",
+        "score": score,
+        "engine_start_id": "start",
+        "position": number,
+    }
+
+
+def table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def narrow(samples: pa.Table) -> RunSamples:
+    """As the bundles' reader gives them: few columns, of which some are dictionaries."""
+    columns = samples.select(COLUMNS)
+    for name in REPETITIVE:
+        place = columns.schema.get_field_index(name)
+        columns = columns.set_column(place, name, columns[name].dictionary_encode())
+    return RunSamples(columns)
+
+
+def found(baseline: list[Row], *candidates: list[Row]) -> list[dict[str, Any]]:
+    """What the counting finds of each candidate's tasks."""
+    there, sides = narrow(table(baseline)), [narrow(table(rows)) for rows in candidates]
+    counted = count_pairs([(there, here) for here in sides])
+    return [evidence_of(there, here, of_run, DECLARED) for here, of_run in zip(sides, counted, strict=True)]
+
+
+def same(evidence: Any, expected: Any) -> bool:
+    """Counts stand for the pairs that they are counted of; everything else is the same."""
+    if isinstance(evidence, Counts):
+        return isinstance(expected, Pairs) and evidence == counts_of(expected)
+    if isinstance(evidence, Pairs):
+        return isinstance(expected, Pairs) and all(
+            np.array_equal(*scores) for scores in zip(evidence, expected, strict=True)
+        )
+    return bool(evidence == expected)
+
+
+def run(task_scores: dict[str, list[float]]) -> list[Row]:
+    return [row(task, n, score) for task, scores in task_scores.items() for n, score in enumerate(scores)]
+
+
+SOUND = {"sums": [1.0, 0.0, 1.0, 1.0], "words": [0.0, 1.0, 1.0]}
+
+
+def test_sound_runs_are_counted_and_need_no_single_score() -> None:
+    other = {"sums": [0.0, 1.0, 1.0, 0.0], "words": [0.0, 1.0, 1.0]}
+    first, second = found(run(SOUND), run(other), run(SOUND)[::-1])
+    assert first["sums"] == Counts(pairs=4, worse=2, better=1, baseline_right=3, candidate_right=2)
+    assert first["words"] == second["words"] == Counts(3, 0, 0, 2, 2)
+    assert second["sums"] == Counts(4, 0, 0, 3, 3), "in another order"
+
+
+@pytest.mark.parametrize(
+    "change", [{"score": 0.5}, {"cluster": "physics"}], ids=["partial credit", "a passage"]
+)
+def test_what_a_count_cannot_tell_is_paired_document_by_document(change: Row) -> None:
+    rows = run(SOUND)
+    (evidence,) = found(
+        [rows[0] | {"cluster": change.get("cluster")}, *rows[1:]], [rows[0] | change, *rows[1:]]
+    )
+    assert isinstance(evidence["sums"], Pairs)
+    assert isinstance(evidence["words"], Counts), "that task is plain"
+
+
+def test_a_hash_only_proposes_a_pair() -> None:
+    """Two keys with each other's hash: their rows are laid beside each other, and seen not to be the same."""
+    rows = run(SOUND)
+    there, here = narrow(table(rows)), narrow(table(rows[::-1]))
+    hashes = here.hashes.copy()
+    hashes[[0, 1]] = hashes[[1, 0]]
+    here.__dict__["hashes"] = hashes
+    (counted,) = count_pairs([(there, here)])
+    assert counted.keys() == {("sums", "none")}
+    assert same(evidence_of(there, here, counted, DECLARED)["words"], Pairs(*[np.array([0.0, 1.0, 1.0])] * 2))
+
+
+def test_hashes_that_collide_are_no_proof_of_a_document_that_comes_twice() -> None:
+    there, here = (narrow(table(run(SOUND))) for _ in range(2))
+    there.__dict__["hashes"] = np.zeros(7, dtype=np.uint64)
+    (counted,) = count_pairs([(there, here)])
+    assert counted == {}
+    assert isinstance(evidence_of(there, here, counted, DECLARED)["sums"], Pairs)
+
+
+def test_a_document_twice_on_both_sides_is_not_counted_twice() -> None:
+    rows = run(SOUND)
+    (evidence,) = found([*rows, rows[0]], [*rows, rows[0]])
+    assert evidence["sums"] == Unpaired("task sums: 1 document twice in the baseline's samples")
+
+
+def test_no_samples_at_all() -> None:
+    rows = run(SOUND)
+    for baseline, candidate in ((rows, []), ([], rows), ([], [])):
+        (evidence,) = found(baseline, candidate)
+        for task in DECLARED:
+            assert same(evidence[task.task], pair_task(table(baseline), table(candidate), task))
+
+
+scores = st.sampled_from([0.0, 1.0])
+damage = st.one_of(
+    st.tuples(st.just("drop")),
+    st.tuples(st.just("repeat")),
+    st.tuples(st.just("shuffle"), st.randoms(use_true_random=False)),
+    st.builds(
+        lambda change: ("change", change),
+        st.one_of(
+            st.fixed_dictionaries(
+                {"score": st.sampled_from([float("nan"), float("inf"), 0.5, 1.5, -1.0, 0.0])}
+            ),
+            *(
+                st.fixed_dictionaries({name: st.sampled_from(["x", "y"])})
+                for name in ("doc_hash", "prompt_hash", "target_hash", "metric")
+            ),
+            st.fixed_dictionaries({"filter": st.sampled_from(["none", "strict"])}),
+            st.fixed_dictionaries({"task": st.sampled_from(["sums", "words", "other"])}),
+            st.fixed_dictionaries({"doc_id": st.sampled_from(["d0", "d1", "d9"])}),
+            st.fixed_dictionaries({"doc_repeat": st.integers(0, 2)}),
+        ),
+    ),
+)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[list[Row], list[list[Row]]]:
+    """A baseline and its candidates, of which some are damaged, and some of those so that it does not show."""
+    sizes = {"sums": draw(st.integers(1, 6)), "words": draw(st.integers(1, 4))}
+
+    def answers() -> list[Row]:
+        return run({task: draw(st.lists(scores, min_size=n, max_size=n)) for task, n in sizes.items()})
+
+    def spoilt(rows: list[Row]) -> list[Row]:
+        for kind, *how in draw(st.lists(damage, max_size=2)):
+            if not rows:
+                break
+            at = draw(st.integers(0, len(rows) - 1))
+            if kind == "drop":
+                rows = rows[:at] + rows[at + 1 :]
+            elif kind == "repeat":
+                rows = [*rows, rows[at]]
+            elif kind == "shuffle":
+                rows = how[0].sample(rows, len(rows))
+            else:
+                rows = [*rows[:at], rows[at] | how[0], *rows[at + 1 :]]
+        return rows
+
+    both = draw(st.booleans())
+    baseline = spoilt(answers()) if both else answers()
+    return baseline, [spoilt(answers()) for _ in range(draw(st.integers(1, 3)))]
+
+
+@settings(max_examples=100, deadline=None)
+@given(runs())
+def test_counts_and_pairs_agree_on_random_and_on_damaged_runs(
+    drawn: tuple[list[Row], list[list[Row]]],
+) -> None:
+    baseline, candidates = drawn
+    for evidence, rows in zip(found(baseline, *candidates), candidates, strict=True):
+        for task in DECLARED:
+            expected = pair_task(table(baseline), table(rows), task)
+            assert same(evidence[task.task], expected), (task.task, evidence[task.task], expected)

@@ -1,0 +1,173 @@
+"""The pairs of many candidates counted at once, by DuckDB over their samples laid beside their baseline's.
+
+A candidate's rows are laid beside those of its baseline that seem to be the same documents: as they stand where
+both files hold their documents in the same order, else found by a hash of the key. That is only a proposal. The
+query then compares key, document, prompt, target and metric of every row, and what isn't right/wrong scores of
+the same documents throughout, without anything odd, is left to ``pair_task``, which names what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from quantgate.model.tables import SAMPLES
+from warehouse.pairing import Counts, DeclaredTask, Pairs, Unmeasured, Unpaired, pair_task
+
+KEY = ("task", "filter", "doc_id", "doc_repeat")
+"""What tells the samples of a run apart."""
+
+COLUMNS = (*KEY, "metric", "doc_hash", "prompt_hash", "target_hash", "score", "cluster", "position")
+"""What judging reads of the samples: neither texts nor answers."""
+
+REPETITIVE = ("task", "filter", "metric", "cluster")
+"""Columns of few different values, read as dictionaries."""
+
+Counted = Mapping[tuple[str, str], Counts]
+"""By task and filter, the counts of a candidate's pairs; a task that isn't plain is left out."""
+
+_SAME = " AND ".join(
+    f"here_{name} = there_{name}" for name in COLUMNS if name not in ("score", "cluster", "position")
+)
+_COUNT = f"""
+    SELECT
+        candidate, here_task, here_filter,
+        count(*) AS pairs,
+        count_if(here_score < there_score) AS worse,
+        count_if(here_score > there_score) AS better,
+        count_if(there_score = 1) AS baseline_right,
+        count_if(here_score = 1) AS candidate_right,
+        count_if({_SAME} AND there_score IN (0, 1) AND here_score IN (0, 1)
+            AND there_cluster IS NULL AND here_cluster IS NULL) = count(*) AS plain
+    FROM beside
+    GROUP BY candidate, here_task, here_filter
+"""  # noqa: S608
+
+
+@cache
+def _in_memory() -> duckdb.DuckDBPyConnection:
+    """A database of nothing, for queries over Arrow tables: opening one takes longer than most of them."""
+    return duckdb.connect()
+
+
+@dataclass(frozen=True)
+class RunSamples:
+    """What judging reads of a run's samples: ``COLUMNS``, of which ``REPETITIVE`` may be dictionaries."""
+
+    table: pa.Table
+
+    @cached_property
+    def documents(self) -> dict[tuple[str, str], int]:
+        """Rows by task and filter."""
+        counted = self.table.group_by(["task", "filter"]).aggregate([([], "count_all")])
+        keys = zip(counted["task"].to_pylist(), counted["filter"].to_pylist(), strict=True)
+        return dict(zip(keys, counted["count_all"].to_pylist(), strict=True))
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """A hash of each row's key."""
+        samples = self.table.select(KEY)  # noqa: F841 - DuckDB finds it by its name
+        with _in_memory().cursor() as connection:
+            found = connection.execute(f"SELECT hash({', '.join(KEY)}) AS hash FROM samples").fetchnumpy()  # noqa: S608
+        return np.asarray(found["hash"], dtype=np.uint64)
+
+    @cached_property
+    def by_hash(self) -> NDArray[np.int64]:
+        """Row numbers in the order of the hashes."""
+        return np.argsort(self.hashes, kind="stable")
+
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether no two hashes are the same; if so, then no two keys are."""
+        ordered = self.hashes[self.by_hash]
+        return bool(np.all(ordered[1:] != ordered[:-1]))
+
+    def as_samples(self, task: str) -> pa.Table:
+        """The rows of a task, for ``pair_task``."""
+        rows = self.table.filter(pc.equal(self.table["task"], task))
+        return rows.cast(pa.schema([SAMPLES.field(name) for name in rows.schema.names]))
+
+
+def count_pairs(runs: Sequence[tuple[RunSamples, RunSamples]]) -> list[Counted]:
+    """Count the pairs of right/wrong scores of many candidates.
+
+    Args:
+        runs: samples of a baseline and of a candidate, in that order, for each candidate.
+
+    Returns:
+        For each candidate, the counts of the tasks and filters whose documents are the same, with the same
+        prompts, targets and metrics, on both sides, once each, with scores of 0 or 1 and without clusters.
+    """
+    parts = [
+        _beside(number, there, here)
+        for number, (there, here) in enumerate(runs)
+        if here.table.num_rows and there.distinct
+    ]
+    counted: list[dict[tuple[str, str], Counts]] = [{} for _ in runs]
+    parts = [part for part in parts if part is not None]
+    if not parts:
+        return list(counted)
+    beside = pa.concat_tables(parts)  # noqa: F841 - DuckDB finds it by its name
+    with _in_memory().cursor() as connection:
+        rows = connection.execute(_COUNT).fetchall()
+    for number, task, filter_, *counts, plain in rows:
+        found = Counts(*counts)
+        if plain and runs[number][0].documents.get((task, filter_)) == found.pairs:
+            counted[number][task, filter_] = found
+    return list(counted)
+
+
+def _beside(number: int, there: RunSamples, here: RunSamples) -> pa.Table | None:
+    """A candidate's rows, each beside one row of its baseline or none, no row of which comes twice."""
+    table = there.table
+    same_order = len(table) == len(here.table) and all(table[key].equals(here.table[key]) for key in KEY)
+    if not same_order:
+        if not here.distinct:
+            return None
+        table = table.take(_counterparts(there, here))
+    columns = {
+        **{f"there_{name}": table[name] for name in COLUMNS},
+        **{f"here_{name}": here.table[name] for name in COLUMNS},
+    }
+    numbers = pa.array(np.full(len(table), number, dtype=np.int32))
+    return pa.table({"candidate": numbers, **columns})
+
+
+def _counterparts(there: RunSamples, here: RunSamples) -> pa.Array:
+    """For each row of ``here`` the row of ``there`` whose key has the same hash, null where none has."""
+    if not len(there.table):
+        return pa.nulls(len(here.table), pa.int64())
+    ordered, wanted = there.hashes[there.by_hash], here.hashes[here.by_hash]
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    rows, missing = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=bool)
+    rows[here.by_hash], missing[here.by_hash] = there.by_hash[at], ordered[at] != wanted
+    return pa.array(rows, mask=missing)
+
+
+def evidence_of(
+    there: RunSamples, here: RunSamples, counted: Counted, declared: Sequence[DeclaredTask]
+) -> dict[str, Pairs | Counts | Unpaired | Unmeasured]:
+    """What the samples hold of each declared task: its counts where it is plain, else what ``pair_task`` finds."""
+    return {task.task: _evidence(there, here, counted, task) for task in declared}
+
+
+def _evidence(
+    there: RunSamples, here: RunSamples, counted: Counted, declared: DeclaredTask
+) -> Pairs | Counts | Unpaired | Unmeasured:
+    filters = {
+        filter_
+        for side in (there, here)
+        for task, filter_ in side.documents
+        if task == declared.task and declared.filter in (None, filter_)
+    }
+    found = counted.get((declared.task, filters.pop())) if len(filters) == 1 else None
+    if found is not None:
+        return found
+    return pair_task(there.as_samples(declared.task), here.as_samples(declared.task), declared)
