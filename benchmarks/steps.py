@@ -36,8 +36,8 @@ _PARTS: dict[str, tuple[Any, str]] = {
     "materialize": (load, "refresh_materialized"),
 }
 """Parts of a load: reading and checking bundles, inserting them, the roofline of each point, judging (of which reading
-the samples again, in threads, so that its time is partly in that of the others; counting pairs; testing), filling the tables that validated_table reads. `copy` is the copy of
-the present state that the next one starts from."""
+the samples again, in threads beside the rest of it, counting pairs and testing them), filling the tables that
+validated_table reads. `copy` is the copy of the present state that the next one starts from."""
 
 _OF_ONE_MODEL = {
     "validated_table": "FROM validated_table WHERE model = $model",

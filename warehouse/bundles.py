@@ -124,7 +124,7 @@ class BundleStore:
             problem = _schema_problem(_without_dictionaries(file.schema_arrow), name, later)
             if problem:
                 raise damaged(run_id, f"{name} {problem}")
-            table = file.read(columns=[column for column in columns if column not in later])
+            table = file.read(columns=[c for c in columns if c not in later], use_threads=False)
         except (pa.ArrowException, OSError):
             raise damaged(run_id, f"{name} is not a whole Parquet file") from None
         for column in later:

@@ -8,7 +8,7 @@ the same documents throughout, without anything odd, is left to ``pair_task``, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -66,17 +66,19 @@ class RunSamples:
     @cached_property
     def documents(self) -> dict[tuple[str, str], int]:
         """Rows by task and filter."""
-        counted = self.table.group_by(["task", "filter"]).aggregate([([], "count_all")])
-        keys = zip(counted["task"].to_pylist(), counted["filter"].to_pylist(), strict=True)
-        return dict(zip(keys, counted["count_all"].to_pylist(), strict=True))
+        tasks, filters = (_dictionary(self.table[name]) for name in ("task", "filter"))
+        of_task, of_filter = (np.asarray(column.indices) for column in (tasks, filters))
+        width = max(1, len(filters.dictionary))
+        codes, rows = np.unique(of_task.astype(np.int64) * width + of_filter, return_counts=True)
+        return {
+            (tasks.dictionary[code // width].as_py(), filters.dictionary[code % width].as_py()): count
+            for code, count in zip(codes.tolist(), rows.tolist(), strict=True)
+        }
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
         """A hash of each row's key."""
-        samples = self.table.select(KEY)  # noqa: F841 - DuckDB finds it by its name
-        with _in_memory().cursor() as connection:
-            found = connection.execute(f"SELECT hash({', '.join(KEY)}) AS hash FROM samples").fetchnumpy()  # noqa: S608
-        return np.asarray(found["hash"], dtype=np.uint64)
+        return _hashes(self.table)
 
     @cached_property
     def by_hash(self) -> NDArray[np.int64]:
@@ -95,6 +97,30 @@ class RunSamples:
         return rows.cast(pa.schema([SAMPLES.field(name) for name in rows.schema.names]))
 
 
+def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column as one dictionary and its indices."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    return column.unify_dictionaries().combine_chunks()
+
+
+def _hashes(table: pa.Table) -> NDArray[np.uint64]:
+    samples = table.select(KEY)  # noqa: F841 - DuckDB finds it by its name
+    with _in_memory().cursor() as connection:
+        found = connection.execute(f"SELECT hash({', '.join(KEY)}) AS hash FROM samples").fetchnumpy()  # noqa: S608
+    return np.asarray(found["hash"], dtype=np.uint64)
+
+
+def _hash_together(sides: Iterable[RunSamples]) -> None:
+    """Fill in the hashes of many runs by one query."""
+    runs = [run for run in {id(run): run for run in sides}.values() if "hashes" not in run.__dict__]
+    if runs:
+        ends = np.cumsum([run.table.num_rows for run in runs])[:-1]
+        parts = np.split(_hashes(pa.concat_tables([run.table.select(KEY) for run in runs])), ends)
+        for run, hashes in zip(runs, parts, strict=True):
+            run.__dict__["hashes"] = hashes
+
+
 def count_pairs(runs: Sequence[tuple[RunSamples, RunSamples]]) -> list[Counted]:
     """Count the pairs of right/wrong scores of many candidates.
 
@@ -105,6 +131,7 @@ def count_pairs(runs: Sequence[tuple[RunSamples, RunSamples]]) -> list[Counted]:
         For each candidate, the counts of the tasks and filters whose documents are the same, with the same
         prompts, targets and metrics, on both sides, once each, with scores of 0 or 1 and without clusters.
     """
+    _hash_together(there for there, _ in runs)
     parts = [
         _beside(number, there, here)
         for number, (there, here) in enumerate(runs)

@@ -82,6 +82,7 @@ def p_inferior(b: int, c: int, n: int, margin: float) -> float:
     return _p_value(b, c, n, margin, inferior=True)
 
 
+@lru_cache(maxsize=65536)
 def p_degraded(b: int, c: int) -> float:
     """Exact one-sided McNemar p-value of H0: delta >= 0, given the flips.
 
