@@ -32,6 +32,7 @@ from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources
 from tasks.checkpoints import check_source
+from tasks.fidelity_text import read_text
 from tasks.progress import Reporter
 from warehouse.judge import check_policy
 
@@ -80,7 +81,10 @@ class ValidateParameters(Parameters):
         default=None, title="Family", description="Task family of tasks that bring none; decides the margin."
     )
     limit: int | None = Field(
-        default=None, ge=1, title="Limit", description="First documents of each task; all if empty."
+        default=None,
+        ge=1,
+        title="Limit",
+        description="Documents of each task: the first in the order they are asked in; all if empty.",
     )
     workload: str | None = Field(
         default=None,
@@ -271,6 +275,7 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         limit=parameters.limit,
         out_dir=home.path / "tasks",
     )
+    read_text(suite)
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)
     check_policy(policy_name, policy, suite.tasks)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,14 +12,16 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows import controls
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import bundle, engine, quality, telemetry, throughput
+from tasks import bundle, engine, fidelity, quality, telemetry, throughput
 from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
+from tasks.fidelity_text import Text, read_text
 from tasks.process import last_words
 from tasks.progress import Reporter
 from tasks.staging import Staging, open_staging
@@ -53,8 +57,8 @@ def evaluate(
         telemetry.watch(running, suite_task.task) as rows,
     ):
         result = quality.evaluate(
-            plan.suite,
             suite_task,
+            end=plan.suite.limit,
             base_url=running.base_url,
             api_key=running.api_key,
             served_model=running.served_model,
@@ -77,6 +81,30 @@ def evaluate(
         )
 
 
+@task(name="fidelity", task_run_name="fidelity {plan.checkpoint.name}", cache_policy=NO_CACHE)
+def compare_tokens(
+    running: engine.RunningEngine, plan: RunPlan, text: Text, staging: Staging, context: Context
+) -> None:
+    """Ask the running engine what it thinks of each token of the fixed text."""
+    title = f"{plan.checkpoint.name}: fidelity"
+    with context.report.step(title, unit="passages") as step:
+        told = fidelity.measure(
+            text,
+            fidelity.Engine(
+                running.base_url,
+                running.api_key,
+                running.served_model,
+                running.start.engine_start_id,
+                running.check_alive,
+            ),
+            vocab_size=plan.checkpoint.vocab_size,
+            out_dir=staging.fidelity_dir,
+            on_progress=step.update,
+        )
+    if told.skipped:
+        context.report.line(f"{title} is not measured, and no verdict needs it: {told.skipped}")
+
+
 @task(name="throughput", task_run_name="throughput {plan.checkpoint.name}", cache_policy=NO_CACHE)
 def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
     """Measure the load levels on the running engine."""
@@ -95,14 +123,18 @@ def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context
     staging.add_telemetry(rows)
 
 
-def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], bool]:
-    """Quality tasks that are not finished, and whether a load level is not."""
+def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | None, bool]:
+    """Quality tasks that are not finished, the fidelity text where it is not, and whether a load level is not."""
     tasks = [t for t in plan.suite.tasks if staging.task_result(t.task) is None] if plan.suite else []
-    return tasks, bool(plan.workload and throughput.unfinished(plan.workload, staging.load_dir))
+    text = read_text(plan.suite) if plan.suite else None
+    told = fidelity.found(staging.fidelity_dir)
+    text_missing = text if text and (told is None or told.text_id != text.text_id) else None
+    return tasks, text_missing, bool(plan.workload and throughput.unfinished(plan.workload, staging.load_dir))
 
 
-def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
-    """Start the engine and measure what is missing; each part is kept as it ends."""
+@contextmanager
+def _serving(plan: RunPlan, staging: Staging, context: Context) -> Iterator[engine.RunningEngine]:
+    """The engine on the plan's checkpoint, with the devices held."""
     log = context.home.logs / staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
     with (
         held(plan.hardware, context.report),
@@ -110,7 +142,7 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
         engine.serve(
             plan.checkpoint,
             context.environment,
-            context.overrides,
+            fidelity.serving_arguments(plan.checkpoint.vocab_size, context.overrides),
             adapter=context.adapter,
             uuids=plan.hardware.uuids,
             log=log,
@@ -118,12 +150,46 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
             expected_s=context.expected_start_s,
         ) as running,
     ):
+        yield running
+
+
+def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Start the engine and measure what is missing; each part is kept as it ends."""
+    with _serving(plan, staging, context) as running:
         staging.add_start(running.start)
-        tasks, load_missing = _missing(plan, staging)
+        tasks, text, load_missing = _missing(plan, staging)
         for suite_task in tasks:
             evaluate(running, plan, suite_task, staging, context)
+        if text:
+            compare_tokens(running, plan, text, staging, context)
         if load_missing:
             load(running, plan, staging, context)
+        _answer_again(running, plan, staging, context)
+
+
+def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
+    """A/A of the tasks that another start of the engine answered."""
+    for suite_task in controls.missing(plan, staging):
+        if controls.over_a_restart(staging, suite_task, running.start):
+            evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
+
+
+def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Start the engine once more for the A/A; parts that are there never suffer from it."""
+    name = plan.checkpoint.name
+    context.report.line(
+        f"{name}: its engine is started once more and answers the first {plan.policy.aa_documents} documents of each "
+        "task again (A/A): what changes is noise"
+    )
+    with _serving(plan, staging, context) as running:
+        if not controls.joins(staging, running.start):
+            context.report.line(
+                f"{name}: the engine chose other kernels at this start than before; there is no A/A, since its "
+                "answers would not join the others"
+            )
+            return
+        staging.add_start(running.start)
+        _answer_again(running, plan, staging, context)
 
 
 @task(name="measure", task_run_name="measure {plan.checkpoint.name}", cache_policy=NO_CACHE)
@@ -170,13 +236,15 @@ def _drop_leftover(staging: Staging, known: Manifest) -> None:
 def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
     """Measure what is missing and make the bundle."""
     staging.clear_failure()
-    tasks, load_missing = _missing(plan, staging)
+    tasks, text, load_missing = _missing(plan, staging)
     try:
-        if tasks or load_missing:
+        if tasks or text or load_missing:
             kept = (len(plan.suite.tasks) if plan.suite else 0) - len(tasks)
             if kept:
                 context.report.line(f"{plan.checkpoint.name}: {kept} finished tasks are kept from before")
             _measure_parts(plan, staging, context)
+        if controls.missing(plan, staging):
+            _measure_controls(plan, staging, context)
         return bundle.seal(staging, context.home.bundles, plan)
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)

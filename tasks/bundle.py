@@ -26,7 +26,7 @@ from quantgate.model.records import (
     TaskResult,
 )
 from quantgate.model.tables import BUNDLE_FILES
-from tasks import throughput
+from tasks import fidelity, throughput
 from tasks.staging import RUN_ID_DIGITS, Staging
 
 _RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb", "pyarrow")
@@ -85,16 +85,25 @@ def _entry(path: Path, rows: int) -> FileEntry:
 
 
 def _quality_tables(staging: Staging, tasks: list[TaskResult]) -> dict[str, pa.Table]:
-    """Samples of every task, and each prompt's text once."""
-    tables = {}
-    for name in ("samples.parquet", "prompts.parquet"):
-        parts = [pq.read_table(staging.task_dir(t.task) / name, schema=BUNDLE_FILES[name]) for t in tasks]
-        tables[name] = pa.concat_tables(parts) if parts else BUNDLE_FILES[name].empty_table()
-    prompts = tables["prompts.parquet"]
+    """Samples of every task, a baseline's second answers (A/A), and each prompt's text once."""
+    answered = [staging.task_dir(t.task) for t in tasks]
+    again = [staging.controls.task_dir(t.task) for t in tasks]
+    tables = {
+        "samples.parquet": _parts(answered, "samples.parquet"),
+        "control_samples.parquet": _parts(again, "samples.parquet"),
+    }
+    prompts = _parts([*answered, *again], "prompts.parquet")
     hashes = prompts.column("prompt_hash").to_pylist()
     first = {prompt_hash: row for row, prompt_hash in reversed(list(enumerate(hashes)))}
     tables["prompts.parquet"] = prompts.take(pa.array(sorted(first.values()), pa.int64()))
     return tables
+
+
+def _parts(folders: list[Path], name: str) -> pa.Table:
+    """One table of the finished ones among these parts: a folder appears whole."""
+    schema = BUNDLE_FILES[name]
+    parts = [pq.read_table(folder / name, schema=schema) for folder in folders if folder.is_dir()]
+    return pa.concat_tables(parts) if parts else schema.empty_table()
 
 
 def _load_tables(staging: Staging, workload: Workload | None) -> dict[str, pa.Table]:
@@ -119,6 +128,9 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
     results = [staging.task_result(task.task) for task in plan.suite.tasks] if plan.suite else []
     tasks = [result for result in results if result is not None]
     tables: dict[str, pa.Table] = _quality_tables(staging, tasks) | _load_tables(staging, plan.workload)
+    told = fidelity.found(staging.fidelity_dir)
+    if told and not told.skipped:
+        tables["fidelity.parquet"] = pq.read_table(staging.fidelity_dir / fidelity.ROWS)
     tables["telemetry.parquet"] = pa.Table.from_pylist(staging.telemetry(), BUNDLE_FILES["telemetry.parquet"])
     tables |= {name: BUNDLE_FILES[name].empty_table() for name in BUNDLE_FILES if name not in tables}
     building = staging.path / "bundle"
@@ -133,6 +145,7 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
         fingerprint=plan.inputs.fingerprint(),
         engine_starts=tuple(staging.starts()),
         tasks=tuple(tasks),
+        fidelity=told,
         versions={name: version(name) for name in _RECORDED_VERSIONS},
         started_at=staging.started_at,
         measured_at=datetime.now(UTC),

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import RunError
-from tasks.jsonl_task import CLUSTER_FIELDS
-
-LONGEST_CLUSTER = 80
-"""Characters up to which a cluster goes by its text; a longer one, a passage, by its hash."""
+from tasks.lm_eval_documents import Placed
 
 CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
     "acc_norm": len,
@@ -47,6 +42,7 @@ class Generation(str):
 def sample_rows(
     samples: Sequence[Mapping[str, Any]],
     task: SuiteTask,
+    documents: Mapping[int, Placed],
     *,
     metric: str,
     choices_of: Callable[[Any], Sequence[str]] | None,
@@ -58,6 +54,7 @@ def sample_rows(
     Args:
         samples: lm-eval's samples of one filter.
         task: the suite's task.
+        documents: keys and positions of the documents, by lm-eval's document number.
         metric: the metric that is the score.
         choices_of: a document's choices; None where the task has none.
         generations: what was generated, by lm-eval's document number.
@@ -66,14 +63,10 @@ def sample_rows(
     Raises:
         RunError: the metric is missing, or is no number per document.
     """
-    seen: Counter[str] = Counter()
     rows = []
     for sample in samples:
-        document = sample["doc"]
-        fields = document if isinstance(document, Mapping) else {}
-        choices = choices_of(document) if choices_of else None
-        given = fields.get("id")
-        doc_id = str(given) if given is not None else sample["doc_hash"]
+        choices = choices_of(sample["doc"]) if choices_of else None
+        key, position = documents[sample["doc_id"]]
         made = generations.get(sample["doc_id"], ())
         rows.append(
             {
@@ -81,8 +74,8 @@ def sample_rows(
                 "family": task.family.value,
                 "filter": sample["filter"],
                 "metric": metric,
-                "doc_id": doc_id,
-                "doc_repeat": seen[doc_id],
+                "doc_id": key.doc_id,
+                "doc_repeat": key.doc_repeat,
                 "doc_hash": sample["doc_hash"],
                 "prompt_hash": sample["prompt_hash"],
                 "target": _target(sample["target"], choices),
@@ -92,12 +85,11 @@ def sample_rows(
                 "score": _score(sample, metric),
                 "output_tokens": sum(one.output_tokens for one in made) if made else None,
                 "finish_reason": _finish_reason(made),
-                "cluster": _cluster(fields),
+                "cluster": key.cluster,
                 "engine_start_id": engine_start_id,
-                "position": None,
+                "position": position,
             }
         )
-        seen[doc_id] += 1
     return rows
 
 
@@ -158,15 +150,6 @@ def _finish_reason(made: Sequence[Generation]) -> str | None:
     """Why a generation ended; of several, that one was cut off if any was."""
     reasons = [one.finish_reason for one in made]
     return "length" if "length" in reasons else next(iter(reasons), None)
-
-
-def _cluster(fields: Mapping[str, Any]) -> str | None:
-    """What the document shares with others."""
-    value = next((fields[name] for name in CLUSTER_FIELDS if fields.get(name) is not None), None)
-    text = None if value is None else str(value)
-    if text is None or len(text) <= LONGEST_CLUSTER:
-        return text
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _json(value: Any) -> str:

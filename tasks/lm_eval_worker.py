@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import os
+import random
 import shutil
 import sys
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
@@ -32,6 +34,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks.lm_eval_documents import ask_only, placed
 from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
 from tasks.quality import FAILURE, PROGRESS, RESULT, STOPPED_ANSWERING, Evaluation
 from tasks.task_sources import FILE_BUILDERS, source_of
@@ -40,6 +43,9 @@ DEFAULT_CONTEXT_TOKENS = 2048
 """lm-eval's own default, for a server that doesn't say how long its contexts are."""
 
 PROGRESS_EVERY_S = 0.2
+
+RANDOM_SEED, NUMPY_SEED = 0, 1234
+"""lm-eval's own, which it sets too late for a task that is loaded before: some shuffle choices as they load."""
 
 
 class Progress:
@@ -199,7 +205,9 @@ def context_tokens_of(spec: Evaluation, api_key: str) -> int:
 
 
 def load_task(spec: Evaluation, manager: TaskManager) -> Any:
-    """The task as lm-eval runs it, its data files found wherever we are."""
+    """The task as lm-eval runs it, its data files found wherever we are, the same in every process."""
+    random.seed(RANDOM_SEED)
+    np.random.seed(NUMPY_SEED)
     source = source_of(spec.task)
     config = load_yaml(source.path)
     if source.data is not None and config.get("dataset_path") in FILE_BUILDERS:
@@ -240,11 +248,13 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     task = load_task(spec, manager)
     metric, chosen = choose_score(spec, task)
     engine = EngineClient(spec, context_tokens, progress)
+    every = list(task.eval_docs)
+    asked = placed(spec.task.task, every, spec.start, spec.end)
+    ask_only(task, every, list(asked))
     evaluated = simple_evaluate(
         model=engine,
         tasks=[task],
         task_manager=manager,
-        limit=spec.limit,
         bootstrap_iters=0,
         log_samples=True,
         apply_chat_template=bool(spec.chat_template),
@@ -254,6 +264,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     rows = sample_rows(
         samples,
         spec.task,
+        asked,
         metric=metric,
         choices_of=task.doc_to_choice if task.OUTPUT_TYPE == "multiple_choice" else None,
         generations=engine.generations,
@@ -271,6 +282,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         duration_s=time.monotonic() - started,
         engine_start_id=spec.engine_start_id,
         truncated_prompts=engine.truncated,
+        documents_available=len(every),
     )
     partial = out_dir.with_name(f".{out_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -32,7 +32,10 @@ class Evaluation(Strict):
     """What the worker is to do: one task against one engine. It holds no secret."""
 
     task: SuiteTask
-    limit: int | None = Field(description="First documents; all if empty.")
+    start: int = Field(default=0, ge=0, description="First position in the documents' order that is asked.")
+    end: int | None = Field(
+        default=None, ge=1, description="Position after the last; all there are if empty."
+    )
     completions_url: str
     models_url: str
     served_model: str
@@ -96,7 +99,9 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
             content["sha256"] = _hash([*source.files, *data])
         tasks.append(task.model_dump(mode="json", exclude={"path"}) | content)
     content = {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
-    return content | ({"chat_template": True} if chat_template else {})
+    # Which documents a limit takes changed once, from the data set's order to the one they are asked in.
+    drawn = {} if suite.limit is None else {"limit_of": "documents in the order they are asked"}
+    return content | drawn | ({"chat_template": True} if chat_template else {})
 
 
 def check_chat_template(folder: Path, where: str) -> None:
@@ -119,9 +124,10 @@ def check_chat_template(folder: Path, where: str) -> None:
 
 
 def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
-    suite: Suite,
     task: SuiteTask,
     *,
+    start: int = 0,
+    end: int | None = None,
     base_url: str,
     api_key: str,
     served_model: str,
@@ -136,11 +142,12 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     chat_template: bool | str = False,
     trust_remote_code: bool = False,
 ) -> TaskResult:
-    """Evaluate one task of a suite against the running engine.
+    """Evaluate one task, or some of its documents, against the running engine.
 
     Args:
-        suite: the suite, for its limit.
         task: the task.
+        start: first position asked, in the order of ``quantgate.model.order``.
+        end: position after the last; all there are if None.
         base_url: the server's root, e.g. http://127.0.0.1:8000.
         api_key: goes to the worker by environment variable.
         served_model: the model's name at the server.
@@ -167,7 +174,8 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     root = base_url.rstrip("/").removesuffix("/v1")
     spec = Evaluation(
         task=task,
-        limit=suite.limit,
+        start=start,
+        end=end,
         completions_url=f"{root}/v1/completions",
         models_url=f"{root}/v1/models",
         served_model=served_model,

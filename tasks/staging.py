@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,27 @@ class Staging:
     path: Path
     run_id: str
     started_at: datetime
+    quality: str = "quality"
+    """Folder of its quality tasks."""
+
+    @property
+    def controls(self) -> Staging:
+        """The same run's second answers (A/A), in a folder of their own."""
+        return replace(self, quality="control")
 
     def task_dir(self, task: str) -> Path:
         """Where a finished quality task lies."""
-        return self.path / "quality" / task
+        return self.path / self.quality / task
 
     def task_result(self, task: str) -> TaskResult | None:
         """The finished task's result, or None."""
         file = self.task_dir(task) / "result.json"
         return TaskResult.model_validate_json(file.read_text()) if file.exists() else None
+
+    @property
+    def fidelity_dir(self) -> Path:
+        """Where what the engine thinks of the fixed text lies."""
+        return self.path / "fidelity"
 
     @property
     def load_dir(self) -> Path:
@@ -55,8 +67,8 @@ class Staging:
 
     def add_start(self, start: EngineStart) -> None:
         """Record an engine start; parts of an engine that differs are discarded, they would not join."""
-        if any(_engine_of(known) != _engine_of(start) for known in self.starts()):
-            for name in ("quality", "load", "starts", "telemetry"):
+        if not all(same_engine(known, start) for known in self.starts()):
+            for name in ("quality", "control", "fidelity", "load", "starts", "telemetry"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
         write_json(self.path / "starts" / f"{start.engine_start_id}.json", start.model_dump(mode="json"))
 
@@ -96,6 +108,11 @@ class Staging:
             self.path.replace(gone)
         for leftover in self.path.parent.glob(".gone-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def same_engine(one: EngineStart, other: EngineStart) -> bool:
+    """Whether two starts are of one engine version with the same kernels, so that their parts join."""
+    return _engine_of(one) == _engine_of(other)
 
 
 def _engine_of(start: EngineStart) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from quantgate.model.config import (
     load_yaml,
 )
 from quantgate.model.errors import ConfigError
+from quantgate.model.models import load_models
 from quantgate.model.prices import PriceFile
 from warehouse.architectures import NO_SHAPES, Shapes, read_shapes, refresh_shapes
 from warehouse.database import Connection, insert_rows
@@ -46,6 +47,8 @@ class Configuration:
     imported: tuple[Placed, ...] = ()
     shapes: Shapes = NO_SHAPES
     reference: Reference = NO_REFERENCE
+    scores: tuple[dict[str, object], ...] = ()
+    """Published scores of baselines, rows of ``store.baseline_scores``."""
 
     @property
     def own_offers(self) -> tuple[Placed, ...]:
@@ -62,6 +65,7 @@ class Configuration:
                 [[placed.where, placed.offer.model_dump(mode="json")] for placed in self.imported],
                 self.shapes.digest(),
                 self.reference.digest,
+                self.scores,
             ]
         )
 
@@ -104,6 +108,15 @@ def read_configuration(
         configuration,
         imported=tuple(further),
         reference=read_reference(configs, configuration.gpus, published),
+        scores=_published_scores(configs / "models"),
+    )
+
+
+def _published_scores(folder: Path) -> tuple[dict[str, object], ...]:
+    return tuple(
+        {**score.model_dump(), "checkpoint": model.baseline.source}
+        for model in load_models(folder).values()
+        for score in model.published
     )
 
 
@@ -161,6 +174,8 @@ def refresh(connection: Connection, configuration: Configuration) -> None:
     )
     refresh_shapes(connection, configuration.shapes)
     store_reference(connection, configuration.reference)
+    connection.execute("DELETE FROM store.baseline_scores")
+    insert_rows(connection, "baseline_scores", configuration.scores)
     connection.execute("DELETE FROM store.current_policies")
     for name, policy in configuration.policies.policies.items():
         add_policy(connection, name, policy)

@@ -32,8 +32,8 @@ from warehouse.tango import Floats, Ints, score_at_loss
 MISS = 0.001
 """Probability that the confidence set of the flip rate misses it (Berger and Boos): a 99.9 % set."""
 
-_MISS_BELOW = 0.0002
-_MISS_ABOVE = MISS - _MISS_BELOW
+MISS_BELOW = 0.0002
+MISS_ABOVE = MISS - MISS_BELOW
 """How it is shared between the set's lower and upper limit. An upper limit is never below that of no flips at
 all, so a smaller flip rate is missed by the lower limit only, and only that share is added there: without
 flips a one-point margin takes the 299 documents of 0.99^n <= 0.05, not 301."""
@@ -125,12 +125,12 @@ def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:
     if not 0 < margin < 1:
         raise ValueError(f"margin = {margin} is not between 0 and 1")
     flips = b + c
-    low = betaincinv(flips, n - flips + 1, _MISS_BELOW) if flips else 0.0
-    high = flip_rate_upper(flips, n, _MISS_ABOVE)
+    low = betaincinv(flips, n - flips + 1, MISS_BELOW) if flips else 0.0
+    high = flip_rate_upper(flips, n, MISS_ABOVE)
     # At delta = -margin the flip rate is at least the margin. Where the set lies below, the edge itself is
     # taken: it is the worst case for every smaller rate.
     low, high = max(low, margin), max(high, margin)
-    never_missed_above = 1 - _MISS_ABOVE ** (1 / n)
+    never_missed_above = 1 - MISS_ABOVE ** (1 / n)
 
     counts = np.arange(
         int(binom.ppf(_TRUNCATED, n, low)), int(binom.isf(_TRUNCATED, n, high)) + 1, dtype=np.int64
@@ -151,7 +151,7 @@ def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:
         fine = np.linspace(left, right, 16 * cells + 1)
         grid, tail = fine, CubicSpline(grid, tail)(fine)
     # At most one cell of the fine grid holds the step of what is added; it counts as past it.
-    added = np.where(_rate(np.append(grid[1:], right), margin) < never_missed_above, _MISS_BELOW, MISS)
+    added = np.where(_rate(np.append(grid[1:], right), margin) < never_missed_above, MISS_BELOW, MISS)
     return float(min(1.0, max(MISS, (tail + added).max() + _INTERPOLATION + 2 * _TRUNCATED)))
 
 

@@ -16,10 +16,11 @@ import pyarrow as pa
 from quantgate.model.config import Policy, choose
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
-from quantgate.model.records import Manifest, TaskVerdict, UseVerdict
+from quantgate.model.records import Manifest, TaskResult, TaskVerdict, UseVerdict
+from warehouse.design import answered_first, judged_by_another, stopped_early
 from warehouse.exact_test import MISS
 from warehouse.pairing import Counts, DeclaredTask, Pairs, Unmeasured, Unpaired, comparable, pair_task
-from warehouse.task_test import decide_tasks, figures_of
+from warehouse.task_test import decide_interim, decide_tasks, figures_of, hold, not_paired
 
 Evidence = Mapping[str, Pairs | Counts | Unpaired | Unmeasured]
 """What the samples hold of each declared task."""
@@ -33,6 +34,8 @@ def judge(
     policy_name: str,
     policy: Policy,
     declared: Sequence[DeclaredTask],
+    *,
+    own: Policy | None = None,
 ) -> tuple[UseVerdict, ...]:
     """Judge a candidate for every use of a policy.
 
@@ -42,6 +45,8 @@ def judge(
         policy_name: the policy's name.
         policy: margins, error rate and uses, declared before the candidate was measured.
         declared: the tasks that the run declared, of its suite or of its results.
+        own: the policy that the run declared, where it is judged under another: a task that stopped early under
+            its own can't be decided under one that would have stopped it elsewhere.
 
     Returns:
         One verdict per use, in the policy's order.
@@ -52,18 +57,24 @@ def judge(
     check_policy(policy_name, policy, declared)
     if not declared or candidate.num_rows == 0:
         return untested(Verdict.UNVALIDATED, policy_name, policy, _NO_QUALITY)
-    return judge_evidence(_evidence(baseline, candidate, declared), policy_name, policy, declared)
+    evidence = {task.task: pairs_of(baseline, candidate, task, own or policy) for task in declared}
+    return judge_evidence(evidence, policy_name, policy, declared, own=own)
 
 
 def judge_evidence(
-    evidence: Evidence, policy_name: str, policy: Policy, declared: Sequence[DeclaredTask]
+    evidence: Evidence,
+    policy_name: str,
+    policy: Policy,
+    declared: Sequence[DeclaredTask],
+    *,
+    own: Policy | None = None,
 ) -> tuple[UseVerdict, ...]:
     """Judge a candidate for every use from what its samples hold of each task, each task tested once.
 
     Args, returns and errors are those of ``judge``; ``declared`` holds a task at least.
     """
     check_policy(policy_name, policy, declared)
-    figures = _figures(evidence, policy, declared)
+    figures = _figures(evidence, policy, declared, _held(declared, own or policy, policy))
     return tuple(_judge_use(evidence, figures, policy_name, policy, use, declared) for use in policy.uses)
 
 
@@ -81,15 +92,51 @@ def judge_use(
     check_policy(policy_name, policy, required)
     if not declared or candidate.num_rows == 0:
         return _verdict(use, policy_name, Verdict.UNVALIDATED, _NO_QUALITY)
-    evidence = _evidence(baseline, candidate, required)
-    figures = _figures(evidence, policy, required)
+    evidence = {task.task: pairs_of(baseline, candidate, task, policy) for task in required}
+    figures = _figures(evidence, policy, required, {})
     return _judge_use(evidence, figures, policy_name, policy, use, declared)
 
 
+def interim(
+    baseline: pa.Table, candidate: pa.Table, result: TaskResult, policy: Policy, required: int
+) -> TaskVerdict:
+    """Judge one task on its way, after the documents that a candidate has answered so far.
+
+    Args:
+        baseline: samples of the baseline, of the whole task or more.
+        candidate: samples of the candidate: the first documents of the task's order.
+        result: what it has answered so far, of how many, judged after which; the last of its looks is this one.
+        policy: with looks; declared before the candidate was measured.
+        required: tasks of the run: a loss that stops it must be shown at alpha divided by their number, so that
+            the verdict, with Holm's correction, shows it too.
+
+    Returns:
+        The task's verdict: its outcome is pass or fail where it may stop. Where its documents can't be paired it
+        is undecided with 0 pairs and the reason, and the run's verdict will say NOT_COMPARABLE.
+    """
+    pairs = pairs_of(baseline, candidate, result, policy)
+    if not isinstance(pairs, Pairs):
+        reason = pairs.reason if isinstance(pairs, Unpaired) else f"task {pairs.task}: no sample"
+        return not_paired(result, policy, reason)
+    return decide_interim(figures_of(result, pairs, policy), policy, required)
+
+
 def judge_runs(
-    baseline: Manifest, baseline_samples: pa.Table, candidate: Manifest, candidate_samples: pa.Table
+    baseline: Manifest,
+    baseline_samples: pa.Table,
+    candidate: Manifest,
+    candidate_samples: pa.Table,
+    *,
+    own: Policy | None = None,
 ) -> tuple[UseVerdict, ...]:
     """Judge a finished run against its baseline's under the policy that the candidate declared.
+
+    Args:
+        baseline: the baseline's run.
+        baseline_samples: its samples.
+        candidate: the candidate's run.
+        candidate_samples: its samples.
+        own: the policy that it declared in truth, where its manifest was given another.
 
     Returns:
         One verdict per use: NOT_COMPARABLE for all of them where the runs can't be compared (``comparable``).
@@ -97,8 +144,9 @@ def judge_runs(
     Raises:
         ConfigError: as of ``judge``.
     """
+    policy_name, policy = candidate.policy_name, candidate.policy
     return incomparable(baseline, candidate) or judge(
-        baseline_samples, candidate_samples, candidate.policy_name, candidate.policy, candidate.tasks
+        baseline_samples, candidate_samples, policy_name, policy, candidate.tasks, own=own
     )
 
 
@@ -142,18 +190,42 @@ def _families(policy: Policy, use: str, declared: Sequence[DeclaredTask]) -> tup
     return policy.uses[use] or tuple(dict.fromkeys(task.family for task in declared))
 
 
-def _evidence(baseline: pa.Table, candidate: pa.Table, declared: Sequence[DeclaredTask]) -> Evidence:
-    return {task.task: pair_task(baseline, candidate, task) for task in declared}
+def pairs_of(
+    baseline: pa.Table, candidate: pa.Table, task: DeclaredTask, policy: Policy
+) -> Pairs | Unpaired | Unmeasured:
+    """The pairs of one task; of a candidate that stopped early those of the documents that it answered.
+
+    Args:
+        baseline: samples of the baseline (``quantgate.model.tables.SAMPLES``).
+        candidate: samples of the candidate.
+        task: as it was declared, or as it ended.
+        policy: the one that the candidate declared, whose looks say where it may stop.
+    """
+    if not stopped_early(task, policy):
+        return pair_task(baseline, candidate, task)
+    first = answered_first(baseline, candidate, task.task)
+    return first if isinstance(first, Unpaired) else pair_task(first, candidate, task)
 
 
-def _figures(evidence: Evidence, policy: Policy, declared: Sequence[DeclaredTask]) -> dict[str, TaskVerdict]:
-    """The figures of every task that has pairs; uses share them."""
+def _held(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict[str, str]:
+    """Tasks that nothing may be decided on under this policy, with the reason."""
+    reasons = {
+        task.task: judged_by_another(task, own, policy) for task in declared if isinstance(task, TaskResult)
+    }
+    return {task: reason for task, reason in reasons.items() if reason is not None}
+
+
+def _figures(
+    evidence: Evidence, policy: Policy, declared: Sequence[DeclaredTask], held: Mapping[str, str]
+) -> dict[str, TaskVerdict]:
+    """The figures of every task that has pairs, which its uses share; of those held nothing is to be decided."""
     found = {task.task: (task, evidence[task.task]) for task in declared}
-    return {
+    figures = {
         name: figures_of(task, pairs, policy)
         for name, (task, pairs) in found.items()
         if isinstance(pairs, Pairs | Counts)
     }
+    return {name: hold(task, held[name]) if name in held else task for name, task in figures.items()}
 
 
 def _judge_use(
@@ -170,8 +242,7 @@ def _judge_use(
     unpaired = [pairs.reason for _, pairs in found if isinstance(pairs, Unpaired)]
     if unpaired:
         return _verdict(use, policy_name, Verdict.NOT_COMPARABLE, "; ".join(unpaired))
-    tested = [figures[task.task] for task, _ in found if task.task in figures]
-    tasks = decide_tasks(tested, policy)
+    tasks = decide_tasks([figures[task.task] for task, _ in found if task.task in figures], policy)
     missing = [f"family {family}" for family in families if all(t.family != family for t in declared)]
     missing += [f"task {pairs.task}" for _, pairs in found if isinstance(pairs, Unmeasured)]
     if missing:

@@ -17,6 +17,7 @@ from quantgate.model.tables import BUNDLE_FILES
 from warehouse.architectures import refresh_bounds
 from warehouse.bundles import Bundle, BundleStore
 from warehouse.configuration import CONFIGS, Configuration, add_policy, read_configuration, refresh
+from warehouse.controls import refresh_controls
 from warehouse.database import (
     Connection,
     create_views,
@@ -27,6 +28,7 @@ from warehouse.database import (
     set_setting,
     setting,
 )
+from warehouse.fidelity import compare_all
 from warehouse.materialized import refresh_materialized
 from warehouse.mlperf_summary import evidence_folder
 from warehouse.prices import imported_folder
@@ -174,6 +176,8 @@ def _write(
             connection.execute("COMMIT")
         refresh_bounds(connection, every_run=configuration is not None)
         judged = _judge_all(connection, store, problems)
+        refresh_controls(connection)
+        compare_all(connection)
         if loaded or judged or configuration is not None:
             refresh_materialized(connection)
         connection.execute("CHECKPOINT")

@@ -170,7 +170,8 @@ def _chosen(candidates: list[_Candidate], run_id: str) -> _Candidate:
 def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, policy: Policy) -> _Found:
     """Judge each as if both runs had declared the policy.
 
-    Two runs that declared different policies, and were not comparable for that alone, are comparable here.
+    Two runs that declared different policies, and were not comparable for that alone, are comparable here. A task
+    that stopped early under its own policy is not decided under one that would have stopped it elsewhere.
     """
 
     def declare(manifest: Manifest) -> Manifest:

@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from quantgate.model.config import Policy
 from quantgate.model.errors import QuantgateError
 from quantgate.model.records import Manifest, UseVerdict
 from warehouse.bundles import BundleStore
-from warehouse.counting import COLUMNS, REPETITIVE, Counted, RunSamples, count_pairs, evidence_of
+from warehouse.counting import COLUMNS, REPETITIVE, PlainTasks, RunSamples, count_pairs, evidence_of
 from warehouse.judge import incomparable, judge, judge_evidence
 
 SAMPLES = "samples.parquet"
@@ -26,6 +27,8 @@ class StoredRun:
     """A run's manifest, and of its samples what judging needs."""
 
     manifest: Manifest
+    own: Policy
+    """What the run declared in truth, whatever its manifest is taken to have declared."""
     samples: RunSamples
 
 
@@ -89,7 +92,7 @@ def _read(
         try:
             manifest = store.read_manifest(run_id)
             table = store.read_columns(manifest, SAMPLES, COLUMNS, REPETITIVE)
-            return StoredRun(declare(manifest), RunSamples(table))
+            return StoredRun(declare(manifest), manifest.policy, RunSamples(table))
         except QuantgateError as error:
             return error
 
@@ -142,19 +145,19 @@ def _judge_batch(batch: Sequence[_Pair]) -> Iterator[Judged]:
             yield _judged(candidate, baseline, there, here, next(counted))
 
 
-def _judged(candidate: str, baseline: str, there: StoredRun, here: StoredRun, counted: Counted) -> Judged:
+def _judged(candidate: str, baseline: str, there: StoredRun, here: StoredRun, counted: PlainTasks) -> Judged:
     try:
         return Judged(candidate, baseline, _judge(there, here, counted), here.manifest)
     except QuantgateError as error:
         return Judged(candidate, baseline, error=error)
 
 
-def _judge(there: StoredRun, here: StoredRun, counted: Counted) -> tuple[UseVerdict, ...]:
+def _judge(there: StoredRun, here: StoredRun, counted: PlainTasks) -> tuple[UseVerdict, ...]:
     manifest, policy = here.manifest, here.manifest.policy
     without = incomparable(there.manifest, manifest)
     if without is not None:
         return without
     if not manifest.tasks or not here.samples.table.num_rows:
         return judge(there.samples.table, here.samples.table, manifest.policy_name, policy, manifest.tasks)
-    evidence = evidence_of(there.samples, here.samples, counted, manifest.tasks)
-    return judge_evidence(evidence, manifest.policy_name, policy, manifest.tasks)
+    evidence = evidence_of(there.samples, here.samples, counted, manifest.tasks, here.own)
+    return judge_evidence(evidence, manifest.policy_name, policy, manifest.tasks, own=here.own)

@@ -49,6 +49,11 @@ def score_at_loss(b: Ints | int, c: Ints | int, n: int, loss: float) -> Floats:
         The statistic, standard normal under H0 for large n, of the shape of ``b`` and ``c``.
     """
     worse, better = np.asarray(b, dtype=np.float64), np.asarray(c, dtype=np.float64)
+    return np.asarray((better - worse + n * loss) / np.sqrt(n * _variance(worse, better, n, loss)))
+
+
+def _variance(worse: Floats, better: Floats, n: int, loss: float) -> Floats:
+    """The variance of one document's difference, estimated under H0: delta = -loss."""
     # The constrained maximum-likelihood estimate q of P(better) is the positive root of
     # 2n q^2 - linear q - constant; P(worse) is q + loss.
     linear = worse + better - loss * (2 * n + better - worse)
@@ -57,8 +62,23 @@ def score_at_loss(b: Ints | int, c: Ints | int, n: int, loss: float) -> Floats:
     # Of the two equal forms the one that adds, never subtracts, magnitudes.
     with np.errstate(invalid="ignore", divide="ignore"):
         q = np.where(linear >= 0, (root + linear) / (4 * n), 2 * constant / (root - linear))
-    variance = n * (2 * q + loss * (1 - loss))
-    return np.asarray((better - worse + n * loss) / np.sqrt(variance))
+    return np.asarray(2 * q + loss * (1 - loss))
+
+
+def spread(b: int, c: int, n: int, delta: float) -> float:
+    """Standard deviation of one document's difference, estimated under H0: delta = ``delta``.
+
+    Args:
+        b: worse documents.
+        c: better documents.
+        n: paired documents.
+        delta: the difference that H0 claims, a fraction between -1 and 1.
+    """
+    if delta > 0:
+        b, c, delta = c, b, -delta
+    if delta == 0:
+        return math.sqrt((b + c) / n)
+    return math.sqrt(float(_variance(np.asarray(float(b)), np.asarray(float(c)), n, -delta)))
 
 
 def score(b: int, c: int, n: int, delta: float) -> float:

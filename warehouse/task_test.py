@@ -2,50 +2,67 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 
 from quantgate.model.config import Policy
-from quantgate.model.records import TaskVerdict
+from quantgate.model.order import look_sizes
+from quantgate.model.records import TaskResult, TaskVerdict
+from warehouse.boundaries import boundaries, inflation
 from warehouse.bounded_test import (
     bounded_interval,
     documents_needed_bounded,
     p_inferior_bounded,
     p_noninferior_bounded,
 )
+from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_degraded, p_inferior, p_noninferior
 from warehouse.pairing import Counts, DeclaredTask, Pairs, counts_of
-from warehouse.tango import Floats, tango_interval
+from warehouse.sequential_test import p_inferior_at, p_noninferior_at, sequential_interval
+from warehouse.tango import Floats, Interval, tango_interval
+
+
+class Figures(NamedTuple):
+    """What a test says of one task."""
+
+    test: str
+    interval: Interval
+    p_noninferior: float
+    p_inferior: float
+    p_degraded: float
+    held: str = ""
+    """Why nothing may be decided on these documents; empty where it may."""
 
 
 def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> TaskVerdict:
     """The figures of one task, before anything is decided on them.
 
+    ``reason`` is set where nothing may be decided, whatever the figures.
+
     Args:
-        task: the task.
+        task: as it was declared, or as it ended.
         evidence: its pairs; or their counts, which say all there is to say of right/wrong scores.
-        policy: holds the family's margin and the error rate.
+        policy: margins, error rate and looks.
     """
     margin = policy.families[task.family].margin
     counts = evidence if isinstance(evidence, Counts) else counts_of(evidence)
     if counts is not None:
         n, worse, better, baseline_right, candidate_right = counts
-        test = "exact"
         baseline_score, candidate_score, delta = baseline_right / n, candidate_right / n, (better - worse) / n
-        interval = tango_interval(worse, better, n, policy.alpha)
-        noninferior, inferior = (p(worse, better, n, margin) for p in (p_noninferior, p_inferior))
-        any_loss = p_degraded(worse, better)
+        look = look_of(task, n, policy)
+        found = _right_wrong(worse, better, look)
     else:
         assert isinstance(evidence, Pairs)
         differences = evidence.candidate - evidence.baseline
-        n, test = differences.size, "bounded"
+        n, delta = differences.size, float(differences.mean())
         worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
         baseline_score, candidate_score = float(evidence.baseline.mean()), float(evidence.candidate.mean())
-        delta = float(differences.mean())
-        interval = bounded_interval(differences, policy.alpha)
-        noninferior, inferior = (p(differences, margin) for p in (p_noninferior_bounded, p_inferior_bounded))
-        any_loss = p_inferior_bounded(differences, 0.0)
+        look = look_of(task, n, policy)
+        found = _partial(differences, margin, policy.alpha)
     return TaskVerdict(
         task=task.task,
         family=task.family,
@@ -54,18 +71,87 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         baseline_score=baseline_score,
         candidate_score=candidate_score,
         quality_delta=delta,
-        ci_low=interval.low,
-        ci_high=interval.high,
+        ci_low=found.interval.low,
+        ci_high=found.interval.high,
         worse=worse,
         better=better,
         flip_rate=(worse + better) / n,
-        p_noninferior=noninferior,
-        p_inferior=inferior,
-        p_inferior_holm=inferior,
-        p_degraded=any_loss,
-        degraded=any_loss <= policy.alpha,
+        p_noninferior=found.p_noninferior,
+        p_inferior=found.p_inferior,
+        p_inferior_holm=found.p_inferior,
+        p_degraded=found.p_degraded,
+        degraded=found.p_degraded <= policy.alpha,
         outcome="undecided",
-        test=test,
+        test=found.test,
+        documents_available=task.documents_available if isinstance(task, TaskResult) else None,
+        looks=look.number,
+        reason=found.held,
+    )
+
+
+def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
+    """The exact test of scores that are right or wrong, with every look before this one counted."""
+    design, any_loss = look.design, p_degraded(worse, better)
+    if isinstance(look, Between):
+        bound = boundaries(design.looks, design.alpha)[0]
+        interval = tango_interval(worse, better, look.documents, float(ndtr(-bound)))
+        return Figures("exact", interval, 1.0, 1.0, any_loss, look.reason)
+    if len(design.looks) == 1:
+        counts = worse, better, design.looks[0]
+        interval = tango_interval(*counts, design.alpha)
+        noninferior, inferior = (p(*counts, design.margin) for p in (p_noninferior, p_inferior))
+        return Figures("exact", interval, noninferior, inferior, any_loss)
+    at_look = worse, better, look.at, design
+    noninferior, inferior = (p(*at_look) for p in (p_noninferior_at, p_inferior_at))
+    return Figures("exact", sequential_interval(*at_look), noninferior, inferior, any_loss)
+
+
+def _partial(differences: Floats, margin: float, alpha: float) -> Figures:
+    """The test of any scores from 0 to 1: its capital may be looked at after any document (Ville 1939)."""
+    return Figures(
+        "bounded",
+        bounded_interval(differences, alpha),
+        p_noninferior_bounded(differences, margin),
+        p_inferior_bounded(differences, margin),
+        p_inferior_bounded(differences, 0.0),
+    )
+
+
+def hold(task: TaskVerdict, reason: str) -> TaskVerdict:
+    """A task on which nothing may be decided, whatever its figures."""
+    return task.model_copy(update={"reason": reason, "p_noninferior": 1.0, "p_inferior": 1.0})
+
+
+def not_paired(task: TaskResult, policy: Policy, reason: str) -> TaskVerdict:
+    """A task on its way whose documents can't be paired: nothing is known of it."""
+    return TaskVerdict(
+        task=task.task,
+        family=task.family,
+        margin=policy.families[task.family].margin,
+        pairs=0,
+        baseline_score=math.nan,
+        candidate_score=math.nan,
+        quality_delta=math.nan,
+        ci_low=-1.0,
+        ci_high=1.0,
+        worse=0,
+        better=0,
+        flip_rate=math.nan,
+        p_noninferior=1.0,
+        p_inferior=1.0,
+        p_inferior_holm=1.0,
+        p_degraded=1.0,
+        degraded=False,
+        outcome="undecided",
+        documents_available=task.documents_available,
+        reason=reason,
+    )
+
+
+def decide_interim(task: TaskVerdict, policy: Policy, required: int) -> TaskVerdict:
+    """Settle the outcome of one of ``required`` tasks on its way: inferior at alpha / required only."""
+    return _decide_task(
+        task.model_copy(update={"p_inferior_holm": min(1.0, required * task.p_inferior)}), policy
     )
 
 
@@ -96,10 +182,10 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     """Settle one task's outcome, with its reason and the documents it still needs."""
     least = policy.families[task.family].min_documents
     seen = f"{task.task}: delta {_points(task.quality_delta)} with a margin of {_points(task.margin)}"
-    if task.p_inferior_holm <= policy.alpha:
+    if not task.reason and task.p_inferior_holm <= policy.alpha:
         reason = f"{seen}: worse than the margin allows (Holm's p {task.p_inferior_holm:.2g})"
         return task.model_copy(update={"outcome": "fail", "reason": reason})
-    shown = task.p_noninferior <= policy.alpha
+    shown = not task.reason and task.p_noninferior <= policy.alpha
     if shown and task.pairs >= least:
         return task.model_copy(update={"outcome": "pass", "reason": f"{seen}: p {task.p_noninferior:.2g}"})
     if shown:
@@ -111,8 +197,17 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     else:
         needed = max(needed, least)
         rest = f"has {task.pairs} documents and needs about {needed} {supposed}"
-    reason = f"{seen}: undecided (p {task.p_noninferior:.2g}); {rest}"
-    return task.model_copy(update={"documents_needed": needed, "reason": reason})
+        if task.documents_available is not None and needed > task.documents_available:
+            rest += f", more than the {task.documents_available} that this task has"
+    state = task.reason or f"undecided (p {task.p_noninferior:.2g}{_at_look(task)})"
+    return task.model_copy(update={"documents_needed": needed, "reason": f"{seen}: {state}; {rest}"})
+
+
+def _at_look(task: TaskVerdict) -> str:
+    """Where on its way a task was judged, if it goes on from there."""
+    if task.documents_available is None or task.pairs >= task.documents_available:
+        return ""
+    return f" at look {task.looks}, with {task.documents_available - task.pairs} documents to go on with"
 
 
 def _needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
@@ -121,16 +216,27 @@ def _needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
     It is planned at delta 0. Where that many are there already, the delta seen is the obstacle and is planned
     for instead; None where it lies beyond the margin or all but there.
     """
-    plan = documents_needed if task.test == "exact" else documents_needed_bounded
+    plan, times = documents_needed_bounded, 1.0
+    if task.test == "exact":
+        plan, times = documents_needed, _inflation(task, policy)
     flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
-    needed = plan(flip_rate, task.margin, policy.alpha, policy.planned_power)
+    needed = math.ceil(times * plan(flip_rate, task.margin, policy.alpha, policy.planned_power))
     if needed > task.pairs:
         return needed, "if its true delta is 0"
     if task.quality_delta <= -0.99 * task.margin:
         return None, ""
     delta = min(task.quality_delta, 0.0)
-    needed = plan(flip_rate, task.margin, policy.alpha, policy.planned_power, delta)
+    needed = math.ceil(times * plan(flip_rate, task.margin, policy.alpha, policy.planned_power, delta))
     return max(needed, task.pairs + 1), "if its true delta is the one seen"
+
+
+def _inflation(task: TaskVerdict, policy: Policy) -> float:
+    """How many times the documents of one look the looks of its design take."""
+    available = max(task.documents_available or 0, task.pairs)
+    if not policy.looks or (task.looks == 1 and task.pairs == available):
+        return 1.0
+    looks = look_sizes(available, policy.looks, policy.families[task.family].min_documents)
+    return inflation(looks, policy.alpha, policy.planned_power)
 
 
 def _points(fraction: float) -> str:

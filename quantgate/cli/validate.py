@@ -54,7 +54,11 @@ def _levels(given: str | None) -> list[int] | None:
 @click.option(
     "--family", type=click.Choice([f.value for f in Family]), help="Family of tasks that bring none."
 )
-@click.option("--limit", type=click.IntRange(min=1), help="First documents of each task.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Documents of each task: the first in the order they are asked in.",
+)
 @click.option(
     "--workload", help="Ladder of configs/workloads, or a YAML's path.  [default: the model's, or short]"
 )

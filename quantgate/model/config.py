@@ -203,8 +203,17 @@ class Suite(Strict):
     name: str
     description: str = ""
     tasks: tuple[SuiteTask, ...] = Field(min_length=1)
-    limit: int | None = Field(default=None, ge=1, description="First documents of each task; all if empty.")
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Documents of each task, the first in quantgate.model.order; all if empty.",
+    )
     task_timeout_s: float = Field(default=6 * 3600, gt=0, description="Time limit of one task.")
+    fidelity: str | None = Field(
+        default=None,
+        description="Text on which the divergence per token is measured, from the root; configs/fidelity/plain.txt "
+        "if empty.",
+    )
 
 
 class Workload(Strict):

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from quantgate.model.config import ROOT, Strict, load_yaml
 from quantgate.model.errors import ConfigError
@@ -20,6 +20,22 @@ class Allowed(Strict):
 
     pickle: bool = Field(default=False, description="Weights in pickle files, which can run code.")
     remote_code: bool = Field(default=False, description="Code of its own (trust_remote_code).")
+
+
+class PublishedScore(Strict):
+    """A score of a model's baseline that somebody published for one of lm-eval's tasks."""
+
+    task: str = Field(description="As lm-eval and a suite name it.")
+    metric: str
+    filter: str
+    score: float = Field(ge=0, le=1, description="A fraction.")
+    documents: int | None = Field(default=None, ge=1, description="Documents that it was measured on.")
+    comparable: bool = Field(
+        default=True,
+        description="Whether it was measured with the task's own settings; otherwise it is shown and alarms nobody.",
+    )
+    source: str
+    note: str | None = None
 
 
 class CheckpointConfig(Strict):
@@ -68,8 +84,20 @@ class ModelConfig(Strict):
     engine_arguments: dict[str, Any] = Field(
         default_factory=dict, description="Serving arguments of all its checkpoints."
     )
+    published: tuple[PublishedScore, ...] = Field(
+        default=(), description="Scores of the baseline, which its own are shown beside."
+    )
     source: str | None = Field(default=None, description="Where the figures and ids are published.")
     note: str | None = None
+
+    @field_validator("published")
+    @classmethod
+    def _each_score_once(cls, published: tuple[PublishedScore, ...]) -> tuple[PublishedScore, ...]:
+        """A baseline's score is held against one figure."""
+        keys = [(one.task, one.metric, one.filter) for one in published]
+        if len(set(keys)) < len(keys):
+            raise ValueError("a task, metric and filter stand twice")
+        return published
 
     @property
     def checkpoints(self) -> tuple[CheckpointConfig, ...]:

@@ -146,6 +146,18 @@ class TaskResult(Strict):
     )
 
 
+class FidelityResult(Strict):
+    """What was measured of a checkpoint's next-token distributions on a fixed text, or why nothing was."""
+
+    text_id: str = Field(description="The text's name and the beginning of its SHA-256.")
+    tokens: int = Field(default=0, description="Tokens that count.")
+    k: int | None = Field(default=None, description="Entries of each distribution, the most probable first.")
+    vocab_size: int | None = None
+    duration_s: float
+    engine_start_id: str
+    skipped: str = Field(default="", description="Why the engine gave nothing; empty where it did.")
+
+
 class FileEntry(Strict):
     """One file of a bundle."""
 
@@ -166,6 +178,7 @@ class Manifest(Strict):
     hardware: Hardware
     engine_starts: tuple[EngineStart, ...]
     tasks: tuple[TaskResult, ...]
+    fidelity: FidelityResult | None = Field(default=None, description="None where it was not asked for.")
     suite: Suite | None
     workload: Workload | None
     policy_name: str

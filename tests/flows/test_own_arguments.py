@@ -174,8 +174,8 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
             (arithmetic, engine.SERVED_MODEL, named.chat_template or False),
         ):
             results[task.task] = quality.evaluate(
-                suite,
                 task,
+                end=suite.limit,
                 base_url=running.base_url,
                 api_key=running.api_key,
                 served_model=served,

@@ -17,9 +17,10 @@ from quantgate.model.config import Suite, SuiteTask, load_policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Hardware, RunPlan
-from quantgate.model.tables import BUNDLE_FILES, PROMPTS, SAMPLES
+from quantgate.model.records import FidelityResult, Hardware, RunPlan
+from quantgate.model.tables import BUNDLE_FILES, FIDELITY, PROMPTS, SAMPLES
 from tasks import bundle
+from tasks.fidelity_text import read_text
 from tasks.staging import Staging, open_staging
 from tests.tasks.test_staging import finish_task, inputs, start
 from tests.tasks.test_throughput import WORKLOAD, finish
@@ -63,6 +64,26 @@ def sample(task: str, number: int) -> dict[str, object]:
     }
 
 
+def finish_fidelity(staging: Staging) -> None:
+    """Two tokens of the default text."""
+    suite = plan().suite
+    assert suite is not None
+    told = FidelityResult(
+        text_id=read_text(suite).text_id, tokens=2, k=1, vocab_size=9, duration_s=1.0, engine_start_id="s1"
+    )
+    row = {
+        "text_id": told.text_id,
+        "token_id": 5,
+        "logprob": -0.5,
+        "top_token_ids": [5],
+        "top_logprobs": [-0.5],
+    }
+    rows = [row | {"token_index": i, "k": 1, "vocab_size": 9, "engine_start_id": "s1"} for i in (1, 2)]
+    staging.fidelity_dir.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, FIDELITY), staging.fidelity_dir / "fidelity.parquet")
+    (staging.fidelity_dir / "result.json").write_text(told.model_dump_json())
+
+
 def finished(home: Home) -> Staging:
     """Every part of the plan, as the steps leave them; both tasks ask the same four prompts."""
     staging = open_staging(home, plan().inputs, {"checkpoint": "x"})
@@ -73,6 +94,7 @@ def finished(home: Home) -> Staging:
         pq.write_table(pa.Table.from_pylist(rows, SAMPLES), staging.task_dir(task) / "samples.parquet")
         prompts = [{"prompt_hash": f"shared{number}", "text": f"prompt {number}"} for number in range(4)]
         pq.write_table(pa.Table.from_pylist(prompts, PROMPTS), staging.task_dir(task) / "prompts.parquet")
+    finish_fidelity(staging)
     staging.load_dir.mkdir()
     finish(staging.load_dir, 1)
     staging.add_telemetry([{"at": datetime.now(UTC), "phase": "load", "engine_start_id": "s1"}])
@@ -99,8 +121,10 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
         "requests.parquet": 32,
         "telemetry.parquet": 1,
         "control_samples.parquet": 0,
-        "fidelity.parquet": 0,
+        "fidelity.parquet": 2,
     }
+    assert manifest.fidelity is not None
+    assert (manifest.fidelity.tokens, manifest.fidelity.skipped) == (2, "")
     assert bundle.find(home.bundles, plan().inputs.fingerprint()) == manifest
     assert bundle.find(home.bundles, "another") is None
     assert not staging.path.exists()

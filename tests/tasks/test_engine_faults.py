@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import ROOT, Suite, SuiteTask, Workload
+from quantgate.model.config import ROOT, SuiteTask, Workload
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
@@ -53,8 +53,8 @@ def served(
 
 def evaluate(running: engine.RunningEngine, folder: Path, timeout_s: float = 60) -> None:
     quality.evaluate(
-        Suite(name="s", tasks=(TASK,), limit=40),
         TASK,
+        end=40,
         base_url=running.base_url,
         api_key=running.api_key,
         served_model=running.served_model,

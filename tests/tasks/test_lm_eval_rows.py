@@ -12,6 +12,7 @@ from quantgate.model.config import SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks.lm_eval_documents import Placed, keys_of
 from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
 
 TASK = SuiteTask(task="colours", family=Family.KNOWLEDGE)
@@ -37,20 +38,23 @@ def sample(number: int = 0, **changes: Any) -> dict[str, Any]:
 
 def rows(*samples: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
     arguments: dict[str, Any] = {"metric": "exact_match", "choices_of": None, "generations": {}}
-    made = sample_rows(samples, TASK, engine_start_id="start", **(arguments | changes))
+    keys = keys_of([one["doc"] for one in samples])
+    documents = {one["doc_id"]: Placed(key, 7) for one, key in zip(samples, keys, strict=True)}
+    made = sample_rows(samples, TASK, documents, engine_start_id="start", **(arguments | changes))
     assert pa.Table.from_pylist(made, schema=SAMPLES).num_rows == len(samples)
     return made
 
 
 def test_a_generated_answer() -> None:
     made = Generation("blue\n", output_tokens=3, finish_reason="stop")
-    (row,) = rows(sample(), generations={0: [made]})
+    document = {"id": "sky", "prompt": "sky?", "subject": "light"}
+    (row,) = rows(sample(doc=document), generations={0: [made]})
     assert row == {
         "task": "colours",
         "family": "knowledge",
         "filter": "trimmed",
         "metric": "exact_match",
-        "doc_id": "d" * 64,
+        "doc_id": "sky",
         "doc_repeat": 0,
         "doc_hash": "d" * 64,
         "prompt_hash": "p" * 64,
@@ -61,9 +65,9 @@ def test_a_generated_answer() -> None:
         "score": 1.0,
         "output_tokens": 3,
         "finish_reason": "stop",
-        "cluster": None,
+        "cluster": "light",
         "engine_start_id": "start",
-        "position": None,
+        "position": 7,
     }
 
 
@@ -74,23 +78,6 @@ def test_of_several_generations_one_cut_off_is_told() -> None:
     ]
     (row,) = rows(sample(), generations={0: made})
     assert (row["output_tokens"], row["finish_reason"]) == (11, "length")
-
-
-def test_documents_that_share_an_id_are_numbered_whatever_they_ask() -> None:
-    made = rows(
-        sample(0, doc={"id": 5}),
-        sample(1, doc={"id": 5}),
-        sample(2, doc={"id": 5}, prompt_hash="q" * 64),
-        sample(3, doc={"id": 0}),
-        sample(4, doc={"id": 5}),
-    )
-    assert [(row["doc_id"], row["doc_repeat"]) for row in made] == [
-        ("5", 0),
-        ("5", 1),
-        ("5", 2),
-        ("0", 0),
-        ("5", 3),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -113,22 +100,6 @@ def test_the_chosen_option_is_the_one_the_metric_takes(metric: str, answer: str)
     assert row["target"] == "certainly"
     assert json.loads(row["responses"]) == [[[-1.2, False]], [[-1.4, False]], [[-1.5, True]]]
     assert (row["output_tokens"], row["finish_reason"]) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("document", "cluster"),
-    [
-        ({"subject": "law"}, "law"),
-        ({"passage": "p" * 80}, "p" * 80),
-        ({"passage": "p" * 81, "subject": "law"}, "37b96d774fd96fc8"),
-        ({"cluster": 3, "subject": "law"}, "3"),
-        ({"subject": None}, None),
-        ("only text", None),
-    ],
-)
-def test_what_a_document_shares_with_others(document: Any, cluster: str | None) -> None:
-    (row,) = rows(sample(doc=document))
-    assert row["cluster"] == cluster
 
 
 def test_scores_of_every_kind() -> None:

@@ -41,7 +41,6 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine_key: str) -> I
 def spec(completions: Any, tokenizer_folder: Path) -> Evaluation:
     return Evaluation(
         task=SuiteTask(task="unset"),
-        limit=None,
         completions_url=f"{completions.base_url}/v1/completions",
         models_url=f"{completions.base_url}/v1/models",
         served_model="served",
@@ -116,12 +115,6 @@ def test_multiple_choice(spec: Evaluation, completions: Any, tmp_path: Path, eng
     }
     assert json.loads((tmp_path / "progress.json").read_text()) == {"done": 12, "total": 12}
     assert len(completions.prompts) == 12
-
-
-def test_the_limit_takes_the_first_documents(spec: Evaluation, tmp_path: Path, engine_key: str) -> None:
-    spec = with_task(spec, tmp_path, GENERATED).model_copy(update={"limit": 2})
-    run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
-    assert pq.read_table(tmp_path / "out" / "samples.parquet")["doc_id"].to_pylist() == ["a", "b"]
 
 
 def test_a_prompt_begins_as_the_engine_would_begin_it(

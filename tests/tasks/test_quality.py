@@ -170,7 +170,7 @@ def test_a_task_is_evaluated_in_a_process_of_its_own(
     stale.mkdir(parents=True)
     (stale / "result.json").write_text("{}")
     told: list[tuple[int, int | None]] = []
-    result = quality.evaluate(own, own.tasks[0], **arguments | {"on_progress": lambda *t: told.append(t)})
+    result = quality.evaluate(own.tasks[0], **arguments | {"on_progress": lambda *t: told.append(t)})
     assert isinstance(result, TaskResult)
     assert (result.documents, result.mean_score, result.engine_start_id) == (20, 1.0, "start-1")
     assert told[-1] == (20, 20)
@@ -204,7 +204,7 @@ def test_code_in_the_worker_sees_no_secret(
     completions.context_tokens = 512
     plant(monkeypatch)
     suite = suite_of(folder)
-    result = quality.evaluate(suite, suite.tasks[0], **arguments | {"trust_remote_code": True})
+    result = quality.evaluate(suite.tasks[0], **arguments | {"trust_remote_code": True})
     assert result.documents == 1
     seen = json.loads((folder / "seen.json").read_text())
     assert not [name for name, value in seen.items() if "planted" in value]
@@ -232,7 +232,7 @@ def test_an_evaluation_that_hangs_is_stopped_in_time(
 ) -> None:
     completions.fault = "hang"
     with pytest.raises(RunError, match="lm-eval task own: did not end within 4 s") as raised:
-        quality.evaluate(own, own.tasks[0], **arguments | {"timeout_s": 4})
+        quality.evaluate(own.tasks[0], **arguments | {"timeout_s": 4})
     assert str(arguments["log"]) in str(raised.value)
     assert left_in(arguments["out_dir"].parent) == []
 
@@ -242,13 +242,13 @@ def test_an_engine_that_died_is_told_by_its_own_last_words(own: Suite, arguments
         raise RunError("the engine ended with status 9")
 
     with pytest.raises(RunError, match="the engine ended with status 9"):
-        quality.evaluate(own, own.tasks[0], **arguments | {"check_alive": dead})
+        quality.evaluate(own.tasks[0], **arguments | {"check_alive": dead})
     assert left_in(arguments["out_dir"].parent) == []
 
 
 def test_the_workers_reason_comes_through_with_its_log(own: Suite, arguments: dict[str, Any]) -> None:
     with pytest.raises(RunError, match="own: the engine serves served, not other") as raised:
-        quality.evaluate(own, own.tasks[0], **arguments | {"served_model": "other"})
+        quality.evaluate(own.tasks[0], **arguments | {"served_model": "other"})
     assert str(raised.value).endswith(f"Its log: {arguments['log']}")
     assert left_in(arguments["out_dir"].parent) == []
 

@@ -81,6 +81,14 @@ class Spec:
     validity: Validity = Validity.VALID
     validity_reasons: tuple[str, ...] = ()
     point_validity: Validity = Validity.VALID
+    edit: Callable[[dict[str, Any]], None] | None = None
+    """What is done to each sample row."""
+    again: int = 0
+    """First documents of each task that were answered once more (A/A)."""
+    edit_again: Callable[[dict[str, Any]], None] | None = None
+    """What is done to each of those answers."""
+    fidelity: tuple[dict[str, Any], ...] = ()
+    """Rows of fidelity.parquet."""
 
     @property
     def name(self) -> str:
@@ -117,8 +125,20 @@ def _samples(spec: Spec) -> list[dict[str, Any]]:
                     "finish_reason": "stop",
                     "cluster": None,
                     "engine_start_id": "start-1",
+                    "position": None,
                 }
             )
+    for row in rows:
+        if spec.edit:
+            spec.edit(row)
+    return rows
+
+
+def _again(spec: Spec, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = [dict(row) for row in samples if int(row["doc_id"]) < spec.again]
+    for row in rows:
+        if spec.edit_again:
+            spec.edit_again(row)
     return rows
 
 
@@ -157,12 +177,14 @@ def _points(spec: Spec) -> list[dict[str, Any]]:
 
 
 def _tables(spec: Spec) -> dict[str, pa.Table]:
-    samples = pa.Table.from_pylist(_samples(spec), schema=SAMPLES)
+    answered = _samples(spec)
+    samples = pa.Table.from_pylist(answered, schema=SAMPLES)
     prompts = [
         {"prompt_hash": p, "text": p.upper()} for p in samples.column("prompt_hash").unique().to_pylist()
     ]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BUNDLE_FILES}
     rows["prompts.parquet"] = prompts
+    rows["control_samples.parquet"] = _again(spec, answered)
     rows["load_points.parquet"] = _points(spec)
     rows["requests.parquet"] = [
         {"operating_point": f"c{c}", "request": n, "ttft_ms": 10.0, "itl_ms": [1.0, 2.0]}
@@ -170,6 +192,7 @@ def _tables(spec: Spec) -> dict[str, pa.Table]:
         for n in range(3)
     ]
     rows["telemetry.parquet"] = [{"at": spec.started_at, "phase": "quality", "engine_start_id": "start-1"}]
+    rows["fidelity.parquet"] = list(spec.fidelity)
     tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in BUNDLE_FILES.items()}
     return tables | {"samples.parquet": samples}
 

@@ -10,14 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantgate.model.config import SuiteTask
+from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family
+from quantgate.model.records import TaskResult
 from quantgate.model.tables import SAMPLES
 from warehouse.counting import COLUMNS, REPETITIVE, RunSamples, count_pairs, evidence_of
-from warehouse.pairing import Counts, Pairs, Unpaired, counts_of, pair_task
+from warehouse.judge import pairs_of
+from warehouse.pairing import Counts, DeclaredTask, Pairs, Unpaired, counts_of
 
 Row = dict[str, Any]
-DECLARED = [
+LOOKS = Policy(
+    description="Judged at a half and at the end.",
+    alpha=0.05,
+    planned_power=0.8,
+    stale_after_days=90,
+    families={Family.MATH: FamilyPolicy(margin=0.1, min_documents=1)},
+    uses={"all": ()},
+    looks=(0.5, 1.0),
+)
+DECLARED: list[DeclaredTask] = [
     SuiteTask(task="sums", family=Family.MATH),
     SuiteTask(task="words", family=Family.CONVERSATION, filter="strict"),
     SuiteTask(task="never asked", family=Family.CODE),
@@ -58,11 +69,33 @@ def narrow(samples: pa.Table) -> RunSamples:
     return RunSamples(columns)
 
 
-def found(baseline: list[Row], *candidates: list[Row]) -> list[dict[str, Any]]:
+def found(
+    baseline: list[Row], *candidates: list[Row], declared: list[DeclaredTask] = DECLARED
+) -> list[dict[str, Any]]:
     """What the counting finds of each candidate's tasks."""
     there, sides = narrow(table(baseline)), [narrow(table(rows)) for rows in candidates]
     counted = count_pairs([(there, here) for here in sides])
-    return [evidence_of(there, here, of_run, DECLARED) for here, of_run in zip(sides, counted, strict=True)]
+    return [
+        evidence_of(there, here, of_run, declared, LOOKS) for here, of_run in zip(sides, counted, strict=True)
+    ]
+
+
+def stopped(task: str, documents: int, available: int) -> TaskResult:
+    """What a task of a candidate was that answered some of its documents."""
+    return TaskResult(
+        task=task,
+        family=Family.MATH,
+        metric="acc",
+        filter="none",
+        version="1",
+        documents=documents,
+        mean_score=0.5,
+        output_type="generate_until",
+        duration_s=1.0,
+        engine_start_id="start",
+        documents_available=available,
+        looks=(documents,),
+    )
 
 
 def same(evidence: Any, expected: Any) -> bool:
@@ -112,7 +145,9 @@ def test_a_hash_only_proposes_a_pair() -> None:
     here.__dict__["hashes"] = hashes
     (counted,) = count_pairs([(there, here)])
     assert counted.keys() == {("sums", "none")}
-    assert same(evidence_of(there, here, counted, DECLARED)["words"], Pairs(*[np.array([0.0, 1.0, 1.0])] * 2))
+    assert same(
+        evidence_of(there, here, counted, DECLARED, LOOKS)["words"], Pairs(*[np.array([0.0, 1.0, 1.0])] * 2)
+    )
 
 
 def test_hashes_that_collide_are_no_proof_of_a_document_that_comes_twice() -> None:
@@ -120,7 +155,7 @@ def test_hashes_that_collide_are_no_proof_of_a_document_that_comes_twice() -> No
     there.__dict__["hashes"] = np.zeros(7, dtype=np.uint64)
     (counted,) = count_pairs([(there, here)])
     assert counted == {}
-    assert isinstance(evidence_of(there, here, counted, DECLARED)["sums"], Pairs)
+    assert isinstance(evidence_of(there, here, counted, DECLARED, LOOKS)["sums"], Pairs)
 
 
 def test_a_document_twice_on_both_sides_is_not_counted_twice() -> None:
@@ -129,12 +164,28 @@ def test_a_document_twice_on_both_sides_is_not_counted_twice() -> None:
     assert evidence["sums"] == Unpaired("task sums: 1 document twice in the baseline's samples")
 
 
+def test_a_candidate_that_stopped_is_counted_on_the_first_documents() -> None:
+    """The files hold the documents in another order than they were asked in, as a run's do."""
+    asked = [
+        row("sums", n, float(n % 2)) | {"position": position} for n, position in enumerate((3, 0, 4, 1, 2))
+    ]
+    answered = [one | {"score": 1.0} for one in asked if one["position"] < 3]
+    task = stopped("sums", 3, 5)
+    (first,) = found(asked, answered, declared=[task])
+    assert first["sums"] == Counts(pairs=3, worse=0, better=1, baseline_right=2, candidate_right=3)
+    others = [one for one in asked if one["position"] in {0, 1, 3}]
+    (chosen,) = found(asked, others, declared=[task])
+    assert isinstance(chosen["sums"], Unpaired), "somebody chose among the documents"
+    (unsaid,) = found(asked, answered, declared=[DECLARED[0]])
+    assert "2 documents without a pair" in unsaid["sums"].reason
+
+
 def test_no_samples_at_all() -> None:
     rows = run(SOUND)
     for baseline, candidate in ((rows, []), ([], rows), ([], [])):
         (evidence,) = found(baseline, candidate)
         for task in DECLARED:
-            assert same(evidence[task.task], pair_task(table(baseline), table(candidate), task))
+            assert same(evidence[task.task], pairs_of(table(baseline), table(candidate), task, LOOKS))
 
 
 scores = st.sampled_from([0.0, 1.0])
@@ -156,6 +207,7 @@ damage = st.one_of(
             st.fixed_dictionaries({"task": st.sampled_from(["sums", "words", "other"])}),
             st.fixed_dictionaries({"doc_id": st.sampled_from(["d0", "d1", "d9"])}),
             st.fixed_dictionaries({"doc_repeat": st.integers(0, 2)}),
+            st.fixed_dictionaries({"position": st.sampled_from([None, 0, 1, 7])}),
         ),
     ),
 )
@@ -186,16 +238,22 @@ def runs(draw: st.DrawFn) -> tuple[list[Row], list[list[Row]]]:
 
     both = draw(st.booleans())
     baseline = spoilt(answers()) if both else answers()
-    return baseline, [spoilt(answers()) for _ in range(draw(st.integers(1, 3)))]
+    stops = draw(st.integers(1, 6))
+    return baseline, [
+        spoilt([one for one in answers() if whole or one["position"] < stops])
+        for whole in draw(st.lists(st.booleans(), min_size=1, max_size=3))
+    ]
 
 
 @settings(max_examples=100, deadline=None)
-@given(runs())
+@given(runs(), st.booleans())
 def test_counts_and_pairs_agree_on_random_and_on_damaged_runs(
-    drawn: tuple[list[Row], list[list[Row]]],
+    drawn: tuple[list[Row], list[list[Row]]], early: bool
 ) -> None:
     baseline, candidates = drawn
-    for evidence, rows in zip(found(baseline, *candidates), candidates, strict=True):
-        for task in DECLARED:
-            expected = pair_task(table(baseline), table(rows), task)
+    stops: list[DeclaredTask] = [stopped(task, 1, 100) for task in ("sums", "words")]
+    declared = stops if early else DECLARED
+    for evidence, rows in zip(found(baseline, *candidates, declared=declared), candidates, strict=True):
+        for task in declared:
+            expected = pairs_of(table(baseline), table(rows), task, LOOKS)
             assert same(evidence[task.task], expected), (task.task, evidence[task.task], expected)

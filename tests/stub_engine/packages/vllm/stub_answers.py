@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ class Answers:
         self.ids: dict[str, int] = tokenizer["model"]["vocab"]
         self.words = {number: word for word, number in self.ids.items()}
         self.known: dict[str, dict[str, Any]] = {}
+        self.after: dict[int, dict[int, float]] = {}
         for file in sorted(known.glob("*.jsonl")):
             for line in file.read_text().splitlines():
                 document = json.loads(line)
@@ -40,6 +43,29 @@ class Answers:
     def text(self, tokens: list[int]) -> str:
         """Tokens as text."""
         return " ".join(self.words[token] for token in tokens)
+
+    def tokens(self, text: str) -> list[int]:
+        """Text as tokens."""
+        return [self.ids.get(word, self.ids["<unk>"]) for word in text.split()]
+
+    def think(self, tokens: list[int], k: int) -> list[dict[str, Any] | None]:
+        """``prompt_logprobs``: a distribution before each token but the first, another one for each checkpoint."""
+        told: list[dict[str, Any] | None] = [None]
+        for before, token in itertools.pairwise(tokens):
+            logprobs = self._after(before)
+            kept = dict.fromkeys([*sorted(logprobs, key=lambda i: -logprobs[i])[:k], token])
+            told.append({str(i): {"logprob": logprobs[i]} for i in kept})
+        return told
+
+    def _after(self, token: int) -> dict[int, float]:
+        """Logprobs of what comes after a token."""
+        if token not in self.after:
+            weights = {
+                i: 0.01 + draw(token, i) ** 8 * (1 + 0.1 * draw(self.name, token, i)) for i in self.words
+            }
+            total = sum(weights.values())
+            self.after[token] = {i: math.log(weight / total) for i, weight in weights.items()}
+        return self.after[token]
 
     def _right(self, prompt: str) -> bool:
         return draw(self.name, prompt) < SKILL

@@ -115,6 +115,14 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self._refused():
             return
+        if self.path == "/tokenize":
+            tokens = self.server.answers.tokens(asked["prompt"])
+            self._answer(200, json.dumps({"tokens": tokens}).encode())
+            return
+        if "prompt_logprobs" in asked:
+            thought = self.server.answers.think(asked["prompt"], asked["prompt_logprobs"])
+            self._answer(200, json.dumps({"choices": [{"index": 0, "prompt_logprobs": thought}]}).encode())
+            return
         prompts = asked["prompt"] if isinstance(asked["prompt"], list) else [asked["prompt"]]
         fault = self.server.fault.due(len(prompts))
         if fault and not (fault == "stall" and asked.get("stream")):

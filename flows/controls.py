@@ -1,0 +1,60 @@
+"""The baseline against itself (A/A): which documents it answers once more, and by which start of its engine.
+
+How often its own answers change over a restart of the engine is the noise floor of every comparison with it.
+"""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+
+from quantgate.model.config import SuiteTask
+from quantgate.model.records import EngineStart, RunPlan
+from tasks.staging import Staging, same_engine
+
+
+def once_more(plan: RunPlan) -> RunPlan:
+    """The plan of the second answers: the same tasks, the first documents of each, a name that tells them apart.
+
+    Args:
+        plan: a baseline's, whose policy asks for A/A documents.
+    """
+    assert plan.suite is not None
+    wanted = plan.policy.aa_documents
+    limit = wanted if plan.suite.limit is None else min(wanted, plan.suite.limit)
+    name = f"{plan.checkpoint.name} once more (A/A)"
+    return plan.model_copy(
+        update={
+            "suite": plan.suite.model_copy(update={"limit": limit}),
+            "checkpoint": plan.checkpoint.model_copy(update={"name": name}),
+        }
+    )
+
+
+def missing(plan: RunPlan, staging: Staging) -> list[SuiteTask]:
+    """Tasks that the baseline has answered and not yet once more.
+
+    A candidate has none, and neither has a policy without A/A documents. A task with fewer documents than the
+    policy asks for validates nothing, so its noise is not measured either.
+    """
+    if plan.suite is None or plan.baseline is not None or plan.policy.aa_documents == 0:
+        return []
+    found = []
+    for task in plan.suite.tasks:
+        result = staging.task_result(task.task)
+        enough = result is not None and result.documents >= plan.policy.families[task.family].min_documents
+        if enough and staging.controls.task_result(task.task) is None:
+            found.append(task)
+    return found
+
+
+def over_a_restart(staging: Staging, task: SuiteTask, start: EngineStart) -> bool:
+    """Whether no answer of a finished task came from this start of the engine."""
+    samples = pq.read_table(
+        staging.task_dir(task.task) / "samples.parquet", columns=["engine_start_id"]
+    ).column("engine_start_id")
+    return start.engine_start_id not in samples.unique().to_pylist()
+
+
+def joins(staging: Staging, start: EngineStart) -> bool:
+    """Whether a start has the engine version and the kernels of those that gave the finished parts."""
+    return all(same_engine(known, start) for known in staging.starts())

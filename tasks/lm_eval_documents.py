@@ -1,0 +1,107 @@
+"""A task's documents in the order they are asked, and lm-eval made to ask some of them as it asks them among all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lm_eval.utils import handle_non_serializable, hash_string
+
+from quantgate.model.order import DocumentKey, document_order
+from tasks.jsonl_task import CLUSTER_FIELDS
+
+LONGEST_CLUSTER = 80
+"""Characters up to which a cluster goes by its text; a longer one, a passage, by its hash."""
+
+
+class Placed(NamedTuple):
+    """A document's key and its place in the order that documents are asked in, from 0."""
+
+    key: DocumentKey
+    position: int
+
+
+def keys_of(documents: Sequence[Any]) -> list[DocumentKey]:
+    """What tells each document apart: its `id`, else the hash that lm-eval logs of its content.
+
+    Args:
+        documents: every document that the task has, in the data set's order: those that share an id are numbered.
+    """
+    seen: Counter[str] = Counter()
+    keys = []
+    for document in documents:
+        fields = document if isinstance(document, Mapping) else {}
+        given = fields.get("id")
+        doc_id = str(given) if given is not None else _hash(document)
+        keys.append(DocumentKey(doc_id, seen[doc_id], _cluster(fields)))
+        seen[doc_id] += 1
+    return keys
+
+
+def placed(task: str, documents: Sequence[Any], start: int, end: int | None) -> dict[int, Placed]:
+    """The documents whose positions are from ``start`` to before ``end``, by their place in the data set, ascending.
+
+    Args:
+        task: the task's name.
+        documents: every document that the task has.
+        start: the first position.
+        end: the position after the last; all that there are if None.
+    """
+    keys = keys_of(documents)
+    order = document_order(task, keys)
+    asked = {order[position]: position for position in range(start, min(end or len(order), len(order)))}
+    return {index: Placed(keys[index], asked[index]) for index in sorted(asked)}
+
+
+def ask_only(task: Any, documents: Sequence[Any], indices: Sequence[int]) -> None:
+    """Make lm-eval's task ask some documents, each with the very prompt that it has among all of them.
+
+    lm-eval's own `samples=` would not do: it draws few-shot examples with one random generator, document after
+    document, so that a prompt would depend on what else is asked; it numbers documents by their place in the list
+    and not in the data set; and it reads the data set anew each time, which shuffles some tasks' choices again.
+
+    Args:
+        task: an lm-eval task (0.4.13); changed in place.
+        documents: every document that it has.
+        indices: of those to ask, ascending.
+    """
+    build, waiting, drawn = task.fewshot_context, iter(indices), 0
+
+    def iterate(**_: Any) -> Iterator[tuple[int, Any]]:
+        return ((index, documents[index]) for index in indices)
+
+    def context(document: Any, num_fewshot: int, **settings: Any) -> Any:
+        nonlocal drawn
+        index = next(waiting)
+        if num_fewshot > 0:
+            for passed in documents[drawn:index]:
+                _draw(task, passed, num_fewshot)
+        drawn = index + 1
+        return build(document, num_fewshot, **settings)
+
+    task.doc_iterator = iterate
+    task.fewshot_context = context
+
+
+def _draw(task: Any, document: Any, num_fewshot: int) -> None:
+    """Draw the examples of a document that isn't asked, as lm-eval does for one that is."""
+    among_them = task.fewshot_cfg.split == task.config.test_split
+    task.sampler.sample(n=num_fewshot, eval_doc=document if among_them else None)
+
+
+def _hash(document: Any) -> str:
+    """The hash of a document's content that lm-eval logs."""
+    text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return str(hash_string(text))
+
+
+def _cluster(fields: Mapping[str, Any]) -> str | None:
+    """What the document shares with others."""
+    value = next((fields[name] for name in CLUSTER_FIELDS if fields.get(name) is not None), None)
+    text = None if value is None else str(value)
+    if text is None or len(text) <= LONGEST_CLUSTER:
+        return text
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

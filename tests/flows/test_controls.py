@@ -1,0 +1,147 @@
+"""The baseline against itself over a restart of its engine (A/A): what is asked again, by whom, what a kill costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows import controls, declaration, measure
+from quantgate.model.config import Policy, load_policy
+from quantgate.model.errors import RunError
+from quantgate.model.home import Home
+from quantgate.model.records import BaselineRef, RunPlan
+from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks.staging import Staging, open_staging, write_json
+from tests.flows.stub_runs import StubRuns, stub_runs  # noqa: F401 - a fixture
+from tests.tasks.test_bundle import plan, sample
+from tests.tasks.test_staging import finish_task, inputs, start
+
+
+def few(aa_documents: int = 10) -> Policy:
+    """The demo's policy for a few documents."""
+    policy = load_policy("demo")
+    families = {f: rule.model_copy(update={"min_documents": 20}) for f, rule in policy.families.items()}
+    return policy.model_copy(update={"families": families, "aa_documents": aa_documents})
+
+
+def planned(aa_documents: int = 10, **changes: Any) -> RunPlan:
+    return plan().model_copy(update={"policy": few(aa_documents)} | changes)
+
+
+def answered(staging: Staging, task: str, documents: int = 24, start_id: str = "s1") -> None:
+    """A finished part of so many documents."""
+    finish_task(staging, task, start_id)
+    file = staging.task_dir(task) / "result.json"
+    result = staging.task_result(task)
+    assert result is not None
+    write_json(file, result.model_copy(update={"documents": documents}).model_dump(mode="json"))
+    rows = [sample(task, number) | {"engine_start_id": start_id} for number in range(documents)]
+    pq.write_table(pa.Table.from_pylist(rows, SAMPLES), file.with_name("samples.parquet"))
+    prompts = [{"prompt_hash": row["prompt_hash"], "text": "x"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(prompts, PROMPTS), file.with_name("prompts.parquet"))
+
+
+@pytest.fixture
+def staging() -> Staging:
+    return open_staging(Home.current(), inputs(), {"checkpoint": "x"})
+
+
+def test_a_baseline_is_asked_again_once_it_has_answered(staging: Staging) -> None:
+    assert controls.missing(planned(), staging) == []
+    answered(staging, "a")
+    answered(staging, "b", documents=19)  # fewer than the policy asks for: it validates nothing
+    assert [task.task for task in controls.missing(planned(), staging)] == ["a"]
+    answered(staging.controls, "a", documents=10, start_id="s2")
+    assert controls.missing(planned(), staging) == []
+
+
+def test_neither_a_candidate_nor_a_policy_without_it_has_an_a_a(staging: Staging) -> None:
+    answered(staging, "a")
+    assert controls.missing(planned(0), staging) == []
+    candidate = planned(baseline=BaselineRef(name="x", revision="sha256:1", run_id="r"))
+    assert controls.missing(candidate, staging) == []
+    assert controls.missing(planned(suite=None), staging) == []
+
+
+def test_it_asks_the_first_documents_up_to_the_limit() -> None:
+    for limit, asked in ((None, 10), (24, 10), (4, 4)):
+        suite = planned().suite
+        assert suite is not None
+        again = controls.once_more(planned(suite=suite.model_copy(update={"limit": limit})))
+        assert again.suite == suite.model_copy(update={"limit": asked})
+        assert again.checkpoint.path == planned().checkpoint.path
+
+
+def test_only_another_start_of_the_same_engine_counts(staging: Staging) -> None:
+    staging.add_start(start(1))
+    answered(staging, "a")
+    task = controls.missing(planned(), staging)[0]
+    assert not controls.over_a_restart(staging, task, start(1))
+    assert controls.over_a_restart(staging, task, start(2))
+    assert controls.joins(staging, start(2))
+    assert not controls.joins(staging, start(2, kernel="B"))
+
+
+def test_parts_of_another_engine_take_their_second_answers_with_them(staging: Staging) -> None:
+    staging.add_start(start(1))
+    answered(staging, "a")
+    answered(staging.controls, "a", start_id="s2")
+    staging.add_start(start(3, kernel="B"))
+    assert staging.controls.task_result("a") is None
+
+
+def test_the_engine_is_started_once_more_and_a_kill_then_costs_the_a_a_alone(
+    stub_runs: StubRuns,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(declaration, "load_policy", lambda _: few())
+    real = measure.evaluate
+
+    def dies_when_asked_again(running: Any, run: RunPlan, task: Any, where: Staging, context: Any) -> None:
+        if where.quality == "control":
+            raise RunError("killed while it is asked again")
+        real(running, run, task, where, context)  # type: ignore[operator]
+
+    monkeypatch.setattr(measure, "evaluate", dies_when_asked_again)
+    with pytest.raises(RunError, match="killed while it is asked again"):
+        stub_runs.baseline(limit=24)
+    (staged,) = Home.current().staging.glob("[!.]*/quality/qg_demo_arithmetic/samples.parquet")
+    kept = pq.read_table(staged)
+    monkeypatch.setattr(measure, "evaluate", real)
+    manifest = stub_runs.baseline(limit=24)
+
+    bundle = Path(Home.current().bundles) / manifest.run_id
+    own, again = (pq.read_table(bundle / f"{name}.parquet") for name in ("samples", "control_samples"))
+    assert own.equals(kept)
+    starts = [set(table["engine_start_id"].to_pylist()) for table in (own, again)]
+    assert starts[0].isdisjoint(starts[1])
+    assert starts[0] | starts[1] <= {one.engine_start_id for one in manifest.engine_starts}
+    assert again.num_rows == 10
+    one, two = (table.drop_columns(["engine_start_id", "position"]).to_pylist() for table in (own, again))
+    assert all(row in one for row in two), "the stub says the same after a restart"
+    told = [line for line in stub_runs.lines if "qg_demo_arithmetic: done" in line]
+    assert [line.split(": qg")[0] for line in told] == [
+        "quantgate-demo-BF16",
+        "quantgate-demo-BF16 once more (A/A)",
+    ]
+
+
+def test_an_engine_that_comes_up_with_other_kernels_gives_no_a_a_and_takes_nothing_away(
+    stub_runs: StubRuns,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answers(running: Any, run: RunPlan, task: Any, where: Staging, context: Any) -> None:
+        answered(where, task.task, start_id=running.start.engine_start_id)
+
+    monkeypatch.setattr(measure, "evaluate", answers)
+    monkeypatch.setattr(declaration, "load_policy", lambda _: few())
+    monkeypatch.setattr(controls, "joins", lambda *_: False)
+    manifest = stub_runs.baseline(limit=24)
+    assert manifest.files["control_samples.parquet"].rows == 0
+    assert manifest.files["samples.parquet"].rows == 24
+    assert len(manifest.engine_starts) == 1
+    assert any("chose other kernels at this start" in line for line in stub_runs.lines)

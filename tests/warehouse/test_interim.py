@@ -1,0 +1,225 @@
+"""A candidate that is judged on its way: interim decisions, runs that stopped, and what only their design may judge."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from quantgate.model.config import FamilyPolicy, Policy
+from quantgate.model.enums import Family, Verdict
+from quantgate.model.order import look_sizes
+from quantgate.model.records import TaskResult, TaskVerdict
+from quantgate.model.tables import SAMPLES
+from warehouse.design import Between, Look, look_of
+from warehouse.exact_test import p_noninferior
+from warehouse.judge import interim, judge
+from warehouse.sequential_test import Design, p_inferior_at, p_noninferior_at
+
+ALL, MARGIN, ALPHA = 1000, 0.02, 0.05
+SHARES = (0.2, 0.4, 0.6, 0.8)
+POLICY = Policy(
+    description="With looks, for tests.",
+    alpha=ALPHA,
+    planned_power=0.8,
+    stale_after_days=90,
+    families={Family.MATH: FamilyPolicy(margin=MARGIN, min_documents=100)},
+    uses={"all": ()},
+    looks=SHARES,
+)
+LOOKS = look_sizes(ALL, SHARES, 100)
+DESIGN = Design(LOOKS, MARGIN, ALPHA)
+
+
+def result(
+    documents: int, *, looks: tuple[int, ...] | None = None, available: int | None = ALL
+) -> TaskResult:
+    """What a candidate has answered so far, judged at every look on its way."""
+    return TaskResult(
+        task="sums",
+        family=Family.MATH,
+        metric="acc",
+        filter="none",
+        version="1",
+        documents=documents,
+        mean_score=0.5,
+        output_type="multiple_choice",
+        duration_s=1.0,
+        engine_start_id="start",
+        documents_available=available,
+        looks=tuple(n for n in LOOKS if n <= documents) if looks is None else looks,
+    )
+
+
+def samples(scores: Any, positions: Any = None) -> pa.Table:
+    """A row for each score, in the order of the task."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "task": "sums",
+                "family": "math",
+                "filter": "none",
+                "metric": "acc",
+                "doc_id": f"d{number}",
+                "doc_repeat": 0,
+                "doc_hash": f"doc {number}",
+                "prompt_hash": f"prompt {number}",
+                "target": "yes",
+                "target_hash": "yes",
+                "responses": "[]",
+                "answer": "yes",
+                "score": float(score),
+                "engine_start_id": "start",
+                "position": number,
+            }
+            for number, score in zip(
+                range(len(scores)) if positions is None else positions, scores, strict=True
+            )
+        ],
+        schema=SAMPLES,
+    )
+
+
+def both(documents: int, worse: int, better: int) -> tuple[pa.Table, pa.Table]:
+    """A baseline that answered everything and a candidate with so many flips among the first documents."""
+    baseline = np.arange(ALL) % 10 < 7
+    candidate = baseline[:documents].copy()
+    candidate[np.flatnonzero(baseline[:documents])[:worse]] = False
+    candidate[np.flatnonzero(~baseline[:documents])[:better]] = True
+    return samples(baseline), samples(candidate)
+
+
+def at(documents: int, worse: int, better: int, required: int = 1) -> TaskVerdict:
+    return interim(*both(documents, worse, better), result(documents), POLICY, required)
+
+
+def test_it_passes_at_a_look_where_boundary_and_p_value_allow_it():
+    found = at(200, 0, 4)
+    assert (found.outcome, found.pairs, found.looks, found.documents_available) == ("pass", 200, 1, ALL)
+    assert found.p_noninferior == p_noninferior_at(0, 4, 0, DESIGN) <= ALPHA
+    assert found.ci_low > -MARGIN
+    # Below the boundary the fixed test would pass, and the looks to come are why it may not.
+    assert p_noninferior(0, 0, 200, MARGIN) <= ALPHA
+    goes_on = at(200, 0, 0)
+    assert goes_on.outcome == "undecided"
+    assert goes_on.p_noninferior > ALPHA
+    assert goes_on.ci_low < -MARGIN
+    assert "at look 1, with 800 documents to go on with" in goes_on.reason
+
+
+def test_a_loss_stops_it_at_alpha_over_the_required_tasks():
+    alone = at(400, 30, 4)
+    p = p_inferior_at(30, 4, 1, DESIGN)
+    assert (alone.outcome, alone.p_inferior) == ("fail", p)
+    assert alone.ci_high < -MARGIN
+    assert at(400, 30, 4, required=int(ALPHA / p) + 1).outcome == "undecided"
+
+
+def test_the_verdict_of_a_run_that_stopped_is_the_one_that_stopped_it():
+    for documents, worse, better, expected in (
+        (200, 0, 4, Verdict.VALIDATED),
+        (400, 30, 4, Verdict.REJECTED),
+        (400, 8, 8, Verdict.INCONCLUSIVE),
+        (ALL, 16, 14, Verdict.VALIDATED),
+    ):
+        stopped = result(documents)
+        (verdict,) = judge(*both(documents, worse, better), "looks", POLICY, [stopped])
+        assert verdict.verdict is expected
+        on_its_way = at(documents, worse, better)
+        assert verdict.tasks[0] == on_its_way.model_copy(update={"reason": verdict.tasks[0].reason})
+        assert on_its_way.reason in verdict.reason or expected is Verdict.VALIDATED
+
+
+def test_more_documents_than_the_task_has_is_said():
+    found = at(ALL, 43, 32)
+    assert found.outcome == "undecided"
+    assert found.documents_needed > 1400
+    assert found.reason.endswith(
+        f"has 1000 documents and needs about {found.documents_needed} if its true delta is 0, "
+        "more than the 1000 that this task has"
+    )
+    assert "at look" not in found.reason
+
+
+def test_between_looks_nothing_is_decided():
+    """A run that a limit cut: its figures are there, its design goes on at the next look."""
+    found = at(250, 0, 9)
+    assert found.outcome == "undecided"
+    assert found.looks == 1
+    assert "250 documents are between two looks, the next is at 400" in found.reason
+    assert found.p_noninferior == found.p_inferior == 1.0
+
+
+def test_judged_once_it_is_the_fixed_test():
+    """Nobody looked before the end (--full, or a policy without looks)."""
+    for policy, task in (
+        (POLICY, result(ALL, looks=(ALL,))),
+        (POLICY, result(ALL, looks=())),
+        (POLICY.model_copy(update={"looks": ()}), result(ALL)),
+        (POLICY, result(ALL, looks=(), available=None)),
+    ):
+        (verdict,) = judge(*both(ALL, 16, 14), "looks", policy, [task])
+        assert verdict.tasks[0].p_noninferior == p_noninferior(16, 14, ALL, MARGIN)
+    looked = at(ALL, 16, 14)
+    assert looked.looks == len(LOOKS)
+    assert looked.p_noninferior > p_noninferior(16, 14, ALL, MARGIN)
+
+
+def test_where_a_task_stands():
+    assert look_of(result(400), 400, POLICY) == Look(DESIGN, 1)
+    assert look_of(result(401), 401, POLICY) == Between(DESIGN, 401)
+    # A look that was left out counts as looked at: the design is what was declared.
+    assert look_of(result(ALL, looks=(200, ALL)), ALL, POLICY) == Look(DESIGN, 4)
+    assert look_of(result(80), 80, POLICY).number == 0
+
+
+@pytest.mark.parametrize(
+    ("positions", "reason"),
+    [
+        ([*range(199), 200], "the documents that the candidate answered are not the first of its order"),
+        ([*range(1, 201)], "the documents that the candidate answered are not the first of its order"),
+    ],
+)
+def test_only_the_first_documents_pair(positions: list[int], reason: str):
+    baseline, _ = both(200, 0, 0)
+    candidate = samples(np.ones(200), positions)
+    (verdict,) = judge(baseline, candidate, "looks", POLICY, [result(200)])
+    assert (verdict.verdict, verdict.reason) == (Verdict.NOT_COMPARABLE, f"task sums: {reason}")
+    found = interim(baseline, candidate, result(200), POLICY, 1)
+    assert (found.outcome, found.pairs, found.reason) == ("undecided", 0, f"task sums: {reason}")
+
+
+def test_documents_left_out_without_a_stop_do_not_pair():
+    baseline, candidate = both(200, 0, 0)
+    for task, policy in (
+        (result(200), POLICY.model_copy(update={"looks": ()})),
+        (result(200, available=200), POLICY),
+    ):
+        (verdict,) = judge(baseline, candidate, "looks", policy, [task])
+        assert verdict.verdict is Verdict.NOT_COMPARABLE
+        assert "800 documents without a pair (800 only in the baseline" in verdict.reason
+    unknown = candidate.set_column(
+        candidate.schema.get_field_index("position"), SAMPLES.field("position"), pa.nulls(200, pa.int32())
+    )
+    (verdict,) = judge(baseline, unknown, "looks", POLICY, [result(200)])
+    assert "which documents are first was not recorded" in verdict.reason
+    other = samples(np.ones(200)).set_column(
+        SAMPLES.get_field_index("doc_id"), SAMPLES.field("doc_id"), pa.array([f"e{n}" for n in range(200)])
+    )
+    (verdict,) = judge(baseline, other, "looks", POLICY, [result(200)])
+    assert verdict.reason.startswith("task sums: 400 documents without a pair")
+
+
+def test_what_stopped_early_is_judged_by_its_own_design_alone():
+    stopped, tables = result(200), both(200, 0, 4)
+    wider = POLICY.model_copy(update={"families": {Family.MATH: FamilyPolicy(margin=0.1, min_documents=100)}})
+    for other in (wider, POLICY.model_copy(update={"alpha": 0.1}), POLICY.model_copy(update={"looks": ()})):
+        (verdict,) = judge(*tables, "other", other, [stopped], own=POLICY)
+        assert verdict.verdict is Verdict.INCONCLUSIVE
+        assert "it stopped after 200 of 1000 documents as its own policy told it" in verdict.reason
+        assert verdict.tasks[0].p_noninferior == 1.0
+    stale = POLICY.model_copy(update={"stale_after_days": 10})
+    (verdict,) = judge(*tables, "other", stale, [stopped], own=POLICY)
+    assert verdict.verdict is Verdict.VALIDATED
+    (verdict,) = judge(*both(ALL, 16, 14), "other", wider, [result(ALL)], own=POLICY)
+    assert verdict.verdict is Verdict.VALIDATED, "it answered everything: any policy may judge it"

@@ -1,0 +1,141 @@
+"""Controls: what a run's samples say of its own soundness, and of the noise that its baseline has by itself.
+
+The loader counts them once for each run (`refresh_controls`); the view ``controls`` adds alarms, whose thresholds
+are the view ``alarm_rules``. An alarm never changes a verdict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.stats import binom, binomtest, norm
+
+from warehouse.bounded_test import bounded_interval
+from warehouse.database import Connection, insert_rows
+from warehouse.exact_test import flip_rate_upper
+from warehouse.tango import tango_interval
+
+_DUE = """
+    CREATE OR REPLACE TEMP TABLE due AS
+    SELECT r.run_id, r.baseline_run_id, b.run_id IS NOT NULL AS baseline_loaded
+    FROM store.runs r
+    LEFT JOIN store.runs b ON b.run_id = r.baseline_run_id
+    WHERE EXISTS (SELECT 1 FROM store.run_tasks t WHERE t.run_id = r.run_id)
+      AND NOT EXISTS (
+        SELECT 1 FROM store.task_controls c
+        WHERE c.run_id = r.run_id AND c.baseline_loaded = (b.run_id IS NOT NULL)
+      )
+"""
+_COUNTS = r"""
+    INSERT INTO store.task_controls BY NAME
+    WITH own AS (
+        SELECT
+            s.run_id,
+            s.task,
+            any_value(d.baseline_run_id) AS baseline_run_id,
+            any_value(d.baseline_loaded) AS baseline_loaded,
+            count(*) AS documents,
+            avg(score) FILTER (NOT isnan(score)) AS mean_score,
+            count(*) FILTER (isnan(score)) AS nan_scores,
+            count(*) FILTER (regexp_full_match(responses, '([\[\]",\s]|\\[nrt])*')) AS empty_answers,
+            count(finish_reason) AS ended,
+            count(*) FILTER (finish_reason = 'length') AS cap_hits,
+            avg(output_tokens) AS output_tokens_mean
+        FROM store.samples s
+        JOIN due d USING (run_id)
+        GROUP BY ALL
+    ),
+    baseline AS (
+        SELECT
+            o.run_id,
+            o.task,
+            count(*) AS documents,
+            avg(b.output_tokens) AS output_tokens_mean,
+            count(*) FILTER (b.finish_reason = 'length') / nullif(count(b.finish_reason), 0) AS cap_hit_rate
+        FROM own o
+        JOIN store.run_tasks t ON t.run_id = o.baseline_run_id AND t.task = o.task
+        JOIN store.samples b
+          ON b.run_id = o.baseline_run_id
+         AND b.task = o.task
+         AND (t.documents = o.documents OR b.position < o.documents)
+        GROUP BY ALL
+    )
+    SELECT
+        o.* EXCLUDE (baseline_run_id),
+        o.output_tokens_mean / nullif(b.output_tokens_mean, 0) AS output_length_ratio,
+        b.cap_hit_rate AS baseline_cap_hit_rate,
+        g.p_gain
+    FROM own o
+    LEFT JOIN baseline b ON b.run_id = o.run_id AND b.task = o.task AND b.documents = o.documents
+    LEFT JOIN gains g ON g.run_id = o.run_id AND g.task = o.task
+"""
+"""A candidate that stopped early answered the first documents of the order: its baseline's answers to those count."""
+_FLIPS = """
+    SELECT DISTINCT ON (run_id, task) run_id, task, worse, better
+    FROM store.task_verdicts JOIN due USING (run_id)
+"""
+_AA = """
+    SELECT
+        a.run_id,
+        a.task,
+        any_value(p.alpha) AS alpha,
+        any_value(p.planned_power) AS power,
+        any_value(t.documents) AS task_documents,
+        count(*) AS documents,
+        count(*) FILTER (a.responses <> s.responses) AS changed_responses,
+        count(*) FILTER (a.score < s.score) AS worse,
+        count(*) FILTER (a.score > s.score) AS better,
+        bool_and(a.score IN (0, 1) AND s.score IN (0, 1)) AS right_wrong,
+        list(a.score - s.score) AS differences
+    FROM store.control_samples a
+    JOIN store.samples s USING (run_id, task, filter, doc_id, doc_repeat, prompt_hash)
+    JOIN store.runs r USING (run_id)
+    JOIN store.run_tasks t USING (run_id, task)
+    JOIN store.policies p ON p.policy = r.policy AND p.policy_fingerprint = r.policy_fingerprint
+    WHERE NOT EXISTS (SELECT 1 FROM store.aa_controls k WHERE k.run_id = a.run_id AND k.task = a.task)
+      AND NOT isnan(a.score) AND NOT isnan(s.score)
+    GROUP BY ALL
+"""
+
+
+def refresh_controls(connection: Connection) -> None:
+    """Count the controls of every run that has none yet, or whose baseline has come since."""
+    connection.execute("BEGIN")
+    connection.execute(_DUE)
+    flips = connection.sql(_FLIPS).to_arrow_table()
+    gains = flips.select(["run_id", "task"]).append_column("p_gain", pa.array(_p_gain(flips)))
+    connection.register("gains", gains)
+    connection.execute("DELETE FROM store.task_controls WHERE run_id IN (SELECT run_id FROM due)")
+    connection.execute(_COUNTS)
+    connection.unregister("gains")
+    connection.execute("DROP TABLE due")
+    insert_rows(connection, "aa_controls", map(_aa_row, connection.sql(_AA).to_arrow_table().to_pylist()))
+    connection.execute("COMMIT")
+
+
+def _p_gain(flips: pa.Table) -> Any:
+    """P(at least so many of the flips for the better) of fair coins: the exact sign test, McNemar's for 0/1 scores."""
+    worse, better = (flips.column(name).to_numpy() for name in ("worse", "better"))
+    return binom.sf(better - 1, worse + better, 0.5)
+
+
+def _aa_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of ``store.aa_controls`` from the counts of one task."""
+    n, alpha, flips = row["documents"], row["alpha"], row["worse"] + row["better"]
+    differences = np.array(row["differences"], dtype=np.float64)
+    if row["right_wrong"]:
+        interval = tango_interval(row["worse"], row["better"], n, alpha)
+    else:
+        interval = bounded_interval(differences, alpha)
+    z = float(norm.isf(alpha) + norm.ppf(row["power"]))
+    return row | {
+        "flips": flips,
+        "flip_rate_upper": flip_rate_upper(flips, n, alpha),
+        "delta": float(differences.mean()),
+        "delta_ci_low": interval.low,
+        "delta_ci_high": interval.high,
+        "p_moved": float(binomtest(row["worse"], flips, 0.5).pvalue) if flips else 1.0,
+        "resolution": z * float(np.sqrt(flips / n / row["task_documents"])),
+    }

@@ -1,0 +1,231 @@
+"""How far a candidate's next-token distributions lie from its baseline's on a fixed text: an alarm, never a gate."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from warehouse.database import Connection, insert_rows
+from warehouse.tango import Floats
+
+Ints = npt.NDArray[np.int64]
+
+LEAST_LOGPROB = -9999.0
+"""What vLLM writes for a probability of 0 (its clamp_prompt_logprobs); infinity is read as it."""
+_ROUNDING = 1e-6
+"""Mass that a sum of float32 probabilities may miss: added to the candidate's rest, so that none is invented."""
+_ROWS_AT_ONCE = 4096
+
+
+class Tops(NamedTuple):
+    """The most probable tokens at n places of a text, k at each, and the text's own token there."""
+
+    token_ids: Ints
+    """Shape (n, k), most probable first; no id stands twice in a row."""
+    logprobs: Floats
+    """Shape (n, k), natural logarithms."""
+    own_ids: Ints
+    """Shape (n,)."""
+    own_logprobs: Floats
+    """Shape (n,)."""
+
+
+def kl_whole(baseline: Tops, candidate: Tops) -> Floats:
+    """KL(baseline || candidate) at each place, in nats, where both list the whole vocabulary: shape (n,)."""
+    logp, logq = (
+        np.take_along_axis(_floored(one.logprobs), np.argsort(one.token_ids, axis=1), axis=1)
+        for one in (baseline, candidate)
+    )
+    found: Floats = np.maximum(np.sum(np.exp(logp) * (logp - logq), axis=1), 0.0)
+    return found
+
+
+def kl_top(baseline: Tops, candidate: Tops) -> Floats:
+    """A lower bound of KL(baseline || candidate) at each place, in nats, from the top k alone: shape (n,).
+
+    Let S be the tokens whose probability both sides tell: those in both lists, and the text's own token, which
+    an engine gives even where it is not among the top k. Cut the vocabulary into the tokens of S, each alone,
+    and all the others together. The masses P' and Q' of these cells are known exactly: an s of S has p(s) and
+    q(s), and the others have what is left, 1 - sum p(s) and 1 - sum q(s). It does not matter that a token in
+    only one of the lists has an unknown probability on the other side, since it lies in the last cell on both.
+
+    P' and Q' are what P and Q become when a token is replaced by its cell, and such a map never raises the
+    divergence: with the log sum inequality (Cover and Thomas, Elements of Information Theory, 2nd ed. 2006,
+    theorem 2.7.1), sum over x in C of p(x) log(p(x)/q(x)) >= p(C) log(p(C)/q(C)) for every cell C, and the sum
+    over the cells is KL(P' || Q') <= KL(P || Q) (the data-processing inequality). Which cells are taken may
+    depend on P and Q, since the inequality holds for every partition. What rounding may have lost is added to the
+    last cell of Q, which can only make the bound smaller.
+    """
+    pieces = [
+        _kl_top(_rows(baseline, start), _rows(candidate, start))
+        for start in range(0, len(baseline.own_ids), _ROWS_AT_ONCE)
+    ]
+    return np.concatenate(pieces) if pieces else np.empty(0)
+
+
+def _rows(one: Tops, start: int) -> Tops:
+    end = start + _ROWS_AT_ONCE
+    ids, logprobs, own_ids, own_logprobs = one
+    return Tops(ids[start:end], logprobs[start:end], own_ids[start:end], own_logprobs[start:end])
+
+
+def _kl_top(baseline: Tops, candidate: Tops) -> Floats:
+    ids_p, logp = _with_own(baseline, absent=-1)
+    ids_q, every_logq = _with_own(candidate, absent=-2)
+    same = ids_p[:, :, None] == ids_q[:, None, :]
+    told = same.any(axis=2)
+    logq = np.take_along_axis(every_logq, same.argmax(axis=2), axis=1)
+    p, q = np.where(told, np.exp(logp), 0.0), np.where(told, np.exp(logq), 0.0)
+    alone = np.sum(np.where(told, p * (logp - logq), 0.0), axis=1)
+    rest_p = np.maximum(1.0 - p.sum(axis=1), 0.0)
+    rest_q = np.maximum(1.0 - q.sum(axis=1), 0.0) + _ROUNDING
+    together = rest_p * np.log(np.where(rest_p > 0.0, rest_p, 1.0) / rest_q)
+    found: Floats = np.maximum(alone + np.where(rest_p > 0.0, together, 0.0), 0.0)
+    return found
+
+
+def _with_own(one: Tops, absent: int) -> tuple[Ints, Floats]:
+    """The lists with the text's own token at the end, as ``absent`` where it is among the others already."""
+    listed = (one.token_ids == one.own_ids[:, None]).any(axis=1)
+    own = np.where(listed, absent, one.own_ids)
+    return (
+        np.column_stack([one.token_ids, own]),
+        np.column_stack([_floored(one.logprobs), _floored(one.own_logprobs)]),
+    )
+
+
+def _floored(logprobs: Floats) -> Floats:
+    floored: Floats = np.maximum(logprobs, LEAST_LOGPROB)
+    return floored
+
+
+class Figures(NamedTuple):
+    """What a candidate's distributions say beside its baseline's; None where ``reason`` says why."""
+
+    text_id: str | None
+    tokens: int
+    k: int | None
+    vocab_size: int | None
+    nan_tokens: int
+    perplexity_baseline: float | None = None
+    perplexity: float | None = None
+    top1_agreement: float | None = None
+    kl_mean_nats: float | None = None
+    kl_median_nats: float | None = None
+    kl_p99_nats: float | None = None
+    kl_p999_nats: float | None = None
+    reason: str | None = None
+
+
+def figures(baseline: pa.Table, candidate: pa.Table) -> Figures:
+    """Compare two runs token by token.
+
+    Args:
+        baseline: its rows (``quantgate.model.tables.FIDELITY``), in any order; maybe none.
+        candidate: the candidate's.
+
+    Returns:
+        Divergences in nats, the share of tokens at which both think the same one most probable, and the perplexities.
+        ``reason`` is a code where they can't be compared: ``not_measured``, ``baseline_not_measured``, ``other_text``,
+        ``other_tokens`` (another tokenizer or context), ``other_k``, ``other_vocabulary``, ``nan_logprobs``,
+        ``baseline_nan_logprobs``.
+    """
+    there, here = (rows.sort_by("token_index") for rows in (baseline, candidate))
+    described = here if here.num_rows else there
+    found = Figures(
+        text_id=_only(described, "text_id"),
+        tokens=described.num_rows,
+        k=_only(described, "k"),
+        vocab_size=_only(described, "vocab_size"),
+        nan_tokens=pc.sum(pc.is_nan(here["logprob"])).as_py() or 0,
+    )
+    reason = _why_not(there, here)
+    if reason is not None:
+        return found._replace(reason=reason)
+    p, q = _tops(there), _tops(here)
+    whole = found.k is not None and found.k == found.vocab_size
+    nats = kl_whole(p, q) if whole else kl_top(p, q)
+    quantiles = np.quantile(nats, [0.5, 0.99, 0.999])
+    return found._replace(
+        perplexity_baseline=_perplexity(p),
+        perplexity=_perplexity(q),
+        top1_agreement=float(np.mean(p.token_ids[:, 0] == q.token_ids[:, 0])),
+        kl_mean_nats=float(nats.mean()),
+        kl_median_nats=float(quantiles[0]),
+        kl_p99_nats=float(quantiles[1]),
+        kl_p999_nats=float(quantiles[2]),
+    )
+
+
+def _why_not(there: pa.Table, here: pa.Table) -> str | None:
+    """Why two runs can't be compared, as a code; None where they can."""
+    if here.num_rows == 0:
+        return "not_measured"
+    if there.num_rows == 0:
+        return "baseline_not_measured"
+    for column, code in (("text_id", "other_text"), ("k", "other_k"), ("vocab_size", "other_vocabulary")):
+        if _only(there, column) != _only(here, column):
+            return code
+    if any(not there[column].equals(here[column]) for column in ("token_index", "token_id")):
+        return "other_tokens"
+    for rows, code in ((here, "nan_logprobs"), (there, "baseline_nan_logprobs")):
+        if pc.any(pc.is_nan(rows["logprob"])).as_py():
+            return code
+    return None
+
+
+def _only(rows: pa.Table, column: str) -> Any:
+    """What a run has in every row."""
+    return rows[column][0].as_py() if rows.num_rows else None
+
+
+def _tops(rows: pa.Table) -> Tops:
+    """Rows of one k as arrays."""
+    k = rows["k"][0].as_py()
+    return Tops(
+        pc.list_flatten(rows["top_token_ids"]).to_numpy().astype(np.int64).reshape(-1, k),
+        pc.list_flatten(rows["top_logprobs"]).to_numpy().astype(np.float64).reshape(-1, k),
+        rows["token_id"].to_numpy().astype(np.int64),
+        rows["logprob"].to_numpy().astype(np.float64),
+    )
+
+
+def _perplexity(one: Tops) -> float:
+    """Inverse of the text's own tokens' geometric mean probability."""
+    return float(np.exp(-np.mean(_floored(one.own_logprobs))))
+
+
+_UNCOMPARED = """
+    SELECT c.run_id, c.baseline_run_id
+    FROM store.runs c
+    JOIN store.runs b ON b.run_id = c.baseline_run_id
+    ANTI JOIN store.fidelity_figures f ON f.run_id = c.run_id
+    WHERE EXISTS (SELECT 1 FROM store.fidelity t WHERE t.run_id IN (c.run_id, b.run_id))
+    ORDER BY c.baseline_run_id, c.run_id
+"""
+
+
+def compare_all(connection: Connection) -> None:
+    """Fill store.fidelity_figures for every candidate that it lacks and whose baseline's run is there."""
+    uncompared = connection.execute(_UNCOMPARED).fetchall()
+    rows = []
+    for baseline_run_id, pairs in groupby(uncompared, key=itemgetter(1)):
+        baseline = _rows_of(connection, baseline_run_id)
+        for run_id, _ in pairs:
+            found = figures(baseline, _rows_of(connection, run_id))
+            rows.append({**found._asdict(), "run_id": run_id, "baseline_run_id": baseline_run_id})
+    connection.execute("BEGIN")
+    insert_rows(connection, "fidelity_figures", rows)
+    connection.execute("COMMIT")
+
+
+def _rows_of(connection: Connection, run_id: str) -> pa.Table:
+    return connection.sql(
+        "SELECT * EXCLUDE (run_id) FROM store.fidelity WHERE run_id = ?", params=[run_id]
+    ).to_arrow_table()
