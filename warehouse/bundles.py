@@ -120,7 +120,7 @@ class BundleStore:
             return schema.empty_table()
         later = LATER_COLUMNS.get(name, ()) if manifest.schema_version == 1 else ()
         try:
-            file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[*repetitive])
+            file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[*repetitive], pre_buffer=False)
             problem = _schema_problem(_without_dictionaries(file.schema_arrow), name, later)
             if problem:
                 raise damaged(run_id, f"{name} {problem}")
