@@ -180,6 +180,62 @@ def test_a_candidate_that_stopped_is_counted_on_the_first_documents() -> None:
     assert "2 documents without a pair" in unsaid["sums"].reason
 
 
+def changed(rows: list[Row], at: int, **change: Any) -> list[Row]:
+    return [*rows[:at], rows[at] | change, *rows[at + 1 :]]
+
+
+ROWS = run(SOUND)
+TWO_FILTERS = [*ROWS, *(one | {"filter": "strict"} for one in ROWS if one["task"] == "sums")]
+ODD: dict[str, tuple[list[Row], list[Row]]] = {
+    **{
+        f"another {name}": (ROWS, changed(ROWS, 1, **{name: "x"}))
+        for name in ("doc_hash", "prompt_hash", "target_hash", "metric")
+    },
+    "another metric in the baseline": (changed(ROWS, 0, metric="x"), ROWS),
+    "a document less": (ROWS, ROWS[1:]),
+    "a document more": (ROWS[1:], ROWS),
+    "a document twice in place of another": (ROWS, changed(ROWS, 0, **ROWS[1])),
+    "no number": (ROWS, changed(ROWS, 0, score=float("nan"))),
+    "more than right": (ROWS, changed(ROWS, 0, score=2.0)),
+    "two filters": (TWO_FILTERS, TWO_FILTERS),
+    "the other filter": (ROWS, [one | {"filter": "other"} for one in ROWS]),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_is_odd_is_named_as_pairing_names_it(odd: str) -> None:
+    baseline, candidate = ODD[odd]
+    task = DECLARED[0]
+    expected = pairs_of(table(baseline), table(candidate), task, LOOKS)
+    assert isinstance(expected, Unpaired)
+    for rows in (candidate, candidate[::-1]):
+        (evidence,) = found(baseline, rows)
+        assert evidence["sums"] == expected
+
+
+IN_ORDER = run({"sums": [1.0, 0.0, 1.0, 1.0, 0.0]})
+NOT_THE_FIRST: dict[str, tuple[list[Row], list[Row]]] = {
+    "its positions are not the baseline's": (
+        IN_ORDER,
+        changed([IN_ORDER[n] for n in (0, 1, 3)], 2, position=2),
+    ),
+    "two that are asked third": (changed(IN_ORDER, 4, position=2), IN_ORDER[:3]),
+    "positions that it gives itself": (IN_ORDER, changed(IN_ORDER[:3], 0, position=9)),
+    "no position": (IN_ORDER, changed(IN_ORDER[:3], 0, position=None)),
+    "no position in the baseline": (changed(IN_ORDER, 4, position=None), IN_ORDER[:3]),
+}
+
+
+@pytest.mark.parametrize("odd", NOT_THE_FIRST)
+def test_documents_that_are_not_the_first_are_not_counted(odd: str) -> None:
+    baseline, candidate = NOT_THE_FIRST[odd]
+    task = stopped("sums", 3, 5)
+    expected = pairs_of(table(baseline), table(candidate), task, LOOKS)
+    assert isinstance(expected, Unpaired)
+    (evidence,) = found(baseline, candidate, declared=[task])
+    assert evidence["sums"] == expected
+
+
 def test_no_samples_at_all() -> None:
     rows = run(SOUND)
     for baseline, candidate in ((rows, []), ([], rows), ([], [])):
@@ -236,8 +292,7 @@ def runs(draw: st.DrawFn) -> tuple[list[Row], list[list[Row]]]:
                 rows = [*rows[:at], rows[at] | how[0], *rows[at + 1 :]]
         return rows
 
-    both = draw(st.booleans())
-    baseline = spoilt(answers()) if both else answers()
+    baseline = spoilt(answers()) if draw(st.booleans()) else answers()
     stops = draw(st.integers(1, 6))
     return baseline, [
         spoilt([one for one in answers() if whole or one["position"] < stops])
@@ -245,7 +300,7 @@ def runs(draw: st.DrawFn) -> tuple[list[Row], list[list[Row]]]:
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(runs(), st.booleans())
 def test_counts_and_pairs_agree_on_random_and_on_damaged_runs(
     drawn: tuple[list[Row], list[list[Row]]], early: bool
