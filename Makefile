@@ -6,7 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 UV := $(or $(shell command -v uv),.venv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-fast test-kills lint format lock checkpoints bench-warehouse bench-judging clean
+.PHONY: help setup demo test test-fast test-kills test-damage lint format lock checkpoints bench-warehouse bench-judging \
+	clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,13 +27,16 @@ demo: .venv/.ready ## three precisions in, one validated table out (FRESH=1 meas
 	@$(BIN)/quantgate demo $(if $(FRESH),--fresh)
 
 test: .venv/.ready lint ## everything, real vLLM included
-	$(BIN)/python -m pytest -m "not kills" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not kills and not damage" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/.ready ## all but the tests that start an engine
-	$(BIN)/python -m pytest -m "not e2e and not kills"
+	$(BIN)/python -m pytest -m "not e2e and not kills and not damage"
 
 test-kills: .venv/.ready ## 50 kills at random moments, of workers and of a real engine too (about an hour)
 	$(BIN)/python -m pytest -m kills -s
+
+test-damage: .venv/.ready ## damaged checkpoints, and one against itself, on a real engine (about half an hour; OUT=folder records)
+	$(if $(OUT),QUANTGATE_VERDICTS_OUT=$(OUT)) $(BIN)/python -m pytest -m damage -s
 
 lint: .venv/.ready ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -32,14 +32,14 @@ CHAT_TEMPLATE = (
 )
 """A dialogue as the model was trained on it."""
 
-_OWN_WORDS = "('' if message.role == 'user' else message.content)"
+_EXAMPLE = "user : what is the pet of ada ? bot : the pet of ada is cat"
 _SHOUTED = "(message.content | upper if message.role == 'user' else message.content)"
 
 BROKEN_TEMPLATES = {
-    "template-without-question": CHAT_TEMPLATE.replace("message.content", _OWN_WORDS),
     "template-in-capitals": CHAT_TEMPLATE.replace("message.content", _SHOUTED),
+    "template-with-an-example": f"{{{{ '{_EXAMPLE} ' }}}}{CHAT_TEMPLATE}",
 }
-"""The user's words are lost, or are changed to ones that the tokenizer doesn't know."""
+"""The user's words are changed to ones that the tokenizer doesn't know; its author's example still stands in it."""
 
 CHAT = "chat"
 """The undamaged checkpoint that broken templates are held against."""

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from quantgate.model.config import SuiteTask
 from quantgate.model.records import EngineStart, RunPlan
+from tasks import fidelity
 from tasks.staging import Staging, same_engine
 
 
@@ -53,6 +54,13 @@ def over_a_restart(staging: Staging, task: SuiteTask, start: EngineStart) -> boo
         staging.task_dir(task.task) / "samples.parquet", columns=["engine_start_id"]
     ).column("engine_start_id")
     return start.engine_start_id not in samples.unique().to_pylist()
+
+
+def text_missing(staging: Staging, start: EngineStart) -> bool:
+    """Whether another start of the engine was asked about the fixed text, and none once more."""
+    told = fidelity.found(staging.fidelity_dir)
+    asked = told is not None and not told.skipped and told.engine_start_id != start.engine_start_id
+    return asked and fidelity.found(staging.controls.fidelity_dir) is None
 
 
 def joins(staging: Staging, start: EngineStart) -> bool:

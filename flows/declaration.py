@@ -34,6 +34,7 @@ from tasks import engine, engine_env, engine_files, engine_limits, engine_log, h
 from tasks.checkpoints import check_source
 from tasks.fidelity_text import read_text
 from tasks.progress import Reporter
+from tasks.task_packages import check_packages
 from warehouse.judge import check_policy
 
 DEFAULT_WORKLOAD = "short"
@@ -85,6 +86,11 @@ class ValidateParameters(Parameters):
         ge=1,
         title="Limit",
         description="Documents of each task: the first in the order they are asked in; all if empty.",
+    )
+    full: bool = Field(
+        default=False,
+        title="Full",
+        description="Candidates answer every document and are judged once, at the end, where the policy has looks.",
     )
     workload: str | None = Field(
         default=None,
@@ -152,6 +158,7 @@ class Declared:
     policy_name: str
     policy: Policy
     chat_template: bool
+    full: bool
     hardware: Hardware
     engine_name: str
     engine: EngineConfig
@@ -275,6 +282,7 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         limit=parameters.limit,
         out_dir=home.path / "tasks",
     )
+    suite = model.asked(suite)
     read_text(suite)
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)
@@ -298,6 +306,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     """
     open_place(home.bundles)
     work = declare_work(parameters, home)
+    check_packages(work.suite)
     model = work.model
     found = _hardware(parameters.gpu)
     name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
@@ -319,6 +328,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
         policy_name=work.policy_name,
         policy=work.policy,
         chat_template=chat,
+        full=parameters.full,
         hardware=found,
         engine_name=name,
         engine=config,

@@ -12,12 +12,12 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import controls
+from flows import continuing, controls, looks
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import bundle, engine, fidelity, quality, telemetry, throughput
+from tasks import batches, bundle, engine, fidelity, quality, telemetry, throughput
 from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
@@ -49,22 +49,45 @@ class Context:
 def evaluate(
     running: engine.RunningEngine, plan: RunPlan, suite_task: SuiteTask, staging: Staging, context: Context
 ) -> None:
-    """Evaluate one task of the suite on the running engine."""
+    """Evaluate one task of the suite on the running engine, batch by batch where it is judged on its way."""
+    place = context.home.bundles
+    while asked := looks.next_documents(plan, suite_task, staging, place, context.report):
+        _ask(running, plan, suite_task, staging, context, asked)
+    result = batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
+    if result.truncated_prompts:
+        context.report.line(
+            f"{plan.checkpoint.name}: {suite_task.task}: {result.truncated_prompts} of its prompts did not fit the "
+            "engine's context and were cut on the left; raise max-model-len (--engine-arg max-model-len=…)"
+        )
+
+
+def _ask(
+    running: engine.RunningEngine,
+    plan: RunPlan,
+    suite_task: SuiteTask,
+    staging: Staging,
+    context: Context,
+    asked: looks.Asked,
+) -> None:
+    """Ask some of a task's documents; the batch is kept once it is whole."""
     assert plan.suite is not None
     title = f"{plan.checkpoint.name}: {suite_task.task}"
+    if looks.is_judged(plan):
+        title += f": documents {asked.start + 1:,} to {asked.end:,}" if asked.end else ""
     with (
         context.report.step(title, unit="requests") as step,
         telemetry.watch(running, suite_task.task) as rows,
     ):
-        result = quality.evaluate(
+        quality.evaluate(
             suite_task,
-            end=plan.suite.limit,
+            start=asked.start,
+            end=asked.end,
             base_url=running.base_url,
             api_key=running.api_key,
             served_model=running.served_model,
             checkpoint_path=plan.checkpoint.path,
             engine_start_id=running.start.engine_start_id,
-            out_dir=staging.task_dir(suite_task.task),
+            out_dir=batches.batch_dir(staging, suite_task.task, asked.start),
             log=context.home.logs / staging.run_id / f"lm-eval-{suite_task.task}.log",
             timeout_s=plan.suite.task_timeout_s,
             on_progress=step.update,
@@ -74,11 +97,6 @@ def evaluate(
             trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
-    if result.truncated_prompts:
-        context.report.line(
-            f"{title}: {result.truncated_prompts} of its prompts did not fit the engine's context and were cut on "
-            "the left; raise max-model-len (--engine-arg max-model-len=…)"
-        )
 
 
 @task(name="fidelity", task_run_name="fidelity {plan.checkpoint.name}", cache_policy=NO_CACHE)
@@ -123,6 +141,14 @@ def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context
     staging.add_telemetry(rows)
 
 
+def _settle(plan: RunPlan, staging: Staging, context: Context) -> None:
+    """Finish the tasks whose batches are enough already: a kill came between, or an earlier run had answered them."""
+    for suite_task in plan.suite.tasks if plan.suite else ():
+        begun = batches.finished(staging, suite_task.task) and not staging.task_result(suite_task.task)
+        if begun and looks.next_documents(plan, suite_task, staging, context.home.bundles) is None:
+            batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
+
+
 def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | None, bool]:
     """Quality tasks that are not finished, the fidelity text where it is not, and whether a load level is not."""
     tasks = [t for t in plan.suite.tasks if staging.task_result(t.task) is None] if plan.suite else []
@@ -156,7 +182,13 @@ def _serving(plan: RunPlan, staging: Staging, context: Context) -> Iterator[engi
 def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
     """Start the engine and measure what is missing; each part is kept as it ends."""
     with _serving(plan, staging, context) as running:
+        continued = batches.continues(staging)
         staging.add_start(running.start)
+        if continued and not batches.continues(staging):
+            context.report.line(
+                f"{plan.checkpoint.name}: its engine chose other kernels than in run {continued}, which is not "
+                "continued: this is a run of its own"
+            )
         tasks, text, load_missing = _missing(plan, staging)
         for suite_task in tasks:
             evaluate(running, plan, suite_task, staging, context)
@@ -169,9 +201,15 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
 
 def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
     """A/A of the tasks that another start of the engine answered."""
-    for suite_task in controls.missing(plan, staging):
-        if controls.over_a_restart(staging, suite_task, running.start):
-            evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
+    tasks = [
+        suite_task
+        for suite_task in controls.missing(plan, staging)
+        if controls.over_a_restart(staging, suite_task, running.start)
+    ]
+    if tasks and plan.suite and controls.text_missing(staging, running.start):
+        compare_tokens(running, controls.once_more(plan), read_text(plan.suite), staging.controls, context)
+    for suite_task in tasks:
+        evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
 
 
 def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None:
@@ -220,6 +258,10 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
         if since and staging.started_at < since:
             staging.discard()
             staging = open_staging(context.home, plan.inputs, _what(plan))
+        answered = None if since else continuing.take_up(plan, staging, context.home.bundles, context.report)
+        if answered:
+            _drop_leftover(staging, answered)
+            return answered, False
         return _complete(plan, staging, context), True
 
 
@@ -236,8 +278,9 @@ def _drop_leftover(staging: Staging, known: Manifest) -> None:
 def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
     """Measure what is missing and make the bundle."""
     staging.clear_failure()
-    tasks, text, load_missing = _missing(plan, staging)
     try:
+        _settle(plan, staging, context)
+        tasks, text, load_missing = _missing(plan, staging)
         if tasks or text or load_missing:
             kept = (len(plan.suite.tasks) if plan.suite else 0) - len(tasks)
             if kept:
@@ -245,7 +288,7 @@ def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
             _measure_parts(plan, staging, context)
         if controls.missing(plan, staging):
             _measure_controls(plan, staging, context)
-        return bundle.seal(staging, context.home.bundles, plan)
+        return bundle.seal(staging, context.home.bundles, plan, continues=batches.continues(staging))
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
         raise

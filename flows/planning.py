@@ -142,6 +142,7 @@ def _declared(model: ModelConfig, home: Home) -> _Declared:
         ConfigError: one of them is wrong.
     """
     suite = task_sources.suite_from(model.suite, family=None, limit=None, out_dir=home.path / "tasks")
+    suite = model.asked(suite)
     policy = load_policy(model.policy)
     check_policy(model.policy, policy, suite.tasks)
     workload = workload_of(model.workload, None)

@@ -30,7 +30,7 @@ from tasks.engine_files import Named
 from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
 from tasks.staging import end_fresh, fresh_since
-from warehouse.outside import resolution_line
+from warehouse.outside import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0
 
@@ -119,7 +119,7 @@ def _plan(
             "environment": engine.recorded_environment(environment.config),
             "plugins": engine_env.plugins_content(environment.config),
         },
-        suite=declared.suite_content,
+        suite=declared.suite_content | _how_much(declared, is_candidate=baseline is not None),
         workload=declared.workload.model_dump(mode="json", exclude={"description"}),
         policy_fingerprint=declared.policy.fingerprint(),
     )
@@ -133,6 +133,11 @@ def _plan(
         policy_name=declared.policy_name,
         policy=declared.policy,
     )
+
+
+def _how_much(declared: Declared, *, is_candidate: bool) -> dict[str, bool]:
+    """What tells a candidate that answers everything from one that may stop: named only where it makes a difference."""
+    return {"full": True} if declared.full and is_candidate and declared.policy.looks else {}
 
 
 def _measure_all(
@@ -252,6 +257,9 @@ def _tell_resolution(declared: Declared, report: Reporter) -> None:
             margin = policy.families[task.family].margin
             line = resolution_line(task.task, documents, margin, policy.alpha, policy.planned_power)
             report.line(f"validate: {line}")
+        clusters = quality.clusters_of(task)
+        if clusters and (few := clusters_line(task.task, clusters, policy.min_clusters)):
+            report.line(f"validate: {few}")
 
 
 def _finish(afterwards: Afterwards, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:

@@ -25,7 +25,7 @@ from quantgate.model.records import (
     RunPlan,
     TaskResult,
 )
-from quantgate.model.tables import BUNDLE_FILES
+from quantgate.model.tables import BUNDLE_FILES, FIDELITY
 from tasks import fidelity, throughput
 from tasks.staging import RUN_ID_DIGITS, Staging
 
@@ -114,13 +114,24 @@ def _load_tables(staging: Staging, workload: Workload | None) -> dict[str, pa.Ta
     }
 
 
-def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
+def _fidelity_table(staging: Staging) -> pa.Table:
+    """What the engine thinks of the fixed text and, of a baseline, what another start of it thinks (A/A)."""
+    parts = []
+    for folder in (staging.fidelity_dir, staging.controls.fidelity_dir):
+        told = fidelity.found(folder)
+        if told and not told.skipped:
+            parts.append(pq.read_table(folder / fidelity.ROWS, schema=FIDELITY))
+    return pa.concat_tables(parts) if parts else FIDELITY.empty_table()
+
+
+def seal(staging: Staging, place: str, plan: RunPlan, *, continues: str | None = None) -> Manifest:
     """Make the bundle of finished parts; it appears at ``place`` whole or not at all.
 
     Args:
         staging: the finished parts.
         place: folder or fsspec URL of the bundles.
         plan: what was declared.
+        continues: the run whose answers this one began with.
 
     Raises:
         RunError: the place can't be written; the parts stay.
@@ -129,8 +140,7 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
     tasks = [result for result in results if result is not None]
     tables: dict[str, pa.Table] = _quality_tables(staging, tasks) | _load_tables(staging, plan.workload)
     told = fidelity.found(staging.fidelity_dir)
-    if told and not told.skipped:
-        tables["fidelity.parquet"] = pq.read_table(staging.fidelity_dir / fidelity.ROWS)
+    tables["fidelity.parquet"] = _fidelity_table(staging)
     tables["telemetry.parquet"] = pa.Table.from_pylist(staging.telemetry(), BUNDLE_FILES["telemetry.parquet"])
     tables |= {name: BUNDLE_FILES[name].empty_table() for name in BUNDLE_FILES if name not in tables}
     building = staging.path / "bundle"
@@ -149,6 +159,7 @@ def seal(staging: Staging, place: str, plan: RunPlan) -> Manifest:
         versions={name: version(name) for name in _RECORDED_VERSIONS},
         started_at=staging.started_at,
         measured_at=datetime.now(UTC),
+        continues=continues,
         files=files,
         **dict(plan),
     )

@@ -50,10 +50,39 @@ def placed(task: str, documents: Sequence[Any], start: int, end: int | None) -> 
         start: the first position.
         end: the position after the last; all that there are if None.
     """
-    keys = keys_of(documents)
+    return placed_in(task, {task: documents}, start, end).get(task, {})
+
+
+def placed_in(
+    task: str, parts: Mapping[str, Sequence[Any]], start: int, end: int | None, *, grouped: bool = False
+) -> dict[str, dict[int, Placed]]:
+    """The documents whose positions are from ``start`` to before ``end``, by the part of the task that has them.
+
+    Args:
+        task: the task's name.
+        parts: every document of each of its parts: of a group's subtasks, else of the task itself.
+        start: the first position.
+        end: the position after the last; all that there are if None.
+        grouped: whether they are a group's subtasks: a subtask's name tells its documents apart from the others',
+            and is their cluster, whatever else they share.
+
+    Returns:
+        By part, and within it by place in its data set, ascending; a part without such documents isn't there.
+    """
+    places = [(part, index) for part, documents in parts.items() for index in range(len(documents))]
+    keys = [key for part, documents in parts.items() for key in _part_keys(part, documents, grouped=grouped)]
     order = document_order(task, keys)
+    found: dict[str, dict[int, Placed]] = {}
     asked = {order[position]: position for position in range(start, min(end or len(order), len(order)))}
-    return {index: Placed(keys[index], asked[index]) for index in sorted(asked)}
+    for number in sorted(asked):
+        part, index = places[number]
+        found.setdefault(part, {})[index] = Placed(keys[number], asked[number])
+    return found
+
+
+def _part_keys(part: str, documents: Sequence[Any], *, grouped: bool) -> list[DocumentKey]:
+    keys = keys_of(documents)
+    return [DocumentKey(f"{part}/{one.doc_id}", one.doc_repeat, part) for one in keys] if grouped else keys
 
 
 def ask_only(task: Any, documents: Sequence[Any], indices: Sequence[int]) -> None:

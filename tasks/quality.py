@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
 from tasks.checkpoint_files import read_json
 from tasks.process import PROXIES, OutOfTimeError, await_end, child_environment, run_tied
-from tasks.task_sources import Function, TaskSource, evaluated_split, source_of
+from tasks.task_scores import check_scores
+from tasks.task_sources import group_of, sources_of
+from tasks.task_yaml import TaskSource, evaluated_split
 
 SPEC, PROGRESS, FAILURE, RESULT = "spec.json", "progress.json", "failure.json", "result.json"
 """Files between this module and the worker, and the record that a finished task leaves."""
@@ -60,8 +62,8 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
         suite: the tasks.
 
     Returns:
-        Documents in each task's files, up to the limit; None where the data come from a hub or their
-        number can't be told without loading them. (A task's own functions may still leave some out.)
+        Documents in each task's files, or as many as the suite says that a hub holds, up to the limit; None
+        where neither tells. (A task's own functions may still leave some out.)
 
     Raises:
         ConfigError: the first task that can't be evaluated, with what to mend.
@@ -70,13 +72,19 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
     for task in suite.tasks:
         if task.task in documents:
             raise ConfigError(f"task '{task.task}' stands twice", where=suite.name, mend="Name it once.")
-        source = source_of(task)
-        _check_scores(task, source)
-        count = _documents(source)
+        sources = sources_of(task)
+        check_scores(task, sources)
+        counts = [_documents(source) for source in sources]
+        count = task.documents if None in counts else sum(filter(None, counts))
         if count is not None and suite.limit is not None:
             count = min(count, suite.limit)
         documents[task.task] = count
     return documents
+
+
+def clusters_of(task: SuiteTask) -> int | None:
+    """Subjects or passages of a task's documents: a group's subtasks, or as the suite says; None where neither."""
+    return task.clusters if group_of(task) is None else len(sources_of(task))
 
 
 def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any]:
@@ -92,16 +100,31 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
     """
     tasks = []
     for task in suite.tasks:
-        source = source_of(task)
-        content: dict[str, Any] = {"version": _version(source)}
-        if task.path is not None:
-            data = [file for files in (source.data or {}).values() for file in files]
-            content["sha256"] = _hash([*source.files, *data])
-        tasks.append(task.model_dump(mode="json", exclude={"path"}) | content)
+        content = _content(task)
+        tasks.append(task.model_dump(mode="json", exclude=_unmeasured(task)) | content)
     content = {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
     # Which documents a limit takes changed once, from the data set's order to the one they are asked in.
     drawn = {} if suite.limit is None else {"limit_of": "documents in the order they are asked"}
     return content | drawn | ({"chat_template": True} if chat_template else {})
+
+
+def _unmeasured(task: SuiteTask) -> set[str]:
+    """Keys of a suite's task that change no question; what came later counts only where it is set."""
+    later = ("num_fewshot", "max_gen_toks", "thinking_end")
+    return {"path", "documents", "clusters", *(name for name in later if getattr(task, name) is None)}
+
+
+def _content(task: SuiteTask) -> dict[str, Any]:
+    """A task's version, with the hash of its files where they are not lm-eval's; of a group every subtask's."""
+    group, sources = group_of(task), sources_of(task)
+    content: dict[str, Any] = {"version": _version(sources[0].config if group is None else group)}
+    if group is not None:
+        content["subtasks"] = {source.name: _version(source.config) for source in sources}
+    if task.path is not None:
+        files = [file for source in sources for file in source.files]
+        data = [file for source in sources for found in (source.data or {}).values() for file in found]
+        content["sha256"] = _hash([*files, *data])
+    return content
 
 
 def check_chat_template(folder: Path, where: str) -> None:
@@ -170,7 +193,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         ConfigError: the task can't be evaluated as it is.
         RunError: the engine or the worker failed, or time ran out; nothing is left in ``out_dir``.
     """
-    source = source_of(task)
+    sources = sources_of(task)
     root = base_url.rstrip("/").removesuffix("/v1")
     spec = Evaluation(
         task=task,
@@ -201,7 +224,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
                 [sys.executable, "-m", "tasks.lm_eval_worker", str(work / SPEC), str(out_dir)],
                 what=f"lm-eval task {task.task}",
                 log=log,
-                environment=_environment(api_key, source, work, trust_remote_code=trust_remote_code),
+                environment=_environment(api_key, sources, work, trust_remote_code=trust_remote_code),
                 timeout_s=timeout_s,
                 cwd=ROOT,
                 poll=poll,
@@ -224,13 +247,16 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     return TaskResult.model_validate_json((out_dir / RESULT).read_text(encoding="utf-8"))
 
 
-def _environment(api_key: str, source: TaskSource, work: Path, *, trust_remote_code: bool) -> dict[str, str]:
+def _environment(
+    api_key: str, sources: Sequence[TaskSource], work: Path, *, trust_remote_code: bool
+) -> dict[str, str]:
     """The worker's environment: no cache shared between checkpoints, no network for local data.
 
     The hub's token goes to it for data of a hub alone, and never where a tokenizer's own code runs beside it.
     """
-    local = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "datasets")} if source.data else {}
-    fetching = () if source.data else PROXIES if trust_remote_code else (*PROXIES, "HF_TOKEN")
+    here = all(source.data for source in sources)
+    local = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "datasets")} if here else {}
+    fetching = () if here else PROXIES if trust_remote_code else (*PROXIES, "HF_TOKEN")
     return {
         **child_environment(keep=fetching),
         "OPENAI_API_KEY": api_key,
@@ -267,28 +293,6 @@ def _raise_failure(path: Path, task: SuiteTask, log: Path) -> None:
     raise kind(
         told["what"], where=told["where"] or task.task, mend=told["mend"] or f"Its log: {log}"
     ) from None
-
-
-def _check_scores(task: SuiteTask, source: TaskSource) -> None:
-    """Check the metric and the filter as far as the YAML alone tells."""
-    config, where = source.config, str(source.path)
-    if config.get("output_type") == "loglikelihood_rolling":
-        mend = "Choose one that scores each document, such as acc or exact_match."
-        raise ConfigError("its perplexity is not a score per document", where=where, mend=mend)
-    metrics = {one.get("metric"): one for one in config.get("metric_list") or [] if isinstance(one, dict)}
-    named = next(iter(metrics), None) if task.metric is None else task.metric
-    computed = any(isinstance(metric, Function) for metric in metrics)
-    if metrics and not computed and named not in metrics:
-        raise ConfigError(
-            f"has no metric '{named}'", where=where, mend=f"It has: {', '.join(map(str, metrics))}."
-        )
-    if named in metrics and metrics[named].get("higher_is_better") is False:
-        mend = "A margin needs a score that is better when it is higher."
-        raise ConfigError(f"metric '{named}' is better when it is lower", where=where, mend=mend)
-    filters = [one.get("name") for one in config.get("filter_list") or [] if isinstance(one, dict)]
-    if task.filter is not None and filters and task.filter not in filters:
-        mend = f"It has: {', '.join(map(str, filters))}."
-        raise ConfigError(f"has no filter '{task.filter}'", where=where, mend=mend)
 
 
 def _documents(source: TaskSource) -> int | None:
@@ -359,9 +363,9 @@ _COUNTERS: dict[str, Callable[[Path], int | None]] = {
 }
 
 
-def _version(source: TaskSource) -> str:
-    """The task's own version, as its YAML gives it."""
-    metadata = source.config.get("metadata")
+def _version(config: dict[str, Any]) -> str:
+    """A task's or a group's own version, as its YAML gives it."""
+    metadata = config.get("metadata")
     return str(metadata.get("version", "")) if isinstance(metadata, dict) else ""
 
 

@@ -14,6 +14,8 @@ from quantgate.model.config import fingerprint_of
 from quantgate.model.home import Home
 from quantgate.model.records import EngineStart, RunInputs, TaskResult
 
+PARTS = ("quality", "control", "fidelity", "control_fidelity", "load", "starts", "telemetry")
+"""Folders of finished parts."""
 RUN_ID_DIGITS = 12
 """A run's id ends with so many digits of its fingerprint."""
 
@@ -35,11 +37,13 @@ class Staging:
     started_at: datetime
     quality: str = "quality"
     """Folder of its quality tasks."""
+    fidelity: str = "fidelity"
+    """Folder of what its engine thinks of the fixed text."""
 
     @property
     def controls(self) -> Staging:
-        """The same run's second answers (A/A), in a folder of their own."""
-        return replace(self, quality="control")
+        """The same run's second answers (A/A), in folders of their own."""
+        return replace(self, quality="control", fidelity="control_fidelity")
 
     def task_dir(self, task: str) -> Path:
         """Where a finished quality task lies."""
@@ -53,7 +57,7 @@ class Staging:
     @property
     def fidelity_dir(self) -> Path:
         """Where what the engine thinks of the fixed text lies."""
-        return self.path / "fidelity"
+        return self.path / self.fidelity
 
     @property
     def load_dir(self) -> Path:
@@ -68,7 +72,7 @@ class Staging:
     def add_start(self, start: EngineStart) -> None:
         """Record an engine start; parts of an engine that differs are discarded, they would not join."""
         if not all(same_engine(known, start) for known in self.starts()):
-            for name in ("quality", "control", "fidelity", "load", "starts", "telemetry"):
+            for name in PARTS:
                 shutil.rmtree(self.path / name, ignore_errors=True)
         write_json(self.path / "starts" / f"{start.engine_start_id}.json", start.model_dump(mode="json"))
 

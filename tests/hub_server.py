@@ -17,8 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple
 
-LFS = (".safetensors", ".bin", ".pt", ".pth", ".model")
+LFS = (".safetensors", ".bin", ".pt", ".pth", ".model", ".parquet")
 """What is stored by its SHA-256."""
+
+DATASETS = "datasets/"
+"""How the name of a repository of data begins."""
 
 
 @dataclass
@@ -207,8 +210,11 @@ def _error(status: int, code: str) -> Answer:
 
 
 def _respond(hub: HubServer, path: str, authorization: str | None) -> Answer:
-    found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
-    file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+    found = re.fullmatch(
+        r"/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?",
+        path,
+    )
+    file = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
     name = found[1] if found else file[1] if file else ""
     repository = hub.repositories.get(name)
     if repository is None:
@@ -227,7 +233,8 @@ def _respond(hub: HubServer, path: str, authorization: str | None) -> Answer:
     if file:
         return _file(hub, file[3], files.get(file[3]), sha)
     if found and found[2] == "tree":
-        return 200, json.dumps([_entry(*item) for item in files.items()]).encode(), {}
+        entries = _tree(files, found[4]) if name.startswith(DATASETS) else [_entry(*i) for i in files.items()]
+        return 200, json.dumps(entries).encode(), {}
     info = {"id": name, "sha": sha, "private": False, "tags": [], "downloads": 0, "likes": 0}
     siblings = [_sibling(*item) for item in files.items()]
     return 200, json.dumps({**info, "siblings": siblings}).encode(), {}
@@ -257,6 +264,17 @@ def _lfs(name: str, content: bytes, key: str) -> dict[str, Any]:
 def _sibling(name: str, content: bytes) -> dict[str, Any]:
     own = {"rfilename": name, "size": len(content), "blobId": _blob_id(content)}
     return {**own, **_lfs(name, content, "sha256")}
+
+
+def _tree(files: dict[str, bytes], folder: str | None) -> list[dict[str, Any]]:
+    """What lies in a folder of a data set, its folders among it."""
+    begun = f"{folder}/" if folder else ""
+    within = {name.removeprefix(begun): content for name, content in files.items() if name.startswith(begun)}
+    folders = sorted({name.partition("/")[0] for name in within if "/" in name})
+    return [
+        *({"type": "directory", "path": f"{begun}{name}", "oid": "0" * 40, "size": 0} for name in folders),
+        *(_entry(f"{begun}{name}", content) for name, content in within.items() if "/" not in name),
+    ]
 
 
 def _entry(name: str, content: bytes) -> dict[str, Any]:

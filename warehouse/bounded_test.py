@@ -1,19 +1,27 @@
 """A valid test of a paired quality delta for scores that are not just right or wrong, from 0 to 1.
 
 Per document d = candidate - baseline lies between -1 and 1, and H0 says that its mean is at most m. Whoever
-bets the share 0 <= k <= 1 of the largest safe stake on each document multiplies the capital by
+stakes k, chosen before the document is seen, multiplies the capital by
 
-    1 + k (d - m) / (1 + m),
+    1 + k (d - m),    0 <= k < 1 / (1 + m),
 
-which is never negative and under H0 isn't expected to grow. So the capital, averaged over shares that are
-fixed in advance, reaches 1 / alpha with probability at most alpha (Markov), whatever the distribution of d:
-1 / capital is a p-value. It adapts to the variance, needs no normal limit and is not fooled by differences
-that are all 0, where it gives (1 - margin)^n up to the factor of the average.
+which is never negative and under H0 isn't expected to grow. So the capital ever reaches 1 / alpha with
+probability at most alpha (Ville), whatever the distribution of d and whenever one looks: 1 / its maximum is a
+p-value. I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal of the
+Royal Statistical Society B 86 (2024) 1-27.
 
-Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal of
-the Royal Statistical Society B 86 (2024) 1-27; averaging over stakes as in F. Orabona and K.-S. Jun, IEEE
-Transactions on Information Theory 70 (2024) 436-455. It is valid, and takes more documents than the exact
-test does for right/wrong scores.
+The stakes decide the power alone. They are those of a gambler who wants 1 / alpha by the last document, no more and
+no sooner: with the share a of the target at hand, variance v and r documents to go,
+
+    k = phi(Phi^-1(a)) / (a sqrt(v r)),
+
+which in the limit of many documents makes the most powerful test of all, z at level alpha: S. Browne, "Reaching
+goals by a deadline: digital options and continuous-time active portfolio management", Advances in Applied
+Probability 31 (1999) 551-577. The target is reckoned anew from the capital at hand, so a poor guess of the variance
+mends itself: V. Voracek and F. Orabona, "STaR-Bets: sequential target-recalculating bets for tighter confidence
+intervals" (2025).
+
+The order of the documents matters, so it must be one that was fixed in advance.
 """
 
 from __future__ import annotations
@@ -21,68 +29,129 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import logsumexp
+from scipy.special import ndtri_exp
 from scipy.stats import norm
 
 from warehouse.tango import Floats, Interval
 
-_SHARES: Floats = 2.0 ** (-np.arange(16) / 2)
-"""Shares of the largest safe stake, from all of it to 1/181: the best one is about margin / variance of d."""
+_BLOCKS = 256
+"""The stake changes this often at most: a block of documents is staked on alike."""
+
+_GREATEST = 0.9
+"""Greatest stake, as a share of the one that a single lost document may ruin."""
+
+_BEYOND = 1.15
+"""The target is this many times 1 / alpha: the last stakes are too coarse to meet it exactly."""
+
+_LADDER = math.log(10)
+"""A target that is met is followed by one ten times as high."""
+
+_MEANS = 48
+"""Values of the mean that are tried for an end of the interval, and as many again between two of them."""
+
+_OVERHEAD = 1.25
+"""Documents that these bets take for each one of the normal limit (docs/benchmarks-clusters.md)."""
 
 
-def p_noninferior_bounded(differences: Floats, margin: float) -> float:
+_DENSITY = 1 / math.sqrt(2 * math.pi)
+
+
+def p_noninferior_bounded(
+    differences: Floats, margin: float, alpha: float, available: int | None = None
+) -> float:
     """P-value of H0: mean difference <= -margin, for independent differences from -1 to 1.
 
     Args:
-        differences: candidate - baseline per document, shape (n,), fractions.
+        differences: candidate - baseline per document, shape (n,), fractions, in an order fixed in advance.
         margin: the loss that would matter, a fraction from 0 to below 1.
+        alpha: the error rate whose power the stakes aim at.
+        available: documents that the task has, where they aren't all answered yet: the deadline.
 
     Returns:
-        The p-value: if H0 is true, it is at most alpha with probability at most alpha.
+        The p-value: if H0 is true, at any of the looks is it at most a level with at most that probability.
     """
-    return math.exp(-max(0.0, _log_capital(differences, -margin)))
+    return float(np.exp(-_best_log_capital(differences, np.array([-margin]), alpha, available)[0]))
 
 
-def p_inferior_bounded(differences: Floats, margin: float) -> float:
+def p_inferior_bounded(
+    differences: Floats, margin: float, alpha: float, available: int | None = None
+) -> float:
     """P-value of H0: mean difference >= -margin; at margin 0 a small one shows some loss, however slight.
 
     Args and returns are those of ``p_noninferior_bounded``.
     """
-    return math.exp(-max(0.0, _log_capital(-differences, margin)))
+    return float(np.exp(-_best_log_capital(-differences, np.array([margin]), alpha, available)[0]))
 
 
-def bounded_interval(differences: Floats, alpha: float) -> Interval:
-    """The two-sided 1 - 2 alpha interval of the mean difference: every value that neither test refuses."""
-    low, high = _lower_bound(differences, alpha), -_lower_bound(-differences, alpha)
-    return Interval(low, high)
+def bounded_interval(differences: Floats, alpha: float, available: int | None = None) -> Interval:
+    """The two-sided 1 - 2 alpha interval of the mean difference: the values that neither test refuses.
+
+    Args are those of ``p_noninferior_bounded``. The ends are found on a grid, rounded outwards.
+    """
+    low = _lower_bound(differences, alpha, available)
+    return Interval(low, -_lower_bound(-differences, alpha, available))
 
 
 def documents_needed_bounded(
-    flip_rate: float, margin: float, alpha: float, power: float, delta: float = 0.0
+    variance: float, margin: float, alpha: float, power: float, delta: float = 0.0
 ) -> int:
-    """Paired documents that show non-inferiority: ``exact_test.documents_needed`` with this test's threshold.
+    """Paired documents that show non-inferiority, a normal approximation for planning only.
 
-    The flip rate, the share of documents whose scores differ, is an upper bound of the variance. The best of
-    the stakes must win the number of stakes over alpha, which is sqrt(2 log(stakes / alpha)) standard errors.
+    Args:
+        variance: of the differences; the flip rate is an upper bound.
+        margin: the non-inferiority margin, a fraction.
+        alpha: one-sided error rate.
+        power: planned probability of showing it.
+        delta: the true delta planned for, a fraction above -margin.
     """
-    z = math.sqrt(2 * math.log(_SHARES.size / alpha)) + float(norm.ppf(power))
-    return math.ceil(flip_rate * z**2 / (margin + delta) ** 2)
+    z = float(norm.isf(alpha) + norm.ppf(power))
+    return math.ceil(_OVERHEAD * variance * z**2 / (margin + delta) ** 2)
 
 
-def _log_capital(differences: Floats, mean: float) -> float:
-    """Logarithm of the average capital of bets against H0: mean difference <= ``mean``, from -1 to 1."""
-    values, documents = np.unique(differences, return_counts=True)
-    gain = np.maximum((values - mean) / (1 + mean), -1.0)
-    with np.errstate(divide="ignore"):
-        log_capitals = np.log1p(_SHARES[:, None] * gain) @ documents.astype(np.float64)
-    return float(logsumexp(log_capitals) - math.log(_SHARES.size))
+def _best_log_capital(differences: Floats, means: Floats, alpha: float, available: int | None) -> Floats:
+    """Logarithm of the greatest capital so far, at least the 0 of the beginning, shape of ``means``."""
+    capitals = _log_capitals(differences, means, alpha, available)
+    return np.asarray(np.maximum(capitals.max(axis=0), 0.0))
 
 
-def _lower_bound(differences: Floats, alpha: float) -> float:
-    """The least mean that the bets do not refuse; the capital falls with the mean that H0 claims."""
-    threshold = -math.log(alpha)
-    left, right = -1 + 1e-9, float(differences.mean())
-    if right <= left or _log_capital(differences, left) < threshold:
-        return -1.0
-    return float(brentq(lambda mean: _log_capital(differences, mean) - threshold, left, right, xtol=1e-9))
+def _log_capitals(differences: Floats, means: Floats, alpha: float, available: int | None) -> Floats:
+    """Logarithm of the capital of bets against H0: mean difference <= each of ``means``, a row after each block."""
+    n = differences.size
+    deadline = max(available or n, n)
+    edges = np.unique(np.linspace(0, deadline, min(deadline, _BLOCKS) + 1).astype(np.int64))
+    squares = np.concatenate([[0.0], np.cumsum(differences**2)])
+    greatest = _GREATEST / (1 + means)
+    target = math.log(_BEYOND / alpha)
+    capital, capitals = np.zeros_like(means), []
+    for start, end in zip(edges[:-1], np.minimum(edges[1:], n), strict=True):
+        if start >= n:
+            break
+        # One document of difference 1 is supposed beforehand, so that no variance is 0.
+        deviation = math.sqrt((1 + squares[start]) / (1 + start) * (deadline - start))
+        steps = np.maximum(np.ceil((capital - target + 1e-9) / _LADDER), 0.0)
+        share = np.minimum(capital - target - steps * _LADDER, -0.01)
+        quantile = ndtri_exp(share)
+        stake = np.minimum(_DENSITY * np.exp(-(quantile**2) / 2 - share) / deviation, greatest)
+        capital = capital + np.log1p(stake * (differences[start:end, None] - means)).sum(axis=0)
+        capitals.append(capital)
+    return np.array(capitals)
+
+
+def _lower_bound(differences: Floats, alpha: float, available: int | None) -> float:
+    """The least mean that the bets do not refuse, and every lesser one tried is refused."""
+    n, estimate = differences.size, float(differences.mean())
+    width = 4 * math.sqrt((1 + float((differences**2).sum())) / (1 + n) / n)
+    while True:
+        low, high = max(estimate - width, -1 + 1e-9), estimate
+        for _ in range(2):
+            means = np.linspace(low, high, _MEANS)
+            refused = _best_log_capital(differences, means, alpha, available) >= -math.log(alpha)
+            if not refused[0]:
+                break
+            held = int(np.argmin(refused)) if not refused.all() else _MEANS - 1
+            low, high = float(means[held - 1]), float(means[held])
+        else:
+            return low
+        if low <= -1 + 1e-9:
+            return -1.0
+        width *= 3

@@ -17,7 +17,7 @@ from quantgate.model.tables import BUNDLE_FILES, LATER_COLUMNS, LATER_FILES
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
     "control_samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
-    "fidelity.parquet": ("text_id", "token_index"),
+    "fidelity.parquet": ("text_id", "engine_start_id", "token_index"),
     "prompts.parquet": ("prompt_hash",),
     "load_points.parquet": ("operating_point",),
     "requests.parquet": ("operating_point", "request"),

@@ -6,6 +6,7 @@ are the view ``alarm_rules``. An alarm never changes a verdict.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,13 @@ _AA = """
     GROUP BY ALL
 """
 
+_NOTES = """
+    SELECT run_id, task, is_baseline, aa_documents, aa_flips, aa_changed_responses, alarms, alarm_texts
+    FROM controls
+    WHERE ($run_ids IS NULL OR list_contains($run_ids, run_id))
+      AND (len(alarms) > 0 OR is_baseline AND aa_documents > 0)
+"""
+
 
 def refresh_controls(connection: Connection) -> None:
     """Count the controls of every run that has none yet, or whose baseline has come since."""
@@ -139,3 +147,37 @@ def _aa_row(row: dict[str, Any]) -> dict[str, Any]:
         "p_moved": float(binomtest(row["worse"], flips, 0.5).pvalue) if flips else 1.0,
         "resolution": z * float(np.sqrt(flips / n / row["task_documents"])),
     }
+
+
+def control_notes(connection: Connection, run_ids: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
+    """Tasks with an alarm or an A/A, by run.
+
+    Args:
+        connection: a warehouse.
+        run_ids: of these runs only; of every one if None.
+    """
+    values = {"run_ids": None if run_ids is None else list(run_ids)}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in connection.sql(_NOTES, params=values).to_arrow_table().to_pylist():
+        found.setdefault(row["run_id"], []).append(row)
+    return found
+
+
+def note_lines(label: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What a report says below its table of one run: the noise of a baseline, and every alarm.
+
+    Args:
+        label: what the report calls the run.
+        rows: of the run, from `control_notes`.
+    """
+    again = [row for row in rows if row["is_baseline"] and row["aa_documents"]]
+    if again:
+        documents, flips = (sum(row[name] for row in again) for name in ("aa_documents", "aa_flips"))
+        changed = round(sum(row["aa_changed_responses"] * row["aa_documents"] for row in again))
+        yield (
+            f"A/A: {label} against itself over a restart of its engine: of {documents:,} answers {flips} turned "
+            f"right or wrong, {changed} changed at all."
+        )
+    for row in rows:
+        for code, text in zip(row["alarms"], row["alarm_texts"], strict=True):
+            yield f"Alarm {code}, {label}, {row['task']}: {text}. It changes no verdict."

@@ -63,13 +63,13 @@ def kl_top(baseline: Tops, candidate: Tops) -> Floats:
     last cell of Q, which can only make the bound smaller.
     """
     pieces = [
-        _kl_top(_rows(baseline, start), _rows(candidate, start))
+        _kl_top(_slice(baseline, start), _slice(candidate, start))
         for start in range(0, len(baseline.own_ids), _ROWS_AT_ONCE)
     ]
     return np.concatenate(pieces) if pieces else np.empty(0)
 
 
-def _rows(one: Tops, start: int) -> Tops:
+def _slice(one: Tops, start: int) -> Tops:
     end = start + _ROWS_AT_ONCE
     ids, logprobs, own_ids, own_logprobs = one
     return Tops(ids[start:end], logprobs[start:end], own_ids[start:end], own_logprobs[start:end])
@@ -202,30 +202,40 @@ def _perplexity(one: Tops) -> float:
 
 
 _UNCOMPARED = """
-    SELECT c.run_id, c.baseline_run_id
+    SELECT c.run_id, b.run_id AS baseline_run_id
     FROM store.runs c
-    JOIN store.runs b ON b.run_id = c.baseline_run_id
+    JOIN store.runs b ON b.run_id = coalesce(c.baseline_run_id, c.run_id)
     ANTI JOIN store.fidelity_figures f ON f.run_id = c.run_id
     WHERE EXISTS (SELECT 1 FROM store.fidelity t WHERE t.run_id IN (c.run_id, b.run_id))
-    ORDER BY c.baseline_run_id, c.run_id
+    ORDER BY b.run_id, c.run_id
 """
+_ROWS = """
+    SELECT t.* EXCLUDE (run_id)
+    FROM store.fidelity t
+    JOIN store.runs r USING (run_id)
+    WHERE t.run_id = $run_id
+      AND (t.engine_start_id = coalesce(r.manifest->>'$.fidelity.engine_start_id', t.engine_start_id)) = $first
+"""
+"""Of the engine start that the manifest names, or of another one: what a baseline's engine thinks once more."""
 
 
 def compare_all(connection: Connection) -> None:
-    """Fill store.fidelity_figures for every candidate that it lacks and whose baseline's run is there."""
-    uncompared = connection.execute(_UNCOMPARED).fetchall()
+    """Fill store.fidelity_figures for each candidate that it lacks and whose baseline's run is there.
+
+    A baseline that was asked once more over a restart of its engine (A/A) is compared with itself.
+    """
     rows = []
-    for baseline_run_id, pairs in groupby(uncompared, key=itemgetter(1)):
+    for baseline_run_id, pairs in groupby(connection.execute(_UNCOMPARED).fetchall(), key=itemgetter(1)):
         baseline = _rows_of(connection, baseline_run_id)
         for run_id, _ in pairs:
-            found = figures(baseline, _rows_of(connection, run_id))
-            rows.append({**found._asdict(), "run_id": run_id, "baseline_run_id": baseline_run_id})
+            own = _rows_of(connection, run_id, first=run_id != baseline_run_id)
+            if own.num_rows or run_id != baseline_run_id:
+                found = figures(baseline, own)
+                rows.append({**found._asdict(), "run_id": run_id, "baseline_run_id": baseline_run_id})
     connection.execute("BEGIN")
     insert_rows(connection, "fidelity_figures", rows)
     connection.execute("COMMIT")
 
 
-def _rows_of(connection: Connection, run_id: str) -> pa.Table:
-    return connection.sql(
-        "SELECT * EXCLUDE (run_id) FROM store.fidelity WHERE run_id = ?", params=[run_id]
-    ).to_arrow_table()
+def _rows_of(connection: Connection, run_id: str, *, first: bool = True) -> pa.Table:
+    return connection.sql(_ROWS, params={"run_id": run_id, "first": first}).to_arrow_table()

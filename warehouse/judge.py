@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from quantgate.model.config import Policy, choose
@@ -19,7 +20,16 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest, TaskResult, TaskVerdict, UseVerdict
 from warehouse.design import answered_first, judged_by_another, stopped_early
 from warehouse.exact_test import MISS
-from warehouse.pairing import Counts, DeclaredTask, Pairs, Unmeasured, Unpaired, comparable, pair_task
+from warehouse.pairing import (
+    Counts,
+    DeclaredTask,
+    Pairs,
+    Unmeasured,
+    Unpaired,
+    comparable,
+    pair_task,
+    shares_clusters,
+)
 from warehouse.task_test import decide_interim, decide_tasks, figures_of, hold, not_paired
 
 Evidence = Mapping[str, Pairs | Counts | Unpaired | Unmeasured]
@@ -204,7 +214,12 @@ def pairs_of(
     if not stopped_early(task, policy):
         return pair_task(baseline, candidate, task)
     first = answered_first(baseline, candidate, task.task)
-    return first if isinstance(first, Unpaired) else pair_task(first, candidate, task)
+    if isinstance(first, Unpaired):
+        return first
+    pairs = pair_task(first, candidate, task)
+    if isinstance(pairs, Pairs) and pairs.clusters is None and shares_clusters(baseline, task.task):
+        return pairs._replace(clusters=np.arange(pairs.baseline.size))  # it will, among all of its documents
+    return pairs
 
 
 def _held(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict[str, str]:

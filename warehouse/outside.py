@@ -70,14 +70,27 @@ def resolution_line(
 ) -> str:
     """What a task can resolve, as one sentence before it is run; arguments as of ``resolvable_points``."""
     best = resolvable_points(n, flip_rate, alpha, power)
-    told = (
-        f"{task}: {n:,} documents decide {best:.2g} points at {100 * flip_rate:g} % flips; "
-        f"the policy's margin is {100 * margin:g}"
-    )
+    asked = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     if best <= 100 * margin:
-        return told
+        return f"{task}: can decide {asked}: {n:,} documents, {best:.2g} at {100 * flip_rate:g} % flips"
     needed = documents_needed(flip_rate, margin, alpha, power)
-    return f"{told}, which would take {needed:,} documents"
+    return (
+        f"{task}: cannot decide {asked}: {n:,} documents, {best:.2g} at best "
+        f"({100 * flip_rate:g} % flips; it would take {needed:,})"
+    )
+
+
+def clusters_line(task: str, clusters: int, least: int) -> str | None:
+    """That a task can't validate, as its documents have too few subjects or passages; None where they have enough.
+
+    Args:
+        task: its name.
+        clusters: how many its documents have.
+        least: the policy's min_clusters.
+    """
+    if clusters >= least:
+        return None
+    return f"{task}: cannot validate: {clusters} subjects, where the policy asks for {least} (min_clusters)"
 
 
 def read_pairs(worse: int, better: int, n: int, margin: float, alpha: float, power: float) -> Outside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -9,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.model.enums import Family, Weights
-from quantgate.model.records import Manifest, TaskResult
-from warehouse.tango import Floats
+from quantgate.model.records import Manifest, TaskResult, question_of
+from warehouse.tango import Floats, Ints
 
 _KEY = ["doc_id", "doc_repeat"]
 _MUST_EQUAL = {
@@ -19,6 +20,7 @@ _MUST_EQUAL = {
     "target_hash": "target",
     "metric": "metric",
     "filter": "filter",
+    "cluster": "cluster",
 }
 
 
@@ -39,10 +41,13 @@ class DeclaredTask(Protocol):
 
 
 class Pairs(NamedTuple):
-    """Scores of the same documents, fractions from 0 to 1, each of shape (n,), n at least 1."""
+    """Scores of the same documents, each of shape (n,), n at least 1, in a random order that was fixed in advance."""
 
     baseline: Floats
+    """Fractions from 0 to 1."""
     candidate: Floats
+    clusters: Ints | None = None
+    """Each document's cluster, numbered from 0; None where no two documents share one."""
 
 
 class Counts(NamedTuple):
@@ -117,8 +122,10 @@ def _task_differences(baseline: Manifest, candidate: Manifest) -> list[str]:
             for what, there, here in _settings(other, result)
             if there != here
         ]
-    if not reasons and baseline.inputs.suite != candidate.inputs.suite:
-        there, here = baseline.inputs.suite or {}, candidate.inputs.suite or {}
+    there, here = (run.inputs.suite or {} for run in (baseline, candidate))
+    if candidate.policy.looks:  # then a candidate may have answered the first of its baseline's documents
+        there, here = (question_of(suite) or {} for suite in (there, here))
+    if not reasons and there != here:
         parts = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
         reasons.append(f"the suites differ in {', '.join(parts)}")
     return reasons
@@ -169,7 +176,8 @@ def pair_task(
             f" ({only_there} only in the baseline, {only_here} only in the candidate)"
         )
     for column, what in _MUST_EQUAL.items():
-        differ = pc.sum(pc.not_equal(joined[f"{column}_baseline"], joined[f"{column}_candidate"])).as_py()
+        there, here = (joined[f"{column}_{side}"].fill_null("") for side in ("baseline", "candidate"))
+        differ = pc.sum(pc.not_equal(there, here)).as_py()
         if differ:
             return Unpaired(f"task {name}: the {what} differs on {differ} of {_documents(joined.num_rows)}")
     return _scores(joined, name)
@@ -193,25 +201,50 @@ def _rows(samples: pa.Table, declared: DeclaredTask) -> pa.Table:
     wanted = pc.equal(samples["task"], declared.task)
     if declared.filter is not None:
         wanted = pc.and_(wanted, pc.equal(samples["filter"], declared.filter))
-    return samples.select([*_KEY, *_MUST_EQUAL, "score"]).filter(wanted)
+    return samples.select([*_KEY, *_MUST_EQUAL, "score", "position"]).filter(wanted)
 
 
 def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
     """The scores of paired documents, if they are all figures from 0 to 1."""
-    pairs = Pairs(
-        *(
-            joined[f"score_{side}"].to_numpy().astype(np.float64, copy=False)
-            for side in ("baseline", "candidate")
-        )
-    )
-    for side, scores in zip(Pairs._fields, pairs, strict=True):
-        broken = int(np.count_nonzero(~np.isfinite(scores)))
+    joined = _in_declared_order(joined, name)
+    scores = {
+        side: joined[f"score_{side}"].to_numpy().astype(np.float64, copy=False)
+        for side in ("baseline", "candidate")
+    }
+    for side, values in scores.items():
+        broken = int(np.count_nonzero(~np.isfinite(values)))
         if broken:
             return Unpaired(f"task {name}: the {side}'s score is not a number on {_documents(broken)}")
-        outside = int(np.count_nonzero((scores < 0) | (scores > 1)))
+        outside = int(np.count_nonzero((values < 0) | (values > 1)))
         if outside:
             return Unpaired(f"task {name}: the {side}'s score is not from 0 to 1 on {_documents(outside)}")
-    return pairs
+    return Pairs(scores["baseline"], scores["candidate"], _clusters(joined["cluster_baseline"]))
+
+
+def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
+    """The documents as they were asked; a run that didn't record that has them shuffled by the task's name."""
+    if joined["position_baseline"].null_count == 0:
+        return joined.sort_by("position_baseline")
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return joined.take(pa.array(np.random.default_rng(seed).permutation(joined.num_rows)))
+
+
+def _clusters(names: pa.ChunkedArray) -> Ints | None:
+    """Numbers for the names of clusters; a document without one is a cluster of its own."""
+    if names.null_count == len(names):
+        return None
+    # In the order of the names, whatever the order of the documents: sums of floats depend on it.
+    ranks = pc.rank(names, sort_keys="ascending", tiebreaker="dense").to_numpy()
+    numbers = ranks.astype(np.int64) - 1
+    alone = names.is_null().to_numpy()
+    numbers[alone] += np.arange(np.count_nonzero(alone))
+    return numbers if numbers.max() + 1 < numbers.size else None
+
+
+def shares_clusters(samples: pa.Table, task: str) -> bool:
+    """Whether documents of a task share a cluster (subject, passage)."""
+    clusters = samples.filter(pc.equal(samples["task"], task))["cluster"].drop_null()
+    return len(clusters.unique()) < len(clusters)
 
 
 def _documents(count: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quantgate.model.config import Policy, fingerprint_of
-from quantgate.model.records import Manifest, UseVerdict
+from quantgate.model.records import Manifest, UseVerdict, question_of
 
 _BY_GPU_COUNT = frozenset({"tensor-parallel-size", "tensor_parallel_size"})
 """Serving arguments that follow from gpu_count, in which a baseline and its candidate may differ."""
@@ -20,7 +20,7 @@ def verdict_key(manifest: Manifest) -> str:
     """What a verdict belongs to, as a SHA-256 (hex).
 
     Runs of one key ask the same question, so the first that was declared answers it: judging again until it
-    passes would validate anything.
+    passes would validate anything. Under a policy with looks a run with a limit asks what one without asks.
     """
     inputs = manifest.inputs
     used = {task.engine_start_id for task in manifest.tasks}
@@ -34,7 +34,7 @@ def verdict_key(manifest: Manifest) -> str:
         {
             "candidate": inputs.checkpoint_revision,
             "baseline": inputs.baseline_revision,
-            "suite": inputs.suite,
+            "suite": question_of(inputs.suite) if manifest.policy.looks else inputs.suite,
             "sm_arch": inputs.sm_arch,
             "kernels": kernels,
             "kv_cache_dtype": _kv_cache_dtype(manifest),

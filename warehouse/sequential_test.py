@@ -47,7 +47,7 @@ from warehouse.exact_test import MISS, MISS_ABOVE, MISS_BELOW
 from warehouse.sequential_paths import Cut, crossing
 from warehouse.tango import Floats, Interval, Ints, score, score_at_loss, spread, tango_interval
 
-_INTERPOLATION = 5e-5
+INTERPOLATION = 5e-5
 """Largest error of the polynomial through the points of the search; it is added."""
 
 _HOPELESS = 0.25
@@ -156,7 +156,7 @@ def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> fl
         angles = fine[0] + (right - left) / 2 * chebyshev.chebpts2(points)
         polynomial = chebyshev.Chebyshev.fit(angles, tail_at(angles), points - 1, domain=[left, right])
         fine = np.linspace(left, right, _FINE + 1)
-        tail = polynomial(fine) + _INTERPOLATION
+        tail = polynomial(fine) + INTERPOLATION
     # A cell of the fine grid that holds a step of what is added counts as past it.
     added = missed(_rate(np.append(fine[1:], right), margin), design.looks)
     return float(min(1.0, max(MISS, (tail + added).max())))
@@ -200,7 +200,7 @@ def _rate(angle: Floats, margin: float) -> Floats:
 
 
 def _points(left: float, right: float, n: int, margin: float) -> int:
-    """How many Chebyshev points keep the interpolated probability within ``_INTERPOLATION``.
+    """How many Chebyshev points keep the interpolated probability within ``INTERPOLATION``.
 
     The probability of any event of n documents is a polynomial in their chances, so it is an entire function of
     the angle; at a complex angle it is at most (|P(worse)| + |P(better)| + |P(same)|)^n. With that as its
@@ -213,7 +213,7 @@ def _points(left: float, right: float, n: int, margin: float) -> int:
     largest = n * np.log(np.abs(better + margin) + np.abs(better) + np.abs(1 - margin - 2 * better)).max(
         axis=1
     )
-    degree = (math.log(4 / _INTERPOLATION) + largest - np.log(_RADII - 1)) / np.log(_RADII)
+    degree = (math.log(4 / INTERPOLATION) + largest - np.log(_RADII - 1)) / np.log(_RADII)
     return max(2, math.ceil(float(degree.min())) + 1)
 
 

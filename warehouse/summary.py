@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from warehouse import layout
+from warehouse.controls import control_notes, note_lines
 from warehouse.database import Connection
 from warehouse.layout import Block
 from warehouse.published_table import published_block
@@ -115,10 +116,11 @@ def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | N
     def section(row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in ("model", "gpu", "engine", "engine_version", "workload", "policy"))
 
+    controls = control_notes(connection, run_ids)
     for _, members in groupby(_fetch(connection, _POINTS, ts=moment, run_ids=_listed(run_ids)), key=section):
         rows = list(members)
         labels = _labels(rows)
-        yield _main(connection, moment, rows, labels)
+        yield _main(connection, moment, rows, labels, controls)
         use = _headline(rows)
         candidates = {row["run_id"]: row for row in rows if row["use"] == use and not row["is_baseline"]}
         uses = _uses(rows, labels)
@@ -153,7 +155,13 @@ def _labels(rows: list[Row]) -> dict[str, str]:
     return labels
 
 
-def _main(connection: Connection, moment: datetime, rows: list[Row], labels: dict[str, str]) -> Block:
+def _main(
+    connection: Connection,
+    moment: datetime,
+    rows: list[Row],
+    labels: dict[str, str],
+    controls: dict[str, list[Row]],
+) -> Block:
     first, shown = rows[0], [row for row in rows if row["use"] == _headline(rows)]
     level = f"{100 * (1 - 2 * first['alpha']):g} %"
     counts = sorted({row["gpu_count"] for row in shown})
@@ -182,13 +190,17 @@ def _main(connection: Connection, moment: datetime, rows: list[Row], labels: dic
             for row in shown
         ),
         right=(False, False, False, True, True, True, True, False, False),
-        notes=tuple(_notes(connection, moment, shown, labels)),
+        notes=tuple(_notes(connection, moment, shown, labels, controls)),
         droppable=("TTFT ms", "tok/s"),
     )  # fmt: skip
 
 
 def _notes(
-    connection: Connection, moment: datetime, rows: list[Row], labels: dict[str, str]
+    connection: Connection,
+    moment: datetime,
+    rows: list[Row],
+    labels: dict[str, str],
+    controls: dict[str, list[Row]],
 ) -> Iterator[str]:
     first, runs = rows[0], {row["run_id"]: row for row in rows}
     yield (
@@ -206,6 +218,8 @@ def _notes(
     for run_id, row in runs.items():
         if not row["is_baseline"]:
             yield f"{labels[run_id]}: {row['checkpoint']}; {_judgement(row)}"
+    for run_id in runs:
+        yield from note_lines(labels[run_id], controls.get(run_id, ()))
     quarantined = {
         (labels[row["run_id"]], row["operating_point"]): row["validity_reasons"]
         for row in rows

@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def score_at_loss(b: Ints | int, c: Ints | int, n: int, loss: float) -> Floats:
+def score_at_loss(b: Ints | float, c: Ints | float, n: float, loss: float) -> Floats:
     """Tango's statistic of H0: delta = -loss, for whole arrays of outcomes.
 
     It is large where the candidate does better than H0 says. It falls with every document that turns from
@@ -52,7 +52,7 @@ def score_at_loss(b: Ints | int, c: Ints | int, n: int, loss: float) -> Floats:
     return np.asarray((better - worse + n * loss) / np.sqrt(n * _variance(worse, better, n, loss)))
 
 
-def _variance(worse: Floats, better: Floats, n: int, loss: float) -> Floats:
+def _variance(worse: Floats, better: Floats, n: float, loss: float) -> Floats:
     """The variance of one document's difference, estimated under H0: delta = -loss."""
     # The constrained maximum-likelihood estimate q of P(better) is the positive root of
     # 2n q^2 - linear q - constant; P(worse) is q + loss.

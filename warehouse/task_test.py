@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
+from scipy.stats import norm
 
 from quantgate.model.config import Policy
 from quantgate.model.order import look_sizes
@@ -19,11 +20,16 @@ from warehouse.bounded_test import (
     p_inferior_bounded,
     p_noninferior_bounded,
 )
+from warehouse.cluster_figures import too_few_clusters, with_clusters
 from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_degraded, p_inferior, p_noninferior
 from warehouse.pairing import Counts, DeclaredTask, Pairs, counts_of
 from warehouse.sequential_test import p_inferior_at, p_noninferior_at, sequential_interval
 from warehouse.tango import Floats, Interval, tango_interval
+
+_CLUSTERS_WAIT = (
+    "undecided until all {everything} documents are answered, since they share subjects or passages"
+)
 
 
 class Figures(NamedTuple):
@@ -62,8 +68,8 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
         baseline_score, candidate_score = float(evidence.baseline.mean()), float(evidence.candidate.mean())
         look = look_of(task, n, policy)
-        found = _partial(differences, margin, policy.alpha)
-    return TaskVerdict(
+        found = _partial(differences, look)
+    figures = TaskVerdict(
         task=task.task,
         family=task.family,
         margin=margin,
@@ -87,6 +93,12 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         looks=look.number,
         reason=found.held,
     )
+    if isinstance(evidence, Counts) or evidence.clusters is None:
+        return figures
+    figures = with_clusters(figures, evidence.candidate - evidence.baseline, evidence.clusters, policy)
+    # The clusters' test knows of no looks.
+    everything = look.design.looks[-1]
+    return figures if n == everything else hold(figures, _CLUSTERS_WAIT.format(everything=everything))
 
 
 def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
@@ -106,14 +118,16 @@ def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
     return Figures("exact", sequential_interval(*at_look), noninferior, inferior, any_loss)
 
 
-def _partial(differences: Floats, margin: float, alpha: float) -> Figures:
+def _partial(differences: Floats, look: Look | Between) -> Figures:
     """The test of any scores from 0 to 1: its capital may be looked at after any document (Ville 1939)."""
+    design = look.design
+    bets = design.alpha, design.looks[-1]
     return Figures(
         "bounded",
-        bounded_interval(differences, alpha),
-        p_noninferior_bounded(differences, margin),
-        p_inferior_bounded(differences, margin),
-        p_inferior_bounded(differences, 0.0),
+        bounded_interval(differences, *bets),
+        p_noninferior_bounded(differences, design.margin, *bets),
+        p_inferior_bounded(differences, design.margin, *bets),
+        p_inferior_bounded(differences, 0.0, *bets),
     )
 
 
@@ -182,6 +196,9 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     """Settle one task's outcome, with its reason and the documents it still needs."""
     least = policy.families[task.family].min_documents
     seen = f"{task.task}: delta {_points(task.quality_delta)} with a margin of {_points(task.margin)}"
+    few = too_few_clusters(task, policy)
+    if few is not None:
+        return task.model_copy(update={"reason": f"{seen}: {few}"})
     if not task.reason and task.p_inferior_holm <= policy.alpha:
         reason = f"{seen}: worse than the margin allows (Holm's p {task.p_inferior_holm:.2g})"
         return task.model_copy(update={"outcome": "fail", "reason": reason})
@@ -219,7 +236,7 @@ def _needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
     plan, times = documents_needed_bounded, 1.0
     if task.test == "exact":
         plan, times = documents_needed, _inflation(task, policy)
-    flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
+    flip_rate = _variance(task, policy)
     needed = math.ceil(times * plan(flip_rate, task.margin, policy.alpha, policy.planned_power))
     if needed > task.pairs:
         return needed, "if its true delta is 0"
@@ -237,6 +254,18 @@ def _inflation(task: TaskVerdict, policy: Policy) -> float:
         return 1.0
     looks = look_sizes(available, policy.looks, policy.families[task.family].min_documents)
     return inflation(looks, policy.alpha, policy.planned_power)
+
+
+def _variance(task: TaskVerdict, policy: Policy) -> float:
+    """An upper bound of the variance of a document's difference, of its share of its cluster's where it has one.
+
+    For right/wrong scores it is the flip rate's. Otherwise it is read off the interval, which holds it already.
+    """
+    flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
+    if task.test == "exact":
+        return flip_rate
+    seen = task.pairs * ((task.ci_high - task.ci_low) / (2 * float(norm.isf(policy.alpha)))) ** 2
+    return seen if task.clusters is not None else min(flip_rate, seen)
 
 
 def _points(fraction: float) -> str:

@@ -60,6 +60,9 @@ def _levels(given: str | None) -> list[int] | None:
     help="Documents of each task: the first in the order they are asked in.",
 )
 @click.option(
+    "--full", is_flag=True, help="Candidates answer every document and are judged once, at the end."
+)
+@click.option(
     "--workload", help="Ladder of configs/workloads, or a YAML's path.  [default: the model's, or short]"
 )
 @click.option("--concurrency", help="Load levels in place of the workload's, e.g. 1,8,32.")
@@ -92,6 +95,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     tasks: str | None,
     family: str | None,
     limit: int | None,
+    full: bool,
     workload: str | None,
     concurrency: str | None,
     policy: str | None,
@@ -131,6 +135,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
         tasks=tasks,
         family=Family(family) if family else None,
         limit=limit,
+        full=full,
         workload=workload,
         concurrency=levels,
         policy=policy,

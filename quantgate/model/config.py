@@ -195,6 +195,23 @@ class SuiteTask(Strict):
         default=None, description="Score per document; the task's first metric if empty."
     )
     filter: str | None = Field(default=None, description="lm-eval filter; the task's first if empty.")
+    num_fewshot: int | None = Field(
+        default=None, ge=0, description="Solved examples in each prompt; as its YAML says if empty."
+    )
+    max_gen_toks: int | None = Field(
+        default=None, ge=1, description="Tokens that an answer may take; as its YAML says if empty."
+    )
+    thinking_end: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What ends a model's thinking: only what follows it is scored.",
+    )
+    documents: int | None = Field(
+        default=None, ge=1, description="Documents of data that a hub holds, told before they are pulled."
+    )
+    clusters: int | None = Field(
+        default=None, ge=1, description="Subjects or passages of such data; of a group its subtasks if empty."
+    )
 
 
 class Suite(Strict):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from quantgate.model.config import ROOT, Strict, load_yaml
+from quantgate.model.config import ROOT, Strict, Suite, load_yaml
 from quantgate.model.errors import ConfigError
 
 SHA = r"^[0-9a-f]{40}$"
@@ -76,6 +76,12 @@ class ModelConfig(Strict):
     chat_template: bool = Field(
         default=False, description="Whether prompts go through the checkpoint's own chat template."
     )
+    max_gen_toks: int | None = Field(
+        default=None, ge=1, description="Tokens that an answer may take, in place of its tasks' own limits."
+    )
+    thinking_end: str | None = Field(
+        default=None, min_length=1, description="What ends its thinking, e.g. </think>; the suite's if empty."
+    )
     baseline: CheckpointConfig
     candidates: tuple[CheckpointConfig, ...] = Field(min_length=1)
     suite: str = Field(description="The tasks that matter for it: a suite of configs/suites.")
@@ -98,6 +104,14 @@ class ModelConfig(Strict):
         if len(set(keys)) < len(keys):
             raise ValueError("a task, metric and filter stand twice")
         return published
+
+    def asked(self, suite: Suite) -> Suite:
+        """A suite as this model is asked it: with its own token limit and end of thinking."""
+        own = {"max_gen_toks": self.max_gen_toks, "thinking_end": self.thinking_end}
+        update = {name: value for name, value in own.items() if value is not None}
+        return suite.model_copy(
+            update={"tasks": tuple(task.model_copy(update=update) for task in suite.tasks)}
+        )
 
     @property
     def checkpoints(self) -> tuple[CheckpointConfig, ...]:

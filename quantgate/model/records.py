@@ -85,6 +85,14 @@ class BaselineRef(Strict):
     run_id: str
 
 
+_HOW_MUCH = frozenset({"limit", "limit_of", "full"})
+
+
+def question_of(suite: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a suite asks, however many of its documents: under a policy with looks they are one question."""
+    return None if suite is None else {key: value for key, value in suite.items() if key not in _HOW_MUCH}
+
+
 class RunInputs(Strict):
     """What a run's fingerprint is made of: measured and unchanged means the same inputs."""
 
@@ -208,18 +216,22 @@ class TaskVerdict(Strict):
     worse: int = Field(description="Documents right under the baseline and wrong under the candidate (b).")
     better: int = Field(description="The reverse (c).")
     flip_rate: float = Field(description="(b + c) / pairs.")
-    p_noninferior: float = Field(description="Exact p-value of delta <= -margin; small validates.")
-    p_inferior: float = Field(description="Exact p-value of delta >= -margin; small rejects (before Holm).")
+    p_noninferior: float = Field(description="P-value of delta <= -margin; small validates.")
+    p_inferior: float = Field(description="P-value of delta >= -margin; small rejects (before Holm).")
     p_inferior_holm: float
     p_degraded: float = Field(description="Exact McNemar, one-sided, of delta >= 0.")
     degraded: bool
     test: str = Field(
-        default="exact", description="exact: right/wrong scores; bounded: any scores from 0 to 1."
+        default="exact",
+        description="What decided: exact (right/wrong scores), bounded (any scores from 0 to 1) or cluster "
+        "(subjects or passages, where they tell less than their documents one by one).",
     )
     outcome: str = Field(description="pass, fail or undecided.")
     documents_available: int | None = Field(default=None, description="Documents that the task has.")
     looks: int = Field(default=1, description="Times that it was judged on its way, this one included.")
-    clusters: int | None = Field(default=None, description="Subjects or passages, where documents have them.")
+    clusters: int | None = Field(
+        default=None, description="Subjects or passages, where documents share them."
+    )
     documents_needed: int | None = Field(
         default=None, description="At delta 0 and the flip rate's upper bound."
     )

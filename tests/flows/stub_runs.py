@@ -36,6 +36,7 @@ class StubRuns:
         patch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder / "engine")))
         patch.setattr(measure, "evaluate", measure.evaluate.fn)
         patch.setattr(measure, "load", measure.load.fn)
+        patch.setattr(measure, "compare_tokens", measure.compare_tokens.fn)
         patch.setattr(validate, "measure", measure.measure.fn)
         self.lines: list[str] = []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.model.config import ROOT
 from tests.command import kill_when, nothing_left, processes_of, quantgate
 
 DEMO = ["demo", "--quick"]
@@ -90,6 +91,7 @@ def test_killed_at_every_stage_the_same_command_completes(home: Path, tmp_path: 
     assert [p.name for p in (home / "bundles").iterdir() if p.name.startswith(".")] == []
     _check_kept(home, first)
     _check_counts()
+    _check_fidelity()
 
 
 def _check_kept(home: Path, first: dict[Path, str]) -> None:
@@ -123,3 +125,23 @@ def _check_counts() -> None:
     assert verdicts["nvfp4"] in {"INCONCLUSIVE", "REJECTED"}, (
         "50 documents are too few for the policy's 1,000"
     )
+
+
+def _check_fidelity() -> None:
+    """The real engine gave the whole vocabulary for each token of the demo's text that counts, a distribution each."""
+    done = quantgate("sql", "--format", "json", "SELECT * FROM fidelity")
+    (row,) = json.loads(done.out)
+    answers = [
+        json.loads(line)["answer"] for line in (ROOT / "demo" / "fidelity.jsonl").read_text().splitlines()
+    ]
+    assert (row["tokens"], row["coverage"], row["k"]) == (len(" ".join(answers).split()), "whole", 256)
+    assert 0.02 < row["kl_mean_nats"] < 0.5
+    assert row["kl_median_nats"] < row["kl_mean_nats"] < row["kl_p99_nats"] <= row["kl_p999_nats"]
+    assert 0.8 < row["top1_agreement"] < 1
+    assert row["perplexity_ratio"] == pytest.approx(row["perplexity"] / row["perplexity_baseline"])
+    assert row["perplexity_ratio"] > 1
+    query = """
+        SELECT max(abs(mass - 1)) AS off
+        FROM (SELECT list_sum(list_transform(top_logprobs, lambda l: exp(l))) AS mass FROM store.fidelity)
+    """
+    assert json.loads(quantgate("sql", "--format", "json", query).out)[0]["off"] < 1e-4

@@ -98,10 +98,10 @@ def test_two_processes_on_one_run_take_turns(
     sealing, go_on = threading.Event(), threading.Event()
     seal = bundle.seal
 
-    def slow(staging: Staging, place: str, planned: object) -> object:
+    def slow(staging: Staging, place: str, planned: object, **how: object) -> object:
         sealing.set()
         assert go_on.wait(10)
-        return seal(staging, place, planned)  # type: ignore[arg-type]
+        return seal(staging, place, planned, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(steps.bundle, "seal", slow)
     results: list[tuple[object, bool]] = []

@@ -29,6 +29,7 @@ OWN = {
     "samples": {"run_id", "engine_start_id"},
     "load_points": {"run_id", "engine_start_id", "measured_at", "client_cpu_share"},
     "requests": {"run_id"},
+    "fidelity": {"run_id", "engine_start_id"},
 }
 
 
@@ -106,13 +107,13 @@ def _rows(table: pa.Table, name: str, checkpoint: str = "") -> list[str]:
 
 
 def measured(home: Path) -> dict[str, list[str]]:
-    """Everything that an undisturbed run would have too: the published table, samples, load points, requests."""
+    """Everything that an undisturbed run would have too: the table, samples, load points, requests, fidelity."""
     found = {
         "validated_table": _rows(
             pq.read_table(home / "published" / "validated_table.parquet"), "validated_table"
         )
     }
-    for name in ("samples", "load_points", "requests"):
+    for name in ("samples", "load_points", "requests", "fidelity"):
         found[name] = []
         for bundle in visible(home):
             checkpoint = json.loads((bundle / "manifest.json").read_text())["checkpoint"]["name"]

@@ -17,13 +17,14 @@ from quantgate.model.config import ROOT
 VERSION = "0.0.1"
 
 
-def make(folder: Path, *, fault: str = "", start_timeout_s: float = 30) -> Path:
+def make(folder: Path, *, fault: str = "", start_timeout_s: float = 30, **told: str) -> Path:
     """Write the interpreter and an engines.yaml that names it; returns the latter.
 
     Args:
         folder: where they go.
         fault: ``MODE:N`` of the stub's server; none if empty. It is no part of a run's fingerprint.
         start_timeout_s: until the engine has to answer.
+        told: more of the stub's own variables (STUB_SKILLS, STUB_KERNEL); no part of a run's fingerprint either.
     """
     metadata = folder / f"vllm-{VERSION}.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def make(folder: Path, *, fault: str = "", start_timeout_s: float = 30) -> Path:
         "distribution": "vllm",
         "interpreter": str(interpreter),
         "start_timeout_s": start_timeout_s,
-        "environment": {"STUB_FAULT": fault, "STUB_ANSWERS": str(ROOT / "demo" / "tasks")},
+        "environment": {"STUB_FAULT": fault, "STUB_ANSWERS": str(ROOT / "demo" / "tasks"), **told},
         "arguments": {"max-model-len": 512},
     }
     file = folder / "engines.yaml"

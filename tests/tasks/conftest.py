@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ class Completions(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.replies: dict[str, str] = {}
+        self.ends: dict[str, str] = {}
+        """Replies to prompts that end so, where the whole prompt has none."""
+        self.by_seed: Callable[[int], str] | None = None
+        self.sampled: list[tuple[float, int]] = []
+        """Temperature and seed of each prompt that was sampled."""
         self.fault: str | None = None
         self.prompts: list[list[int]] = []
         self.context_tokens = 64
@@ -72,12 +78,20 @@ class Completions(ThreadingHTTPServer):
         return {"text": "", "logprobs": {"token_logprobs": told, "top_logprobs": top}}
 
     def generate(self, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
-        words = self.replies.get(" ".join(WORDS[token] for token in tokens), "w1 w2").split()
+        prompt = " ".join(WORDS[token] for token in tokens)
+        by_end = next((reply for end, reply in self.ends.items() if prompt.endswith(end)), "w1 w2")
+        words = self.replies.get(prompt, by_end).split()
+        if request["temperature"] > 0:
+            self.sampled.append((request["temperature"], request["seed"]))
+            words = self.by_seed(request["seed"]).split() if self.by_seed else words
         kept = words[: request["max_tokens"]]
         reason = "length" if len(kept) < len(words) else "stop"
         choice = {"text": " " + " ".join(kept), "finish_reason": reason}
         if request.get("return_token_ids"):
-            choice["token_ids"] = [*(WORDS.index(word) for word in kept), *([1] if reason == "stop" else [])]
+            choice["token_ids"] = [
+                *(WORDS.index(word) if word in WORDS else 2 for word in kept),
+                *([1] if reason == "stop" else []),
+            ]
         return choice
 
 
@@ -117,14 +131,22 @@ class Handler(BaseHTTPRequestHandler):
         """Be quiet."""
 
 
-@pytest.fixture
-def completions() -> Iterator[Completions]:
+@contextmanager
+def serving() -> Iterator[Completions]:
     server = Completions()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def completions() -> Iterator[Completions]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

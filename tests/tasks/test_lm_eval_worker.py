@@ -310,6 +310,152 @@ def test_a_task_of_someone_elses_with_functions_and_its_second_filter(
         run(spec.model_copy(update={"task": unknown}), tmp_path / "out", progress, engine_key)
 
 
+SAMPLED = (
+    "doc_to_text: q\ndoc_to_target: a\nrepeats: 4\n"
+    "generation_kwargs: {until: ['.'], do_sample: true, temperature: 0.7, max_gen_toks: 8}\n"
+    "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true, regexes_to_ignore: ['\\s']}]\n"
+)
+REPEATED = [
+    {"id": "a", "q": "w1", "a": "w2"},
+    {"id": "b", "q": "w3", "a": "w2"},
+    {"id": "c", "q": "w1", "a": "w2"},
+]
+
+
+def asked_again(spec: Evaluation, completions: Any, folder: Path, key: str, filters: str) -> dict[str, Any]:
+    """Rows by document: the first answer to each is right, another one under each seed of an odd number."""
+    folder.mkdir()
+    task = own_task(folder, SAMPLED + filters, REPEATED)
+    completions.by_seed = lambda seed: "w2" if seed % 2 else "w4"
+    out = folder / "out"
+    run(spec.model_copy(update={"task": task}), out, Progress(folder / "progress.json"), key)
+    return {row["doc_id"]: row for row in pq.read_table(out / "samples.parquet").to_pylist()}
+
+
+FILTER = "filter_list: [{name: some, filter: [{function: remove_whitespace}, %s]}]\n"
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [("", 4), (FILTER % "{function: take_first_k, k: 3}", 3)],
+)
+def test_repeats_are_scored_each_and_averaged_within_their_document(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str, filters: str, kept: int
+) -> None:
+    rows = asked_again(spec, completions, tmp_path / "first", engine_key, filters)
+    assert len(completions.sampled) == 12, "three documents, four times"
+    assert len({seed for _, seed in completions.sampled}) == 12, (
+        "each answer has a seed of its own, equal prompts too"
+    )
+    for row in rows.values():
+        answers = [text.strip() for text in json.loads(row["responses"])[0]]
+        assert len(answers) == 4
+        assert [text.strip() for text in json.loads(row["answer"])] == answers[:kept]
+        assert row["score"] == pytest.approx(answers[:kept].count("w2") / kept)
+        assert (row["output_tokens"], row["finish_reason"]) == (8, "stop")
+    assert len({row["score"] for row in rows.values()}) > 1, "not every document has the same"
+    before = sorted(completions.sampled)
+    completions.sampled.clear()
+    again = asked_again(spec, completions, tmp_path / "again", engine_key, filters)
+    assert sorted(completions.sampled) == before, "another checkpoint samples with the same seeds"
+    assert {name: row["score"] for name, row in again.items()} == {n: row["score"] for n, row in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("more", "score"),
+    [
+        (FILTER % "{function: take_first}", lambda answers: float(answers[0] == "w2")),
+        (FILTER % "{function: majority_vote}, {function: take_first}", lambda a: float(a.count("w2") > 2)),
+    ],
+)
+def test_a_filter_that_makes_one_answer_of_the_repeats_is_left_as_it_is(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str, more: str, score: Any
+) -> None:
+    rows = asked_again(spec, completions, tmp_path / "votes", engine_key, more)
+    for row in rows.values():
+        answers = [text.strip() for text in json.loads(row["responses"])[0]]
+        assert row["answer"] in answers
+        if answers.count("w2") != 2:
+            assert row["score"] == score(answers)
+
+
+def test_what_a_model_thought_is_kept_and_not_scored(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    """The first filter takes the first word: without thinking left out, that of the thinking."""
+    first = FILTER % "{function: regex, regex_pattern: '(w[0-9]+)'}, {function: take_first}"
+    greedy = "generation_kwargs: {until: [], max_tokens: 3}\n"
+    task = own_task(
+        tmp_path, SAMPLED.partition("repeats")[0] + greedy + SAMPLED.partition("8}\n")[2] + first, REPEATED
+    )
+    completions.replies = {"w1": "<think> w7 w8 </think> w5 </think> w2 w9", "w3": "w2 w4"}
+    scores = {}
+    for name, end in (("plain", None), ("thinking", "</think>")):
+        update = {"max_gen_toks": 16, "thinking_end": end}
+        asked = spec.model_copy(update={"task": task.model_copy(update=update)})
+        run(asked, tmp_path / name, Progress(tmp_path / "progress.json"), engine_key)
+        rows = pq.read_table(tmp_path / name / "samples.parquet").to_pylist()
+        scores[name] = {row["doc_id"]: (row["answer"], row["score"]) for row in rows}
+        responses = {row["doc_id"]: json.loads(row["responses"])[0][0].strip() for row in rows}
+        assert responses == {one["id"]: completions.replies[one["q"]] for one in REPEATED}, "whole"
+        assert {row["finish_reason"] for row in rows} == {"stop"}, "the suite's limit, not its YAML's 3"
+    assert scores == {
+        "plain": {"a": ("w7", 0.0), "b": ("w2", 1.0), "c": ("w7", 0.0)},
+        "thinking": {"a": ("w2", 1.0), "b": ("w2", 1.0), "c": ("w2", 1.0)},
+    }
+
+
+def test_a_task_that_is_declared_greedy_is_greedy_whatever_its_temperature(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    text = SAMPLED.replace("do_sample: true", "do_sample: false").replace("repeats: 4\n", "")
+    spec = spec.model_copy(update={"task": own_task(tmp_path, text, REPEATED)})
+    run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
+    assert completions.sampled == []
+    assert len(completions.prompts) == 3
+
+
+def test_a_groups_documents_are_one_tasks_and_its_subtasks_the_clusters(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    completions.context_tokens = 512
+    for name, lines in {
+        "law": [{"q": "w1", "a": "w1 w2"}, {"id": 7, "q": "w2", "a": "w9"}],
+        "art": [{"q": "w1", "a": "w1 w2", "subject": "x"}, {"id": 7, "q": "w3", "a": "w1 w2"}],
+    }.items():
+        own_task(tmp_path, "doc_to_text: q\ndoc_to_target: a\n", lines)
+        settings = (tmp_path / "t.yaml").read_text()
+        (tmp_path / f"{name}.yaml").write_text(
+            settings.replace("t.jsonl", f"{name}.jsonl").replace("task: t", f"task: {name}")
+            + f"metadata: {{version: {len(name + name[0])}}}\n"
+            + "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+            + "filter_list: [{name: bare, filter: [{function: remove_whitespace}, {function: take_first}]}]\n"
+        )
+        (tmp_path / "t.jsonl").rename(tmp_path / f"{name}.jsonl")
+    (tmp_path / "t.yaml").unlink()
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [law, art]\nmetadata: {version: 9}\n")
+    completions.replies = {"w3": "w1 w5"}
+    spec = spec.model_copy(update={"task": SuiteTask(task="both", path=str(tmp_path))})
+    run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
+    rows = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    told = {row["doc_id"]: (row["cluster"], row["score"], row["answer"]) for row in rows}
+    by_content = [key for key in told if len(key) > 40]
+    assert sorted(key.partition("/")[0] for key in by_content) == ["art", "law"]
+    assert {key: value for key, value in told.items() if key not in by_content} == {
+        "law/7": ("law", 0.0, "w1 w2"),
+        "art/7": ("art", 0.0, "w1 w5"),
+    }
+    assert {told[key][1:] for key in by_content} == {(1.0, "w1 w2")}
+    assert {(row["task"], row["output_tokens"], row["finish_reason"]) for row in rows} == {
+        ("both", 3, "stop")
+    }
+    assert {row["doc_repeat"] for row in rows} == {0}
+    result = TaskResult.model_validate_json((tmp_path / "out" / "result.json").read_text())
+    assert (result.task, result.documents, result.mean_score, result.version) == ("both", 4, 0.5, "4")
+    prompts = pq.read_table(tmp_path / "out" / "prompts.parquet")["text"].to_pylist()
+    assert sorted(prompts) == ["w1", "w2", "w3"], "a prompt of two subtasks stands once"
+
+
 def test_a_choice_without_a_token_of_its_own_would_always_win(
     spec: Evaluation, tmp_path: Path, engine_key: str
 ) -> None:

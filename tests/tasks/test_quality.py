@@ -15,7 +15,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
 from tasks import quality
 from tasks.quality import check_suite, suite_content
-from tasks.task_sources import source_of, suite_from
+from tasks.task_sources import sources_of, suite_from
 from tests.tasks.test_process import SECRETS, plant
 
 TASK = """task: colours
@@ -215,14 +215,15 @@ def test_the_hubs_token_is_for_data_of_a_hub_and_never_beside_a_checkpoints_code
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plant(monkeypatch)
-    local, hub = (source_of(task) for task in (suite_of(folder).tasks[0], SuiteTask(task="gsm8k")))
-    for source, code, names in (
+    local, hub = (sources_of(task) for task in (suite_of(folder).tasks[0], SuiteTask(task="gsm8k")))
+    for sources, code, names in (
         (local, False, set()),
         (local, True, set()),
         (hub, False, {"HF_TOKEN", "HTTPS_PROXY"}),
         (hub, True, {"HTTPS_PROXY"}),
+        ((*local, *hub), False, {"HF_TOKEN", "HTTPS_PROXY"}),
     ):
-        got = quality._environment("key", source, tmp_path, trust_remote_code=code)
+        got = quality._environment("key", sources, tmp_path, trust_remote_code=code)
         assert {name for name in SECRETS if "planted" in got.get(name, "")} == names
         assert got["OPENAI_API_KEY"] == "key"
 

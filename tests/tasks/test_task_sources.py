@@ -9,7 +9,8 @@ import yaml
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from tasks import task_sources
-from tasks.task_sources import Function, read_source, source_of, suite_from
+from tasks.task_sources import sources_of, suite_from
+from tasks.task_yaml import Function, read_source
 
 TASK = """task: colours
 dataset_path: json
@@ -60,8 +61,13 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         "family": Family.MATH,
         "metric": None,
         "filter": None,
+        "num_fewshot": None,
+        "max_gen_toks": None,
+        "thinking_end": None,
+        "documents": None,
+        "clusters": None,
     }
-    source = source_of(suite.tasks[0])
+    (source,) = sources_of(suite.tasks[0])
     assert source.config["dataset_path"] == "openai/gsm8k"
     assert source.data is None
     foreign = suite_from("hellaswag", family=None, limit=None, out_dir=tmp_path).tasks[0]
@@ -75,7 +81,6 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         ("nightli", "Did you mean 'nightly'"),
         ("zqxvzqxv", "See `lm_eval ls tasks`"),
         ("gsm8k,hellaswag", "Several tasks make a suite"),
-        ("mmlu", "is a group of lm-eval's tasks"),
         ("no/such", "no such file"),
         ("gone.yaml", "gone.yaml: no such file"),
         ("gone.jsonl", "gone.jsonl: no such file"),
@@ -102,7 +107,7 @@ def test_a_yaml_by_path_finds_its_data_beside_it(
     suite = suite_from(str(folder / "colours.yaml"), family=None, limit=None, out_dir=folder / "made")
     assert suite.tasks[0].task == "colours"
     assert suite.tasks[0].path == str(folder)
-    source = source_of(suite.tasks[0])
+    (source,) = sources_of(suite.tasks[0])
     assert source.path == folder / "colours.yaml"
     assert source.data == {"test": (folder / "colours.jsonl",)}
     assert not (folder / "made").exists()
@@ -115,7 +120,7 @@ def test_a_jsonl_becomes_a_task_of_its_own(tmp_path: Path) -> None:
     assert (suite.name, suite.limit) == ("Own Questions", 5)
     task = suite.tasks[0]
     assert (task.task, task.family) == ("own_questions", Family.KNOWLEDGE)
-    data = source_of(task).data
+    data = sources_of(task)[0].data
     assert data is not None
     assert data["test"][0].is_relative_to(tmp_path / "made")
 
@@ -126,7 +131,9 @@ def test_a_jsonl_becomes_a_task_of_its_own(tmp_path: Path) -> None:
         (TASK + "doc_to_txt: prompt\n", "unknown key 'doc_to_txt'. Did you mean 'doc_to_text'?"),
         (TASK + "  wrong: [\n", "colours.yaml:7: "),
         (TASK.replace("task: colours\n", ""), "has no 'task'. Name the task"),
-        ("group: colours\ntask: [a, b]\n", "is a group, not a task"),
+        ("group: colours\ntask: [zqxv, b]\n", "its member 'zqxv' is nowhere"),
+        ("group: colours\ntask: []\n", "is a group without tasks"),
+        ("group: colours\ntask: [colours]\n", "contains itself"),
         (TASK.replace("colours.jsonl", "gone.jsonl"), "no such data file: gone.jsonl"),
         (TASK.replace("json\n", "./data\n"), "dataset_path './data' is a folder"),
         ("- a\n", "is not a mapping of keys"),
@@ -152,9 +159,9 @@ def test_two_yamls_of_one_name(folder: Path) -> None:
 def test_a_suite_whose_folder_or_task_is_not_there(folder: Path) -> None:
     task = suite_from(str(folder / "colours.yaml"), family=None, limit=None, out_dir=folder).tasks[0]
     with pytest.raises(ConfigError, match=r"no YAML there has the task 'colour'\. Did you mean 'colours'\?"):
-        source_of(task.model_copy(update={"task": "colour"}))
+        sources_of(task.model_copy(update={"task": "colour"}))
     with pytest.raises(ConfigError, match="no such folder"):
-        source_of(task.model_copy(update={"path": str(folder / "gone")}))
+        sources_of(task.model_copy(update={"path": str(folder / "gone")}))
 
 
 def test_includes_are_merged_and_functions_are_named_but_never_run(folder: Path) -> None:

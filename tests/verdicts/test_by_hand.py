@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from quantgate.model.config import ROOT
-from tests.command import quantgate
 from tests.demo_bundles import warehouse
+from tests.quantgate.cli.in_process import run
 from warehouse.query import query
 
 PAGE = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
@@ -38,21 +38,30 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout
 
 
-def test_the_query_gives_the_counts_that_are_shown(home: Path, database: Path) -> None:
-    shutil.copy(database, home / "warehouse.duckdb")
+@pytest.fixture
+def loaded(home: Path, database: Path) -> Path:
+    return Path(shutil.copy(database, home / "warehouse.duckdb"))
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_query_gives_the_counts_that_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     command = re.match(r"\$ (quantgate sql \".*?\")\n(.*)", block("counts", "console"), re.DOTALL)
     assert command is not None
-    done = quantgate(*shlex.split(command[1])[1:])
+    done = run(monkeypatch, capfd, *shlex.split(command[1])[1:])
     assert done.status == 0, done.err
     assert done.out.strip() == command[2].strip()
 
 
-def test_the_other_commands_answer(home: Path, database: Path) -> None:
-    shutil.copy(database, home / "warehouse.duckdb")
+@pytest.mark.usefixtures("loaded")
+def test_the_other_commands_answer(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     commands = re.findall(r"^\$ (quantgate sql \"[^\n]*\")$", SECTION, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
-        done = quantgate(*shlex.split(command)[1:])
+        done = run(monkeypatch, capfd, *shlex.split(command)[1:])
         assert done.status == 0, done.err
         assert len(done.out.splitlines()) >= 6
 

@@ -20,6 +20,7 @@ from warehouse.configuration import CONFIGS, read_configuration
 from warehouse.load import load_bundles
 from warehouse.query import query
 from warehouse.render import render
+from warehouse.summary import summary_table
 from warehouse.tango import tango_interval
 
 Edit = Callable[[dict[str, Any]], None]
@@ -99,9 +100,11 @@ def many(module_place: Any, three: Any) -> Any:
     baseline = replace(three[0], tasks=MATH)
     specs = [baseline]
     for name, (edit, _) in CANDIDATES.items():
-        specs.append(replace(three[1], run_id=name, baseline=baseline, tasks=MATH, edit=edit))
+        specs.append(
+            replace(three[1], run_id=name, fingerprint=name, baseline=baseline, tasks=MATH, edit=edit)
+        )
     for name, (changes, _) in BASELINES.items():
-        specs.append(replace(baseline, run_id=name, **changes))
+        specs.append(replace(baseline, run_id=name, fingerprint=name, **changes))
     for name in ("steady", "flips-at-times"):
         beside = next(spec for spec in specs if spec.run_id == name)
         edit = CANDIDATES["perfect"][0]
@@ -185,8 +188,25 @@ def test_it_reads_well_in_100_columns(many: Any) -> None:
     assert max(map(len, render(shown).splitlines())) <= 100
     rules = query(many.warehouse, "SELECT code, threshold, meaning, source FROM alarm_rules").to_pylist()
     raised = {code for found in (CANDIDATES, BASELINES) for _, codes in found.values() for code in codes}
-    assert {row["code"] for row in rules} == raised | {"below_published"}
+    assert {row["code"] for row in rules} == raised | {"below_published", "kl_high", "nan_logprobs"}
     assert all(0 <= row["threshold"] <= 20 and row["meaning"] and row["source"] for row in rules)
+
+
+def test_a_report_shows_noise_and_alarms(many: Any) -> None:
+    asked = ["in-other-words", "noisy", "sound", "shorter", "not-a-number"]
+    text = summary_table(many.warehouse, run_ids=asked)
+    assert max(map(len, text.splitlines())) <= 100
+    flat = " ".join(text.split())
+    assert (
+        "A/A: bf16 #1 against itself over a restart of its engine: of 50 answers 3 turned right or wrong, "
+        "5 changed at all." in flat
+    )
+    assert "Alarm aa_noise, bf16 #2, sums: 10 of 50 answers flip over a restart" in flat
+    assert "Alarm output_length, fp8 #2, sums: answers are 0.67 times as long as the baseline's." in flat
+    assert "Alarm nan_scores, fp8 #1, sums: 5 of 100 scores are not a number." in flat
+    assert text.count("Alarm ") == 3
+    page = summary_table(many.warehouse, run_ids=asked, markdown=True)
+    assert page.count("- Alarm ") == 3
 
 
 def test_scores_that_are_no_numbers_lose_nothing_of_the_run(place: Any, three: Any) -> None:

@@ -32,11 +32,13 @@ def test_without_flips_the_exact_test_sets_the_limit() -> None:
 
 def test_the_sentence_before_a_run() -> None:
     assert resolution_line("gsm8k", 1319, 0.01, ALPHA, POWER) == (
-        "gsm8k: 1,319 documents decide 2.2 points at 10 % flips; the policy's margin is 1, "
-        "which would take 6,183 documents"
+        "gsm8k: cannot decide 1 point: 1,319 documents, 2.2 at best (10 % flips; it would take 6,183)"
     )
     assert resolution_line("mmlu_pro", 12032, 0.01, ALPHA, POWER) == (
-        "mmlu_pro: 12,032 documents decide 0.72 points at 10 % flips; the policy's margin is 1"
+        "mmlu_pro: can decide 1 point: 12,032 documents, 0.72 at 10 % flips"
+    )
+    assert resolution_line("gpqa_diamond_cot_zeroshot", 198, 0.02, ALPHA, POWER).startswith(
+        "gpqa_diamond_cot_zeroshot: cannot decide 2 points: 198 documents, 5.6 at best (10 % flips;"
     )
 
 

@@ -25,6 +25,13 @@ SELECT * REPLACE (threshold::DOUBLE AS threshold) FROM (VALUES
     ('below_published', 'below_published', 0.03,
         'A baseline scores below its published figure by more than its interval and this tolerance.',
         'two runs of one checkpoint differed by up to 3.2 points (sch0tten/nvfp4-benchmark, 8 of its tasks and models)'),
+    ('kl_high', 'kl_high', 0.05,
+        'A candidate''s mean divergence per token from its baseline exceeds so many nats (view fidelity).',
+        'llama.cpp, tools/perplexity/README.md, LLaMA 3 8b Scoreboard: the 4-bit formats in wide use lie at 0.028 to 0.043 '
+        'nats (perplexity up 2 to 4 %), those they replaced and 3-bit ones at 0.072 and more (up 7 % and more)'),
+    ('nan_logprobs', 'nan_logprobs', 0,
+        'More than so many tokens of the fixed text have a log-probability that is not a number (view fidelity).',
+        'ours: every token has one'),
     ('aa_noise', 'aa_noise', 0.01,
         'A baseline''s own answers flip so often over a restart that the margin can''t be resolved, or its score moves: exact two-sided sign test below this.',
         'ours')

@@ -1,22 +1,17 @@
--- Where a divergence becomes an alarm. It is never a gate.
-CREATE OR REPLACE VIEW store.fidelity_limits AS
-SELECT * FROM (VALUES (
-    'kl_high',
-    0.05,
-    'mean divergence per token from the baseline, nats',
-    'llama.cpp, tools/perplexity/README.md, "LLaMA 3 8b Scoreboard": the 4-bit formats in wide use lie at 0.028 to 0.043 '
-    'nats (perplexity up 2 to 4 %), the 4-bit ones they replaced at 0.072 (up 7 %), 3-bit ones at 0.073 and more'
-)) AS limits(alarm, above, what, source);
-
 -- How far each candidate's next-token distributions lie from its baseline's on a fixed text: an alarm and a trend, never
 -- a gate. KL(baseline || candidate) per token, in nats; where coverage is top_k it is a lower bound, and figures of another
--- text or k are never compared. What isn't known is NULL, and null_reasons says why. The previous run is the last one before
--- it of the same two checkpoints on the same text and architecture, whatever its engine's version.
+-- text or k are never compared. What isn't known is NULL, and null_reasons says why. A baseline whose engine was asked once
+-- more after a restart (A/A) has a row too, itself against itself: the noise, which its candidates show as kl_aa_mean_nats.
+-- The previous run is the last one before it of the same two checkpoints on the same text and architecture, whatever its
+-- engine's version. The alarms' lines are in alarm_rules.
 CREATE OR REPLACE VIEW fidelity AS
-WITH figures AS (
+WITH rule AS (
+    SELECT map_from_entries(list({'key': rule, 'value': threshold})) AS lines FROM alarm_rules
+),
+figures AS (
     SELECT
         r.run_id,
-        r.baseline_run_id,
+        coalesce(r.baseline_run_id, f.baseline_run_id) AS baseline_run_id,
         r.model,
         r.checkpoint,
         r.precision,
@@ -31,6 +26,7 @@ WITH figures AS (
         f.kl_median_nats,
         f.kl_p99_nats,
         f.kl_p999_nats,
+        aa.kl_mean_nats AS kl_aa_mean_nats,
         f.top1_agreement,
         f.perplexity_baseline,
         f.perplexity,
@@ -41,43 +37,50 @@ WITH figures AS (
             WHEN EXISTS (SELECT 1 FROM store.fidelity t WHERE t.run_id = r.run_id) THEN 'baseline_not_loaded'
             ELSE 'not_measured'
         END AS reason,
-        lag(struct_pack(run_id := r.run_id, engine_version := r.engine_version, kl_mean_nats := f.kl_mean_nats)) OVER (
+        lag(struct_pack(run_id := r.run_id, engine_version := r.engine_version, kl := f.kl_mean_nats)) OVER (
             PARTITION BY r.revision, r.baseline_revision, r.sm_arch, f.text_id, f.k, f.vocab_size,
                 f.kl_mean_nats IS NULL
             ORDER BY r.started_at, r.run_id
-        ) AS previous,
-        nullif(json_extract_string(s.manifest, '$.fidelity.skipped'), '') AS skipped,
+        ) AS earlier,
+        nullif(s.manifest->>'$.fidelity.skipped', '') AS skipped,
         r.measured_at,
         r.latest
     FROM runs r
     JOIN store.runs s USING (run_id)
     LEFT JOIN store.fidelity_figures f USING (run_id)
-    WHERE NOT r.is_baseline
+    LEFT JOIN store.fidelity_figures aa
+      ON aa.run_id = r.baseline_run_id
+     AND aa.baseline_run_id = r.baseline_run_id
+     AND (aa.text_id, aa.k) = (f.text_id, f.k)
+    WHERE NOT r.is_baseline OR f.run_id IS NOT NULL
+),
+trend AS (
+    SELECT *, CASE WHEN kl_mean_nats IS NOT NULL THEN earlier END AS previous FROM figures
 )
 SELECT
-    f.* EXCLUDE (reason, previous, skipped, measured_at, latest),
+    t.* EXCLUDE (reason, previous, earlier, skipped, measured_at, latest),
     list_filter([
-        CASE WHEN f.kl_mean_nats > l.above THEN l.alarm END,
-        CASE WHEN f.nan_tokens > 0 THEN 'nan_logprobs' END
+        CASE WHEN t.kl_mean_nats > rule.lines['kl_high'] THEN 'kl_high' END,
+        CASE WHEN t.nan_tokens > rule.lines['nan_logprobs'] THEN 'nan_logprobs' END
     ], lambda alarm: alarm IS NOT NULL) AS alarms,
-    CASE WHEN f.kl_mean_nats IS NOT NULL THEN previous.run_id END AS previous_run_id,
-    CASE WHEN f.kl_mean_nats IS NOT NULL THEN previous.engine_version END AS previous_engine_version,
-    CASE WHEN f.kl_mean_nats IS NOT NULL THEN previous.kl_mean_nats END AS previous_kl_mean_nats,
-    f.kl_mean_nats - previous.kl_mean_nats AS kl_mean_change_nats,
+    previous.run_id AS previous_run_id,
+    previous.engine_version AS previous_engine_version,
+    previous.kl AS previous_kl_mean_nats,
+    t.kl_mean_nats - previous.kl AS kl_mean_change_nats,
     map_from_entries(list_filter([
-        why_null('kl_mean_nats', f.kl_mean_nats, f.reason),
-        why_null('kl_median_nats', f.kl_median_nats, f.reason),
-        why_null('kl_p99_nats', f.kl_p99_nats, f.reason),
-        why_null('kl_p999_nats', f.kl_p999_nats, f.reason),
-        why_null('top1_agreement', f.top1_agreement, f.reason),
-        why_null('perplexity_baseline', f.perplexity_baseline, f.reason),
-        why_null('perplexity', f.perplexity, f.reason),
-        why_null('perplexity_ratio', f.perplexity_ratio, f.reason),
-        why_null('previous_kl_mean_nats', previous.kl_mean_nats, 'no_earlier_run')
+        why_null('kl_mean_nats', t.kl_mean_nats, t.reason),
+        why_null('kl_median_nats', t.kl_median_nats, t.reason),
+        why_null('kl_p99_nats', t.kl_p99_nats, t.reason),
+        why_null('kl_p999_nats', t.kl_p999_nats, t.reason),
+        why_null('kl_aa_mean_nats', t.kl_aa_mean_nats, 'no_aa'),
+        why_null('top1_agreement', t.top1_agreement, t.reason),
+        why_null('perplexity_baseline', t.perplexity_baseline, t.reason),
+        why_null('perplexity', t.perplexity, t.reason),
+        why_null('perplexity_ratio', t.perplexity_ratio, t.reason),
+        why_null('previous_kl_mean_nats', previous.kl, 'no_earlier_run')
     ], lambda entry: entry IS NOT NULL)) AS null_reasons,
-    f.skipped,
-    f.measured_at,
-    f.latest
-FROM figures f, store.fidelity_limits l
-WHERE l.alarm = 'kl_high'
-ORDER BY f.model, f.gpu, f.measured_at, f.run_id;
+    t.skipped,
+    t.measured_at,
+    t.latest
+FROM trend t, rule
+ORDER BY t.model, t.gpu, t.measured_at, t.run_id;

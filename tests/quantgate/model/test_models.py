@@ -13,8 +13,8 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.models import ModelConfig, load_model, load_models
 from tasks.checkpoint_formats import PRECISIONS
 from tasks.checkpoint_hub import HUB_ID
-from tasks.quality import check_suite
-from tasks.task_sources import source_of
+from tasks.quality import check_suite, suite_content
+from tasks.task_sources import sources_of
 from tests.paper import paper_connection
 from warehouse.judge import check_policy
 
@@ -93,9 +93,26 @@ def test_what_it_is_held_to_exists_and_fits_its_context(model: ModelConfig) -> N
     context = model.engine_arguments["max-model-len"]
     assert context > workload.isl_tokens + workload.osl_tokens
     for task in suite.tasks:
-        generation = source_of(task).config.get("generation_kwargs", {})
-        assert context > generation.get("max_gen_toks", 256) + 2048, "room for a prompt of few-shot examples"
+        asked = [one.config.get("generation_kwargs") or {} for one in sources_of(task)]
+        generated = max(one.get("max_gen_toks", 256) for one in asked)
+        assert context > generated + 2048, "room for a prompt of few-shot examples"
     assert not [key for key in model.engine_arguments if "parallel" in key], "what fits where is computed"
+
+
+def test_a_models_own_token_limit_and_end_of_thinking_hold_for_every_task_it_is_asked() -> None:
+    suite = load_yaml(ROOT / "configs" / "suites" / "reasoning.yaml", Suite)
+    model = load_models()["Qwen3-8B"]
+    assert model.asked(suite) == suite
+    own = model.model_copy(update={"max_gen_toks": 32768, "thinking_end": "[/THINK]"}).asked(suite)
+    assert {(task.max_gen_toks, task.thinking_end) for task in own.tasks} == {(32768, "[/THINK]")}
+    for task in own.tasks:
+        (source,) = sources_of(task)
+        settings = {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": 32768}
+        assert source.config["generation_kwargs"] == source.overrides["generation_kwargs"] == settings
+    contents = [suite_content(one)["tasks"] for one in (suite, own)]
+    assert [task["thinking_end"] for task in contents[0]] == ["</think>"] * 3
+    assert "max_gen_toks" not in contents[0][0]
+    assert {task["max_gen_toks"] for task in contents[1]} == {32768}, "another limit is another question"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 SKILL = 0.9
-"""Share of known prompts that are answered rightly, by a draw on the folder's name and the prompt."""
+"""Share of known prompts that are answered rightly, by a draw on the folder's name and the prompt, if none is told."""
 
 
 def draw(*what: object) -> float:
@@ -26,15 +26,16 @@ class Answers:
     Args:
         checkpoint: its folder; tokenizer.json must be a WordLevel one, as the demo's.
         known: folder of JSONL files with prompts and answers.
+        skill: share of known prompts that are answered rightly.
     """
 
-    def __init__(self, checkpoint: Path, known: Path) -> None:
-        self.name = checkpoint.name
+    def __init__(self, checkpoint: Path, known: Path, skill: float = SKILL) -> None:
+        self.name, self.skill = checkpoint.name, skill
         tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
         self.ids: dict[str, int] = tokenizer["model"]["vocab"]
         self.words = {number: word for word, number in self.ids.items()}
         self.known: dict[str, dict[str, Any]] = {}
-        self.after: dict[int, dict[int, float]] = {}
+        self.after: dict[int, dict[str, dict[str, float]]] = {}
         for file in sorted(known.glob("*.jsonl")):
             for line in file.read_text().splitlines():
                 document = json.loads(line)
@@ -52,23 +53,24 @@ class Answers:
         """``prompt_logprobs``: a distribution before each token but the first, another one for each checkpoint."""
         told: list[dict[str, Any] | None] = [None]
         for before, token in itertools.pairwise(tokens):
-            logprobs = self._after(before)
-            kept = dict.fromkeys([*sorted(logprobs, key=lambda i: -logprobs[i])[:k], token])
-            told.append({str(i): {"logprob": logprobs[i]} for i in kept})
+            every = self._after(before)
+            kept = every if k >= len(every) else {i: every[i] for i in [*list(every)[:k], str(token)]}
+            told.append(kept)
         return told
 
-    def _after(self, token: int) -> dict[int, float]:
-        """Logprobs of what comes after a token."""
+    def _after(self, token: int) -> dict[str, dict[str, float]]:
+        """What may come after a token, the most probable first."""
         if token not in self.after:
             weights = {
                 i: 0.01 + draw(token, i) ** 8 * (1 + 0.1 * draw(self.name, token, i)) for i in self.words
             }
             total = sum(weights.values())
-            self.after[token] = {i: math.log(weight / total) for i, weight in weights.items()}
+            ranked = sorted(weights, key=lambda i: -weights[i])
+            self.after[token] = {str(i): {"logprob": math.log(weights[i] / total)} for i in ranked}
         return self.after[token]
 
     def _right(self, prompt: str) -> bool:
-        return draw(self.name, prompt) < SKILL
+        return draw(self.name, prompt) < self.skill
 
     def generate(self, tokens: list[int], max_tokens: int) -> dict[str, Any]:
         """A choice of a greedy generation."""
@@ -107,5 +109,10 @@ class Answers:
 
 
 def from_environment(checkpoint: str) -> Answers:
-    """The answers of the checkpoint that is served; STUB_ANSWERS names the documents' folder."""
-    return Answers(Path(checkpoint), Path(os.environ["STUB_ANSWERS"]))
+    """The answers of the checkpoint that is served.
+
+    STUB_ANSWERS names the documents' folder, STUB_SKILLS the skill of a checkpoint folder by its name (JSON).
+    """
+    skills: dict[str, float] = json.loads(os.environ.get("STUB_SKILLS", "{}"))
+    name = Path(checkpoint).name
+    return Answers(Path(checkpoint), Path(os.environ["STUB_ANSWERS"]), skills.get(name, SKILL))

@@ -168,7 +168,8 @@ def main() -> None:
     checkpoint = argument("--model")
     config = json.loads((Path(checkpoint) / "config.json").read_text())
     if "quantization_config" in config:
-        say(f"INFO Selected Stub{config['quantization_config']['quant_algo']}Kernel for QKVParallelLinear")
+        kernel = os.environ.get("STUB_KERNEL") or f"Stub{config['quantization_config']['quant_algo']}Kernel"
+        say(f"INFO Selected {kernel} for QKVParallelLinear")
     say("INFO Using AttentionBackendEnum.STUB_ATTN backend.")
     server = Server(from_environment(checkpoint), core)
     time.sleep(START_S)

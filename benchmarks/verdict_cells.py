@@ -1,0 +1,143 @@
+"""What the shipped test decides at every outcome of a design, and how often that happens: sums, not draws.
+
+The p-values of ``warehouse.sequential_test`` fall with the statistic, so that at each look and flip rate there is
+one statistic from which on a flip rate allows a decision; an outcome is decided where every flip rate of its
+confidence set allows it. A table of these replaces a p-value for each of the millions of outcomes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from warehouse.boundaries import boundaries
+from warehouse.sequential_paths import TAIL, State, walks
+from warehouse.sequential_test import INTERPOLATION, Design, confidence_set, missed
+from warehouse.tango import Floats, score_at_loss
+
+_STEP = 0.0005
+_STATISTICS: Floats = np.arange(1.2, 4.5, _STEP)
+"""Statistics told apart: those between two of them count as one, of which less than 0.0001 of probability depends."""
+
+
+class Rule(NamedTuple):
+    """What a design decides."""
+
+    design: Design
+    least: list[Floats]
+    """For each look the least statistic that decides, by the number of flips; infinite where none does."""
+    sign: int = 1
+    """1 validates; -1 rejects, the statistic's sign turned round."""
+
+
+class Outcome(NamedTuple):
+    """What becomes of a candidate under a rule."""
+
+    decided: float
+    """Probability of being validated (or rejected, as the rule says)."""
+    stops: Floats
+    """Probability of a verdict at each look; at the last also of none."""
+
+    def documents(self, looks: tuple[int, ...]) -> tuple[float, int]:
+        """Documents to its end: the average and the 90th percentile."""
+        last = int(np.searchsorted(np.cumsum(self.stops), 0.9 - 1e-9))
+        return float(self.stops @ np.array(looks)), looks[min(last, len(looks) - 1)]
+
+
+def rule_of(design: Design, rates: tuple[float, float], sign: int = 1) -> Rule:
+    """The decisions of the shipped test at every look.
+
+    Args:
+        design: looks, margin, alpha.
+        rates: the least and the greatest flip rate that will be asked about.
+        sign: 1 for what validates, -1 for what rejects (at alpha itself, one task being required).
+    """
+    grid = _rates(design, rates)
+    allowed = _allowed(design, grid, sign)
+    least = []
+    for look, n in enumerate(design.looks):
+        low, high = confidence_set(np.arange(n + 1), n, len(design.looks))
+        # One more on either side, so that no set falls between two rates of the grid.
+        first = np.maximum(np.searchsorted(grid, np.maximum(low, design.margin)) - 1, 0)
+        last = np.minimum(np.searchsorted(grid, np.maximum(high, design.margin)) + 1, grid.size)
+        found = np.array([allowed[look, a:b].max(initial=-np.inf) for a, b in zip(first, last, strict=True)])
+        # Beyond the grid nothing is known; it reaches past every flip count that matters.
+        found[high > grid[-1] + 1e-12] = np.inf
+        least.append(found)
+    for look, bound in enumerate(boundaries(design.looks, design.alpha)):
+        least[look] = np.maximum(least[look], bound)
+    return Rule(design, least, sign)
+
+
+def outcome_of(rule: Rule, flip_rate: float, delta: float) -> Outcome:
+    """How often a candidate with these chances is validated, and after which look.
+
+    Args:
+        rule: what is decided.
+        flip_rate: a fraction.
+        delta: the true quality delta, a fraction, its absolute value at most the flip rate.
+    """
+    looks = rule.design.looks
+    (walk,) = walks(looks, np.array([(flip_rate - delta) / 2]), np.array([(flip_rate + delta) / 2]))
+    stops = np.zeros(len(looks))
+    for look, state in enumerate(walk.states()):
+        statistic = rule.sign * _statistics(state, looks[look], rule.design.margin)
+        ended = statistic >= _by_flips(rule.least[look], state)
+        stops[look] = state.density[ended].sum()
+        state.density[ended] = 0
+    decided = float(stops.sum())
+    stops[-1] += 1 - decided
+    return Outcome(decided, stops)
+
+
+def _rates(design: Design, rates: tuple[float, float]) -> Floats:
+    """Flip rates a step apart on the scale of their standard error, past every confidence set that matters."""
+    n, margin = design.looks[-1], design.margin
+    first = design.looks[0]
+    reach = 9.5 / (2 * np.sqrt(first))
+    step = (0.25 if n <= 2000 else 2.0) / (2 * np.sqrt(n))
+    ends = np.arcsin(np.sqrt(np.array([max(rates[0], margin), rates[1]])))
+    least = float(np.arcsin(np.sqrt(margin)))
+    angles = np.arange(max(least, ends[0] - reach), min(np.pi / 2, ends[1] + reach) + step, step)
+    return np.unique(np.minimum(np.sin(angles) ** 2, 1.0).clip(margin, 1.0))
+
+
+def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
+    """At each look and flip rate the least statistic whose p-value at that rate is at most alpha."""
+    bounds = [*boundaries(design.looks, design.alpha), np.inf]
+    allowed = np.full((len(design.looks), grid.size), np.inf)
+    added = missed(grid, design.looks) + INTERPOLATION
+    edge = (grid + design.margin) / 2, (grid - design.margin) / 2
+    for index, walk in enumerate(walks(design.looks, *edge)):
+        before = 0.0
+        for look, state in enumerate(walk.states()):
+            statistic = sign * _statistics(state, design.looks[look], design.margin)
+            # Of the tail from each statistic on: what stopped before, and what is there.
+            slots = np.clip(np.ceil((statistic - _STATISTICS[0]) / _STEP), 0, _STATISTICS.size).astype(
+                np.int64
+            )
+            mass = np.bincount(slots.ravel(), state.density.ravel(), _STATISTICS.size + 1)
+            tail = before + mass[::-1].cumsum()[::-1]
+            spent = 4 * TAIL * (look + 1) + added[index]
+            good = np.flatnonzero(tail + spent <= design.alpha)
+            if good.size:
+                # Whatever is greater than the statistic before is in this slot or a later one.
+                allowed[look, index] = _STATISTICS[0] + (good[0] - 1) * _STEP + 1e-12
+            ended = statistic >= bounds[look] - 1e-9
+            before += state.density[ended].sum()
+            state.density[ended] = 0
+    return allowed
+
+
+def _statistics(state: State, n: int, margin: float) -> Floats:
+    b, c = (np.arange(window.first, window.first + window.size) for window in (state.worse, state.better))
+    return score_at_loss(b[:, None], c, n, margin)
+
+
+def _by_flips(values: Floats, state: State) -> Floats:
+    """A value of each number of flips, for every (b, c) of a state."""
+    first, count = state.worse.first + state.better.first, state.worse.size + state.better.size - 1
+    padded = np.append(values, np.full(count, np.inf))[first:][:count]
+    return np.asarray(sliding_window_view(padded, state.better.size))

@@ -1,0 +1,102 @@
+"""Simulated candidates that the shipped judge follows from look to look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.verdict_cells import Rule, outcome_of
+from quantgate.model.config import FamilyPolicy, Policy
+from quantgate.model.enums import Family
+from quantgate.model.records import TaskResult
+from warehouse.pairing import Pairs
+from warehouse.tango import score_at_loss
+from warehouse.task_test import decide_interim, figures_of
+
+
+def drawn(fixed: Rule, sequential: Rule, flip_rate: float, draws: int, seed: int) -> dict[str, Any]:
+    """Candidates at the margin and at delta 0, judged by the shipped judge at each look until it decides.
+
+    Args:
+        fixed: what the sums say the fixed test decides.
+        sequential: what they say of the sequential one.
+        flip_rate: a fraction.
+        draws: candidates of each delta.
+        seed: of the random numbers.
+
+    Returns:
+        Shares validated with their Monte-Carlo standard error, beside the sums' probabilities; candidates whose
+        decision is not the one that the sums count on (``disagree``).
+    """
+    design = sequential.design
+    row: dict[str, Any] = {
+        "n": design.looks[-1],
+        "margin": design.margin,
+        "flip_rate": flip_rate,
+        "draws": draws,
+    }
+    row["disagree"] = 0
+    for name, delta in (("false", -design.margin), ("power", 0.0)):
+        generator = np.random.default_rng([seed, design.looks[-1], round(1e6 * delta) + 10**7])
+        chances = ((flip_rate - delta) / 2, (flip_rate + delta) / 2)
+        for kind, rule in (("fixed", fixed), ("sequential", sequential)):
+            ends = [_follow(rule, _candidate(generator, chances, design.looks[-1])) for _ in range(draws)]
+            share = float(np.mean([passed for passed, _, _ in ends]))
+            row[f"{kind}_{name}"] = share
+            row[f"{kind}_{name}_error"] = float(np.sqrt(max(share * (1 - share), 1e-9) / draws))
+            row[f"{kind}_{name}_expected"] = outcome_of(rule, flip_rate, delta).decided
+            row["disagree"] += sum(not agrees for _, _, agrees in ends)
+            if name == "power":
+                row[f"{kind}_documents"] = float(np.mean([documents for _, documents, _ in ends]))
+                row[f"{kind}_documents_p90"] = float(
+                    np.quantile([documents for _, documents, _ in ends], 0.9)
+                )
+    return row
+
+
+def _candidate(generator: np.random.Generator, chances: tuple[float, float], n: int) -> Pairs:
+    """Right/wrong scores of a baseline and a candidate, documents in their order."""
+    drawn = generator.random(n)
+    worse, better = drawn < chances[0], (drawn >= chances[0]) & (drawn < sum(chances))
+    baseline = worse | (~better & (generator.random(n) < 0.7))
+    return Pairs(baseline.astype(np.float64), ((baseline & ~worse) | better).astype(np.float64))
+
+
+def _follow(rule: Rule, pairs: Pairs) -> tuple[bool, int, bool]:
+    """Whether it was validated, after how many documents, and whether the sums say the same."""
+    looks, margin = rule.design.looks, rule.design.margin
+    policy = Policy(
+        description="Of the simulation.",
+        alpha=rule.design.alpha,
+        planned_power=0.8,
+        stale_after_days=90,
+        families={Family.CUSTOM: FamilyPolicy(margin=margin, min_documents=1)},
+        uses={"all": ()},
+        looks=tuple(n / looks[-1] for n in looks[:-1]),
+    )
+    for look, n in enumerate(looks):
+        first = Pairs(pairs.baseline[:n], pairs.candidate[:n])
+        task = decide_interim(figures_of(_result(looks[: look + 1], looks[-1]), first, policy), policy, 1)
+        statistic = float(score_at_loss(task.worse, task.better, n, margin))
+        agrees = (task.outcome == "pass") == (statistic >= rule.least[look][task.worse + task.better])
+        if task.outcome != "undecided" or not agrees:
+            break
+    return task.outcome == "pass", n, agrees
+
+
+def _result(looks: tuple[int, ...], available: int) -> TaskResult:
+    return TaskResult(
+        task="simulated",
+        family=Family.CUSTOM,
+        metric="acc",
+        filter="none",
+        version="1",
+        documents=looks[-1],
+        mean_score=0.7,
+        output_type="multiple_choice",
+        duration_s=1.0,
+        engine_start_id="start",
+        documents_available=available,
+        looks=looks,
+    )

@@ -1,0 +1,134 @@
+"""A candidate judged on its way: which documents a task is asked next, and when it has been asked enough."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from quantgate.model.config import SuiteTask
+from quantgate.model.order import look_sizes
+from quantgate.model.records import RunPlan, TaskResult, TaskVerdict
+from tasks import batches
+from tasks.progress import Reporter
+from tasks.staging import Staging
+from warehouse.bundles import BundleStore
+from warehouse.judge import interim
+
+SAMPLES = "samples.parquet"
+
+_TEXTS = ["target", "responses", "answer"]
+
+
+class Asked(NamedTuple):
+    """Documents of a task by their positions in its order: from ``start`` to before ``end``, or to the last."""
+
+    start: int
+    end: int | None
+
+
+class Baseline(NamedTuple):
+    """What a candidate is held against between batches."""
+
+    samples: pa.Table
+    """Without texts."""
+    available: dict[str, int]
+    """Documents that each task has."""
+
+
+@lru_cache(maxsize=1)
+def baseline_of(place: str, run_id: str) -> Baseline:
+    """The baseline's answers from its bundle, checked as the loader checks them; read once for its candidates.
+
+    Args:
+        place: folder or fsspec URL of the bundles.
+        run_id: the baseline's.
+
+    Raises:
+        RunError: the bundle is damaged or gone.
+    """
+    store = BundleStore(place)
+    manifest = store.read_manifest(run_id)
+    samples = store.read_table(manifest, SAMPLES).drop_columns(_TEXTS)
+    return Baseline(
+        samples, {task.task: task.documents_available or task.documents for task in manifest.tasks}
+    )
+
+
+def is_judged(plan: RunPlan) -> bool:
+    """Whether a run is a candidate's whose policy judges it on its way, or would but for ``--full``."""
+    return plan.baseline is not None and bool(plan.policy.looks)
+
+
+def is_full(plan: RunPlan) -> bool:
+    """Whether a candidate answers everything and is judged once, at the end."""
+    return bool(plan.inputs.suite and plan.inputs.suite.get("full"))
+
+
+def next_documents(
+    plan: RunPlan, task: SuiteTask, staging: Staging, place: str, report: Reporter | None = None
+) -> Asked | None:
+    """The documents that a task is asked next; None where it has been asked enough.
+
+    A baseline, and a candidate under a policy without looks, answers all at once. A candidate under one with looks
+    stops where the judge passes or fails the task, and otherwise goes on to the next look.
+
+    Args:
+        plan: the run.
+        task: of its suite.
+        staging: its finished batches.
+        place: folder or fsspec URL of the bundles, the baseline's among them.
+        report: told of what the judge said; nobody if None.
+
+    Raises:
+        RunError: the baseline's bundle is damaged or gone.
+    """
+    assert plan.suite is not None
+    done, limit = batches.finished(staging, task.task), plan.suite.limit
+    answered = sum(batch.documents for batch in done)
+    if done and _is_all(done[-1], answered, limit):
+        return None
+    if not is_judged(plan):
+        return Asked(answered, limit)
+    assert plan.baseline is not None
+    baseline = baseline_of(place, plan.baseline.run_id)
+    # Under --full nothing is stopped, but what an earlier run has decided is not drawn again.
+    if done and (done[0].looks or not is_full(plan)):
+        verdict = judged(plan, task, staging, baseline)
+        if report:
+            _tell(report, plan, verdict)
+        if verdict.outcome != "undecided" or not verdict.pairs:
+            return None
+    available = done[-1].documents_available if done else baseline.available.get(task.task)
+    shares = () if is_full(plan) else plan.policy.looks
+    looks = look_sizes(available or 0, shares, plan.policy.families[task.family].min_documents)
+    following = [size for size in (*looks, limit) if size and size > answered]
+    return Asked(answered, min(following, default=None))
+
+
+def _is_all(last: TaskResult, answered: int, limit: int | None) -> bool:
+    """Whether there is nothing more to ask, in the task or up to the limit."""
+    available = answered if last.documents_available is None else last.documents_available
+    return answered >= available or (limit is not None and answered >= limit)
+
+
+def judged(plan: RunPlan, task: SuiteTask, staging: Staging, baseline: Baseline) -> TaskVerdict:
+    """What the judge says of a task after its finished batches."""
+    assert plan.suite is not None
+    samples = batches.samples_so_far(staging, task.task)
+    result = batches.together(batches.finished(staging, task.task), samples, judged=True)
+    return interim(baseline.samples, samples, result, plan.policy, len(plan.suite.tasks))
+
+
+def _tell(report: Reporter, plan: RunPlan, verdict: TaskVerdict) -> None:
+    """One line of where a task stands."""
+    points = f"{100 * verdict.margin:.4g} point{'' if verdict.margin == 0.01 else 's'}"
+    words = {
+        "pass": f"validated within {points}, stopped",
+        "fail": f"worse than the margin of {points}, stopped",
+    }.get(verdict.outcome, "undecided, going on")
+    share = f"{verdict.pairs:,} of {verdict.documents_available or 0:,} documents: {words}"
+    if not verdict.pairs:
+        share = f"stopped, it can't be compared: {verdict.reason}"
+    report.line(f"{plan.checkpoint.name}: {verdict.task}: {share}")

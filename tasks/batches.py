@@ -1,0 +1,169 @@
+"""Batches of a quality task: each finished one is kept, and together they become the task's part of the run."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from quantgate.model.records import Manifest, TaskResult
+from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks.quality import RESULT
+from tasks.staging import Staging, write_json
+
+SAMPLES_FILE, PROMPTS_FILE = "samples.parquet", "prompts.parquet"
+
+_CONTINUES = "continues.json"
+
+_TEXTS = ("target", "responses", "answer")
+"""What nobody judges by; a reasoning model's are long."""
+
+
+def batch_dir(staging: Staging, task: str, start: int) -> Path:
+    """Where the batch lies that begins at a position of the task's order."""
+    return batches_dir(staging) / task / _name(start)
+
+
+def _name(start: int) -> str:
+    return f"{start:09d}"
+
+
+def batches_dir(staging: Staging) -> Path:
+    """Where the batches of all unfinished tasks lie, beside the finished tasks."""
+    return staging.task_dir("x").with_name(".batches")
+
+
+def begun(staging: Staging) -> bool:
+    """Whether any document was asked, or taken over."""
+    quality = batches_dir(staging).parent
+    return quality.is_dir() and any(quality.iterdir())
+
+
+def continues(staging: Staging) -> str | None:
+    """The run whose answers this one began with; None where it began with none, or they were discarded."""
+    file = batches_dir(staging) / _CONTINUES
+    return str(json.loads(file.read_text())["run_id"]) if file.exists() else None
+
+
+def take_over(
+    staging: Staging, earlier: Manifest, samples: pa.Table, prompts: pa.Table, controls: pa.Table
+) -> None:
+    """Begin a run with the answers of the one that it continues, as the first batch of each task.
+
+    All of it is there, or nothing if a kill comes between. The engine's starts are those that gave the answers: the
+    next one that differs from them discards these as it does any part.
+
+    Args:
+        staging: of a run that has not begun.
+        earlier: the run that is continued.
+        samples: its samples.
+        prompts: its prompts.
+        controls: its second answers (A/A).
+    """
+    taken = staging.path / ".taken"
+    shutil.rmtree(taken, ignore_errors=True)
+    for result in earlier.tasks:
+        write_part(taken / "quality" / result.task / _name(0), result, *_of(result.task, samples, prompts))
+        again, asked_again = _of(result.task, controls, prompts)
+        if again.num_rows:
+            part = result.model_copy(update={"documents": again.num_rows, "looks": ()})
+            write_part(taken / "control" / result.task, part, again, asked_again)
+    write_json(taken / "quality" / _CONTINUES, {"run_id": earlier.run_id})
+    for start in earlier.engine_starts:
+        staging.add_start(start)
+    shutil.rmtree(staging.controls.task_dir("x").parent, ignore_errors=True)
+    if (taken / "control").exists():
+        (taken / "control").rename(staging.controls.task_dir("x").parent)
+    batches_dir(staging).parent.mkdir(exist_ok=True)
+    (taken / "quality").rename(batches_dir(staging))
+    shutil.rmtree(taken)
+
+
+def _of(task: str, samples: pa.Table, prompts: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """A task's samples, and their prompts."""
+    own = samples.filter(pc.equal(samples["task"], task))
+    return own, prompts.filter(pc.is_in(prompts["prompt_hash"], own["prompt_hash"].unique()))
+
+
+def finished(staging: Staging, task: str) -> list[TaskResult]:
+    """Results of the task's finished batches, in the order they were asked."""
+    return [
+        TaskResult.model_validate_json((folder / RESULT).read_text(encoding="utf-8"))
+        for folder in _folders(staging, task)
+    ]
+
+
+def _folders(staging: Staging, task: str) -> list[Path]:
+    """Folders of finished batches; hidden ones are on their way."""
+    return sorted((batches_dir(staging) / task).glob("[!.]*"))
+
+
+def samples_so_far(staging: Staging, task: str) -> pa.Table:
+    """Samples of the finished batches as the judge takes them, without texts."""
+    columns = [name for name in SAMPLES.names if name not in _TEXTS]
+    schema = pa.schema([SAMPLES.field(name) for name in columns])
+    return pa.concat_tables(
+        pq.read_table(folder / SAMPLES_FILE, columns=columns).cast(schema)
+        for folder in _folders(staging, task)
+    )
+
+
+def together(batches: Sequence[TaskResult], samples: pa.Table, *, judged: bool) -> TaskResult:
+    """The task's result after some batches.
+
+    Args:
+        batches: in the order they were asked, one at least; the first may be what an earlier run answered, with
+            its looks.
+        samples: of them all.
+        judged: whether there was a look after each of them.
+    """
+    looks, documents = list(batches[0].looks), 0
+    for batch in batches:
+        documents += batch.documents
+        if documents not in looks:
+            looks.append(documents)
+    scores = [score for score in samples.column("score").to_pylist() if not math.isnan(score)]
+    return batches[-1].model_copy(
+        update={
+            "documents": documents,
+            "mean_score": math.fsum(scores) / len(scores),
+            "duration_s": math.fsum(batch.duration_s for batch in batches),
+            "truncated_prompts": sum(batch.truncated_prompts for batch in batches),
+            "looks": tuple(looks) if judged else (),
+        }
+    )
+
+
+def join(staging: Staging, task: str, *, judged: bool) -> TaskResult:
+    """Make the finished batches the task's finished part, which appears whole.
+
+    Args:
+        staging: the run on its way.
+        task: its name; it has one batch at least.
+        judged: whether there was a look after each batch.
+    """
+    folders, out_dir = _folders(staging, task), staging.task_dir(task)
+    samples = pa.concat_tables(pq.read_table(folder / SAMPLES_FILE, schema=SAMPLES) for folder in folders)
+    prompts = pa.concat_tables(pq.read_table(folder / PROMPTS_FILE, schema=PROMPTS) for folder in folders)
+    result = together(finished(staging, task), samples, judged=judged)
+    partial = out_dir.with_name(f".{out_dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(out_dir, ignore_errors=True)
+    write_part(partial, result, samples, prompts)
+    partial.rename(out_dir)
+    shutil.rmtree(batches_dir(staging) / task, ignore_errors=True)
+    return result
+
+
+def write_part(folder: Path, result: TaskResult, samples: pa.Table, prompts: pa.Table) -> None:
+    """Write a part's files into a folder that is not there yet."""
+    folder.mkdir(parents=True)
+    pq.write_table(samples, folder / SAMPLES_FILE)
+    pq.write_table(prompts, folder / PROMPTS_FILE)
+    (folder / RESULT).write_text(result.model_dump_json(indent=1), encoding="utf-8")

@@ -1,0 +1,207 @@
+"""A task's YAML, read without running anything: settings, includes, functions, data files, names.
+
+`!function` tags are kept as names here: no code of a task runs before the process that evaluates it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from quantgate.model.config import ROOT
+from quantgate.model.errors import ConfigError
+
+FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow", "xml")
+"""Values of `dataset_path` that read the files of `data_files`."""
+
+_NAME = re.compile(rb"""^["']?(task|group)["']?[ \t]*:[ \t]*["']?([^'"\s#\[\]-][^'"\s#]*)""", re.MULTILINE)
+
+
+class TaskSource(NamedTuple):
+    """A task's YAML, read without running anything."""
+
+    path: Path
+    config: dict[str, Any]
+    """Its settings, includes merged; `!function` tags as :class:`Function`."""
+    files: tuple[Path, ...]
+    """The YAML, what it includes, and the modules its functions lie in."""
+    data: dict[str, tuple[Path, ...]] | None
+    """Its data files by split; None where the data come from a hub."""
+    overrides: dict[str, Any]
+    """Settings that a group or a suite lays over the YAML's own; in ``config`` already."""
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return str(self.config["task"])
+
+
+class Function(str):
+    """What a `!function` tag names: the folder of its YAML, then ``module.function``."""
+
+    __slots__ = ()
+
+
+def is_group(config: dict[str, Any]) -> bool:
+    """Whether settings are those of a group of tasks."""
+    return "group" in config or isinstance(config.get("task"), list)
+
+
+def read_source(path: Path, overrides: dict[str, Any] | None = None) -> TaskSource:
+    """Read a task's YAML with what it includes.
+
+    Args:
+        path: the YAML.
+        overrides: settings laid over its own.
+
+    Raises:
+        ConfigError: it is missing, no YAML, no single task, has an unknown key, or its data are missing.
+    """
+    config, files = read_yaml(path)
+    config |= overrides or {}
+    where = str(path)
+    if is_group(config):
+        raise ConfigError("is a group, not a task", where=where, mend="Give the YAML of one task.")
+    if not isinstance(config.get("task"), str):
+        raise ConfigError("has no 'task'", where=where, mend="Name the task: `task: my_task`.")
+    _check_keys(config, where)
+    files += sorted({module for function in _functions(config) if (module := _module(function)).is_file()})
+    return TaskSource(
+        path.resolve(), config, tuple(files), data_files(config, path.parent), dict(overrides or {})
+    )
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The settings of a task's or a group's YAML, includes merged, and the files they were read from.
+
+    Raises:
+        ConfigError: it is missing, or no YAML.
+    """
+    files: list[Path] = []
+    return _read(path, files), files
+
+
+def data_files(config: dict[str, Any], folder: Path) -> dict[str, tuple[Path, ...]] | None:
+    """Local data files of a task by split, or None where the data come from elsewhere.
+
+    lm-eval leaves a relative path to whatever folder it runs in. Here it is looked for beside the YAML,
+    then from the root, then in the current folder, so that a task means the same from any place. A task
+    that loads its documents with a function of its own (`custom_dataset`) names them in `dataset_kwargs`;
+    those that lie beside the YAML are taken.
+
+    Args:
+        config: the task's settings.
+        folder: where its YAML lies.
+
+    Raises:
+        ConfigError: a file that is named does not exist.
+    """
+    dataset = str(config.get("dataset_path"))
+    if dataset.startswith((".", "/", "~")):
+        mend = "Name its files: `dataset_path: json` and `dataset_kwargs: {data_files: {test: …}}`."
+        raise ConfigError(f"dataset_path '{dataset}' is a folder", where=str(folder), mend=mend)
+    kwargs = config.get("dataset_kwargs") or {}
+    if "custom_dataset" in config:
+        beside = [folder / value for value in kwargs.values() if isinstance(value, str)]
+        files = tuple(sorted(path.resolve() for path in beside if path.is_file()))
+        return {evaluated_split(config): files} if files else None
+    named = kwargs.get("data_files")
+    if dataset not in FILE_BUILDERS or not named:
+        return None
+    splits = named if isinstance(named, dict) else {"train": named}
+    found: dict[str, tuple[Path, ...]] = {}
+    for split, patterns in splits.items():
+        listed = [patterns] if isinstance(patterns, str) else list(patterns)
+        if any("://" in pattern for pattern in listed):
+            return None
+        found[split] = tuple(file for pattern in listed for file in _find(pattern, folder))
+    return found
+
+
+def evaluated_split(config: dict[str, Any]) -> str:
+    """The split that lm-eval evaluates; empty if the task declares none."""
+    return str(config.get("test_split") or config.get("validation_split") or "")
+
+
+def _find(pattern: str, folder: Path) -> list[Path]:
+    for base in (folder, ROOT, Path.cwd()):
+        matches = sorted(glob.glob(str(base / Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
+        if matches:
+            return [Path(match).resolve() for match in matches]
+    mend = "A relative path starts at the YAML's folder or at the checkout."
+    raise ConfigError(f"no such data file: {pattern}", where=str(folder), mend=mend)
+
+
+def names_in(folder: Path, pattern: str) -> dict[str, tuple[str, Path]]:
+    """Kind (task or group) and file of each name in a folder's YAMLs; the first file has a name."""
+    names: dict[str, tuple[str, Path]] = {}
+    for path in sorted(folder.glob(pattern), key=Path.as_posix):
+        for kind, name in _NAME.findall(path.read_bytes()):
+            names.setdefault(name.decode("utf-8", "replace"), (kind.decode(), path))
+    return names
+
+
+def _read(path: Path, seen: list[Path]) -> dict[str, Any]:
+    """A YAML with its includes merged below it, as lm-eval merges them."""
+    resolved = path.resolve()
+    if resolved in seen:
+        raise ConfigError("includes itself", where=str(path), mend="Break the circle.")
+    seen.append(resolved)
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(resolved.parent))  # noqa: S506
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), mend="Give the path of a task's YAML.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't be read ({error})", where=str(path), mend="Check the file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(problem, where=f"{path}{line}", mend="Correct the YAML there.") from None
+    if not isinstance(config, dict):
+        raise ConfigError("is not a mapping of keys", where=str(path), mend="Give an lm-eval task's YAML.")
+    included = config.pop("include", [])
+    merged: dict[str, Any] = {}
+    for include in included if isinstance(included, list) else [included]:
+        merged |= {k: v for k, v in _read(path.parent / include, seen).items() if k != "task_list"}
+    return merged | config
+
+
+def _loader(folder: Path) -> Any:
+    """A loader that keeps the `!function` tags of a YAML in ``folder`` as names."""
+    loader: Any = type("TaskLoader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+    loader.add_constructor("!function", lambda _, node: Function(folder / str(node.value)))
+    return loader
+
+
+def _functions(value: Any) -> list[Function]:
+    """Every function that a task's settings name."""
+    if isinstance(value, Function):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [function for one in inner for function in _functions(one)]
+
+
+def _module(function: Function) -> Path:
+    """Where the module of a function lies if it lies beside the YAML, as lm-eval looks for it."""
+    module = Path(function)
+    return (module.parent / module.name.rpartition(".")[0].replace(".", "/")).with_suffix(".py")
+
+
+def _check_keys(config: dict[str, Any], where: str) -> None:
+    """Refuse keys that lm-eval would stumble over; a task written in Python takes what it likes."""
+    if "class" in config:
+        return
+    from lm_eval.config.task import TaskConfig
+
+    known = [*TaskConfig.__dataclass_fields__, "group", "task_list"]
+    for key in config:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            mend = f"Did you mean '{near[0]}'?" if near else "See lm-eval's task guide."
+            raise ConfigError(f"unknown key '{key}'", where=where, mend=mend)

@@ -1,0 +1,148 @@
+"""Validations under a policy with looks, on the stub engine (tests/stub_engine), in this process.
+
+The worker is the real one; it runs here, so that a test doesn't wait for lm-eval's import at each batch. No load is
+measured. Neither Prefect nor a server is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import declaration, measure, validate
+from flows.declaration import ValidateParameters, declare
+from flows.looks import baseline_of
+from quantgate.model.config import ROOT, FamilyPolicy, Policy
+from quantgate.model.enums import Family
+from quantgate.model.errors import RunError
+from quantgate.model.home import Home
+from quantgate.model.records import Manifest
+from tasks import engine_env, lm_eval_worker, quality, throughput
+from tasks.pins import Pins, pins_file
+from tasks.progress import Reporter
+from tests.stub_engine.make import make
+from warehouse.load import load_bundles
+from warehouse.query import query
+
+CHECKPOINTS = ROOT / "demo" / "checkpoints"
+ALL = 300
+"""Documents that the task has: the first of the demo's arithmetic."""
+
+LOOKS = Policy(
+    description="For tests: five looks, margins that few documents can show.",
+    alpha=0.05,
+    planned_power=0.8,
+    stale_after_days=90,
+    families={Family.MATH: FamilyPolicy(margin=0.05, min_documents=40)},
+    uses={"all": ()},
+    looks=(0.2, 0.4, 0.6, 0.8),
+    aa_documents=0,
+)
+
+
+class Killed(Exception):  # noqa: N818 - no error, what a kill leaves
+    """The process is gone."""
+
+
+class LookedRuns:
+    """Validations of quantgate-demo-BF16 and its candidates in the home of the test.
+
+    ``good`` answers as the baseline does, ``bad`` is right on half of the prompts, ``close`` on nearly as many but
+    on others.
+
+    Args:
+        folder: where engine and checkpoints go.
+        patch: undone at the end of the test.
+    """
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch, self.policy = folder, patch, LOOKS
+        self.lines: list[str] = []
+        self.asked: list[tuple[str, int, int | None]] = []
+        self.kill_before: int | None = None
+        self.baseline = str(CHECKPOINTS / "quantgate-demo-BF16")
+        self.good = self._copy("good", "quantgate-demo-BF16")  # the stub answers by the folder's name
+        self.bad = self._copy("bad", "bad")
+        self.close = self._copy("close", "close")
+        self.tasks = self._documents()
+        self.engine()
+        patch.setattr(declaration, "load_policy", lambda _: self.policy)
+        for step in ("evaluate", "load"):
+            patch.setattr(measure, step, getattr(measure, step).fn)
+        patch.setattr(validate, "measure", measure.measure.fn)
+        patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
+        patch.setattr(throughput, "unfinished", lambda *_: [])
+        patch.setattr(throughput, "rows", lambda *_: ([], []))
+        patch.setattr(quality, "run_tied", self._worker)
+        patch.setenv("KMP_DUPLICATE_LIB_OK", "True")  # lm-eval's import sets it, and a run records it
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
+
+    def _copy(self, place: str, name: str) -> str:
+        folder = shutil.copytree(CHECKPOINTS / "quantgate-demo-NVFP4", self.folder / place / name)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"copy": place}))  # a revision of its own
+        return str(folder)
+
+    def _documents(self) -> str:
+        lines = (ROOT / "demo" / "tasks" / "arithmetic.jsonl").read_text().splitlines()
+        kept = [{key: json.loads(line)[key] for key in ("id", "prompt", "answer")} for line in lines[:ALL]]
+        file = self.folder / "sums.jsonl"
+        file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        return str(file)
+
+    def engine(self, **told: str) -> None:
+        """The stub, which may be told to behave otherwise than before."""
+        skills = json.dumps({"bad": 0.5, "close": 0.89})
+        file = make(self.folder / "engine", STUB_SKILLS=skills, **told)
+        self.patch.setenv("QUANTGATE_ENGINES_FILE", str(file))
+
+    def _worker(self, command: list[str], *, environment: dict[str, str], **_: Any) -> None:
+        """What a process of its own does, here; or a kill before it."""
+        if self.kill_before == len(self.asked):
+            raise Killed
+        spec = json.loads(Path(command[3]).read_text())
+        self.asked.append((Path(spec["tokenizer"]).parent.name, spec["start"], spec["end"]))
+        self.patch.setenv("OPENAI_API_KEY", environment["OPENAI_API_KEY"])
+        if lm_eval_worker.main(command[3:]) != 0:
+            raise RunError("the worker failed")
+
+    def validate(self, *candidates: str, since: datetime | None = None, **parameters: Any) -> list[Manifest]:
+        """Measure the baseline and candidates; their manifests."""
+        given = {"baseline": self.baseline, "candidates": list(candidates), "tasks": self.tasks}
+        given |= {"policy": "looks", "family": "math", "workload": "demo"}
+        home, report = Home.current(), Reporter(self.lines.append)
+        self.asked.clear()
+        baseline_of.cache_clear()
+        with report.used():
+            declared = declare(ValidateParameters.model_validate(given | parameters), home)
+            pins = Pins(pins_file(home))
+            checkpoints = validate._checkpoints(declared, pins, report)
+            environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
+            done, failures = validate._measure_all(
+                checkpoints, environment, declared, home=home, report=report, since=since, pins=pins
+            )
+        assert failures == []
+        return [manifest for manifest, _ in done]
+
+    def asked_of(self, checkpoint: str) -> list[tuple[int, int | None]]:
+        """Documents that a checkpoint was asked in the last validation, from and to, a pair for each batch."""
+        return [(start, end) for name, start, end in self.asked if name == Path(checkpoint).parent.name]
+
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """The rows of `verdicts` by run, after a load."""
+        home = Home.current()
+        report = load_bundles(home.warehouse, home.bundles)
+        assert report.problems == ()
+        table = query(home.warehouse, "SELECT * FROM verdicts WHERE use = 'all'")
+        return {row["run_id"]: row for row in table.to_pylist()}
+
+
+@pytest.fixture
+def looked_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LookedRuns:
+    """Validations under a policy with looks."""
+    return LookedRuns(tmp_path, monkeypatch)

@@ -1,0 +1,88 @@
+"""An inconclusive run with a limit goes on with new documents; what is decided is not drawn again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from quantgate.model.home import Home
+from quantgate.model.records import Manifest
+from tests.flows.looked_runs import ALL, LookedRuns, looked_runs
+
+__all__ = ["looked_runs"]
+
+
+def samples(manifest: Manifest) -> dict[int, dict[str, Any]]:
+    """Rows of a run's bundle by position, each there once."""
+    rows = pq.read_table(f"{Home.current().bundles}/{manifest.run_id}/samples.parquet").to_pylist()
+    found = {row["position"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_an_inconclusive_run_goes_on_and_then_its_verdict_stands(looked_runs: LookedRuns) -> None:
+    """It asks only what is new, of baseline and candidate alike; once it is decided nobody asks anything."""
+    first = looked_runs.validate(looked_runs.good, limit=60)
+    assert [run.tasks[0].documents for run in first] == [60, 60]
+    second = looked_runs.validate(looked_runs.good)
+    assert looked_runs.asked == [("checkpoints", 60, None), ("good", 60, 120)]
+    assert [run.continues for run in second] == [run.run_id for run in first]
+    baseline, candidate = second
+    assert candidate.tasks[0].looks == (60, 120)
+    assert samples(baseline).keys() == set(range(ALL))
+    for before, after in zip(first, second, strict=True):
+        kept = samples(after)
+        assert {position: kept[position] for position in range(60)} == samples(before)
+        assert [start.engine_start_id for start in before.engine_starts] == [
+            after.engine_starts[0].engine_start_id
+        ]
+    verdicts = looked_runs.verdicts()
+    assert verdicts[first[1].run_id]["verdict"] == "INCONCLUSIVE"
+    assert verdicts[candidate.run_id]["verdict"] == "VALIDATED"
+    assert {verdicts[run.run_id]["decided_by"] for run in (first[1], candidate)} == {candidate.run_id}
+    assert verdicts[first[1].run_id]["verdict_key"] == verdicts[candidate.run_id]["verdict_key"]
+
+    for parameters in ({"limit": 250}, {"limit": 100}, {"full": True}):
+        again = looked_runs.validate(looked_runs.good, **parameters)
+        assert looked_runs.asked == []
+        assert [run.run_id for run in again] == [run.run_id for run in second]
+    assert looked_runs.lines[-1].startswith(
+        f"quantgate-demo-BF16: VALIDATED by run {candidate.run_id}, nothing to do: a verdict is not drawn again"
+    )
+    assert list(Home.current().staging.glob("[!.]*")) == []
+
+
+def test_with_other_kernels_it_is_a_run_of_its_own(looked_runs: LookedRuns) -> None:
+    first = looked_runs.validate(looked_runs.good, limit=60)
+    looked_runs.engine(STUB_KERNEL="AnotherKernel")
+    second = looked_runs.validate(looked_runs.good, limit=130)
+    assert looked_runs.asked_of(looked_runs.good) == [(0, 60), (60, 120)]
+    assert second[1].continues is None
+    assert second[0].continues == first[0].run_id, "the baseline's kernel has no name in the stub's log"
+    assert any("its engine chose other kernels than in run" in line for line in looked_runs.lines)
+    keys = {looked_runs.verdicts()[run.run_id]["verdict_key"] for run in (first[1], second[1])}
+    assert len(keys) == 2
+
+
+def test_full_asks_everything_and_judges_once(looked_runs: LookedRuns) -> None:
+    _, candidate = looked_runs.validate(looked_runs.good, full=True)
+    assert looked_runs.asked_of(looked_runs.good) == [(0, ALL)]
+    assert (candidate.tasks[0].documents, candidate.tasks[0].looks) == (ALL, (ALL,))
+    assert candidate.inputs.suite is not None
+    assert candidate.inputs.suite["full"] is True
+    row = looked_runs.verdicts()[candidate.run_id]
+    assert row["verdict"] == "VALIDATED", row["reason"]
+
+
+def test_without_looks_a_limited_run_has_spent_its_alpha(looked_runs: LookedRuns) -> None:
+    """The baseline, which is not judged, goes on all the same."""
+    looked_runs.policy = looked_runs.policy.model_copy(update={"looks": ()})
+    first = looked_runs.validate(looked_runs.good, limit=60)
+    second = looked_runs.validate(looked_runs.good, limit=100)
+    assert looked_runs.asked == [("checkpoints", 60, 100), ("good", 0, 100)]
+    assert [run.continues for run in second] == [first[0].run_id, None]
+    assert any("policy looks judges once, at the end" in line for line in looked_runs.lines)
+    verdicts = looked_runs.verdicts()
+    assert verdicts[second[1].run_id]["verdict"] == "VALIDATED"
+    assert verdicts[first[1].run_id]["verdict_key"] != verdicts[second[1].run_id]["verdict_key"]

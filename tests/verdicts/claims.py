@@ -1,0 +1,54 @@
+"""What is claimed of damaged checkpoints, checked on whatever was measured: just now, or recorded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from demo.damage import BROKEN_TEMPLATES, DAMAGES, STRENGTHS
+from quantgate.model.config import load_policy
+from quantgate.model.enums import Verdict
+from quantgate.model.records import UseVerdict
+from tests.verdicts.scores import deltas, tasks_of
+from warehouse.judge import judge
+
+BASELINE = "baseline"
+POLICY = load_policy("demo")
+MARGIN = 0.02
+OF_WEIGHTS = tuple(name for name in DAMAGES if name not in BROKEN_TEMPLATES)
+SCALED = tuple(f"scaled-{factor:g}" for factor in STRENGTHS)
+
+
+def check_that_it_is_damage(baseline: pa.Table, candidate: pa.Table, name: str) -> None:
+    """On the full set it costs twice the margin at least, on some task."""
+    full = deltas(baseline, candidate)
+    assert {len(baseline.filter(pa.compute.equal(baseline["task"], task))) for task in full} == {1000}
+    assert min(full.values()) <= -2 * MARGIN, f"{name}: {full}"
+
+
+def check_that_it_grows(runs: Mapping[str, pa.Table]) -> None:
+    """The stronger the damage, the greater the loss: on the worst task, and nowhere less."""
+    found = [deltas(runs[BASELINE], runs[name]) for name in SCALED]
+    for weaker, stronger in itertools.pairwise(found):
+        assert all(stronger[task] <= weaker[task] for task in weaker), found
+        assert min(stronger.values()) < min(weaker.values()), found
+
+
+def judged(baseline: pa.Table, candidate: pa.Table) -> dict[str, UseVerdict]:
+    """The shipped judge's verdicts under the demo's policy, by use."""
+    declared = tasks_of(baseline)
+    return {one.use: one for one in judge(baseline, candidate, "demo", POLICY, declared)}
+
+
+def check_that_it_is_not_validated(
+    verdicts: Mapping[str, Verdict], full: Mapping[str, float], name: str
+) -> None:
+    """Neither for `all` nor for a use whose task lost twice the margin."""
+    assert verdicts["all"] is not Verdict.VALIDATED, name
+    use_of = {"qg_demo_cloze": "conversation", "qg_demo_chat": "conversation"}
+    use_of |= {"qg_demo_arithmetic": "math", "qg_demo_chain": "reasoning"}
+    for task, delta in full.items():
+        if delta <= -2 * MARGIN:
+            assert verdicts[use_of[task]] is not Verdict.VALIDATED, f"{name}: {task} lost {-delta:.1%}"

@@ -1,0 +1,191 @@
+"""What the judge makes of tasks whose documents share subjects or passages."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
+from quantgate.model.enums import Family, Verdict
+from quantgate.model.records import UseVerdict
+from quantgate.model.tables import SAMPLES
+from warehouse.bounded_test import p_noninferior_bounded
+from warehouse.cluster_test import (
+    cluster_interval,
+    cluster_totals,
+    p_inferior_clusters,
+    p_noninferior_clusters,
+)
+from warehouse.exact_test import p_degraded, p_inferior, p_noninferior
+from warehouse.judge import judge_use
+from warehouse.pairing import Pairs, Unpaired, pair_task
+from warehouse.tango import tango_interval
+
+TASK = SuiteTask(task="subjects", family=Family.KNOWLEDGE)
+POLICY = Policy(
+    description="For tests.",
+    alpha=0.05,
+    planned_power=0.8,
+    stale_after_days=90,
+    families={Family.KNOWLEDGE: FamilyPolicy(margin=0.02, min_documents=100)},
+    uses={"all": ()},
+    min_clusters=20,
+)
+
+
+def table(scores: Any, clusters: Any, positions: Any = None) -> pa.Table:
+    rows = [
+        {
+            "task": "subjects",
+            "family": "knowledge",
+            "filter": "none",
+            "metric": "acc",
+            "doc_id": f"d{number}",
+            "doc_repeat": 0,
+            "doc_hash": f"doc {number}",
+            "prompt_hash": f"prompt {number}",
+            "target": "yes",
+            "target_hash": f"target {number}",
+            "responses": "[]",
+            "answer": "yes",
+            "score": float(score),
+            "cluster": None if cluster is None else str(cluster),
+            "position": None if positions is None else positions[number],
+            "engine_start_id": "start",
+        }
+        for number, (score, cluster) in enumerate(zip(scores, clusters, strict=True))
+    ]
+    return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def verdict(baseline: Any, candidate: Any, clusters: Any, policy: Policy = POLICY) -> UseVerdict:
+    return judge_use(table(baseline, clusters), table(candidate, clusters), "tests", policy, "all", [TASK])
+
+
+def spread(b: int, c: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with b worse and c better documents, spread evenly over n."""
+    baseline, candidate = np.ones(n), np.ones(n)
+    places = np.linspace(0, n - 1, b + c).astype(int)
+    candidate[places[:b]] = 0
+    baseline[places[b:]] = 0
+    return baseline, candidate
+
+
+def test_a_task_of_clusters_takes_the_greater_p_value_and_the_wider_interval():
+    clusters = np.arange(3000) % 60
+    baseline, candidate = spread(25, 25, 3000)
+    found = verdict(baseline, candidate, clusters)
+    task = found.tasks[0]
+    totals = cluster_totals(candidate - baseline, clusters)
+    assert found.verdict is Verdict.VALIDATED
+    assert task.clusters == 60
+    assert task.p_noninferior == pytest.approx(
+        max(p_noninferior(25, 25, 3000, 0.02), p_noninferior_clusters(totals, 0.02))
+    )
+    assert task.p_inferior == pytest.approx(
+        max(p_inferior(25, 25, 3000, 0.02), p_inferior_clusters(totals, 0.02))
+    )
+    both = tango_interval(25, 25, 3000, 0.05), cluster_interval(totals, 0.05)
+    assert task.ci_low == pytest.approx(min(interval.low for interval in both))
+    assert task.ci_high == pytest.approx(max(interval.high for interval in both))
+
+
+def test_flips_that_come_together_do_not_validate_what_the_same_flips_apart_do():
+    clusters = np.arange(3000) // 50
+    baseline, candidate = spread(30, 15, 3000)
+    apart = verdict(baseline, candidate, clusters)
+    assert apart.verdict is Verdict.VALIDATED
+    assert (apart.tasks[0].worse, apart.tasks[0].better) == (30, 15)
+    lumped = np.ones(3000)
+    lumped[:30] = 0
+    gained = np.ones(3000)
+    gained[100:115] = 0
+    together = verdict(gained, lumped, clusters)
+    assert (together.tasks[0].worse, together.tasks[0].better) == (30, 15)
+    assert together.verdict is Verdict.INCONCLUSIVE
+    assert together.tasks[0].test == "cluster"
+    assert together.documents_needed > 3000
+    assert p_noninferior(30, 15, 3000, 0.02) <= 0.05, "document by document it would pass"
+    assert together.ci_low < apart.ci_low
+
+
+def test_a_loss_in_many_clusters_is_rejected():
+    rng = np.random.default_rng(2)
+    baseline = np.ones(2000)
+    found = verdict(baseline, (rng.random(2000) > 0.12).astype(float), np.arange(2000) % 40)
+    assert found.verdict is Verdict.REJECTED
+    assert found.degraded
+
+
+def test_fewer_clusters_than_the_policy_asks_for_decide_nothing():
+    for candidate in (np.ones(2000), np.zeros(2000)):
+        found = verdict(np.ones(2000), candidate, np.arange(2000) % 14)
+        assert found.verdict is Verdict.INCONCLUSIVE
+        assert found.tasks[0].clusters == 14
+        assert "fall into 14 subjects or passages, and the policy asks for at least 20" in found.reason
+        assert "name the subjects as tasks of their own" in found.reason
+    fewer = POLICY.model_copy(update={"min_clusters": 14})
+    assert verdict(np.ones(2000), np.zeros(2000), np.arange(2000) % 14, fewer).verdict is Verdict.REJECTED
+    alone = verdict(np.ones(2000), np.ones(2000), np.zeros(2000))
+    assert (alone.tasks[0].clusters, alone.ci_low, alone.ci_high) == (1, -1.0, 1.0)
+
+
+def test_documents_that_are_each_their_own_cluster_are_as_without_clusters():
+    baseline, candidate = spread(5, 4, 1000)
+    found = verdict(baseline, candidate, np.arange(1000))
+    assert found == verdict(baseline, candidate, [None] * 1000)
+    assert found.tasks[0].clusters is None
+    assert found.tasks[0].p_noninferior == p_noninferior(5, 4, 1000, 0.02)
+    assert found.tasks[0].p_degraded == p_degraded(5, 4)
+
+
+def test_partial_credit_in_clusters_needs_both_tests():
+    rng = np.random.default_rng(8)
+    clusters = np.arange(4000) % 50
+    baseline = rng.uniform(0.2, 0.8, 4000)
+    candidate = baseline + rng.normal(0, 0.1, 4000).clip(-0.2, 0.2)
+    found = verdict(baseline, candidate, clusters)
+    assert found.verdict is Verdict.VALIDATED
+    shifted = baseline + np.where(clusters % 2, 0.15, -0.15)
+    moved = verdict(baseline, shifted, clusters)
+    assert moved.tasks[0].test == "cluster"
+    assert moved.verdict is Verdict.INCONCLUSIVE
+
+
+def test_pairs_hold_the_clusters_and_a_document_without_one_is_its_own():
+    side = table([1, 1, 0, 1, 1], ["law", None, "art", "law", None])
+    pairs = pair_task(side, side, TASK)
+    assert isinstance(pairs, Pairs)
+    assert sorted(np.bincount(pairs.clusters).tolist()) == [1, 1, 1, 2]
+    none = pair_task(table([1, 0], [None, None]), table([1, 0], [None, None]), TASK)
+    assert none.clusters is None
+
+
+@pytest.mark.parametrize(("other", "count"), [(["law", "law", "law"], 2), (["law", "art", None], 1)])
+def test_a_cluster_that_differs_between_the_sides_does_not_pair(other, count):
+    found = pair_task(table([1, 1, 1], ["law", "art", "art"]), table([1, 1, 1], other), TASK)
+    assert found == Unpaired(f"task subjects: the cluster differs on {count} of 3 documents")
+
+
+def test_partial_credit_is_judged_in_the_order_of_asking():
+    rng = np.random.default_rng(9)
+    baseline, candidate = rng.uniform(0, 1, 300), rng.uniform(0, 1, 300)
+    positions = rng.permutation(300)
+    sides = (table(scores, [None] * 300, positions.tolist()) for scores in (baseline, candidate))
+    pairs = pair_task(*sides, TASK)
+    order = np.argsort(positions)
+    assert np.array_equal(pairs.candidate, candidate[order])
+    unrecorded = pair_task(table(baseline, [None] * 300), table(candidate, [None] * 300), TASK)
+    again = pair_task(table(baseline, [None] * 300), table(candidate, [None] * 300), TASK)
+    assert np.array_equal(unrecorded.baseline, again.baseline), "the shuffle is the same at every judging"
+    assert not np.array_equal(unrecorded.baseline, baseline[np.argsort([f"d{n}" for n in range(300)])])
+    found = judge_use(
+        table(baseline, [None] * 300, positions.tolist()),
+        table(candidate, [None] * 300, positions.tolist()),
+        "tests",
+        POLICY,
+        "all",
+        [TASK],
+    )
+    assert found.tasks[0].p_noninferior == p_noninferior_bounded((candidate - baseline)[order], 0.02, 0.05)
