@@ -124,8 +124,9 @@ def measured_duration(
 ) -> Duration | None:
     """Seconds of the last run of the model on the same GPUs, with the same suite and workload.
 
-    From `started_at` to `measured_at`; a run that was taken up again after a kill counts the time between, so
-    one with a single engine start goes before it. One of the same precision goes before another's.
+    From `started_at` to `measured_at`; one that took answers over from an earlier run doesn't count. A run that
+    was taken up again after a kill counts the time between, so one with a single engine start goes before it. One
+    of the same precision goes before another's.
 
     Args:
         expected: what is planned.
@@ -139,6 +140,7 @@ def measured_duration(
         if m.checkpoint.model == model
         and (m.inputs.gpu, m.inputs.gpu_count) == (expected.gpu, expected.gpus)
         and (m.inputs.suite, m.inputs.workload) == (expected.suite, expected.workload)
+        and all(start.started_at >= m.started_at for start in m.engine_starts)
     ]
     if not like:
         return None
