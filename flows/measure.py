@@ -255,6 +255,7 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
             context.report.line(
                 f"{name}: measured on {known.measured_at:%Y-%m-%d %H:%M} UTC and unchanged, nothing to do"
             )
+            _tell_other_text(plan, known, context)
             return known, False
         if since and staging.started_at < since:
             staging.discard()
@@ -270,6 +271,16 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
 
 def _what(plan: RunPlan) -> dict[str, str]:
     return {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
+
+
+def _tell_other_text(plan: RunPlan, known: Manifest, context: Context) -> None:
+    """A text is no part of a run's fingerprint: whether to measure anew for it is the user's choice."""
+    text = read_text(plan.suite) if plan.suite else None
+    if text and known.fidelity and known.fidelity.text_id != text.text_id:
+        context.report.line(
+            f"{plan.checkpoint.name}: its fidelity was measured on {known.fidelity.text_id}, not on {text.text_id}, "
+            "and the two are never compared; --fresh measures it anew"
+        )
 
 
 def _drop_leftover(staging: Staging, known: Manifest) -> None:
