@@ -14,6 +14,7 @@ import pytest
 import yaml
 from scipy.stats import beta, binomtest
 
+from quantgate.model.config import ROOT
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from warehouse.configuration import CONFIGS, read_configuration
@@ -190,6 +191,8 @@ def test_it_reads_well_in_100_columns(many: Any) -> None:
     raised = {code for found in (CANDIDATES, BASELINES) for _, codes in found.values() for code in codes}
     assert {row["code"] for row in rules} == raised | {"below_published", "kl_high", "nan_logprobs"}
     assert all(0 <= row["threshold"] <= 20 and row["meaning"] and row["source"] for row in rules)
+    page = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    assert all(f"`{row['code']}`" in page for row in rules)
 
 
 def test_a_report_shows_noise_and_alarms(many: Any) -> None:

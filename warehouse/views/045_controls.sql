@@ -24,7 +24,7 @@ SELECT * REPLACE (threshold::DOUBLE AS threshold) FROM (VALUES
         'ours: quantizing adds no knowledge'),
     ('below_published', 'below_published', 0.03,
         'A baseline scores below its published figure by more than its interval and this tolerance.',
-        'two runs of one checkpoint differed by up to 3.2 points (sch0tten/nvfp4-benchmark, 8 of its tasks and models)'),
+        'two runs of one checkpoint differed by 0.35 points on average and 3.2 at most (sch0tten/nvfp4-benchmark)'),
     ('kl_high', 'kl_high', 0.05,
         'A candidate''s mean divergence per token from its baseline exceeds so many nats (view fidelity).',
         'llama.cpp, tools/perplexity/README.md, LLaMA 3 8b Scoreboard: the 4-bit formats in wide use lie at 0.028 to 0.043 '
