@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows import continuing, controls, looks
+from flows.shared_baseline import take_over
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
@@ -204,7 +205,7 @@ def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging
     tasks = [
         suite_task
         for suite_task in controls.missing(plan, staging)
-        if controls.over_a_restart(staging, suite_task, running.start)
+        if controls.over_a_restart(plan, staging, suite_task, running.start)
     ]
     if tasks and plan.suite and controls.text_missing(staging, running.start):
         compare_tokens(running, controls.once_more(plan), read_text(plan.suite), staging.controls, context)
@@ -263,6 +264,8 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
         if answered:
             _drop_leftover(staging, answered)
             return answered, False
+        if since is None:
+            take_over(plan, staging, context.home.bundles, context.report)
         return _complete(plan, staging, context), True
 
 
