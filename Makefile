@@ -6,7 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 UV := $(or $(shell command -v uv),.venv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-fast test-kills test-damage lint format lock checkpoints bench-warehouse clean
+.PHONY: help setup demo test test-fast test-kills test-damage lint format lock checkpoints bench-warehouse bench-judging \
+	clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,9 @@ checkpoints: .venv/.ready ## make the demo's checkpoints and tasks anew (OUT=fol
 
 bench-warehouse: .venv/.ready ## the warehouse at scale (SAMPLES=1e6,1e7 OUT=folder; 1e8 takes long and 25 GiB)
 	nice -n 5 $(BIN)/python -m benchmarks.warehouse --samples $(or $(SAMPLES),1e6) --out $(or $(OUT),.quantgate/benchmarks)
+
+bench-judging: .venv/.ready ## judging 10 million samples, as few large runs and as many small ones (OUT=folder; 3 GiB)
+	$(BIN)/python -m benchmarks.judging --out $(or $(OUT),.quantgate/benchmarks)
 
 clean: ## remove environments and caches, not what was measured (.quantgate)
 	rm -rf .venv .venv-checkpoints .mypy_cache .ruff_cache .pytest_cache

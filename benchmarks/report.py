@@ -59,8 +59,9 @@ def _rows(sizes: list[Result]) -> Iterator[tuple[str, list[float | None], Callab
         ("insert", "of it inserting"),
         ("bounds", "of it the points' limits"),
         ("judge", "of it judging"),
-        ("judge_read", "judging: reading samples"),
-        ("judge_test", "judging: pairing and testing"),
+        ("judge_read", "judging: reading samples, in threads"),
+        ("judge_count", "judging: counting pairs"),
+        ("judge_test", "judging: testing"),
         ("materialize", "of it filling the materialized tables"),
     ):
         yield f"{label}, s", of("steps", "first", "seconds", part), "{:,.1f}".format

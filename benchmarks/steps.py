@@ -12,14 +12,20 @@ import shutil
 import statistics
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.fleet import Fleet, Size
-from warehouse import load
+from benchmarks.suite import SUITE
+from quantgate.model.config import load_policy
+from warehouse import exact_test, load, stored_runs
 from warehouse.bundles import BundleStore
+from warehouse.judge import judge_evidence
+from warehouse.pairing import Counts
 from warehouse.query import read_only
 
 Result = dict[str, Any]
@@ -30,13 +36,14 @@ _PARTS: dict[str, tuple[Any, str]] = {
     "insert": (load, "_take_in"),
     "bounds": (load, "refresh_bounds"),
     "judge": (load, "_judge_all"),
-    "judge_read": (load, "samples_of"),
-    "judge_test": (load, "judge_runs"),
+    "judge_read": (BundleStore, "read_columns"),
+    "judge_count": (stored_runs, "count_pairs"),
+    "judge_test": (stored_runs, "_judged"),
     "materialize": (load, "refresh_materialized"),
 }
 """Parts of a load: reading and checking bundles, inserting them, the roofline of each point, judging (of which reading
-the samples again, and pairing and testing them), filling the tables that validated_table reads. `copy` is the copy of
-the present state that the next one starts from."""
+the samples again, in threads beside the rest of it, counting pairs and testing them), filling the tables that
+validated_table reads. `copy` is the copy of the present state that the next one starts from."""
 
 _OF_ONE_MODEL = {
     "validated_table": "FROM validated_table WHERE model = $model",
@@ -58,6 +65,64 @@ def make(folder: Path, size: Size, seed: int) -> Result:
     last = sorted(path for path in (folder / "bundles").iterdir() if path.is_dir())[-1]
     last.rename(last.with_name(f".{last.name}"))
     return {"seconds": seconds, "bundle_bytes": _size_bytes(folder / "bundles"), "model": fleet.model}
+
+
+def write(folder: Path, size: Size, seed: int) -> Result:
+    """Write the bundles, every one to be judged."""
+    begin = time.perf_counter()
+    Fleet(size, seed).write(folder / "bundles")
+    return {"seconds": time.perf_counter() - begin, "bundle_bytes": _size_bytes(folder / "bundles")}
+
+
+def judge(folder: Path) -> Result:
+    """Judge every candidate from its bundle and its baseline's, as a load does, each baseline's side by side."""
+    store, seconds = BundleStore(folder / "bundles"), _time_parts()
+    manifests = [store.read_manifest(run_id) for run_id in store.run_ids()]
+    pairs = sorted((m.baseline.run_id, m.run_id) for m in manifests if m.baseline)
+    begin = time.perf_counter()
+    verdicts, tasks = Counter[str](), 0
+    for judged in stored_runs.judge_stored(store, [(candidate, baseline) for baseline, candidate in pairs]):
+        verdicts.update(str(found.verdict) for found in judged.verdicts if found.use == "all")
+        tasks += sum(len(found.tasks) for found in judged.verdicts if found.use == "all")
+    return {
+        "seconds": {**seconds, "all": time.perf_counter() - begin},
+        "samples": sum(manifest.files["samples.parquet"].rows for manifest in manifests),
+        "candidates": len(pairs),
+        "tasks": tasks,
+        "verdicts": dict(verdicts),
+        "exact_tests": exact_test.p_noninferior.cache_info().misses,
+    }
+
+
+def figures(documents: list[int], candidates: int, seed: int) -> Result:
+    """What testing takes without reading or counting, by the documents of a task."""
+    return {"tests": [_tests(n, candidates, seed) for n in documents]}
+
+
+def _tests(documents: int, candidates: int, seed: int) -> Result:
+    """Test candidates of counts that are drawn, first as they come and then again, when every figure is known."""
+    policy, generator = load_policy("standard"), np.random.default_rng(seed)
+    flips = generator.binomial(documents, (0.02, 0.018), (candidates, len(SUITE.tasks), 2)).tolist()
+    right = int(0.7 * documents)
+    drawn = [
+        {
+            task.task: Counts(documents, worse, better, right, right - worse + better)
+            for task, (worse, better) in zip(SUITE.tasks, of_candidate, strict=True)
+        }
+        for of_candidate in flips
+    ]
+    seconds, before = {}, exact_test.p_noninferior.cache_info().misses
+    for name in ("new", "known"):
+        begin = time.perf_counter()
+        for counts in drawn:
+            judge_evidence(counts, "standard", policy, SUITE.tasks)
+        seconds[name] = time.perf_counter() - begin
+    return {
+        "documents": documents,
+        "candidates": candidates,
+        "exact_tests": exact_test.p_noninferior.cache_info().misses - before,
+        "seconds": seconds,
+    }
 
 
 def first(folder: Path) -> Result:
@@ -121,9 +186,7 @@ def _streamed(warehouse: Path, sql: str) -> Result:
 
 
 def _load(folder: Path) -> Result:
-    seconds: defaultdict[str, float] = defaultdict(float)
-    for part, (owner, name) in _PARTS.items():
-        setattr(owner, name, _timed(getattr(owner, name), part, seconds))
+    seconds = _time_parts()
     warehouse, begin = folder / "warehouse.duckdb", time.perf_counter()
     report = load.load_bundles(warehouse, folder / "bundles")
     seconds["all"] = time.perf_counter() - begin
@@ -140,6 +203,14 @@ def _load(folder: Path) -> Result:
         "rows": rows,
         "warehouse_bytes": warehouse.stat().st_size,
     }
+
+
+def _time_parts() -> dict[str, float]:
+    """From now on, the seconds that each part takes."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for part, (owner, name) in _PARTS.items():
+        setattr(owner, name, _timed(getattr(owner, name), part, seconds))
+    return seconds
 
 
 def _timed(function: Callable[..., Any], part: str, seconds: dict[str, float]) -> Callable[..., Any]:
@@ -198,6 +269,9 @@ def main(step: str, arguments: Result) -> Result:
         arguments["size"] = Size(**arguments["size"])
     steps: dict[str, Callable[..., Result]] = {
         "make": make,
+        "write": write,
+        "judge": judge,
+        "figures": figures,
         "first": first,
         "again": again,
         "query": query,

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         "benchmark": "warehouse",
         "command": " ".join(["python -m benchmarks.warehouse", *(sys.argv[1:] if argv is None else argv)]),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
+        "machine": machine(),
         "seed": options.seed,
         "sizes": [],
     }
@@ -66,20 +66,20 @@ def main(argv: list[str] | None = None) -> int:
 def _steps(folder: Path, size: Size, options: argparse.Namespace) -> Iterator[tuple[str, Result]]:
     """Run every step; one that fails ends the size."""
     place = {"folder": str(folder)}
-    made = _step("make", {**place, "size": vars(size), "seed": options.seed}, options)
+    made = run_step("make", {**place, "size": vars(size), "seed": options.seed}, options)
     yield "make", made
     if "failed" in made:
         return
-    loaded = _step("first", place, options)
+    loaded = run_step("first", place, options)
     yield "first", loaded
     if "failed" in loaded:
         return
-    yield "query", _step("query", {**place, "model": made["model"], "repeats": options.repeats}, options)
-    yield "whole", _step("whole", {**place, "every_column": options.every_column}, options)
-    yield "again", _step("again", place, options)
+    yield "query", run_step("query", {**place, "model": made["model"], "repeats": options.repeats}, options)
+    yield "whole", run_step("whole", {**place, "every_column": options.every_column}, options)
+    yield "again", run_step("again", place, options)
 
 
-def _step(step: str, arguments: Result, options: argparse.Namespace) -> Result:
+def run_step(step: str, arguments: Result, options: argparse.Namespace) -> Result:
     """Run a step as a child; its result, its peak of resident memory and the load average when it ended."""
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {step}\n")
     command = [sys.executable, "-m", "benchmarks.steps", step, json.dumps(arguments)]
@@ -114,7 +114,8 @@ def _peak_bytes(pid: int) -> int:
     return int(found[0]) * 1024 if found else 0
 
 
-def _machine() -> Result:
+def machine() -> Result:
+    """What the figures were measured on."""
     model = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -134,16 +135,16 @@ def _machine() -> Result:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.warehouse", description=__doc__)
-    parser.add_argument("--samples", type=_numbers, default=[1_000_000], help="sample rows: 1e6,1e7,1e8")
-    parser.add_argument("--points", type=_number, default=1_000_000, help="throughput points")
-    parser.add_argument("--runs", type=_number, default=10_000, help=f"runs; {RUNS_PER_MODEL} are a model")
+    parser.add_argument("--samples", type=numbers, default=[1_000_000], help="sample rows: 1e6,1e7,1e8")
+    parser.add_argument("--points", type=number, default=1_000_000, help="throughput points")
+    parser.add_argument("--runs", type=number, default=10_000, help=f"runs; {RUNS_PER_MODEL} are a model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of the data and the results")
     parser.add_argument(
         "--repeats", type=int, default=9, help="runs of each query, of which the median counts"
     )
     parser.add_argument(
-        "--memory-limit", type=_number, default=16 * 10**9, help="bytes; a step that takes more is ended"
+        "--memory-limit", type=number, default=16 * 10**9, help="bytes; a step that takes more is ended"
     )
     parser.add_argument(
         "--time-limit", type=float, default=3600, help="seconds; a step that takes longer is ended"
@@ -155,12 +156,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """A whole number, which may be written as 1e7."""
     return int(float(text))
 
 
-def _numbers(text: str) -> list[int]:
-    return [_number(part) for part in text.split(",")]
+def numbers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    return [number(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

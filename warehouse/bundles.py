@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,46 @@ class BundleStore:
         """
         return self._table(manifest.run_id, name, manifest)
 
+    def read_columns(
+        self, manifest: Manifest, name: str, columns: Sequence[str], repetitive: Sequence[str] = ()
+    ) -> pa.Table:
+        """Read some columns of one table of the bundle of a manifest.
+
+        The file's checksum, schema and number of rows are checked as by `read`, and that no row lacks what it
+        must have in these columns; whether rows have the same key isn't.
+
+        Args:
+            manifest: the bundle's.
+            name: the file's, e.g. ``samples.parquet``.
+            columns: which to read, in this order.
+            repetitive: those of few different values, of which dictionaries are made.
+
+        Raises:
+            RunError: as `read`.
+        """
+        run_id, schema = manifest.run_id, pa.schema([BUNDLE_FILES[name].field(column) for column in columns])
+        data = self._checked(run_id, name, manifest)
+        if data is None:
+            return schema.empty_table()
+        later = LATER_COLUMNS.get(name, ()) if manifest.schema_version == 1 else ()
+        try:
+            file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[*repetitive], pre_buffer=False)
+            problem = _schema_problem(_without_dictionaries(file.schema_arrow), name, later)
+            if problem:
+                raise damaged(run_id, f"{name} {problem}")
+            table = file.read(columns=[c for c in columns if c not in later], use_threads=False)
+        except (pa.ArrowException, OSError):
+            raise damaged(run_id, f"{name} is not a whole Parquet file") from None
+        for column in later:
+            if column in columns:
+                table = table.append_column(
+                    column, pa.nulls(table.num_rows, BUNDLE_FILES[name].field(column).type)
+                )
+        problem = _rows_problem(table, name, manifest.files[name])
+        if problem:
+            raise damaged(run_id, f"{name} {problem}")
+        return table.select([*columns])
+
     def _bytes(self, run_id: str, name: str) -> bytes:
         try:
             data: bytes = self._fs.cat_file(f"{self._root}/{run_id}/{name}")
@@ -105,26 +146,36 @@ class BundleStore:
             raise damaged(run_id, f"{name} can't be read ({error})") from None
         return data
 
-    def _table(self, run_id: str, name: str, manifest: Manifest) -> pa.Table:
+    def _checked(self, run_id: str, name: str, manifest: Manifest) -> bytes | None:
+        """A file's bytes as the manifest has them; None where its layout had no such file yet."""
         entry = manifest.files.get(name)
-        first_layout = manifest.schema_version == 1
-        if entry is None and first_layout and name in LATER_FILES:
-            return BUNDLE_FILES[name].empty_table()
+        if entry is None and manifest.schema_version == 1 and name in LATER_FILES:
+            return None
         if entry is None:
             raise damaged(run_id, f"its manifest doesn't list {name}")
         data = self._bytes(run_id, name)
         problem = _checksum_problem(data, entry)
         if problem:
             raise damaged(run_id, f"{name} {problem}")
+        return data
+
+    def _table(self, run_id: str, name: str, manifest: Manifest) -> pa.Table:
+        data = self._checked(run_id, name, manifest)
+        if data is None:
+            return BUNDLE_FILES[name].empty_table()
         try:
             table = pq.ParquetFile(pa.BufferReader(data)).read()
         except (pa.ArrowException, OSError):
             raise damaged(run_id, f"{name} is not a whole Parquet file") from None
-        for column in LATER_COLUMNS.get(name, ()) if first_layout else ():
+        for column in LATER_COLUMNS.get(name, ()) if manifest.schema_version == 1 else ():
             table = table.append_column(
                 column, pa.nulls(table.num_rows, BUNDLE_FILES[name].field(column).type)
             )
-        problem = _table_problem(table, name, entry)
+        problem = (
+            _schema_problem(table.schema, name)
+            or _rows_problem(table, name, manifest.files[name])
+            or _key_problem(table, name)
+        )
         if problem:
             raise damaged(run_id, f"{name} {problem}")
         return table.cast(BUNDLE_FILES[name])
@@ -138,18 +189,35 @@ def _checksum_problem(data: bytes, entry: FileEntry) -> str:
     return ""
 
 
-def _table_problem(table: pa.Table, name: str, entry: FileEntry) -> str:
-    schema = BUNDLE_FILES[name]
-    if table.schema.names != schema.names:
-        odd = sorted(set(table.schema.names) ^ set(schema.names))
+def _schema_problem(found: pa.Schema, name: str, later: Sequence[str] = ()) -> str:
+    expected = [field for field in BUNDLE_FILES[name] if field.name not in later]
+    names = [field.name for field in expected]
+    if found.names != names:
+        odd = sorted(set(found.names) ^ set(names))
         return f"has other columns than it should ({', '.join(odd) or 'their order'})"
-    for found, expected in zip(table.schema, schema, strict=True):
-        if found.type != expected.type:
-            return f"has column {found.name} as {found.type} where {expected.type} belongs"
-        if not expected.nullable and table.column(found.name).null_count:
-            return f"has rows without {found.name}"
+    for field, wanted in zip(found, expected, strict=True):
+        if field.type != wanted.type:
+            return f"has column {field.name} as {field.type} where {wanted.type} belongs"
+    return ""
+
+
+def _without_dictionaries(schema: pa.Schema) -> pa.Schema:
+    """The schema of the file itself: a dictionary is how a column is read."""
+    return pa.schema(
+        [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
+    )
+
+
+def _rows_problem(table: pa.Table, name: str, entry: FileEntry) -> str:
+    for column in table.schema.names:
+        if not BUNDLE_FILES[name].field(column).nullable and table.column(column).null_count:
+            return f"has rows without {column}"
     if table.num_rows != entry.rows:
         return f"has {table.num_rows} rows where the manifest says {entry.rows}"
+    return ""
+
+
+def _key_problem(table: pa.Table, name: str) -> str:
     key = _KEYS.get(name)
     if key and table.group_by(list(key)).aggregate([]).num_rows != table.num_rows:
         return f"has rows with the same {', '.join(key)}"

@@ -24,7 +24,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.special import betaincc, betaincinv
+from scipy.special import betaincc, betaincinv, gammaln
 from scipy.stats import binom, binomtest, norm
 
 from warehouse.tango import Floats, Ints, score_at_loss
@@ -50,8 +50,8 @@ _TIE = 1e-9
 _TRUNCATED = 1e-13
 """Probability of the flip counts left out at each end of the sum; it is added."""
 
-_NEGLIGIBLE = 1e-15
-"""Density below which a flip count does not count."""
+_LOG_OF_NONE = -1e6
+"""Stands for the logarithm of a chance of 0, which may be raised to the power of 0."""
 
 
 @lru_cache(maxsize=65536)
@@ -82,6 +82,7 @@ def p_inferior(b: int, c: int, n: int, margin: float) -> float:
     return _p_value(b, c, n, margin, inferior=True)
 
 
+@lru_cache(maxsize=65536)
 def p_degraded(b: int, c: int) -> float:
     """Exact one-sided McNemar p-value of H0: delta >= 0, given the flips.
 
@@ -162,19 +163,36 @@ def _rate(angle: Floats, margin: float) -> Floats:
 def _tail(rate: Floats, counts: Ints, bound: Ints, n: int, margin: float, *, inferior: bool) -> Floats:
     """P(outcome at least as extreme) at delta = -margin, for each flip rate of ``rate``.
 
-    ``counts`` are the flip counts m summed over and ``bound`` the last b <= bound(m) that is as extreme
-    (the last one that is not, where the inferior side is asked for).
+    ``counts`` are the flip counts m summed over, one after the other, and ``bound`` the last b <= bound(m) that is
+    as extreme (the last one that is not, where the inferior side is asked for). Neither a worse document more nor
+    a better one moves the bound by more than one, and it never falls (Tango's statistic is monotone), so
+    P(b <= bound(m)) follows from that of m - 1 by adding single binomial probabilities.
     """
-    density: Floats = np.asarray(binom.pmf(counts, n, rate[:, None]), dtype=np.float64)
-    row, column = np.nonzero(density > _NEGLIGIBLE)
-    last, flips = bound[column], counts[column]
-    share = (rate[row] + margin) / (2 * rate[row])
-    below = np.where(last < 0, 0.0, 1.0)
-    some = (last >= 0) & (last < flips)
-    below[some] = betaincc(last[some] + 1.0, (flips - last)[some], share[some])
-    extreme = np.zeros_like(density)
-    extreme[row, column] = density[row, column] * (1 - below if inferior else below)
-    return np.asarray(extreme.sum(axis=1))
+    # Of logarithms as large as log n! the last digits are lost; a row's probabilities add up to 1 all the same.
+    density = _binomial(counts, n, rate[:, None])
+    density /= density.sum(axis=1, keepdims=True)
+    share = (rate[:, None] + margin) / (2 * rate[:, None])
+    at_bound = np.where(bound < 0, 0.0, _binomial(np.maximum(bound, 0), counts, share))
+    below = np.empty_like(density)
+    below[:, 0] = _at_most(int(bound[0]), int(counts[0]), share[:, 0])
+    below[:, 1:] = at_bound[:, 1:] * (np.diff(bound) > 0) - share * at_bound[:, :-1]
+    np.cumsum(below, axis=1, out=below)
+    return np.asarray((density * (1 - below if inferior else below)).sum(axis=1))
+
+
+def _binomial(k: Ints, n: Ints | int, chance: Floats) -> Floats:
+    """P(k of n), broadcast; from logarithms, which for whole tables is far faster than scipy.stats' function."""
+    ways = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    with np.errstate(divide="ignore"):
+        log_chance, log_rest = (np.maximum(np.log(p), _LOG_OF_NONE) for p in (chance, 1 - chance))
+    return np.asarray(np.exp(ways + k * log_chance + (n - k) * log_rest))
+
+
+def _at_most(k: int, n: int, chance: Floats) -> Floats:
+    """P(at most k of n)."""
+    if k < 0 or k >= n:
+        return np.full(chance.shape, 0.0 if k < 0 else 1.0)
+    return np.asarray(betaincc(k + 1.0, n - k, chance))
 
 
 def _bound(b: int, c: int, n: int, margin: float, counts: Ints, *, inferior: bool) -> Ints:
@@ -189,4 +207,11 @@ def _bound(b: int, c: int, n: int, margin: float, counts: Ints, *, inferior: boo
         middle = (inside + outside) // 2
         above = score_at_loss(middle, counts - middle, n, margin) > threshold
         inside, outside = np.where(above, middle, inside), np.where(above, outside, middle)
-    return inside
+    # A document more moves it by one at most and never back, since Tango's statistic is monotone. Where rounding
+    # says otherwise, the greater p-value is taken.
+    steps = np.arange(counts.size)
+    if inferior:
+        inside = np.minimum.accumulate(inside[::-1])[::-1]
+        return np.asarray(np.minimum.accumulate(inside - steps) + steps)
+    inside = np.maximum.accumulate(inside)
+    return np.asarray(np.maximum.accumulate((inside - steps)[::-1])[::-1] + steps)

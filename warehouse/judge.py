@@ -21,6 +21,7 @@ from quantgate.model.records import Manifest, TaskResult, TaskVerdict, UseVerdic
 from warehouse.design import answered_first, judged_by_another, stopped_early
 from warehouse.exact_test import MISS
 from warehouse.pairing import (
+    Counts,
     DeclaredTask,
     Pairs,
     Unmeasured,
@@ -31,7 +32,7 @@ from warehouse.pairing import (
 )
 from warehouse.task_test import decide_interim, decide_tasks, figures_of, hold, not_paired
 
-Evidence = Mapping[str, Pairs | Unpaired | Unmeasured]
+Evidence = Mapping[str, Pairs | Counts | Unpaired | Unmeasured]
 """What the samples hold of each declared task."""
 
 _NO_QUALITY = "no quality was measured"
@@ -66,9 +67,25 @@ def judge(
     check_policy(policy_name, policy, declared)
     if not declared or candidate.num_rows == 0:
         return untested(Verdict.UNVALIDATED, policy_name, policy, _NO_QUALITY)
-    evidence = _evidence(baseline, candidate, declared, own or policy)
-    held = _held(declared, own or policy, policy)
-    return tuple(_judge_use(evidence, policy_name, policy, use, declared, held) for use in policy.uses)
+    evidence = {task.task: pairs_of(baseline, candidate, task, own or policy) for task in declared}
+    return judge_evidence(evidence, policy_name, policy, declared, own=own)
+
+
+def judge_evidence(
+    evidence: Evidence,
+    policy_name: str,
+    policy: Policy,
+    declared: Sequence[DeclaredTask],
+    *,
+    own: Policy | None = None,
+) -> tuple[UseVerdict, ...]:
+    """Judge a candidate for every use from what its samples hold of each task, each task tested once.
+
+    Args, returns and errors are those of ``judge``; ``declared`` holds a task at least.
+    """
+    check_policy(policy_name, policy, declared)
+    figures = _figures(evidence, policy, declared, _held(declared, own or policy, policy))
+    return tuple(_judge_use(evidence, figures, policy_name, policy, use, declared) for use in policy.uses)
 
 
 def judge_use(
@@ -85,8 +102,9 @@ def judge_use(
     check_policy(policy_name, policy, required)
     if not declared or candidate.num_rows == 0:
         return _verdict(use, policy_name, Verdict.UNVALIDATED, _NO_QUALITY)
-    evidence = _evidence(baseline, candidate, required, policy)
-    return _judge_use(evidence, policy_name, policy, use, declared, {})
+    evidence = {task.task: pairs_of(baseline, candidate, task, policy) for task in required}
+    figures = _figures(evidence, policy, required, {})
+    return _judge_use(evidence, figures, policy_name, policy, use, declared)
 
 
 def interim(
@@ -106,7 +124,7 @@ def interim(
         The task's verdict: its outcome is pass or fail where it may stop. Where its documents can't be paired it
         is undecided with 0 pairs and the reason, and the run's verdict will say NOT_COMPARABLE.
     """
-    pairs = _pairs(baseline, candidate, result, policy)
+    pairs = pairs_of(baseline, candidate, result, policy)
     if not isinstance(pairs, Pairs):
         reason = pairs.reason if isinstance(pairs, Unpaired) else f"task {pairs.task}: no sample"
         return not_paired(result, policy, reason)
@@ -137,11 +155,17 @@ def judge_runs(
         ConfigError: as of ``judge``.
     """
     policy_name, policy = candidate.policy_name, candidate.policy
-    if candidate.tasks:
-        reason = comparable(baseline, candidate)
-        if reason is not None:
-            return untested(Verdict.NOT_COMPARABLE, policy_name, policy, reason)
-    return judge(baseline_samples, candidate_samples, policy_name, policy, candidate.tasks, own=own)
+    return incomparable(baseline, candidate) or judge(
+        baseline_samples, candidate_samples, policy_name, policy, candidate.tasks, own=own
+    )
+
+
+def incomparable(baseline: Manifest, candidate: Manifest) -> tuple[UseVerdict, ...] | None:
+    """NOT_COMPARABLE for every use where the manifests alone say so (``comparable``); else None."""
+    reason = comparable(baseline, candidate) if candidate.tasks else None
+    if reason is None:
+        return None
+    return untested(Verdict.NOT_COMPARABLE, candidate.policy_name, candidate.policy, reason)
 
 
 def untested(verdict: Verdict, policy_name: str, policy: Policy, reason: str) -> tuple[UseVerdict, ...]:
@@ -176,16 +200,17 @@ def _families(policy: Policy, use: str, declared: Sequence[DeclaredTask]) -> tup
     return policy.uses[use] or tuple(dict.fromkeys(task.family for task in declared))
 
 
-def _evidence(
-    baseline: pa.Table, candidate: pa.Table, declared: Sequence[DeclaredTask], policy: Policy
-) -> Evidence:
-    return {task.task: _pairs(baseline, candidate, task, policy) for task in declared}
-
-
-def _pairs(
+def pairs_of(
     baseline: pa.Table, candidate: pa.Table, task: DeclaredTask, policy: Policy
 ) -> Pairs | Unpaired | Unmeasured:
-    """The pairs of one task; of a candidate that stopped early those of the documents that it answered."""
+    """The pairs of one task; of a candidate that stopped early those of the documents that it answered.
+
+    Args:
+        baseline: samples of the baseline (``quantgate.model.tables.SAMPLES``).
+        candidate: samples of the candidate.
+        task: as it was declared, or as it ended.
+        policy: the one that the candidate declared, whose looks say where it may stop.
+    """
     if not stopped_early(task, policy):
         return pair_task(baseline, candidate, task)
     first = answered_first(baseline, candidate, task.task)
@@ -205,13 +230,26 @@ def _held(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict
     return {task: reason for task, reason in reasons.items() if reason is not None}
 
 
+def _figures(
+    evidence: Evidence, policy: Policy, declared: Sequence[DeclaredTask], held: Mapping[str, str]
+) -> dict[str, TaskVerdict]:
+    """The figures of every task that has pairs, which its uses share; of those held nothing is to be decided."""
+    found = {task.task: (task, evidence[task.task]) for task in declared}
+    figures = {
+        name: figures_of(task, pairs, policy)
+        for name, (task, pairs) in found.items()
+        if isinstance(pairs, Pairs | Counts)
+    }
+    return {name: hold(task, held[name]) if name in held else task for name, task in figures.items()}
+
+
 def _judge_use(
     evidence: Evidence,
+    figures: Mapping[str, TaskVerdict],
     policy_name: str,
     policy: Policy,
     use: str,
     declared: Sequence[DeclaredTask],
-    held: Mapping[str, str],
 ) -> UseVerdict:
     """The verdict for one use from the pairs of its tasks."""
     families = _families(policy, use, declared)
@@ -219,10 +257,7 @@ def _judge_use(
     unpaired = [pairs.reason for _, pairs in found if isinstance(pairs, Unpaired)]
     if unpaired:
         return _verdict(use, policy_name, Verdict.NOT_COMPARABLE, "; ".join(unpaired))
-    tested = [figures_of(task, pairs, policy) for task, pairs in found if isinstance(pairs, Pairs)]
-    tasks = decide_tasks(
-        [hold(task, held[task.task]) if task.task in held else task for task in tested], policy
-    )
+    tasks = decide_tasks([figures[task.task] for task, _ in found if task.task in figures], policy)
     missing = [f"family {family}" for family in families if all(t.family != family for t in declared)]
     missing += [f"task {pairs.task}" for _, pairs in found if isinstance(pairs, Unmeasured)]
     if missing:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -14,7 +13,6 @@ from pydantic import Field
 
 from quantgate.model.config import Strict, fingerprint_of
 from quantgate.model.errors import QuantgateError
-from quantgate.model.records import Manifest
 from quantgate.model.tables import BUNDLE_FILES
 from warehouse.architectures import refresh_bounds
 from warehouse.bundles import Bundle, BundleStore
@@ -31,7 +29,6 @@ from warehouse.database import (
     setting,
 )
 from warehouse.fidelity import compare_all
-from warehouse.judge import judge_runs
 from warehouse.materialized import refresh_materialized
 from warehouse.mlperf_summary import evidence_folder
 from warehouse.prices import imported_folder
@@ -44,9 +41,10 @@ from warehouse.rows import (
     task_verdict_rows,
     verdict_rows,
 )
+from warehouse.stored_runs import judge_stored
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
-SAMPLES, PROMPTS = "samples.parquet", "prompts.parquet"
+PROMPTS = "prompts.parquet"
 _BATCH_BYTES = 128 << 20
 """What goes in together, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written
 once, compressed, and not by way of the write-ahead log."""
@@ -239,32 +237,15 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
     judged: list[str] = []
     verdicts: list[Row] = []
     task_verdicts: list[Row] = []
-    unjudged = connection.execute(_UNJUDGED).fetchall()
-    for baseline_run_id, pairs in groupby(unjudged, key=itemgetter(1)):
-        baseline: tuple[Manifest, pa.Table] | None = None
-        for run_id, _ in pairs:
-            try:
-                baseline = baseline or samples_of(store, baseline_run_id)
-                manifest, samples = samples_of(store, run_id)
-                found = judge_runs(*baseline, manifest, samples)
-            except QuantgateError as error:
-                problems.append(f"run {run_id} could not be judged: {error}")
-                continue
-            verdicts += verdict_rows(manifest, baseline_run_id, found)
-            task_verdicts += task_verdict_rows(manifest, baseline_run_id, found)
-            judged.append(run_id)
+    for found in judge_stored(store, connection.execute(_UNJUDGED).fetchall()):
+        if found.manifest is None:
+            problems.append(f"run {found.run_id} could not be judged: {found.error}")
+            continue
+        verdicts += verdict_rows(found.manifest, found.baseline_run_id, found.verdicts)
+        task_verdicts += task_verdict_rows(found.manifest, found.baseline_run_id, found.verdicts)
+        judged.append(found.run_id)
     connection.execute("BEGIN")
     insert_rows(connection, "verdicts", verdicts)
     insert_rows(connection, "task_verdicts", task_verdicts)
     connection.execute("COMMIT")
     return judged
-
-
-def samples_of(store: BundleStore, run_id: str) -> tuple[Manifest, pa.Table]:
-    """A run's manifest and its samples, for the judge.
-
-    Raises:
-        RunError: the bundle is damaged or gone.
-    """
-    manifest = store.read_manifest(run_id)
-    return manifest, store.read_table(manifest, SAMPLES)

@@ -50,6 +50,16 @@ class Pairs(NamedTuple):
     """Each document's cluster, numbered from 0; None where no two documents share one."""
 
 
+class Counts(NamedTuple):
+    """What the test of right/wrong scores needs of the pairs of a task: how many there are of each kind."""
+
+    pairs: int
+    worse: int
+    better: int
+    baseline_right: int
+    candidate_right: int
+
+
 class Unpaired(NamedTuple):
     """Why two samples of a task can't be compared."""
 
@@ -171,6 +181,19 @@ def pair_task(
         if differ:
             return Unpaired(f"task {name}: the {what} differs on {differ} of {_documents(joined.num_rows)}")
     return _scores(joined, name)
+
+
+def counts_of(pairs: Pairs) -> Counts | None:
+    """How many pairs there are of each kind; None where a score is neither 0 nor 1."""
+    if not all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate)):
+        return None
+    return Counts(
+        pairs.baseline.size,
+        int(np.count_nonzero(pairs.candidate < pairs.baseline)),
+        int(np.count_nonzero(pairs.candidate > pairs.baseline)),
+        int(np.count_nonzero(pairs.baseline)),
+        int(np.count_nonzero(pairs.candidate)),
+    )
 
 
 def _rows(samples: pa.Table, declared: DeclaredTask) -> pa.Table:

@@ -6,26 +6,23 @@ docs/decisions/0011-post-hoc-verdicts.md says why.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 from pydantic import Field
 
 from quantgate.model.config import Policy, Strict, choose
 from quantgate.model.errors import ConfigError, QuantgateError
-from quantgate.model.records import Manifest, UseVerdict
+from quantgate.model.records import Manifest
 from warehouse.bundles import BundleStore
 from warehouse.configuration import CONFIGS, add_policy
 from warehouse.database import insert_rows
-from warehouse.judge import judge_runs
 from warehouse.layout import Block, plain
-from warehouse.load import load_bundles, samples_of
+from warehouse.load import load_bundles
 from warehouse.query import query, read_only
 from warehouse.render import NULL
 from warehouse.rows import Row, task_verdict_rows, verdict_rows
+from warehouse.stored_runs import judge_stored
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
 _CANDIDATES = """
@@ -171,47 +168,27 @@ def _chosen(candidates: list[_Candidate], run_id: str) -> _Candidate:
 
 
 def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, policy: Policy) -> _Found:
-    """Judge each, the samples of a baseline read once for all of its candidates."""
-    found = _Found()
-    for baseline_run_id, group in groupby(candidates, key=attrgetter("baseline_run_id")):
-        baseline: tuple[Manifest, pa.Table] | None = None
-        for candidate in group:
-            try:
-                baseline = baseline or samples_of(store, baseline_run_id)
-                manifest, samples = samples_of(store, candidate.run_id)
-                verdicts, manifest = judge_under(policy_name, policy, *baseline, manifest, samples)
-            except QuantgateError as error:
-                found.errors.append(
-                    type(error)(error.what, where=_where(candidate.run_id, error), mend=error.mend)
-                )
-                continue
-            found.verdicts += verdict_rows(manifest, baseline_run_id, verdicts)
-            found.task_verdicts += task_verdict_rows(manifest, baseline_run_id, verdicts)
-            found.judged.append(candidate.run_id)
-    return found
-
-
-def judge_under(
-    policy_name: str,
-    policy: Policy,
-    baseline: Manifest,
-    baseline_samples: pa.Table,
-    candidate: Manifest,
-    candidate_samples: pa.Table,
-) -> tuple[tuple[UseVerdict, ...], Manifest]:
-    """The judge's verdicts as if both runs had declared the policy, and the candidate's manifest as it then were.
+    """Judge each as if both runs had declared the policy.
 
     Two runs that declared different policies, and were not comparable for that alone, are comparable here. A task
     that stopped early under its own policy is not decided under one that would have stopped it elsewhere.
-
-    Raises:
-        ConfigError: the policy can't judge these tasks.
     """
-    there, here = (
-        manifest.model_copy(update={"policy_name": policy_name, "policy": policy})
-        for manifest in (baseline, candidate)
-    )
-    return judge_runs(there, baseline_samples, here, candidate_samples, own=candidate.policy), here
+
+    def declare(manifest: Manifest) -> Manifest:
+        return manifest.model_copy(update={"policy_name": policy_name, "policy": policy})
+
+    found = _Found()
+    pairs = [(c.run_id, c.baseline_run_id) for c in candidates if c.baseline_run_id is not None]
+    for judged in judge_stored(store, pairs, declare):
+        if judged.manifest is None:
+            error = judged.error
+            assert error is not None
+            found.errors.append(type(error)(error.what, where=_where(judged.run_id, error), mend=error.mend))
+            continue
+        found.verdicts += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+        found.task_verdicts += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+        found.judged.append(judged.run_id)
+    return found
 
 
 def _where(run_id: str, error: QuantgateError) -> str:

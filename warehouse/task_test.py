@@ -23,7 +23,7 @@ from warehouse.bounded_test import (
 from warehouse.cluster_figures import too_few_clusters, with_clusters
 from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_degraded, p_inferior, p_noninferior
-from warehouse.pairing import DeclaredTask, Pairs
+from warehouse.pairing import Counts, DeclaredTask, Pairs, counts_of
 from warehouse.sequential_test import p_inferior_at, p_noninferior_at, sequential_interval
 from warehouse.tango import Floats, Interval, tango_interval
 
@@ -44,30 +44,45 @@ class Figures(NamedTuple):
     """Why nothing may be decided on these documents; empty where it may."""
 
 
-def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
+def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> TaskVerdict:
     """The figures of one task, before anything is decided on them.
 
     ``reason`` is set where nothing may be decided, whatever the figures.
+
+    Args:
+        task: as it was declared, or as it ended.
+        evidence: its pairs; or their counts, which say all there is to say of right/wrong scores.
+        policy: margins, error rate and looks.
     """
-    differences = pairs.candidate - pairs.baseline
-    n, margin = differences.size, policy.families[task.family].margin
-    worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
-    right_wrong = all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate))
+    margin = policy.families[task.family].margin
+    counts = evidence if isinstance(evidence, Counts) else counts_of(evidence)
+    clusters = evidence.clusters if isinstance(evidence, Pairs) else None
+    n = evidence.pairs if isinstance(evidence, Counts) else evidence.baseline.size
     look = look_of(task, n, policy)
     everything = look.design.looks[-1]
     tested: Look | Between = look
-    if pairs.clusters is not None and n == everything:
+    if clusters is not None and n == everything:
         # Nothing is decided on its way, so no look before has spent any of alpha.
         tested = Look(look.design._replace(looks=(n,)), 0)
-    found = _right_wrong(worse, better, tested) if right_wrong else _partial(differences, tested)
+    if counts is not None:
+        _, worse, better, baseline_right, candidate_right = counts
+        baseline_score, candidate_score, delta = baseline_right / n, candidate_right / n, (better - worse) / n
+        found = _right_wrong(worse, better, tested)
+    else:
+        assert isinstance(evidence, Pairs)
+        differences = evidence.candidate - evidence.baseline
+        delta = float(differences.mean())
+        worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
+        baseline_score, candidate_score = float(evidence.baseline.mean()), float(evidence.candidate.mean())
+        found = _partial(differences, tested)
     figures = TaskVerdict(
         task=task.task,
         family=task.family,
         margin=margin,
         pairs=n,
-        baseline_score=float(pairs.baseline.mean()),
-        candidate_score=float(pairs.candidate.mean()),
-        quality_delta=(better - worse) / n if right_wrong else float(differences.mean()),
+        baseline_score=baseline_score,
+        candidate_score=candidate_score,
+        quality_delta=delta,
         ci_low=found.interval.low,
         ci_high=found.interval.high,
         worse=worse,
@@ -84,9 +99,9 @@ def figures_of(task: DeclaredTask, pairs: Pairs, policy: Policy) -> TaskVerdict:
         looks=look.number,
         reason=found.held,
     )
-    if pairs.clusters is None:
+    if isinstance(evidence, Counts) or evidence.clusters is None:
         return figures
-    figures = with_clusters(figures, differences, pairs.clusters, policy)
+    figures = with_clusters(figures, evidence.candidate - evidence.baseline, evidence.clusters, policy)
     # The clusters' test knows of no looks.
     return figures if n == everything else hold(figures, _CLUSTERS_WAIT.format(everything=everything))
 

@@ -60,7 +60,17 @@ def test_everything_was_loaded_and_judged(result: dict[str, Any]) -> None:
     assert again["rows"] | {"verdicts": 0, "task_verdicts": 0} == {
         "runs": 15, "samples": 1050, "load_points": 60, "table_points": 60, "verdicts": 0, "task_verdicts": 0,
     }  # fmt: skip
-    parts = {"read", "insert", "bounds", "judge", "judge_read", "judge_test", "materialize", "all"}
+    parts = {
+        "read",
+        "insert",
+        "bounds",
+        "judge",
+        "judge_read",
+        "judge_count",
+        "judge_test",
+        "materialize",
+        "all",
+    }
     assert parts <= set(first["seconds"])
     assert "copy" in again["seconds"]
     assert "copy" not in first["seconds"]

@@ -112,6 +112,57 @@ def test_p_value_at_larger_samples(b, c, n, margin):
         assert expected - 1e-7 <= test(b, c, n, margin) <= expected + 2e-5
 
 
+def p_by_conditioning(b, c, n, margin, *, inferior, points=300):
+    """The definition again, for any n: given the flips, the worse ones are binomial. scipy.stats does the sums."""
+    flips = b + c
+    low = beta.ppf(BELOW, flips, n - flips + 1) if flips else 0.0
+    rate = np.linspace(max(low, margin), max(beta.isf(ABOVE, flips + 1, n - flips), margin), points)[:, None]
+    m = np.arange(binom.ppf(1e-12, n, rate[0, 0]), binom.isf(1e-12, n, rate[-1, 0]) + 1)
+    observed = score_at_loss(b, c, n, margin)
+    if inferior:
+        last = (
+            np.array(
+                [
+                    (score_at_loss(np.arange(k + 1), np.arange(k, -1, -1), n, margin) > observed + 1e-9).sum()
+                    for k in m
+                ]
+            )
+            - 1
+        )
+        tail = binom.pmf(m, n, rate) * binom.sf(last, m, (rate + margin) / (2 * rate))
+    else:
+        last = (
+            np.array(
+                [
+                    (
+                        score_at_loss(np.arange(k + 1), np.arange(k, -1, -1), n, margin) >= observed - 1e-9
+                    ).sum()
+                    for k in m
+                ]
+            )
+            - 1
+        )
+        tail = binom.pmf(m, n, rate) * binom.cdf(last, m, (rate + margin) / (2 * rate))
+    added = np.where(rate[:, 0] <= 1 - ABOVE ** (1 / n), BELOW, ABOVE + BELOW)
+    return min(1.0, max(MISS, (tail.sum(axis=1) + added).max()))
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "n", "margin"),
+    [
+        (0, 2, 400, 0.01),
+        (33, 20, 1319, 0.02),
+        (190, 150, 6000, 0.01),
+        (1180, 1000, 20_000, 0.01),
+        (470, 480, 1000, 0.3),
+    ],
+)
+def test_p_value_at_the_sizes_of_real_tasks(b, c, n, margin):
+    for inferior, test in ((False, p_noninferior), (True, p_inferior)):
+        expected = p_by_conditioning(b, c, n, margin, inferior=inferior)
+        assert expected - 1e-7 <= test(b, c, n, margin) <= expected + 2e-5
+
+
 @pytest.mark.parametrize(
     ("n", "flip_rate", "margin", "tango_error"),
     [

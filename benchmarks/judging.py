@@ -1,0 +1,163 @@
+"""Judging 10 million samples: `python -m benchmarks.judging --out FOLDER`.
+
+For each number of runs a synthetic fleet (benchmarks/fleet.py) that holds the samples between them is written in a
+run's own bundle format, and every candidate is judged from the bundles as a load judges it: read and checked, paired,
+counted and tested. Each repeat is a process of its own, whose peak of resident memory is reported. What a test costs
+where no two candidates have the same counts is measured apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fleet import Size
+from benchmarks.warehouse import machine, number, numbers, run_step
+
+Result = dict[str, Any]
+
+DOCUMENTS = (1_319, 12_000)
+"""Documents of a task whose counts are drawn: as many as GSM8K and as a large suite's largest tasks have."""
+
+
+_COLUMNS = (
+    "runs",
+    "samples",
+    "documents a task",
+    "candidates",
+    "tasks",
+    "distinct exact tests",
+    "seconds (each repeat)",
+    "reading, s",
+    "counting, s",
+    "testing, s",
+    "peak memory, GB",
+    "load average",
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; 1 if a step failed."""
+    options = _parser().parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    result: Result = {
+        "benchmark": "judging",
+        "command": " ".join(["python -m benchmarks.judging", *(sys.argv[1:] if argv is None else argv)]),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "seed": options.seed,
+        "shapes": [],
+        "figures": {},
+    }
+    for runs in options.runs:
+        result["shapes"].append(_shape(Size(runs, options.samples, runs), options))
+        _save(result, options.out)
+    arguments = {"documents": DOCUMENTS, "candidates": options.candidates, "seed": options.seed}
+    result["figures"] = run_step("figures", arguments, options)
+    _save(result, options.out)
+    print(_markdown(result))
+    steps = [step for shape in result["shapes"] for step in (shape["write"], *shape["judge"])]
+    return 1 if any("failed" in step for step in (*steps, result["figures"])) else 0
+
+
+def _shape(size: Size, options: argparse.Namespace) -> Result:
+    """Write the bundles of a fleet and judge them, as often as asked."""
+    folder = options.out / f"{size.samples}-of-{size.runs}-runs-{options.seed}"
+    place, kept = {"folder": str(folder)}, folder / "written.json"
+    try:
+        if kept.exists():
+            written: Result = json.loads(kept.read_text())
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            written = run_step("write", {**place, "size": vars(size), "seed": options.seed}, options)
+            kept.write_text(json.dumps(written))
+        repeats = 0 if "failed" in written else options.repeats
+        judged = [run_step("judge", place, options) for _ in range(repeats)]
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "runs": size.runs,
+        "samples": size.samples_in_all,
+        "samples_a_task": size.documents,
+        "write": written,
+        "judge": judged,
+    }
+
+
+def _save(result: Result, out: Path) -> None:
+    (out / "result.json").write_text(json.dumps(result, indent=1))
+    (out / "result.md").write_text(_markdown(result))
+
+
+def _markdown(result: Result) -> str:
+    """The tables that docs/benchmarks.md quotes."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|---:" * len(_COLUMNS) + "|"]
+    for shape in result["shapes"]:
+        sound = [step for step in shape["judge"] if "failed" not in step]
+        if not sound:
+            lines.append(f"| {shape['runs']:,} | failed |")
+            continue
+        first = sound[0]
+        took = [step["seconds"]["all"] for step in sound]
+        parts = (
+            statistics.median(step["seconds"].get(part, 0.0) for step in sound)
+            for part in ("judge_read", "judge_count", "judge_test")
+        )
+        cells = [
+            *(f"{n:,}" for n in (shape["runs"], first["samples"], shape["samples_a_task"])),
+            *(f"{first[name]:,}" for name in ("candidates", "tasks", "exact_tests")),
+            f"{statistics.median(took):.2f} ({', '.join(f'{s:.2f}' for s in took)})",
+            *(f"{seconds:.2f}" for seconds in parts),
+            f"{max(step['peak_memory_bytes'] for step in sound) / 1e9:.2f}",
+            ", ".join(f"{step['load_average'][1]:.1f}" for step in sound),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| documents a task | candidates | distinct exact tests | a candidate of 5 tasks, ms | again, ms |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for found in result["figures"].get("tests", ()):
+        new, known = (1e3 * found["seconds"][name] / found["candidates"] for name in ("new", "known"))
+        lines.append(
+            f"| {found['documents']:,} | {found['candidates']:,} | {found['exact_tests']:,} "
+            f"| {new:.1f} | {known:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.judging", description=__doc__)
+    parser.add_argument(
+        "--samples", type=number, default=10_000_000, help="sample rows, of all runs together"
+    )
+    parser.add_argument(
+        "--runs",
+        type=numbers,
+        default=[15, 360, 10_000],
+        help="runs that hold them; two of three are candidates",
+    )
+    parser.add_argument("--candidates", type=number, default=400, help="candidates whose counts are drawn")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=3, help="times that each fleet is judged")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundles and the results")
+    parser.add_argument(
+        "--memory-limit", type=number, default=8 * 10**9, help="bytes; a step above it is ended"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=1800, help="seconds; a step that takes longer is ended"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the bundles; the next run takes them")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
