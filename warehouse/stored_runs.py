@@ -18,7 +18,7 @@ from warehouse.judge import incomparable, judge, judge_evidence
 SAMPLES = "samples.parquet"
 _BATCH_ROWS = 500_000
 """Candidates' rows that are counted together: many small runs cost one query, and few large ones fit in memory."""
-_AHEAD = 3
+_AHEAD = 2
 """Runs that are read before they are needed, while those before them are counted."""
 
 
