@@ -185,7 +185,10 @@ def _binomial(k: Ints, n: Ints | int, chance: Floats) -> Floats:
     ways = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
     with np.errstate(divide="ignore"):
         log_chance, log_rest = (np.maximum(np.log(p), _LOG_OF_NONE) for p in (chance, 1 - chance))
-    return np.asarray(np.exp(ways + k * log_chance + (n - k) * log_rest))
+    logarithm = k * log_chance
+    logarithm += (n - k) * log_rest
+    logarithm += ways
+    return np.asarray(np.exp(logarithm, out=logarithm))
 
 
 def _at_most(k: int, n: int, chance: Floats) -> Floats:
