@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.verdict_cells import Rule, outcome_of
 from quantgate.model.config import FamilyPolicy, Policy
 from quantgate.model.enums import Family
-from quantgate.model.records import TaskResult
+from quantgate.model.records import TaskResult, TaskVerdict
 from warehouse.pairing import Pairs
 from warehouse.tango import score_at_loss
 from warehouse.task_test import decide_interim, figures_of
@@ -42,16 +42,20 @@ def drawn(fixed: Rule, sequential: Rule, flip_rate: float, draws: int, seed: int
         chances = ((flip_rate - delta) / 2, (flip_rate + delta) / 2)
         for kind, rule in (("fixed", fixed), ("sequential", sequential)):
             ends = [_follow(rule, _candidate(generator, chances, design.looks[-1])) for _ in range(draws)]
-            share = float(np.mean([passed for passed, _, _ in ends]))
+            tasks = [task for task, _ in ends]
+            share = float(np.mean([task.outcome == "pass" for task in tasks]))
             row[f"{kind}_{name}"] = share
             row[f"{kind}_{name}_error"] = float(np.sqrt(max(share * (1 - share), 1e-9) / draws))
             row[f"{kind}_{name}_expected"] = outcome_of(rule, flip_rate, delta).decided
-            row["disagree"] += sum(not agrees for _, _, agrees in ends)
+            row[f"{kind}_{name}_covered"] = float(
+                np.mean([task.ci_low <= delta <= task.ci_high for task in tasks])
+            )
+            row[f"{kind}_{name}_bias"] = float(np.mean([task.quality_delta for task in tasks])) - delta
+            row["disagree"] += sum(not agrees for _, agrees in ends)
             if name == "power":
-                row[f"{kind}_documents"] = float(np.mean([documents for _, documents, _ in ends]))
-                row[f"{kind}_documents_p90"] = float(
-                    np.quantile([documents for _, documents, _ in ends], 0.9)
-                )
+                row[f"{kind}_degraded"] = float(np.mean([task.degraded for task in tasks]))
+                row[f"{kind}_documents"] = float(np.mean([task.pairs for task in tasks]))
+                row[f"{kind}_documents_p90"] = float(np.quantile([task.pairs for task in tasks], 0.9))
     return row
 
 
@@ -63,8 +67,8 @@ def _candidate(generator: np.random.Generator, chances: tuple[float, float], n: 
     return Pairs(baseline.astype(np.float64), ((baseline & ~worse) | better).astype(np.float64))
 
 
-def _follow(rule: Rule, pairs: Pairs) -> tuple[bool, int, bool]:
-    """Whether it was validated, after how many documents, and whether the sums say the same."""
+def _follow(rule: Rule, pairs: Pairs) -> tuple[TaskVerdict, bool]:
+    """The judge's last word on a candidate, and whether the sums say the same at each look."""
     looks, margin = rule.design.looks, rule.design.margin
     policy = Policy(
         description="Of the simulation.",
@@ -82,7 +86,7 @@ def _follow(rule: Rule, pairs: Pairs) -> tuple[bool, int, bool]:
         agrees = (task.outcome == "pass") == (statistic >= rule.least[look][task.worse + task.better])
         if task.outcome != "undecided" or not agrees:
             break
-    return task.outcome == "pass", n, agrees
+    return task, agrees
 
 
 def _result(looks: tuple[int, ...], available: int) -> TaskResult:

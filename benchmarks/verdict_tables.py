@@ -102,7 +102,8 @@ def _draws(rows: list[Row]) -> Iterator[str]:
     def figure(row: Row, name: str) -> str:
         return f"{row[name]:.4f} ± {row[f'{name}_error']:.4f} ({row[f'{name}_expected']:.4f})"
 
-    figures = [f"{kind}_{name}" for name in ("false", "power") for kind in ("fixed", "sequential")]
+    kinds = ("fixed", "sequential")
+    figures = [f"{kind}_{name}" for name in ("false", "power") for kind in kinds]
     lines = [
         [
             f"{row['n']:,}",
@@ -127,6 +128,29 @@ def _draws(rows: list[Row]) -> Iterator[str]:
             "sequential",
             "documents (90 %)",
             "decisions unlike the sums'",
+        ],
+        lines,
+    )
+    yield ""
+    lines = [
+        [
+            f"{row['n']:,}",
+            _points(row["margin"]),
+            f"{row['flip_rate']:.0%}",
+            *(f"{row[f'{kind}_{name}_covered']:.3f}" for name in ("false", "power") for kind in kinds),
+            *(f"{100 * row[f'{kind}_power_bias']:+.3f}" for kind in kinds),
+            *(f"{row[f'{kind}_degraded']:.3f}" for kind in kinds),
+        ]
+        for row in rows
+    ]
+    yield from _table(
+        [
+            "documents",
+            "margin",
+            "flips",
+            *(f"interval holds the {what}, {kind}" for what in ("margin", "0") for kind in kinds),
+            *(f"estimate - 0, points, {kind}" for kind in kinds),
+            *(f"degraded at 0, {kind}" for kind in kinds),
         ],
         lines,
     )

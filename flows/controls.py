@@ -48,12 +48,12 @@ def missing(plan: RunPlan, staging: Staging) -> list[SuiteTask]:
     return found
 
 
-def over_a_restart(staging: Staging, task: SuiteTask, start: EngineStart) -> bool:
-    """Whether no answer of a finished task came from this start of the engine."""
-    samples = pq.read_table(
-        staging.task_dir(task.task) / "samples.parquet", columns=["engine_start_id"]
-    ).column("engine_start_id")
-    return start.engine_start_id not in samples.unique().to_pylist()
+def over_a_restart(plan: RunPlan, staging: Staging, task: SuiteTask, start: EngineStart) -> bool:
+    """Whether none of the answers that A/A compares with came from this start of the engine."""
+    file = staging.task_dir(task.task) / "samples.parquet"
+    samples = pq.read_table(file, columns=["position", "engine_start_id"]).sort_by("position")
+    first = samples.slice(0, plan.policy.aa_documents)
+    return start.engine_start_id not in first["engine_start_id"].to_pylist()
 
 
 def text_missing(staging: Staging, start: EngineStart) -> bool:

@@ -34,7 +34,7 @@ from tasks import engine, engine_env, engine_files, engine_limits, engine_log, h
 from tasks.checkpoints import check_source
 from tasks.fidelity_text import read_text
 from tasks.progress import Reporter
-from tasks.task_packages import check_packages
+from tasks.task_needs import check_packages, permitted
 from warehouse.judge import check_policy
 
 DEFAULT_WORKLOAD = "short"
@@ -139,6 +139,11 @@ class ValidateParameters(Parameters):
         default=Afterwards.HERE,
         title="Load and publish",
         description="here: on this host; fleet: by the deployments of the CPU pool; nobody: left to the caller.",
+    )
+    run_generated_code: bool = Field(
+        default=False,
+        title="Run generated code",
+        description="Allow tasks that score programs by running them, on the host that evaluates.",
     )
     fresh: bool = Field(default=False, title="Fresh", description="Measure again what was measured before.")
 
@@ -282,7 +287,7 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         limit=parameters.limit,
         out_dir=home.path / "tasks",
     )
-    suite = model.asked(suite)
+    suite = permitted(model.asked(suite), run_generated_code=parameters.run_generated_code)
     read_text(suite)
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)

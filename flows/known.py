@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from quantgate.model.records import Manifest, RunInputs
+from quantgate.model.records import Manifest, RunInputs, question_of
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,16 @@ class Expected:
     policy: str
 
 
-def differences(expected: Expected, inputs: RunInputs) -> tuple[str, ...]:
+def differences(expected: Expected, inputs: RunInputs, *, however_many: bool = False) -> tuple[str, ...]:
     """Names of the parts in which a measured run differs from a planned one; empty: it is measured.
 
     Args:
         expected: what is planned.
         inputs: what a bundle's fingerprint is made of.
+        however_many: whether the same question counts, however many of its documents were to be asked.
     """
+    if however_many:
+        expected = replace(expected, suite=question_of(expected.suite) or {})
     recorded: dict[str, str] = inputs.serving.get("environment") or {}
     measured = Expected(
         checkpoint=inputs.checkpoint_revision,
@@ -56,7 +59,7 @@ def differences(expected: Expected, inputs: RunInputs) -> tuple[str, ...]:
         arguments=inputs.serving.get("arguments") or {},
         environment={key: value for key, value in recorded.items() if key in expected.environment},
         plugins=inputs.serving.get("plugins") or {},
-        suite=inputs.suite or {},
+        suite=(question_of(inputs.suite) if however_many else inputs.suite) or {},
         workload=inputs.workload or {},
         policy=inputs.policy_fingerprint,
     )
@@ -67,17 +70,38 @@ def differences(expected: Expected, inputs: RunInputs) -> tuple[str, ...]:
     )
 
 
-def known(expected: Expected, manifests: Iterable[Manifest]) -> tuple[Manifest | None, str]:
+def is_answered(manifest: Manifest) -> bool:
+    """Whether a run with a limit, or with none, says all that it could say under its policy's looks.
+
+    Each task has answered all its documents, or stopped before it had to, since it was decided.
+    """
+    limit = (manifest.inputs.suite or {}).get("limit")
+    for task in manifest.tasks:
+        available = task.documents_available
+        if available is None:
+            return False
+        asked = available if limit is None else min(limit, available)
+        if asked <= task.documents < available:
+            return False
+    return bool(manifest.policy.looks and manifest.tasks)
+
+
+def known(
+    expected: Expected, manifests: Iterable[Manifest], *, however_many: bool = False
+) -> tuple[Manifest | None, str]:
     """The last bundle of a planned run; or None, and in what the nearest one of its checkpoint differs.
 
     Args:
         expected: what is planned.
         manifests: every bundle's, oldest first.
+        however_many: whether, under a policy with looks, a run of the same question counts that may have asked
+            fewer documents.
     """
     found = None
     nearest: tuple[str, ...] | None = None
     for manifest in manifests:
-        differs = differences(expected, manifest.inputs)
+        any_number = is_answered(manifest) or (however_many and bool(manifest.policy.looks))
+        differs = differences(expected, manifest.inputs, however_many=any_number)
         if not differs:
             found = manifest
         elif "gpu" not in differs and "checkpoint" not in differs:
@@ -100,8 +124,9 @@ def measured_duration(
 ) -> Duration | None:
     """Seconds of the last run of the model on the same GPUs, with the same suite and workload.
 
-    From `started_at` to `measured_at`; a run that was taken up again after a kill counts the time between, so
-    one with a single engine start goes before it. One of the same precision goes before another's.
+    From `started_at` to `measured_at`; one that took answers over from an earlier run doesn't count. A run that
+    was taken up again after a kill counts the time between, so one with a single engine start goes before it. One
+    of the same precision goes before another's.
 
     Args:
         expected: what is planned.
@@ -115,6 +140,7 @@ def measured_duration(
         if m.checkpoint.model == model
         and (m.inputs.gpu, m.inputs.gpu_count) == (expected.gpu, expected.gpus)
         and (m.inputs.suite, m.inputs.workload) == (expected.suite, expected.workload)
+        and all(start.started_at >= m.started_at for start in m.engine_starts)
     ]
     if not like:
         return None
@@ -144,7 +170,7 @@ def took(
     found = {}
     for index, expected in enumerate(cells):
         for manifest in new:
-            if expected and not differences(expected, manifest.inputs):
+            if expected and not differences(expected, manifest.inputs, however_many=is_answered(manifest)):
                 seconds = (manifest.measured_at - manifest.started_at).total_seconds()
                 found[index] = seconds / 3600 * manifest.inputs.gpu_count
     return found
@@ -158,7 +184,8 @@ def absent(expected: Expected, manifests: Sequence[Manifest], place: str) -> str
         manifests: every bundle's, oldest first.
         place: where they were read.
     """
-    found, changed = known(expected, manifests)
+    # Its host may have found the question decided by a run with a limit, and then measures nothing.
+    found, changed = known(expected, manifests, however_many=True)
     if found:
         return ""
     if changed:

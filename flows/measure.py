@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows import continuing, controls, looks
+from flows.shared_baseline import take_over
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
@@ -204,7 +205,7 @@ def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging
     tasks = [
         suite_task
         for suite_task in controls.missing(plan, staging)
-        if controls.over_a_restart(staging, suite_task, running.start)
+        if controls.over_a_restart(plan, staging, suite_task, running.start)
     ]
     if tasks and plan.suite and controls.text_missing(staging, running.start):
         compare_tokens(running, controls.once_more(plan), read_text(plan.suite), staging.controls, context)
@@ -254,6 +255,7 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
             context.report.line(
                 f"{name}: measured on {known.measured_at:%Y-%m-%d %H:%M} UTC and unchanged, nothing to do"
             )
+            _tell_other_text(plan, known, context)
             return known, False
         if since and staging.started_at < since:
             staging.discard()
@@ -262,11 +264,23 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
         if answered:
             _drop_leftover(staging, answered)
             return answered, False
+        if since is None:
+            take_over(plan, staging, context.home.bundles, context.report)
         return _complete(plan, staging, context), True
 
 
 def _what(plan: RunPlan) -> dict[str, str]:
     return {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
+
+
+def _tell_other_text(plan: RunPlan, known: Manifest, context: Context) -> None:
+    """A text is no part of a run's fingerprint: whether to measure anew for it is the user's choice."""
+    text = read_text(plan.suite) if plan.suite else None
+    if text and known.fidelity and known.fidelity.text_id != text.text_id:
+        context.report.line(
+            f"{plan.checkpoint.name}: its fidelity was measured on {known.fidelity.text_id}, not on {text.text_id}, "
+            "and the two are never compared; --fresh measures it anew"
+        )
 
 
 def _drop_leftover(staging: Staging, known: Manifest) -> None:

@@ -25,6 +25,7 @@ from quantgate.model.records import Manifest
 from tasks import bundle, engine, engine_env, engine_files, quality, task_sources
 from tasks.checkpoint_hub import NotAskedError
 from tasks.checkpoints import resolve
+from tasks.fidelity_text import read_text
 from tasks.pins import Pins, pins_file
 from tasks.revisions import commit_of, is_folder
 from warehouse.database import Connection
@@ -147,6 +148,7 @@ def _declared(model: ModelConfig, home: Home) -> _Declared:
     check_policy(model.policy, policy, suite.tasks)
     workload = workload_of(model.workload, None)
     counts = quality.check_suite(suite)
+    read_text(suite)
     return _Declared(
         suite=quality.suite_content(suite, chat_template=model.chat_template),
         workload=workload.model_dump(mode="json", exclude={"description"}),

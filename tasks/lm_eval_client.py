@@ -80,10 +80,12 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         spec: what is evaluated and where.
         context_tokens: the longest context that the engine serves, in tokens.
         progress: told of every answer.
+        api_key: the engine's.
     """
 
-    def __init__(self, spec: Evaluation, context_tokens: int, progress: Progress) -> None:
+    def __init__(self, spec: Evaluation, context_tokens: int, progress: Progress, api_key: str) -> None:
         """Load the checkpoint's tokenizer."""
+        self._api_key = api_key
         super().__init__(
             model=spec.served_model,
             base_url=spec.completions_url,
@@ -107,6 +109,11 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         plain = self.tokenizer("a", add_special_tokens=False).input_ids
         begins = self.tokenizer("a").input_ids == [self.tokenizer.bos_token_id, *plain]
         self.add_bos_token = begins and not spec.chat_template
+
+    @property
+    def api_key(self) -> str:
+        """The engine's key; lm-eval's own reads it from the environment, where a task's code sees it too."""
+        return self._api_key
 
     def loglikelihood(self, requests: list[Any], **kwargs: Any) -> Any:
         """Log-probabilities of continuations."""

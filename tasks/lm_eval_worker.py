@@ -117,7 +117,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     manager = TaskManager(include_defaults=False)  # lm-eval's own index would take ten seconds to build
     loaded = load_tasks(spec, manager)
     metric, chosen = choose_score(spec, loaded.values())
-    engine = EngineClient(spec, context_tokens, progress)
+    engine = EngineClient(spec, context_tokens, progress, api_key)
     every = {name: _documents(task) for name, task in loaded.items()}
     grouped = group_of(spec.task) is not None
     asked = placed_in(spec.task.task, every, spec.start, spec.end, grouped=grouped)
@@ -131,6 +131,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         tasks=[loaded[name] for name in asked],
         task_manager=manager,
         bootstrap_iters=0,
+        confirm_run_unsafe_code=spec.task.run_generated_code,
         log_samples=True,
         apply_chat_template=bool(spec.chat_template),
         fewshot_as_multiturn=bool(spec.chat_template),
@@ -213,7 +214,8 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         spec = Evaluation.model_validate_json(spec_path.read_text(encoding="utf-8"))
-        run(spec, out_dir, Progress(spec_path.with_name(PROGRESS)), os.environ.get("OPENAI_API_KEY", ""))
+        key = os.environ.pop("OPENAI_API_KEY", "")  # a task's own code, and what it runs, has no use for it
+        run(spec, out_dir, Progress(spec_path.with_name(PROGRESS)), key)
     except Exception as error:  # whatever it is, its reason must reach the asking process
         traceback.print_exc()
         told = describe(error)

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,8 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
 def _unmeasured(task: SuiteTask) -> set[str]:
     """Keys of a suite's task that change no question; what came later counts only where it is set."""
     later = ("num_fewshot", "max_gen_toks", "thinking_end")
-    return {"path", "documents", "clusters", *(name for name in later if getattr(task, name) is None)}
+    told = {"path", "documents", "clusters", "run_generated_code"}
+    return {*told, *(name for name in later if getattr(task, name) is None)}
 
 
 def _content(task: SuiteTask) -> dict[str, Any]:
@@ -193,7 +194,6 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         ConfigError: the task can't be evaluated as it is.
         RunError: the engine or the worker failed, or time ran out; nothing is left in ``out_dir``.
     """
-    sources = sources_of(task)
     root = base_url.rstrip("/").removesuffix("/v1")
     spec = Evaluation(
         task=task,
@@ -224,7 +224,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
                 [sys.executable, "-m", "tasks.lm_eval_worker", str(work / SPEC), str(out_dir)],
                 what=f"lm-eval task {task.task}",
                 log=log,
-                environment=_environment(api_key, sources, work, trust_remote_code=trust_remote_code),
+                environment=_environment(api_key, task, work, trust_remote_code=trust_remote_code),
                 timeout_s=timeout_s,
                 cwd=ROOT,
                 poll=poll,
@@ -247,16 +247,16 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
     return TaskResult.model_validate_json((out_dir / RESULT).read_text(encoding="utf-8"))
 
 
-def _environment(
-    api_key: str, sources: Sequence[TaskSource], work: Path, *, trust_remote_code: bool
-) -> dict[str, str]:
+def _environment(api_key: str, task: SuiteTask, work: Path, *, trust_remote_code: bool) -> dict[str, str]:
     """The worker's environment: no cache shared between checkpoints, no network for local data.
 
-    The hub's token goes to it for data of a hub alone, and never where a tokenizer's own code runs beside it.
+    The hub's token goes to it for data of a hub alone, and never where a tokenizer's own code, or what the model
+    writes, runs beside it.
     """
-    here = all(source.data for source in sources)
+    here = all(source.data for source in sources_of(task))
+    foreign = trust_remote_code or task.run_generated_code
     local = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "datasets")} if here else {}
-    fetching = () if here else PROXIES if trust_remote_code else (*PROXIES, "HF_TOKEN")
+    fetching = () if here else PROXIES if foreign else (*PROXIES, "HF_TOKEN")
     return {
         **child_environment(keep=fetching),
         "OPENAI_API_KEY": api_key,
@@ -266,6 +266,7 @@ def _environment(
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_MININTERVAL": "30",
+        **({"HF_ALLOW_CODE_EVAL": "1"} if task.run_generated_code else {}),
         **local,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -239,3 +240,32 @@ def compare_all(connection: Connection) -> None:
 
 def _rows_of(connection: Connection, run_id: str, *, first: bool = True) -> pa.Table:
     return connection.sql(_ROWS, params={"run_id": run_id, "first": first}).to_arrow_table()
+
+
+_ALARMS = """
+    SELECT f.run_id, f.kl_mean_nats, f.kl_aa_mean_nats, f.nan_tokens, f.tokens, alarm, rule.threshold
+    FROM (SELECT *, unnest(alarms) AS alarm FROM fidelity WHERE list_contains($run_ids, run_id)) f
+    JOIN alarm_rules rule ON rule.code = alarm
+    ORDER BY list_position($run_ids, run_id), alarm
+"""
+
+
+def alarm_lines(connection: Connection, labels: Mapping[str, str]) -> Iterator[str]:
+    """What a report says below its table of distributions that lie far from the baseline's.
+
+    Args:
+        connection: a warehouse.
+        labels: what the report calls each run.
+    """
+    found = connection.sql(_ALARMS, params={"run_ids": list(labels)}).to_arrow_table().to_pylist()
+    for row in found:
+        if row["alarm"] == "nan_logprobs":
+            what = f"at {row['nan_tokens']:,} of {row['tokens']:,} tokens of the fixed text a probability is no number"
+        else:
+            noise = row["kl_aa_mean_nats"]
+            beside = "" if noise is None else f", the baseline's own noise {noise:.4f}"
+            what = (
+                f"its next-token distributions lie {row['kl_mean_nats']:.3f} nats from the baseline's on average "
+                f"(alarm above {row['threshold']:g}{beside})"
+            )
+        yield f"Alarm {row['alarm']}, {labels[row['run_id']]}: {what}. It changes no verdict."

@@ -70,14 +70,21 @@ def resolution_line(
 ) -> str:
     """What a task can resolve, as one sentence before it is run; arguments as of ``resolvable_points``."""
     best = resolvable_points(n, flip_rate, alpha, power)
+    told = shown_points(best, margin)
     asked = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     if best <= 100 * margin:
-        return f"{task}: can decide {asked}: {n:,} documents, {best:.2g} at {100 * flip_rate:g} % flips"
+        return f"{task}: can decide {asked}: {n:,} documents, {told} at {100 * flip_rate:g} % flips"
     needed = documents_needed(flip_rate, margin, alpha, power)
     return (
-        f"{task}: cannot decide {asked}: {n:,} documents, {best:.2g} at best "
+        f"{task}: cannot decide {asked}: {n:,} documents, {told} at best "
         f"({100 * flip_rate:g} % flips; it would take {needed:,})"
     )
+
+
+def shown_points(points: float, margin: float) -> str:
+    """Points with two digits, or with the third where two would put them on the margin's other side."""
+    two = f"{points:.2g}"
+    return two if (float(two) <= 100 * margin) == (points <= 100 * margin) else f"{points:.3g}"
 
 
 def clusters_line(task: str, clusters: int, least: int) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 from warehouse import layout
 from warehouse.controls import control_notes, note_lines
 from warehouse.database import Connection
+from warehouse.fidelity import alarm_lines
 from warehouse.layout import Block
 from warehouse.published_table import published_block
 from warehouse.query import read_only
@@ -220,6 +221,7 @@ def _notes(
             yield f"{labels[run_id]}: {row['checkpoint']}; {_judgement(row)}"
     for run_id in runs:
         yield from note_lines(labels[run_id], controls.get(run_id, ()))
+    yield from alarm_lines(connection, {run_id: labels[run_id] for run_id in runs})
     quarantined = {
         (labels[row["run_id"]], row["operating_point"]): row["validity_reasons"]
         for row in rows

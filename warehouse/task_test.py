@@ -56,19 +56,25 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
     """
     margin = policy.families[task.family].margin
     counts = evidence if isinstance(evidence, Counts) else counts_of(evidence)
+    clusters = evidence.clusters if isinstance(evidence, Pairs) else None
+    n = evidence.pairs if isinstance(evidence, Counts) else evidence.baseline.size
+    look = look_of(task, n, policy)
+    everything = look.design.looks[-1]
+    tested: Look | Between = look
+    if clusters is not None and n == everything:
+        # Nothing is decided on its way, so no look before has spent any of alpha.
+        tested = Look(look.design._replace(looks=(n,)), 0)
     if counts is not None:
-        n, worse, better, baseline_right, candidate_right = counts
+        _, worse, better, baseline_right, candidate_right = counts
         baseline_score, candidate_score, delta = baseline_right / n, candidate_right / n, (better - worse) / n
-        look = look_of(task, n, policy)
-        found = _right_wrong(worse, better, look)
+        found = _right_wrong(worse, better, tested)
     else:
         assert isinstance(evidence, Pairs)
         differences = evidence.candidate - evidence.baseline
-        n, delta = differences.size, float(differences.mean())
+        delta = float(differences.mean())
         worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
         baseline_score, candidate_score = float(evidence.baseline.mean()), float(evidence.candidate.mean())
-        look = look_of(task, n, policy)
-        found = _partial(differences, look)
+        found = _partial(differences, tested)
     figures = TaskVerdict(
         task=task.task,
         family=task.family,
@@ -97,7 +103,6 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         return figures
     figures = with_clusters(figures, evidence.candidate - evidence.baseline, evidence.clusters, policy)
     # The clusters' test knows of no looks.
-    everything = look.design.looks[-1]
     return figures if n == everything else hold(figures, _CLUSTERS_WAIT.format(everything=everything))
 
 

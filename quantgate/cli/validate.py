@@ -83,6 +83,7 @@ def _levels(given: str | None) -> list[int] | None:
     default=None,
     help="Prompts through the checkpoint's own chat template, or not.  [default: as the model says]",
 )
+@click.option("--run-generated-code", is_flag=True, help="Allow tasks that run the programs a model writes.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--update-pins", is_flag=True, help="Take a hub id's newest commit in place of the pinned one.")
 @click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
@@ -104,6 +105,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     engine: str | None,
     engine_args: tuple[str, ...],
     chat_template: bool | None,
+    run_generated_code: bool,
     fresh: bool,
     update_pins: bool,
     require_validated: bool,
@@ -142,6 +144,7 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
         engine=engine,
         engine_arguments=arguments,
         chat_template=chat_template,
+        run_generated_code=run_generated_code,
         fresh=fresh,
         update_pins=update_pins,
     )

@@ -206,6 +206,9 @@ class SuiteTask(Strict):
         min_length=1,
         description="What ends a model's thinking: only what follows it is scored.",
     )
+    run_generated_code: bool = Field(
+        default=False, description="Permission to run, where it is scored, the code that the model writes."
+    )
     documents: int | None = Field(
         default=None, ge=1, description="Documents of data that a hub holds, told before they are pulled."
     )

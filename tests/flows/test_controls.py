@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows import controls, declaration, measure
+from flows import controls
 from quantgate.model.config import Policy, load_policy
-from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
 from quantgate.model.tables import PROMPTS, SAMPLES
 from tasks.staging import Staging, open_staging, write_json
-from tests.flows.stub_runs import StubRuns, stub_runs  # noqa: F401 - a fixture
+from tests.flows.looked_runs import LOOKS, Killed, LookedRuns, looked_runs  # noqa: F401 - a fixture
 from tests.tasks.test_bundle import plan, sample
 from tests.tasks.test_staging import finish_task, inputs, start
 
@@ -80,8 +79,8 @@ def test_only_another_start_of_the_same_engine_counts(staging: Staging) -> None:
     staging.add_start(start(1))
     answered(staging, "a")
     task = controls.missing(planned(), staging)[0]
-    assert not controls.over_a_restart(staging, task, start(1))
-    assert controls.over_a_restart(staging, task, start(2))
+    assert not controls.over_a_restart(planned(), staging, task, start(1))
+    assert controls.over_a_restart(planned(), staging, task, start(2))
     assert controls.joins(staging, start(2))
     assert not controls.joins(staging, start(2, kernel="B"))
 
@@ -94,54 +93,44 @@ def test_parts_of_another_engine_take_their_second_answers_with_them(staging: St
     assert staging.controls.task_result("a") is None
 
 
+def again(documents: int) -> Policy:
+    """A policy that judges at the end alone and asks so many documents again."""
+    return LOOKS.model_copy(update={"looks": (), "aa_documents": documents})
+
+
 def test_the_engine_is_started_once_more_and_a_kill_then_costs_the_a_a_alone(
-    stub_runs: StubRuns,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    looked_runs: LookedRuns,  # noqa: F811
 ) -> None:
-    monkeypatch.setattr(declaration, "load_policy", lambda _: few())
-    real = measure.evaluate
-
-    def dies_when_asked_again(running: Any, run: RunPlan, task: Any, where: Staging, context: Any) -> None:
-        if where.quality == "control":
-            raise RunError("killed while it is asked again")
-        real(running, run, task, where, context)  # type: ignore[operator]
-
-    monkeypatch.setattr(measure, "evaluate", dies_when_asked_again)
-    with pytest.raises(RunError, match="killed while it is asked again"):
-        stub_runs.baseline(limit=24)
-    (staged,) = Home.current().staging.glob("[!.]*/quality/qg_demo_arithmetic/samples.parquet")
+    looked_runs.policy, looked_runs.kill_before = again(10), 1
+    with pytest.raises(Killed):
+        looked_runs.validate(looked_runs.good, limit=60)
+    (staged,) = Home.current().staging.glob("[!.]*/quality/[!.]*/samples.parquet")
     kept = pq.read_table(staged)
-    monkeypatch.setattr(measure, "evaluate", real)
-    manifest = stub_runs.baseline(limit=24)
+    looked_runs.kill_before = None
+    manifest, candidate = looked_runs.validate(looked_runs.good, limit=60)
+    assert looked_runs.asked_of(looked_runs.baseline) == [(0, 10)]
 
     bundle = Path(Home.current().bundles) / manifest.run_id
-    own, again = (pq.read_table(bundle / f"{name}.parquet") for name in ("samples", "control_samples"))
+    own, second = (pq.read_table(bundle / f"{name}.parquet") for name in ("samples", "control_samples"))
     assert own.equals(kept)
-    starts = [set(table["engine_start_id"].to_pylist()) for table in (own, again)]
+    starts = [set(table["engine_start_id"].to_pylist()) for table in (own, second)]
     assert starts[0].isdisjoint(starts[1])
     assert starts[0] | starts[1] <= {one.engine_start_id for one in manifest.engine_starts}
-    assert again.num_rows == 10
-    one, two = (table.drop_columns(["engine_start_id", "position"]).to_pylist() for table in (own, again))
+    assert sorted(second["position"].to_pylist()) == list(range(10))
+    one, two = (table.drop_columns(["engine_start_id"]).to_pylist() for table in (own, second))
     assert all(row in one for row in two), "the stub says the same after a restart"
-    told = [line for line in stub_runs.lines if "qg_demo_arithmetic: done" in line]
-    assert [line.split(": qg")[0] for line in told] == [
-        "quantgate-demo-BF16",
-        "quantgate-demo-BF16 once more (A/A)",
-    ]
+    assert any("quantgate-demo-BF16 once more (A/A): sums: done" in line for line in looked_runs.lines)
+    assert candidate.files["control_samples.parquet"].rows == 0
 
 
 def test_an_engine_that_comes_up_with_other_kernels_gives_no_a_a_and_takes_nothing_away(
-    stub_runs: StubRuns,  # noqa: F811
+    looked_runs: LookedRuns,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def answers(running: Any, run: RunPlan, task: Any, where: Staging, context: Any) -> None:
-        answered(where, task.task, start_id=running.start.engine_start_id)
-
-    monkeypatch.setattr(measure, "evaluate", answers)
-    monkeypatch.setattr(declaration, "load_policy", lambda _: few())
+    looked_runs.policy = again(10)
     monkeypatch.setattr(controls, "joins", lambda *_: False)
-    manifest = stub_runs.baseline(limit=24)
+    manifest, _ = looked_runs.validate(looked_runs.good, limit=60)
     assert manifest.files["control_samples.parquet"].rows == 0
-    assert manifest.files["samples.parquet"].rows == 24
+    assert manifest.files["samples.parquet"].rows == 60
     assert len(manifest.engine_starts) == 1
-    assert any("chose other kernels at this start" in line for line in stub_runs.lines)
+    assert any("chose other kernels at this start" in line for line in looked_runs.lines)

@@ -90,7 +90,12 @@ def test_a_text_that_changed_on_the_way_is_asked_anew_and_one_that_is_done_is_no
     assert len(told()) == 2
     assert manifest.fidelity is not None
     assert manifest.fidelity.tokens == 4
+    text.write_text('{"answer": "user : hello"}\n')
     assert stub_runs.baseline(limit=24) == manifest, "another text alone measures nothing anew"
+    assert (
+        f"its fidelity was measured on {manifest.fidelity.text_id}, not on short.jsonl@"
+        in stub_runs.lines[-1]
+    )
 
 
 def test_a_text_that_cannot_be_read_is_told_before_an_engine_starts(

@@ -87,6 +87,30 @@ def test_what_a_completed_run_left_nowhere_is_told() -> None:
     assert "(the nearest: engine version changed since it was measured)" in other
 
 
+def limited(documents: int, *, looks: tuple[float, ...] = (0.2,), limit: int | None = 200) -> Manifest:
+    """FP8's bundle as it would be of a run with a limit, or one that stopped early, of tasks of 1,000 documents."""
+    result = {"documents": documents, "documents_available": 1000, "looks": (documents,)}
+    return FP8.model_copy(
+        update={
+            "policy": FP8.policy.model_copy(update={"looks": looks}),
+            "inputs": FP8.inputs.model_copy(update={"suite": {**(FP8.inputs.suite or {}), "limit": limit}}),
+            "tasks": tuple(task.model_copy(update=result) for task in FP8.tasks),
+        }
+    )
+
+
+def test_a_run_that_its_limit_did_not_cut_answers_for_any_limit() -> None:
+    """One that was cut may be decided all the same: its host knows, and then nothing is absent."""
+    for stopped in (limited(100), limited(100, limit=None), limited(1000, limit=2000)):
+        assert known(expected(FP8), [stopped]) == (stopped, "")
+        assert took([expected(FP8)], [stopped], stopped.measured_at).keys() == {0}
+    cut = limited(200)
+    assert known(expected(FP8), [cut]) == (None, "suite changed since it was measured")
+    assert absent(expected(FP8), [cut], "s3://bundles") == ""
+    once = limited(200, looks=())
+    assert "(the nearest: suite changed" in absent(expected(FP8), [once], "s3://bundles")
+
+
 def test_durations_are_those_of_the_bundles() -> None:
     found = measured_duration(expected(FP8), "quantgate-demo", "fp8", manifests())
     assert found is not None

@@ -20,12 +20,14 @@ from flows.validate import _plan, _served
 from quantgate.model.config import ROOT, Suite, load_yaml
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
-from tasks import engine, engine_env, engine_files, quality
+from tasks import engine, engine_env, engine_files, fidelity, quality
 from tasks.checkpoints import resolve
 from tasks.engine_log import metric_sum
+from tasks.fidelity_text import read_text
 from tasks.progress import Reporter
 from tests.fake_engine import make
 from tests.tasks.test_engine_files import adapter
+from warehouse.fidelity import figures
 
 BF16 = ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}
@@ -164,7 +166,7 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
     with engine.serve(
         checkpoint,
         environment,
-        named.arguments,
+        fidelity.serving_arguments(checkpoint.vocab_size, named.arguments),
         adapter=named.adapter,
         log=tmp_path / "log",
         report=Reporter(print),
@@ -188,7 +190,24 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
                 check_alive=running.check_alive,
                 chat_template=template,
             )
+        texts = {}
+        for served in (running.served_model, engine.SERVED_MODEL):
+            asked_by = fidelity.Engine(
+                running.base_url, running.api_key, served, running.start.engine_start_id, running.check_alive
+            )
+            told = fidelity.measure(
+                read_text(suite),
+                asked_by,
+                vocab_size=checkpoint.vocab_size,
+                out_dir=tmp_path / f"{served}.text",
+            )
+            assert (told.skipped, told.k) == ("", 256)
+            texts[served] = pq.read_table(tmp_path / f"{served}.text" / fidelity.ROWS)
         metrics = running.metrics()
+    spoilt = figures(texts[engine.SERVED_MODEL], texts["tiny"])
+    assert spoilt.reason is None
+    assert spoilt.kl_mean_nats is not None
+    assert spoilt.kl_mean_nats > 0.5, "the adapter was asked, not the model beside it"
     assert running.served_model == "tiny"
     assert results[cloze.task].mean_score < 0.5, (
         "a random adapter spoils what the model knows (0.9 without it)"

@@ -415,6 +415,39 @@ def test_a_task_that_is_declared_greedy_is_greedy_whatever_its_temperature(
     assert len(completions.prompts) == 3
 
 
+def test_code_that_the_model_writes_is_run_only_with_permission_and_without_the_engines_key(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As lm-eval's code tasks score: a metric that runs the answer. Here the answer must see no key."""
+    (tmp_path / "runs.py").write_text(
+        "import subprocess, sys\n"
+        "def passes(references, predictions, **_):\n"
+        "    return float(subprocess.run([sys.executable, '-c', predictions[0].strip()]).returncode == 0)\n"
+    )
+    task = own_task(
+        tmp_path,
+        "unsafe_code: true\ndoc_to_text: q\ndoc_to_target: a\ngeneration_kwargs: {until: [], max_gen_toks: 16}\n"
+        "metric_list: [{metric: !function runs.passes, aggregation: mean, higher_is_better: true}]\n",
+        [{"id": "good", "q": "w1", "a": ""}, {"id": "bad", "q": "w2", "a": ""}],
+    )
+    completions.replies = {
+        "w1": "import os; assert 'OPENAI_API_KEY' not in os.environ",
+        "w2": "import os; os.environ['OPENAI_API_KEY']",
+    }
+    spec_path = tmp_path / "work" / "spec.json"
+    spec_path.parent.mkdir()
+    for allowed in (False, True):
+        asked = task.model_copy(update={"run_generated_code": allowed})
+        spec_path.write_text(spec.model_copy(update={"task": asked}).model_dump_json())
+        monkeypatch.setenv("OPENAI_API_KEY", engine_key)
+        status = lm_eval_worker.main([str(spec_path), str(tmp_path / "out")])
+        assert status == (0 if allowed else 1)
+        assert (tmp_path / "out").exists() == allowed
+    assert "marked as unsafe" in json.loads(spec_path.with_name("failure.json").read_text())["what"]
+    rows = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    assert {row["doc_id"]: row["score"] for row in rows} == {"good": 1.0, "bad": 0.0}
+
+
 def test_a_groups_documents_are_one_tasks_and_its_subtasks_the_clusters(
     spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
 ) -> None:

@@ -15,7 +15,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import TaskResult
 from tasks import quality
 from tasks.quality import check_suite, suite_content
-from tasks.task_sources import sources_of, suite_from
+from tasks.task_sources import suite_from
 from tests.tasks.test_process import SECRETS, plant
 
 TASK = """task: colours
@@ -208,24 +208,25 @@ def test_code_in_the_worker_sees_no_secret(
     assert result.documents == 1
     seen = json.loads((folder / "seen.json").read_text())
     assert not [name for name, value in seen.items() if "planted" in value]
-    assert (seen["OPENAI_API_KEY"], seen["OMP_NUM_THREADS"]) == (engine_key, "2")
+    assert ("OPENAI_API_KEY" in seen, seen["OMP_NUM_THREADS"]) == (False, "2")
 
 
 def test_the_hubs_token_is_for_data_of_a_hub_and_never_beside_a_checkpoints_code(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plant(monkeypatch)
-    local, hub = (sources_of(task) for task in (suite_of(folder).tasks[0], SuiteTask(task="gsm8k")))
-    for sources, code, names in (
+    local, hub = suite_of(folder).tasks[0], SuiteTask(task="gsm8k")
+    for task, code, names in (
         (local, False, set()),
         (local, True, set()),
         (hub, False, {"HF_TOKEN", "HTTPS_PROXY"}),
         (hub, True, {"HTTPS_PROXY"}),
-        ((*local, *hub), False, {"HF_TOKEN", "HTTPS_PROXY"}),
+        (hub.model_copy(update={"run_generated_code": True}), False, {"HTTPS_PROXY"}),
     ):
-        got = quality._environment("key", sources, tmp_path, trust_remote_code=code)
+        got = quality._environment("key", task, tmp_path, trust_remote_code=code)
         assert {name for name in SECRETS if "planted" in got.get(name, "")} == names
         assert got["OPENAI_API_KEY"] == "key"
+        assert ("HF_ALLOW_CODE_EVAL" in got) == task.run_generated_code
 
 
 def test_an_evaluation_that_hangs_is_stopped_in_time(

@@ -64,6 +64,7 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         "num_fewshot": None,
         "max_gen_toks": None,
         "thinking_end": None,
+        "run_generated_code": False,
         "documents": None,
         "clusters": None,
     }

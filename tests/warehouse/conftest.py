@@ -20,6 +20,7 @@ from quantgate.model.records import (
     BaselineRef,
     Checkpoint,
     EngineStart,
+    FidelityResult,
     FileEntry,
     Hardware,
     Manifest,
@@ -89,6 +90,7 @@ class Spec:
     """What is done to each of those answers."""
     fidelity: tuple[dict[str, Any], ...] = ()
     """Rows of fidelity.parquet."""
+    fidelity_result: FidelityResult | None = None
 
     @property
     def name(self) -> str:
@@ -272,9 +274,9 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
             sm_arch="sm_90",
             mig_slice=spec.mig_slice,
         ),
-        engine_starts=(
+        engine_starts=tuple(
             EngineStart(
-                engine_start_id="start-1",
+                engine_start_id=name,
                 engine="vllm",
                 engine_version=spec.engine_version,
                 kernels={"ColumnParallelLinear": kernel, "RowParallelLinear": kernel} if kernel else {},
@@ -285,8 +287,10 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
                 environment={"VLLM_NO_USAGE_STATS": "1"},
                 command=("python", "-m", "vllm.entrypoints.openai.api_server"),
                 started_at=spec.started_at,
-            ),
+            )
+            for name in sorted({"start-1", *(row["engine_start_id"] for row in spec.fidelity)})
         ),
+        fidelity=spec.fidelity_result,
         tasks=tasks,
         suite=suite,
         workload=workload,

@@ -8,7 +8,7 @@ import pytest
 
 from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family, Verdict
-from quantgate.model.records import UseVerdict
+from quantgate.model.records import TaskResult, UseVerdict
 from quantgate.model.tables import SAMPLES
 from warehouse.bounded_test import p_noninferior_bounded
 from warehouse.cluster_test import (
@@ -18,7 +18,7 @@ from warehouse.cluster_test import (
     p_noninferior_clusters,
 )
 from warehouse.exact_test import p_degraded, p_inferior, p_noninferior
-from warehouse.judge import judge_use
+from warehouse.judge import interim, judge_use
 from warehouse.pairing import Pairs, Unpaired, pair_task
 from warehouse.tango import tango_interval
 
@@ -189,3 +189,50 @@ def test_partial_credit_is_judged_in_the_order_of_asking():
         [TASK],
     )
     assert found.tasks[0].p_noninferior == p_noninferior_bounded((candidate - baseline)[order], 0.02, 0.05)
+
+
+def result(documents: int, *looks: int) -> TaskResult:
+    """What a candidate has answered so far of 3,000 documents."""
+    return TaskResult(
+        task="subjects",
+        family=Family.KNOWLEDGE,
+        metric="acc",
+        filter="none",
+        version="1",
+        documents=documents,
+        mean_score=0.9,
+        output_type="multiple_choice",
+        duration_s=1.0,
+        engine_start_id="start",
+        documents_available=3000,
+        looks=looks,
+    )
+
+
+def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():
+    policy = POLICY.model_copy(update={"looks": (0.5,)})
+    baseline, candidate = spread(6, 6, 3000)
+    clusters, positions = np.arange(3000) % 60, list(range(3000))
+    whole = table(baseline, clusters, positions)
+    half = interim(
+        whole, table(candidate[:1500], clusters[:1500], positions[:1500]), result(1500, 1500), policy, 1
+    )
+    assert half.outcome == "undecided"
+    assert half.clusters == 60
+    assert (
+        "undecided until all 3000 documents are answered, since they share subjects or passages"
+        in half.reason
+    )
+    apart = [None] * 3000
+    alone = interim(
+        table(baseline, apart, positions),
+        table(candidate[:1500], apart[:1500], positions[:1500]),
+        result(1500, 1500),
+        policy,
+        1,
+    )
+    assert alone.outcome == "pass", "the same flips in independent documents"
+    end = interim(whole, table(candidate, clusters, positions), result(3000, 1500, 3000), policy, 1)
+    fixed = verdict(baseline, candidate, clusters).tasks[0]
+    assert end.outcome == "pass"
+    assert (end.p_noninferior, end.ci_low, end.ci_high) == (fixed.p_noninferior, fixed.ci_low, fixed.ci_high)

@@ -21,6 +21,7 @@ from warehouse.cluster_test import (
     p_noninferior_clusters,
     p_overdispersed,
     p_robust,
+    score,
 )
 from warehouse.exact_test import p_noninferior
 
@@ -49,7 +50,7 @@ def test_totals_are_summed_by_cluster():
 
 
 def test_the_robust_test_by_hand():
-    """e = D + 0.1 n = 1, 0, 3, 2: sum 6, root of 4/3 * 14, four equal clusters: three degrees."""
+    """e = D + 0.1 n = 1, 0, 3, 2: sum 6, root of 4/3 * 14, no skewness, four equal clusters: three degrees."""
     found = p_robust(totals([10] * 4, [1, 1, 0, 0], [1, 0, 2, 1]), -0.1)
     assert found == pytest.approx(student.sf(6 / np.sqrt(4 / 3 * 14), 3))
     assert p_robust(totals([10] * 4, [1] * 4, [0] * 4), -0.1) == 1.0, (
@@ -62,16 +63,32 @@ def test_unequal_clusters_count_for_fewer():
     assert effective_clusters(np.array([100.0, *[1.0] * 50])) == pytest.approx(1.01, abs=0.01)
 
 
+def test_a_few_clusters_that_lose_much_more_make_it_more_careful():
+    """Hall's transform by hand: 19 clusters gain 2 on the null and one loses 18: t 1, skewness -20 / root 20."""
+    excess = np.array([2.0] * 19 + [-18.0])
+    found = totals([20] * 20, [0] * 19 + [20], [0] * 20)
+    assert excess.std(ddof=1) == pytest.approx(np.sqrt(20))
+    skewness = (19 * 1 - 19**3) * 20 / (19 * 18) / 20**1.5
+    bent = skewness / np.sqrt(20)
+    assert p_robust(found, -0.1) == pytest.approx(student.sf(1 + bent / 3 + bent**2 / 27 + bent / 6, 19))
+    assert p_robust(found, -0.1) > student.sf(score(excess), 19), "more careful than t"
+    clear = totals([20] * 20, [20] * 19 + [19], [0] * 20)
+    assert p_robust(clear._replace(worse=clear.better, better=clear.worse), 0.1) < 1e-3, (
+        "not where there is no doubt"
+    )
+
+
 @settings(max_examples=60, deadline=None)
 @given(TOTALS, st.sampled_from([0.05, 0.1]))
-def test_the_interval_is_what_the_robust_test_does_not_refuse(found, alpha):
+def test_the_interval_is_what_the_score_test_does_not_refuse(found, alpha):
     low, high = cluster_interval(found, alpha)
     estimate = (found.better - found.worse).sum() / found.documents.sum()
     assert low <= estimate <= high
-    mirror = found._replace(worse=found.better, better=found.worse)
-    for end, side, sign in ((low, found, 1), (high, mirror, -1)):
+    critical = student.isf(alpha, max(1.0, effective_clusters(found.documents) - 1))
+    for end, sign in ((low, 1), (high, -1)):
         if abs(end) < 1 and end != estimate:
-            assert p_robust(side, sign * end) == pytest.approx(alpha, rel=1e-6)
+            assert sign * score(found.better - found.worse - end * found.documents) == pytest.approx(critical)
+            assert p_robust(found, low) >= alpha * (1 - 1e-6)
 
 
 def test_the_overdispersed_totals_are_sums_of_negative_binomials():
@@ -143,9 +160,10 @@ def test_false_validation_at_the_margin_is_at_most_alpha_where_the_usual_tests_f
     for _ in range(trials):
         found = drawn(rng, 20, 50, flip_rate, -margin, correlation)
         worse, better = int(found.worse.sum()), int(found.better.sum())
-        if p_robust(found, -margin) <= ALPHA and p_noninferior(worse, better, 1000, margin) <= ALPHA:
+        usual_p = student.sf(score(found.better - found.worse + margin * found.documents), 19)
+        if usual_p <= ALPHA and p_noninferior(worse, better, 1000, margin) <= ALPHA:
             usual += 1
-            held += p_overdispersed(found, margin, inferior=False) <= ALPHA
+            held += p_noninferior_clusters(found, margin) <= ALPHA
     assert usual > binom.ppf(0.999, trials, ALPHA), "exact and cluster-robust tests together are not enough"
     assert held <= binom.ppf(0.999, trials, ALPHA)
 

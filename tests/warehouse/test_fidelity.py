@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantgate.model.records import FidelityResult
 from quantgate.model.tables import FIDELITY
 from warehouse.fidelity import Tops, figures, kl_top, kl_whole
 from warehouse.load import load_bundles
 from warehouse.query import query
+from warehouse.summary import summary_table
 from warehouse.tango import Floats
 
 
@@ -256,6 +258,12 @@ def test_a_load_fills_the_view_with_alarm_and_trend(place: Any, three: Any, spec
     assert found["run-fp8-again"]["change"] == pytest.approx(kl[1] - kl[0], abs=2e-3)
     assert (found["run-nvfp4"]["reason"], found["run-nvfp4"]["alarms"]) == ("not_measured", [])
     assert len(found) == 3
+    report = " ".join(summary_table(place.warehouse, again.started_at + timedelta(hours=1)).split())
+    told = (
+        f"its next-token distributions lie {kl[1]:.3f} nats from the baseline's on average (alarm above 0.05)"
+    )
+    assert report.count("Alarm kl_high, fp8: " + told + ". It changes no verdict.") == 1
+    assert report.count("Alarm kl_high") == 1
 
 
 def test_a_candidate_without_numbers_is_an_alarm_and_its_verdict_stands(place: Any, three: Any) -> None:
@@ -268,5 +276,40 @@ def test_a_candidate_without_numbers_is_an_alarm_and_its_verdict_stands(place: A
     row = query(place.warehouse, "SELECT alarms, nan_tokens, null_reasons FROM fidelity").to_pylist()[0]
     assert (row["alarms"], row["nan_tokens"]) == (["nan_logprobs"], PLACES)
     assert dict(row["null_reasons"])["kl_p999_nats"] == "nan_logprobs"
+    report = " ".join(summary_table(place.warehouse, fp8.started_at + timedelta(hours=1)).split())
+    assert "fp8: at 400 of 400 tokens of the fixed text a probability is no number. It changes" in report
     verdicts = query(place.warehouse, "SELECT verdict FROM verdicts WHERE run_id = 'run-fp8' AND use = 'all'")
     assert verdicts.to_pylist() == [{"verdict": "VALIDATED"}]
+
+
+def test_a_baseline_asked_once_more_over_a_restart_gives_the_noise(place: Any, three: Any) -> None:
+    baseline, fp8, _ = three
+    told = FidelityResult(
+        text_id="plain.txt@0123456789ab",
+        tokens=PLACES,
+        k=VOCABULARY,
+        vocab_size=VOCABULARY,
+        duration_s=1.0,
+        engine_start_id="start-1",
+    )
+    p, again, q = distributions(1), distributions(1, apart=0.02), distributions(1, apart=0.1)
+    baseline = replace(
+        baseline,
+        fidelity=(*rows(again, engine_start_id="start-2"), *rows(p)),
+        fidelity_result=told,
+    )
+    place.write(baseline, replace(fp8, baseline=baseline, fidelity=rows(q)))
+    load_bundles(place.warehouse, place.bundles)
+    found = query(
+        place.warehouse,
+        "SELECT run_id, baseline_run_id, tokens, kl_mean_nats, kl_aa_mean_nats, null_reasons FROM fidelity",
+    ).to_pylist()
+    own, candidate = sorted(found, key=lambda row: str(row["run_id"]))
+    noise = np.sum(p * np.log(p / again), axis=1).mean()
+    assert (own["run_id"], own["baseline_run_id"], own["tokens"]) == ("run-bf16", "run-bf16", PLACES)
+    assert own["kl_mean_nats"] == candidate["kl_aa_mean_nats"] == pytest.approx(noise, rel=0.05)
+    assert candidate["kl_mean_nats"] == pytest.approx(np.sum(p * np.log(p / q), axis=1).mean(), rel=0.01)
+    assert (candidate["run_id"], dict(candidate["null_reasons"])) == (
+        "run-fp8",
+        {"previous_kl_mean_nats": "no_earlier_run"},
+    )

@@ -4,16 +4,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from quantgate.model.config import FamilyPolicy, Policy
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.order import look_sizes
-from quantgate.model.records import TaskResult, TaskVerdict
+from quantgate.model.records import Manifest, TaskResult, TaskVerdict
 from quantgate.model.tables import SAMPLES
 from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import p_noninferior
-from warehouse.judge import interim, judge
+from warehouse.judge import interim, judge, judge_runs
 from warehouse.sequential_test import Design, p_inferior_at, p_noninferior_at
 
 ALL, MARGIN, ALPHA = 1000, 0.02, 0.05
@@ -94,9 +96,9 @@ def at(documents: int, worse: int, better: int, required: int = 1) -> TaskVerdic
 
 
 def test_it_passes_at_a_look_where_boundary_and_p_value_allow_it():
-    found = at(200, 0, 4)
+    found = at(200, 0, 7)
     assert (found.outcome, found.pairs, found.looks, found.documents_available) == ("pass", 200, 1, ALL)
-    assert found.p_noninferior == p_noninferior_at(0, 4, 0, DESIGN) <= ALPHA
+    assert found.p_noninferior == p_noninferior_at(0, 7, 0, DESIGN) <= ALPHA
     assert found.ci_low > -MARGIN
     # Below the boundary the fixed test would pass, and the looks to come are why it may not.
     assert p_noninferior(0, 0, 200, MARGIN) <= ALPHA
@@ -117,7 +119,7 @@ def test_a_loss_stops_it_at_alpha_over_the_required_tasks():
 
 def test_the_verdict_of_a_run_that_stopped_is_the_one_that_stopped_it():
     for documents, worse, better, expected in (
-        (200, 0, 4, Verdict.VALIDATED),
+        (200, 0, 7, Verdict.VALIDATED),
         (400, 30, 4, Verdict.REJECTED),
         (400, 8, 8, Verdict.INCONCLUSIVE),
         (ALL, 16, 14, Verdict.VALIDATED),
@@ -211,7 +213,7 @@ def test_documents_left_out_without_a_stop_do_not_pair():
 
 
 def test_what_stopped_early_is_judged_by_its_own_design_alone():
-    stopped, tables = result(200), both(200, 0, 4)
+    stopped, tables = result(200), both(200, 0, 7)
     wider = POLICY.model_copy(update={"families": {Family.MATH: FamilyPolicy(margin=0.1, min_documents=100)}})
     for other in (wider, POLICY.model_copy(update={"alpha": 0.1}), POLICY.model_copy(update={"looks": ()})):
         (verdict,) = judge(*tables, "other", other, [stopped], own=POLICY)
@@ -223,3 +225,37 @@ def test_what_stopped_early_is_judged_by_its_own_design_alone():
     assert verdict.verdict is Verdict.VALIDATED
     (verdict,) = judge(*both(ALL, 16, 14), "other", wider, [result(ALL)], own=POLICY)
     assert verdict.verdict is Verdict.VALIDATED, "it answered everything: any policy may judge it"
+
+
+def test_a_bundle_that_stopped_early_judged_under_its_own_policy_and_another(place, three):
+    """Down to the manifests: what the loader and ``quantgate judge`` do with them."""
+    place.write(*three[:2])
+    own = three[0].policy.model_copy(update={"looks": (0.6,)})
+    read = {}
+    for run in three[:2]:
+        folder = place.bundles / run.run_id
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+        answered = 60 if run is three[1] else 100
+        tasks = tuple(
+            task.model_copy(update={"documents": answered, "documents_available": 100, "looks": (answered,)})
+            for task in manifest.tasks
+        )
+        rows = pq.read_table(folder / "samples.parquet", schema=SAMPLES)
+        position = pc.cast(rows["doc_id"], pa.int32())
+        rows = rows.set_column(SAMPLES.get_field_index("position"), SAMPLES.field("position"), position)
+        read[run.run_id] = (
+            manifest.model_copy(update={"tasks": tasks, "policy": own}),
+            rows.filter(pc.less(position, answered)),
+        )
+    baseline, candidate = read.values()
+    first = judge_runs(*baseline, *candidate)[0]
+    assert first.verdict is Verdict.VALIDATED
+    assert {(task.pairs, task.looks, task.documents_available) for task in first.tasks} == {(60, 1, 100)}
+    other = own.model_copy(update={"looks": (0.5, 0.6)})
+    there, here = (
+        (manifest.model_copy(update={"policy_name": "other", "policy": other}), rows)
+        for manifest, rows in (baseline, candidate)
+    )
+    verdict = judge_runs(*there, *here, own=own)[0]
+    assert verdict.verdict is Verdict.INCONCLUSIVE
+    assert "only that one can judge it" in verdict.reason

@@ -37,6 +37,9 @@ def test_the_sentence_before_a_run() -> None:
     assert resolution_line("mmlu_pro", 12032, 0.01, ALPHA, POWER) == (
         "mmlu_pro: can decide 1 point: 12,032 documents, 0.72 at 10 % flips"
     )
+    assert resolution_line("leaderboard_bbh", 5761, 0.01, ALPHA, POWER) == (
+        "leaderboard_bbh: cannot decide 1 point: 5,761 documents, 1.04 at best (10 % flips; it would take 6,183)"
+    )
     assert resolution_line("gpqa_diamond_cot_zeroshot", 198, 0.02, ALPHA, POWER).startswith(
         "gpqa_diamond_cot_zeroshot: cannot decide 2 points: 198 documents, 5.6 at best (10 % flips;"
     )

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import Suite, SuiteTask
+from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
 from quantgate.model.errors import ConfigError
-from tasks import task_packages
-from tasks.task_packages import check_packages
+from tasks import task_needs
+from tasks.quality import suite_content
+from tasks.task_needs import check_packages, permitted
 from tests.tasks.test_task_groups import write_task
 
 
@@ -36,8 +37,8 @@ def test_what_is_missing_is_told_with_the_line_that_installs_it(
     tmp_path: Path, module: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if langdetect were missing, wherever the test runs."""
-    there = task_packages._installed
-    monkeypatch.setattr(task_packages, "_installed", lambda name: name != "langdetect" and there(name))
+    there = task_needs._installed
+    monkeypatch.setattr(task_needs, "_installed", lambda name: name != "langdetect" and there(name))
     with pytest.raises(ConfigError) as caught:
         check_packages(suite_of(tmp_path, module))
     assert told in str(caught.value)
@@ -69,8 +70,27 @@ def test_what_is_there_or_not_needed_to_load(tmp_path: Path, module: str) -> Non
 def test_lm_evals_own_tasks_by_what_their_modules_import(
     task: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_packages, "_installed", lambda name: name != package)
+    monkeypatch.setattr(task_needs, "_installed", lambda name: name != package)
     with pytest.raises(ConfigError, match=rf"{task}: needs .*: {package}\. .*'lm_eval\[{extra}\]==0\.4\.13'"):
         check_packages(Suite(name="s", tasks=(SuiteTask(task=task),)))
-    monkeypatch.setattr(task_packages, "_installed", lambda name: True)
+    monkeypatch.setattr(task_needs, "_installed", lambda name: True)
     check_packages(Suite(name="s", tasks=(SuiteTask(task=task),)))
+
+
+def test_code_that_a_model_writes_runs_only_where_the_user_says_so(tmp_path: Path) -> None:
+    suite = load_yaml(ROOT / "configs" / "suites" / "code.yaml", Suite)
+    with pytest.raises(ConfigError) as caught:
+        permitted(suite, run_generated_code=False)
+    assert str(caught.value) == (
+        "humaneval_instruct: it is scored by running the code that the model writes, on the host that evaluates. "
+        "Allow that with --run-generated-code, best in a container; it is no sandbox."
+    )
+    allowed = permitted(suite, run_generated_code=True)
+    assert [task.run_generated_code for task in allowed.tasks] == [True, True]
+    assert permitted(allowed, run_generated_code=False) == allowed, (
+        "a suite of the user's own may say it itself"
+    )
+    assert suite_content(allowed) == suite_content(suite), "the questions are the same"
+    write_task(tmp_path, "law")
+    plain = Suite(name="s", tasks=(SuiteTask(task="law", path=str(tmp_path)),))
+    assert permitted(plain, run_generated_code=False) == plain

@@ -1,7 +1,7 @@
-"""Python packages that a task's own functions need and the pipeline lacks: told before a run, not after its start.
+"""What a task needs before it may run: permission to run what a model writes, and Python packages.
 
-The functions' modules are read, never run. A package counts as needed where its import would end the task: not
-inside a `try` whose handler goes on without it.
+Both are told before an engine starts. The modules of a task's functions are read, never run: a package counts as
+needed where its import would end the task, not inside a `try` whose handler goes on without it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,30 @@ from tasks.task_sources import sources_of
 from tasks.task_yaml import TaskSource
 
 _HARNESS = "lm_eval"
+
+
+def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:
+    """The suite with the user's permission to run generated code, where that is given.
+
+    Args:
+        suite: its tasks may each have the permission already.
+        run_generated_code: whether the user gives it to all of them.
+
+    Raises:
+        ConfigError: a task scores programs by running them, and nobody said that it may.
+    """
+    if run_generated_code:
+        allowed = (task.model_copy(update={"run_generated_code": True}) for task in suite.tasks)
+        return suite.model_copy(update={"tasks": tuple(allowed)})
+    for task in suite.tasks:
+        unsafe = any(source.config.get("unsafe_code") for source in sources_of(task))
+        if unsafe and not task.run_generated_code:
+            raise ConfigError(
+                "it is scored by running the code that the model writes, on the host that evaluates",
+                where=task.task,
+                mend="Allow that with --run-generated-code, best in a container; it is no sandbox.",
+            )
+    return suite
 
 
 def check_packages(suite: Suite) -> None:

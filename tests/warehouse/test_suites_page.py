@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from quantgate.model.config import Suite, load_policy
+from quantgate.model.enums import Family
+from tasks.task_sources import group_of, sources_of
+from warehouse.suites_page import PAGE, POLICY, listed_suites, suites_page
+
+
+def test_the_page_is_what_the_suites_say() -> None:
+    made = suites_page(listed_suites(), load_policy(POLICY))
+    assert PAGE.read_text(encoding="utf-8") == made, "run `python -m warehouse.suites_page`"
+
+
+@pytest.mark.parametrize("suite", listed_suites(), ids=lambda suite: suite.name)
+def test_every_task_says_what_can_be_told_before_it_is_pulled(suite: Suite) -> None:
+    policy = load_policy(POLICY)
+    assert suite.description.endswith(".")
+    for task in suite.tasks:
+        assert task.documents is not None
+        assert task.family is not Family.CUSTOM
+        assert task.family in policy.families
+        assert task.metric is not None, "what is judged is declared"
+        assert task.filter is not None
+        if group_of(task) is not None:
+            assert task.clusters == len(sources_of(task))
+
+
+def test_a_task_that_cannot_decide_says_so() -> None:
+    rows = {
+        row.split("`")[1]: row
+        for row in PAGE.read_text(encoding="utf-8").splitlines()
+        if row.startswith("| `")
+    }
+    assert rows["mmlu"] == "| `mmlu` | knowledge | 14,042 | 57 | 0.66 | 1 |  |"
+    assert rows["leaderboard_gpqa_extended"].endswith("| 3.4 | 1 | cannot decide |")
+    assert rows["leaderboard_mmlu_pro"].endswith("| 14 | 0.72 | 1 | too few subjects to validate |")
+    assert rows["leaderboard_musr"].endswith("| 2.9 | 1 | cannot decide; too few subjects to validate |")

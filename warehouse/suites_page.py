@@ -1,0 +1,123 @@
+"""docs/suites.md: the suites of configs/suites, with what each task can decide under the policy `standard`.
+
+``python -m warehouse.suites_page`` writes it from ``configs/`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quantgate.model.config import ROOT, Policy, Suite, SuiteTask, load_policy, load_yaml
+from warehouse.outside import ASSUMED_FLIP_RATE, resolvable_points, shown_points
+from warehouse.render import NULL
+
+PAGE = ROOT / "docs" / "suites.md"
+POLICY = "standard"
+LOCAL = "demo"
+"""The suite whose data are the checkout's own; docs/verdicts.md works through it."""
+
+_INTRODUCTION = """\
+# Suites
+
+Generated from `configs/suites` by `python -m warehouse.suites_page`; a test compares. `--tasks NAME` takes a suite, and
+a model of `configs/models` names its own. Margins are those of the policy `{policy}`, α = {alpha:g} (one-sided).
+
+"Resolves" is the least loss, in points, that so many documents decide with power {power:g} at Δ = 0 if {flips:g} % of
+the answers change between two precisions; with fewer flips it is less. A run prints the same before anything is pulled,
+and says `cannot decide` where a task can't. "Subjects" are clusters: documents of one subject err together, so a task
+has to have {least} of them (the policy's `min_clusters`) before it validates.
+"""
+_NOTES = """\
+## Groups
+
+lm-eval's groups (`mmlu`, `leaderboard_bbh`, `longbench` …) are one task each, in a suite or by name (`--tasks mmlu
+--family knowledge`). Its documents are those of all subtasks, nested groups and tags included; each one's subtask is
+its cluster and stands before its id. All subtasks need one metric, filter and output type: a group that mixes them
+(`openllm`, `leaderboard`) is refused with the name of the suite that has its members.
+
+The score is the mean over documents. That is lm-eval's aggregate where the group says `weight_by_size: true`, as mmlu,
+bbh and the leaderboard's do; LongBench's groups say false, so lm-eval's figure is the mean of the subtasks' means, and
+differs where subtasks differ in size.
+
+## What a task may need
+
+- Packages beyond the pipeline's: `leaderboard_ifeval` (`lm_eval[ifeval]`), `leaderboard_math_hard` (`lm_eval[math]`)
+  and `longbench` (`lm_eval[longbench]`). A run names what is missing, with the line that installs it, before an engine
+  starts. They are not in the lock, since nothing else uses them.
+- Permission: `code` runs the programs that the model wrote, on the host that evaluates. It needs
+  `--run-generated-code`, or `run_generated_code: true` in a suite of your own (a matrix takes it from there). The
+  programs see neither the hub's token nor the engine's key, but it is no sandbox: use a container.
+- Terms: `leaderboard_gpqa_extended` is gated at the hub; accept its terms and set HF_TOKEN.
+- Context: LongBench's prompts and the reasoning suite's answers are long; what doesn't fit `max-model-len` is cut on
+  the left and counted, and a limit that can't fit is refused.
+
+## Settings of a suite's task
+
+| key | what it does |
+|---|---|
+| `task`, `path` | the task's name, and the folder of its YAML where it isn't lm-eval's own |
+| `family` | decides the margin |
+| `metric`, `filter` | the score; the task's first where left out |
+| `num_fewshot` | solved examples in each prompt, in place of the YAML's |
+| `max_gen_toks` | tokens that an answer may take, in place of the YAML's; a model of `configs/models` may set it too |
+| `thinking_end` | what ends a model's thinking (`</think>`): only what follows is scored; a model may set it too |
+| `documents`, `clusters` | how many a hub holds, to be told before they are pulled; they change no question |
+| `run_generated_code` | see above |
+
+## Repeats
+
+A task with `repeats: n` and a temperature is asked n times a document, each with a seed that follows from task,
+document and repeat: repeats differ, and every checkpoint samples with the same seeds. Each answer is scored by the
+task's metric and the document's score is their mean, from 0 to 1; the n answers stay one unit for the judge. That
+holds for a task without a filter and for one whose filter keeps several (`take_first_k`). A filter that makes one
+answer of them (`take_first`, `majority_vote`), or a task's own `process_results`, scores as it always did. A task that
+says `do_sample: false` is greedy, whatever temperature stands beside it.
+"""
+_HEAD = "| task | family | documents | subjects | resolves | margin | |\n|---|---|---:|---:|---:|---:|---|"
+
+
+def suites_page(suites: Sequence[Suite], policy: Policy) -> str:
+    """The page as markdown.
+
+    Args:
+        suites: in the order of their sections; each task says how many documents it has.
+        policy: whose margins they are held against.
+    """
+    introduction = _INTRODUCTION.format(
+        policy=POLICY,
+        alpha=policy.alpha,
+        power=policy.planned_power,
+        flips=100 * ASSUMED_FLIP_RATE,
+        least=policy.min_clusters,
+    )
+    return "\n".join([introduction, *(line for suite in suites for line in _section(suite, policy)), _NOTES])
+
+
+def _section(suite: Suite, policy: Policy) -> Iterator[str]:
+    yield f"## {suite.name}\n\n{suite.description}\n\n{_HEAD}"
+    for task in suite.tasks:
+        yield _row(task, policy)
+    yield ""
+
+
+def _row(task: SuiteTask, policy: Policy) -> str:
+    margin = policy.families[task.family].margin
+    if task.documents is None:
+        return f"| `{task.task}` | {task.family} | {NULL} | {NULL} | {NULL} | {100 * margin:g} | |"
+    best = resolvable_points(task.documents, ASSUMED_FLIP_RATE, policy.alpha, policy.planned_power)
+    told = [] if best <= 100 * margin else ["cannot decide"]
+    if task.clusters is not None and task.clusters < policy.min_clusters:
+        told.append("too few subjects to validate")
+    subjects = NULL if task.clusters is None else str(task.clusters)
+    cells = [f"{task.documents:,}", subjects, shown_points(best, margin)]
+    return f"| `{task.task}` | {task.family} | {' | '.join(cells)} | {100 * margin:g} | {'; '.join(told)} |"
+
+
+def listed_suites() -> list[Suite]:
+    """The suites of configs/suites but the demo's, by name."""
+    paths = sorted((ROOT / "configs" / "suites").glob("*.yaml"))
+    return [load_yaml(path, Suite) for path in paths if path.stem != LOCAL]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(suites_page(listed_suites(), load_policy(POLICY)), encoding="utf-8")
