@@ -16,7 +16,6 @@ from quantgate.model.tables import SAMPLES
 from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import p_noninferior
 from warehouse.judge import interim, judge, judge_runs
-from warehouse.rejudge import judge_under
 from warehouse.sequential_test import Design, p_inferior_at, p_noninferior_at
 
 ALL, MARGIN, ALPHA = 1000, 0.02, 0.05
@@ -253,7 +252,10 @@ def test_a_bundle_that_stopped_early_judged_under_its_own_policy_and_another(pla
     assert first.verdict is Verdict.VALIDATED
     assert {(task.pairs, task.looks, task.documents_available) for task in first.tasks} == {(60, 1, 100)}
     other = own.model_copy(update={"looks": (0.5, 0.6)})
-    (verdict, *_), judged = judge_under("other", other, *baseline, *candidate)
+    there, here = (
+        (manifest.model_copy(update={"policy_name": "other", "policy": other}), rows)
+        for manifest, rows in (baseline, candidate)
+    )
+    verdict = judge_runs(*there, *here, own=own)[0]
     assert verdict.verdict is Verdict.INCONCLUSIVE
     assert "only that one can judge it" in verdict.reason
-    assert judged.policy == other
