@@ -79,13 +79,14 @@ def judge(folder: Path) -> Result:
     store, seconds = BundleStore(folder / "bundles"), _time_parts()
     manifests = [store.read_manifest(run_id) for run_id in store.run_ids()]
     pairs = sorted((m.baseline.run_id, m.run_id) for m in manifests if m.baseline)
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     verdicts, tasks = Counter[str](), 0
     for judged in stored_runs.judge_stored(store, [(candidate, baseline) for baseline, candidate in pairs]):
         verdicts.update(str(found.verdict) for found in judged.verdicts if found.use == "all")
         tasks += sum(len(found.tasks) for found in judged.verdicts if found.use == "all")
     return {
         "seconds": {**seconds, "all": time.perf_counter() - begin},
+        "cpu_seconds": time.process_time() - cpu_begin,
         "samples": sum(manifest.files["samples.parquet"].rows for manifest in manifests),
         "candidates": len(pairs),
         "tasks": tasks,

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +32,15 @@ class Bundle:
 
     manifest: Manifest
     tables: dict[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of a file."""
+
+    table: pa.Table
+    stored: dict[str, list[tuple[Any, ...]]]
+    """By column, how each row group is stored: all that decoding depends on, and the bytes."""
 
 
 class BundleStore:
@@ -98,8 +108,13 @@ class BundleStore:
         return self._table(manifest.run_id, name, manifest)
 
     def read_columns(
-        self, manifest: Manifest, name: str, columns: Sequence[str], repetitive: Sequence[str] = ()
-    ) -> pa.Table:
+        self,
+        manifest: Manifest,
+        name: str,
+        columns: Sequence[str],
+        repetitive: Sequence[str] = (),
+        like: Columns | None = None,
+    ) -> Columns:
         """Read some columns of one table of the bundle of a manifest.
 
         The file's checksum, schema and number of rows are checked as by `read`, and that no row lacks what it
@@ -107,9 +122,11 @@ class BundleStore:
 
         Args:
             manifest: the bundle's.
-            name: the file's, e.g. ``samples.parquet``.
+            name: the file's, e.g. ``samples.parquet``; its columns aren't nested.
             columns: which to read, in this order.
             repetitive: those of few different values, of which dictionaries are made.
+            like: the same columns of another bundle. What is stored byte for byte as there is not decoded again:
+                a candidate's documents and prompts are mostly its baseline's.
 
         Raises:
             RunError: as `read`.
@@ -117,25 +134,32 @@ class BundleStore:
         run_id, schema = manifest.run_id, pa.schema([BUNDLE_FILES[name].field(column) for column in columns])
         data = self._checked(run_id, name, manifest)
         if data is None:
-            return schema.empty_table()
+            return Columns(schema.empty_table(), {})
         later = LATER_COLUMNS.get(name, ()) if manifest.schema_version == 1 else ()
         try:
             file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[*repetitive], pre_buffer=False)
             problem = _schema_problem(_without_dictionaries(file.schema_arrow), name, later)
             if problem:
                 raise damaged(run_id, f"{name} {problem}")
-            table = file.read(columns=[c for c in columns if c not in later], use_threads=False)
+            stored = _stored(file, pa.py_buffer(data), columns)
+            known = {c for c in stored if like is not None and stored[c] == like.stored.get(c)}
+            table = file.read(columns=[c for c in stored if c not in known], use_threads=False)
         except (pa.ArrowException, OSError):
             raise damaged(run_id, f"{name} is not a whole Parquet file") from None
-        for column in later:
-            if column in columns:
-                table = table.append_column(
-                    column, pa.nulls(table.num_rows, BUNDLE_FILES[name].field(column).type)
-                )
+        rows = file.metadata.num_rows
+        found = {
+            column: like.table[column]
+            if like is not None and column in known
+            else pa.chunked_array([pa.nulls(rows, BUNDLE_FILES[name].field(column).type)])
+            if column in later
+            else table[column]
+            for column in columns
+        }
+        table = pa.table(found)
         problem = _rows_problem(table, name, manifest.files[name])
         if problem:
             raise damaged(run_id, f"{name} {problem}")
-        return table.select([*columns])
+        return Columns(table, stored)
 
     def _bytes(self, run_id: str, name: str) -> bytes:
         try:
@@ -187,6 +211,32 @@ def _checksum_problem(data: bytes, entry: FileEntry) -> str:
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         return "doesn't match its checksum"
     return ""
+
+
+def _stored(
+    file: pq.ParquetFile, data: pa.Buffer, columns: Sequence[str]
+) -> dict[str, list[tuple[Any, ...]]]:
+    """How columns are stored that aren't nested; those that the file lacks are left out."""
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for index, name in enumerate(file.schema.names):
+        if name not in columns:
+            continue
+        declared = file.schema.column(index)
+        found[name] = []
+        for group in range(file.metadata.num_row_groups):
+            chunk = file.metadata.row_group(group).column(index)
+            begin = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
+            found[name].append(
+                (
+                    declared.physical_type,
+                    str(declared.logical_type),
+                    declared.max_definition_level,
+                    chunk.compression,
+                    chunk.num_values,
+                    data.slice(begin, chunk.total_compressed_size),
+                )
+            )
+    return found
 
 
 def _schema_problem(found: pa.Schema, name: str, later: Sequence[str] = ()) -> str:

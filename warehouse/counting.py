@@ -100,12 +100,12 @@ class RunSamples:
     @cached_property
     def by_hash(self) -> NDArray[np.int64]:
         """Row numbers in the order of the hashes."""
-        return np.argsort(self.hashes, kind="stable")
+        return np.argsort(self.hashes)
 
     @cached_property
     def distinct(self) -> bool:
         """Whether no two hashes are the same; if so, then no two keys are."""
-        ordered = self.hashes[self.by_hash]
+        ordered = np.sort(self.hashes)
         return bool(np.all(ordered[1:] != ordered[:-1]))
 
     def positions(self, task: str) -> NDArray[np.int64]:
@@ -129,8 +129,8 @@ def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
 def _hashes(table: pa.Table) -> NDArray[np.uint64]:
     samples = table.select(KEY)  # noqa: F841 - DuckDB finds it by its name
     with _in_memory().cursor() as connection:
-        found = connection.execute(f"SELECT hash({', '.join(KEY)}) AS hash FROM samples").fetchnumpy()  # noqa: S608
-    return np.asarray(found["hash"], dtype=np.uint64)
+        found = connection.sql(f"SELECT hash({', '.join(KEY)}) AS hash FROM samples").to_arrow_table()  # noqa: S608
+    return np.asarray(found["hash"].to_numpy(), dtype=np.uint64)
 
 
 def _hash_together(sides: Iterable[RunSamples]) -> None:

@@ -21,6 +21,7 @@ Statistics in Medicine 22 (2003) 265-278.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -124,19 +125,38 @@ def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:
         raise ValueError(f"b = {b} and c = {c} are not flips of n = {n} pairs")
     if not 0 < margin < 1:
         raise ValueError(f"margin = {margin} is not between 0 and 1")
-    flips = b + c
+    search = _search(b + c, n, margin)
+    grid, right = search.grid, search.grid[-1]
+    tail = _tail(search, _bound(b, c, n, margin, search.counts, inferior=inferior), inferior=inferior)
+    if grid.size > 1:
+        fine = np.linspace(grid[0], right, 16 * (grid.size - 1) + 1)
+        grid, tail = fine, CubicSpline(grid, tail)(fine)
+    # At most one cell of the fine grid holds the step of what is added; it counts as past it.
+    never_missed_above = 1 - MISS_ABOVE ** (1 / n)
+    added = np.where(_rate(np.append(grid[1:], right), margin) < never_missed_above, MISS_BELOW, MISS)
+    return float(min(1.0, max(MISS, (tail + added).max() + _INTERPOLATION + 2 * _TRUNCATED)))
+
+
+class _Search(NamedTuple):
+    """Where the maximum is looked for: the same for all outcomes of as many flips, and for either direction."""
+
+    grid: Floats
+    """Angles whose flip rates span the confidence set, shape (r,)."""
+    counts: Ints
+    """Flip counts m that are summed over, one after the other, shape (m,)."""
+    density: Floats
+    """Their probabilities, shape (r, m)."""
+    share: Floats
+    """The chance that a flip is for the worse at delta = -margin, shape (r, 1)."""
+
+
+@lru_cache(maxsize=4)
+def _search(flips: int, n: int, margin: float) -> _Search:
     low = betaincinv(flips, n - flips + 1, MISS_BELOW) if flips else 0.0
     high = flip_rate_upper(flips, n, MISS_ABOVE)
     # At delta = -margin the flip rate is at least the margin. Where the set lies below, the edge itself is
     # taken: it is the worst case for every smaller rate.
     low, high = max(low, margin), max(high, margin)
-    never_missed_above = 1 - MISS_ABOVE ** (1 / n)
-
-    counts = np.arange(
-        int(binom.ppf(_TRUNCATED, n, low)), int(binom.isf(_TRUNCATED, n, high)) + 1, dtype=np.int64
-    )
-    bound = _bound(b, c, n, margin, counts, inferior=inferior)
-
     # Why the search finds the maximum: P(better) = (1 - margin) sin^2(angle) / 2, and Fisher's information on
     # the angle is at most 4n (1 - margin) everywhere, so a step of _STEP / (2 sqrt n) is at most _STEP
     # standard errors. Per standard error the k-th derivative of a tail probability f is, in the normal limit,
@@ -146,13 +166,14 @@ def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:
     left, right = (float(np.arcsin(np.sqrt((rate - margin) / (1 - margin)))) for rate in (low, high))
     cells = max(8, int(np.ceil((right - left) * 2 * np.sqrt(n) / _STEP)))
     grid = np.linspace(left, right, cells + 1) if right > left else np.array([left])
-    tail = _tail(_rate(grid, margin), counts, bound, n, margin, inferior=inferior)
-    if right > left:
-        fine = np.linspace(left, right, 16 * cells + 1)
-        grid, tail = fine, CubicSpline(grid, tail)(fine)
-    # At most one cell of the fine grid holds the step of what is added; it counts as past it.
-    added = np.where(_rate(np.append(grid[1:], right), margin) < never_missed_above, MISS_BELOW, MISS)
-    return float(min(1.0, max(MISS, (tail + added).max() + _INTERPOLATION + 2 * _TRUNCATED)))
+    rate = _rate(grid, margin)[:, None]
+    counts = np.arange(
+        int(binom.ppf(_TRUNCATED, n, low)), int(binom.isf(_TRUNCATED, n, high)) + 1, dtype=np.int64
+    )
+    # Of logarithms as large as log n! the last digits are lost; a row's probabilities add up to 1 all the same.
+    density = _binomial(counts, n, rate)
+    density /= density.sum(axis=1, keepdims=True)
+    return _Search(grid, counts, density, (rate + margin) / (2 * rate))
 
 
 def _rate(angle: Floats, margin: float) -> Floats:
@@ -160,19 +181,17 @@ def _rate(angle: Floats, margin: float) -> Floats:
     return margin + (1 - margin) * np.sin(angle) ** 2
 
 
-def _tail(rate: Floats, counts: Ints, bound: Ints, n: int, margin: float, *, inferior: bool) -> Floats:
-    """P(outcome at least as extreme) at delta = -margin, for each flip rate of ``rate``.
+def _tail(search: _Search, bound: Ints, *, inferior: bool) -> Floats:
+    """P(outcome at least as extreme) at delta = -margin, for each flip rate of the search.
 
-    ``counts`` are the flip counts m summed over, one after the other, and ``bound`` the last b <= bound(m) that is
-    as extreme (the last one that is not, where the inferior side is asked for). Neither a worse document more nor
-    a better one moves the bound by more than one, and it never falls (Tango's statistic is monotone), so
-    P(b <= bound(m)) follows from that of m - 1 by adding single binomial probabilities.
+    ``bound`` holds for each flip count m the last b <= bound(m) that is as extreme (the last one that is not, where
+    the inferior side is asked for). Neither a worse document more nor a better one moves the bound by more than
+    one, and it never falls (Tango's statistic is monotone), so P(b <= bound(m)) follows from that of m - 1 by
+    adding single binomial probabilities.
     """
-    # Of logarithms as large as log n! the last digits are lost; a row's probabilities add up to 1 all the same.
-    density = _binomial(counts, n, rate[:, None])
-    density /= density.sum(axis=1, keepdims=True)
-    share = (rate[:, None] + margin) / (2 * rate[:, None])
-    at_bound = np.where(bound < 0, 0.0, _binomial(np.maximum(bound, 0), counts, share))
+    counts, density, share = search.counts, search.density, search.share
+    at_bound = _binomial(np.maximum(bound, 0), counts, share)
+    at_bound[:, bound < 0] = 0.0
     below = np.empty_like(density)
     below[:, 0] = _at_most(int(bound[0]), int(counts[0]), share[:, 0])
     below[:, 1:] = at_bound[:, 1:] * (np.diff(bound) > 0) - share * at_bound[:, :-1]
@@ -185,7 +204,10 @@ def _binomial(k: Ints, n: Ints | int, chance: Floats) -> Floats:
     ways = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
     with np.errstate(divide="ignore"):
         log_chance, log_rest = (np.maximum(np.log(p), _LOG_OF_NONE) for p in (chance, 1 - chance))
-    return np.asarray(np.exp(ways + k * log_chance + (n - k) * log_rest))
+    logarithm: Floats = np.asarray(k * log_chance)
+    np.add(logarithm, (n - k) * log_rest, out=logarithm)
+    np.add(logarithm, ways, out=logarithm)
+    return np.exp(logarithm, out=logarithm)
 
 
 def _at_most(k: int, n: int, chance: Floats) -> Floats:

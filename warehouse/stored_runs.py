@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from typing import NamedTuple
 from quantgate.model.config import Policy
 from quantgate.model.errors import QuantgateError
 from quantgate.model.records import Manifest, UseVerdict
-from warehouse.bundles import BundleStore
+from warehouse.bundles import BundleStore, Columns
 from warehouse.counting import COLUMNS, REPETITIVE, PlainTasks, RunSamples, count_pairs, evidence_of
 from warehouse.judge import incomparable, judge, judge_evidence
 
 SAMPLES = "samples.parquet"
 _BATCH_ROWS = 500_000
 """Candidates' rows that are counted together: many small runs cost one query, and few large ones fit in memory."""
-_AHEAD = 3
+_AHEAD = 2
 """Runs that are read before they are needed, while those before them are counted."""
 
 
@@ -29,7 +29,9 @@ class StoredRun:
     manifest: Manifest
     own: Policy
     """What the run declared in truth, whatever its manifest is taken to have declared."""
+    columns: Columns
     samples: RunSamples
+    """What the columns hold, for counting."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,27 @@ def _read(
 ) -> Iterator[_Pair]:
     """The two runs of every candidate, or why one can't be read; a baseline's once for all that follow it."""
 
-    def read(run_id: str) -> _Read:
+    def read(run_id: str, like: Future[_Read] | None) -> _Read:
+        there = like.result() if like is not None else None
         try:
             manifest = store.read_manifest(run_id)
-            table = store.read_columns(manifest, SAMPLES, COLUMNS, REPETITIVE)
-            return StoredRun(declare(manifest), manifest.policy, RunSamples(table))
+            columns = there.columns if isinstance(there, StoredRun) else None
+            columns = store.read_columns(manifest, SAMPLES, COLUMNS, REPETITIVE, like=columns)
+            return StoredRun(declare(manifest), manifest.policy, columns, RunSamples(columns.table))
         except QuantgateError as error:
             return error
 
+    def started() -> Iterator[Future[_Read]]:
+        """Every run as it is needed: a baseline, then its candidates, which wait for it."""
+        there, before = None, None
+        for candidate, baseline in candidates:
+            if baseline != before:
+                there, before = pool.submit(read, baseline, None), baseline
+                yield there
+            yield pool.submit(read, candidate, there)
+
     with ThreadPoolExecutor(_AHEAD) as pool:
-        runs = _ahead(pool.submit(read, run_id) for run_id in _in_order(candidates))
+        runs = _ahead(started())
         there: _Read | None = None
         before = None
         for candidate, baseline in candidates:
@@ -105,16 +118,6 @@ def _read(
                 there, before = next(runs), baseline
             assert there is not None
             yield _Pair(candidate, baseline, there, next(runs))
-
-
-def _in_order(candidates: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Every run as it is needed: a baseline, then its candidates."""
-    before = None
-    for candidate, baseline in candidates:
-        if baseline != before:
-            yield baseline
-            before = baseline
-        yield candidate
 
 
 def _ahead(futures: Iterator[Future[_Read]]) -> Iterator[_Read]:

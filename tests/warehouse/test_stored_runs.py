@@ -18,7 +18,7 @@ from quantgate.model.enums import Verdict
 from quantgate.model.errors import RunError
 from quantgate.model.records import Manifest
 from quantgate.model.tables import SAMPLES
-from warehouse.bundles import BundleStore
+from warehouse.bundles import BundleStore, Columns
 from warehouse.counting import COLUMNS, REPETITIVE
 from warehouse.judge import judge_runs
 from warehouse.stored_runs import judge_stored
@@ -107,9 +107,9 @@ def test_a_baseline_is_read_once_for_its_candidates(
     read: list[str] = []
     real = BundleStore.read_columns
 
-    def noted(store: BundleStore, manifest: Manifest, *arguments: Any) -> pa.Table:
+    def noted(store: BundleStore, manifest: Manifest, *arguments: Any, **options: Any) -> Columns:
         read.append(manifest.run_id)
-        return real(store, manifest, *arguments)
+        return real(store, manifest, *arguments, **options)
 
     monkeypatch.setattr(BundleStore, "read_columns", noted)
     assert len(list(judge_stored(BundleStore(place.bundles), pairs))) == len(pairs)
@@ -183,8 +183,42 @@ def test_columns_of_the_first_layout_are_read_and_what_it_lacks_is_null(place: A
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 1}))
     store = BundleStore(place.bundles)
-    read = store.read_columns(store.read_manifest("run-bf16"), "samples.parquet", COLUMNS, REPETITIVE)
+    read = store.read_columns(store.read_manifest("run-bf16"), "samples.parquet", COLUMNS, REPETITIVE).table
     whole = store.read_table(store.read_manifest("run-bf16"), "samples.parquet")
     assert read.schema.names == list(COLUMNS)
     assert read.cast(pa.schema([SAMPLES.field(name) for name in COLUMNS])) == whole.select(COLUMNS)
     assert read["position"].null_count == read.num_rows == 200
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_only_what_is_stored_as_in_the_baseline_is_taken_from_it(place: Any, three: Any, column: str) -> None:
+    """The first row of one column is another: that column is decoded, and every other one is the baseline's own."""
+    place.write(*three[:2])
+
+    other = {"doc_repeat": 7, "score": 0.5, "position": 1}.get(column, "x")
+
+    def with_another(table: pa.Table) -> pa.Table:
+        values = pa.array([other, *table[column].to_pylist()[1:]], SAMPLES.field(column).type)
+        return table.set_column(table.schema.get_field_index(column), SAMPLES.field(column), values)
+
+    rewrite(place.bundles / "run-bf16", lambda table: table)
+    rewrite(place.bundles / "run-fp8", with_another)
+    store = BundleStore(place.bundles)
+    read = (store.read_manifest("run-bf16"), "samples.parquet", COLUMNS, REPETITIVE)
+    there = store.read_columns(*read)
+    here = store.read_columns(store.read_manifest("run-fp8"), *read[1:], like=there)
+    alone = store.read_columns(store.read_manifest("run-fp8"), *read[1:])
+    assert here.table.equals(alone.table)
+    assert [name for name in COLUMNS if here.stored[name] != there.stored[name]] == [column]
+    assert not here.table[column].equals(there.table[column])
+    shared = [name for name in COLUMNS if _address(here.table[name]) == _address(there.table[name])]
+    assert shared == [name for name in COLUMNS if name != column]
+
+
+def _address(column: pa.ChunkedArray) -> list[int | None]:
+    """Where its values lie in memory."""
+    return [
+        buffer.address if buffer is not None else None
+        for chunk in column.chunks
+        for buffer in (chunk.indices if pa.types.is_dictionary(chunk.type) else chunk).buffers()
+    ]
