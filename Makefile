@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv),.venv/bin/uv)
 BIN := .venv/bin
 
 .PHONY: help setup demo test test-fast test-kills test-damage lint format lock checkpoints bench-warehouse bench-judging \
-	clean
+	bench-verdicts clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ checkpoints: .venv/.ready ## make the demo's checkpoints and tasks anew (OUT=fol
 
 bench-warehouse: .venv/.ready ## the warehouse at scale (SAMPLES=1e6,1e7 OUT=folder; 1e8 takes long and 25 GiB)
 	nice -n 5 $(BIN)/python -m benchmarks.warehouse --samples $(or $(SAMPLES),1e6) --out $(or $(OUT),.quantgate/benchmarks)
+
+bench-verdicts: .venv/.ready ## error rates, power and documents to a verdict (OUT=folder; about ten minutes)
+	nice -n 5 $(BIN)/python -m benchmarks.verdicts --seed $(or $(SEED),0) --out $(or $(OUT),.quantgate/benchmarks/verdicts)
 
 bench-judging: .venv/.ready ## judging 10 million samples, as few large runs and as many small ones (OUT=folder; 3 GiB)
 	$(BIN)/python -m benchmarks.judging --out $(or $(OUT),.quantgate/benchmarks)

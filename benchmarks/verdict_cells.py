@@ -101,7 +101,7 @@ def _rates(design: Design, rates: tuple[float, float]) -> Floats:
     ends = np.arcsin(np.sqrt(np.array([max(rates[0], margin), rates[1]])))
     least = float(np.arcsin(np.sqrt(margin)))
     angles = np.arange(max(least, ends[0] - reach), min(np.pi / 2, ends[1] + reach) + step, step)
-    return np.unique(np.minimum(np.sin(angles) ** 2, 1.0).clip(margin, 1.0))
+    return np.unique((np.sin(np.minimum(angles, np.pi / 2)) ** 2).clip(margin, 1.0))
 
 
 def _allowed(design: Design, grid: Floats, sign: int) -> Floats:

@@ -76,7 +76,7 @@ class ValidateParameters(Parameters):
     tasks: str | None = Field(
         default=None,
         title="Tasks",
-        description="Suite of configs/suites, lm-eval task, lm-eval YAML, or JSONL of prompts and answers.",
+        description="Suite of configs/suites, lm-eval task or group, lm-eval YAML, or JSONL of prompts and answers.",
     )
     family: Family | None = Field(
         default=None, title="Family", description="Task family of tasks that bring none; decides the margin."

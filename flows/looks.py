@@ -15,6 +15,7 @@ from tasks.progress import Reporter
 from tasks.staging import Staging
 from warehouse.bundles import BundleStore
 from warehouse.judge import interim
+from warehouse.pairing import shares_clusters
 
 SAMPLES = "samples.parquet"
 
@@ -72,7 +73,8 @@ def next_documents(
     """The documents that a task is asked next; None where it has been asked enough.
 
     A baseline, and a candidate under a policy without looks, answers all at once. A candidate under one with looks
-    stops where the judge passes or fails the task, and otherwise goes on to the next look.
+    stops where the judge passes or fails the task, and otherwise goes on to the next look. Tasks whose documents
+    share clusters are judged at their end alone, so nothing interrupts them.
 
     Args:
         plan: the run.
@@ -101,7 +103,8 @@ def next_documents(
         if verdict.outcome != "undecided" or not verdict.pairs:
             return None
     available = done[-1].documents_available if done else baseline.available.get(task.task)
-    shares = () if is_full(plan) else plan.policy.looks
+    at_the_end = is_full(plan) or shares_clusters(baseline.samples, task.task)
+    shares = () if at_the_end else plan.policy.looks
     looks = look_sizes(available or 0, shares, plan.policy.families[task.family].min_documents)
     following = [size for size in (*looks, limit) if size and size > answered]
     return Asked(answered, min(following, default=None))

@@ -61,7 +61,18 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
         mend = "Give a task's name, or the path of a .yaml or .jsonl file."
         raise ConfigError(what, where=tasks, mend=mend)
     _own_entry(tasks)
-    return Suite(name=tasks, tasks=(SuiteTask(task=tasks, family=family or Family.CUSTOM),))
+    return Suite(
+        name=tasks, tasks=(SuiteTask(task=tasks, family=family or Family.CUSTOM, **_told_of(tasks)),)
+    )
+
+
+def _told_of(name: str) -> dict[str, int | None]:
+    """How many documents and clusters a task of lm-eval's has, where a suite says it."""
+    for path in sorted(SUITES.glob("*.yaml")):
+        for task in load_yaml(path, Suite).tasks:
+            if task.task == name and task.path is None and task.documents is not None:
+                return {"documents": task.documents, "clusters": task.clusters}
+    return {}
 
 
 def _declared(path: Path, family: Family | None) -> Suite:

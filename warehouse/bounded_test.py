@@ -37,8 +37,11 @@ from warehouse.tango import Floats, Interval
 _BLOCKS = 256
 """The stake changes this often at most: a block of documents is staked on alike."""
 
-_GREATEST = 0.9
+_GREATEST = 0.97
 """Greatest stake, as a share of the one that a single lost document may ruin."""
+
+_SUPPOSED = 0.25
+"""Variance of a document that is supposed before the first, so that none is 0."""
 
 _BEYOND = 1.15
 """The target is this many times 1 / alpha: the last stakes are too coarse to meet it exactly."""
@@ -126,8 +129,7 @@ def _log_capitals(differences: Floats, means: Floats, alpha: float, available: i
     for start, end in zip(edges[:-1], np.minimum(edges[1:], n), strict=True):
         if start >= n:
             break
-        # One document of difference 1 is supposed beforehand, so that no variance is 0.
-        deviation = math.sqrt((1 + squares[start]) / (1 + start) * (deadline - start))
+        deviation = math.sqrt((_SUPPOSED + squares[start]) / (1 + start) * (deadline - start))
         steps = np.maximum(np.ceil((capital - target + 1e-9) / _LADDER), 0.0)
         share = np.minimum(capital - target - steps * _LADDER, -0.01)
         quantile = ndtri_exp(share)

@@ -47,7 +47,8 @@ differs where subtasks differ in size.
 - Permission: `code` runs the programs that the model wrote, on the host that evaluates. It needs
   `--run-generated-code`, or `run_generated_code: true` in a suite of your own (a matrix takes it from there). The
   programs see neither the hub's token nor the engine's key, but it is no sandbox: use a container.
-- Terms: `leaderboard_gpqa_extended` is gated at the hub; accept its terms and set HF_TOKEN.
+- Terms: GPQA (`gpqa_diamond_cot_zeroshot`, `leaderboard_gpqa_extended`) is gated at the hub; accept its terms there and
+  set HF_TOKEN.
 - Context: LongBench's prompts and the reasoning suite's answers are long; what doesn't fit `max-model-len` is cut on
   the left and counted, and a limit that can't fit is refused.
 

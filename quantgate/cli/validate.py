@@ -50,7 +50,7 @@ def _levels(given: str | None) -> list[int] | None:
 @click.option("--baseline", help="Folder or hub id (org/name[@revision]) to hold candidates against.")
 @click.option("--candidate", "candidates", multiple=True, help="Folder or hub id; may be repeated.")
 @click.option("--name", help="Name they share in the table; the baseline's own if left out.")
-@click.option("--tasks", help="Suite name, lm-eval task name, lm-eval YAML, or JSONL.")
+@click.option("--tasks", help="Suite name, lm-eval task or group, lm-eval YAML, or JSONL.")
 @click.option(
     "--family", type=click.Choice([f.value for f in Family]), help="Family of tasks that bring none."
 )

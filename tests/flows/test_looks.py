@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows import looks
+from flows.looks import Asked, Baseline, next_documents
+from quantgate.model.config import Suite, SuiteTask
+from quantgate.model.enums import Family
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest
-from tests.flows.looked_runs import ALL, Killed, LookedRuns, looked_runs
+from quantgate.model.records import BaselineRef, Manifest, RunPlan
+from quantgate.model.tables import SAMPLES
+from tasks.staging import open_staging
+from tests.flows.looked_runs import ALL, LOOKS, Killed, LookedRuns, looked_runs
+from tests.tasks.test_bundle import plan, sample
+from tests.tasks.test_staging import inputs
 
 __all__ = ["looked_runs"]
 
@@ -55,3 +64,49 @@ def test_a_kill_between_batches_asks_nothing_twice(looked_runs: LookedRuns) -> N
     assert sum("60 of 300 documents: undecided, going on" in line for line in looked_runs.lines) == 1
     assert list(Home.current().staging.glob("[!.]*")) == []
     assert positions(baseline) == list(range(ALL))
+
+
+TASK = SuiteTask(task="a", family=Family.MATH)
+
+
+def planned(limit: int | None = None, **suite: object) -> RunPlan:
+    """A candidate's, under a policy with looks."""
+    return plan().model_copy(
+        update={
+            "policy": LOOKS,
+            "baseline": BaselineRef(name="x", revision="sha256:1", run_id="r"),
+            "suite": Suite(name="s", tasks=(TASK,), limit=limit),
+            "inputs": inputs(suite=suite),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("clusters", "limit", "suite", "asked"),
+    [
+        (300, None, {}, Asked(0, 60)),
+        (300, 40, {}, Asked(0, 40)),
+        (300, None, {"full": True}, Asked(0, 300)),
+        (300, 40, {"full": True}, Asked(0, 40)),
+        (30, None, {}, Asked(0, 300)),  # judged at the end alone
+        (30, 70, {}, Asked(0, 70)),
+    ],
+)
+def test_what_is_asked_first(
+    monkeypatch: pytest.MonkeyPatch,
+    clusters: int,
+    limit: int | None,
+    suite: dict[str, object],
+    asked: Asked,
+) -> None:
+    rows = [
+        sample("a", number) | {"cluster": str(number % clusters), "position": number} for number in range(ALL)
+    ]
+    baseline = Baseline(pa.Table.from_pylist(rows, SAMPLES), {"a": ALL})
+    monkeypatch.setattr(looks, "baseline_of", lambda *_: baseline)
+    staging = open_staging(Home.current(), inputs(), {"checkpoint": "x"})
+    assert next_documents(planned(limit, **suite), TASK, staging, "place") == asked
+    alone = planned(limit, **suite).model_copy(update={"baseline": None})
+    assert next_documents(alone, TASK, staging, "place") == Asked(0, limit)
+    once = planned(limit, **suite).model_copy(update={"policy": LOOKS.model_copy(update={"looks": ()})})
+    assert next_documents(once, TASK, staging, "place") == Asked(0, limit)

@@ -19,6 +19,7 @@ from flows.measure import Context
 from flows.validate import _plan, _served
 from quantgate.model.config import ROOT, Suite, load_yaml
 from quantgate.model.home import Home
+from quantgate.model.order import DocumentKey, document_order
 from quantgate.model.records import BaselineRef, RunPlan
 from tasks import engine, engine_env, engine_files, fidelity, quality
 from tasks.checkpoints import resolve
@@ -214,9 +215,9 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
     )
     assert results[arithmetic.task].mean_score > 0.5, "the model itself is served beside it"
     prompts = pq.read_table(tmp_path / arithmetic.task / "prompts.parquet")["text"].to_pylist()
-    asked = [
-        json.loads(line) for line in (ROOT / "demo/tasks/arithmetic.jsonl").read_text().splitlines()[:20]
-    ]
+    documents = [json.loads(line) for line in (ROOT / "demo/tasks/arithmetic.jsonl").read_text().splitlines()]
+    order = document_order(arithmetic.task, [DocumentKey(one["id"], 0, None) for one in documents])
+    asked = [documents[index] for index in order[:20]]
     assert sorted(prompts) == sorted(f"{document['prompt']} " for document in asked), "through the template"
     assert metric_sum(metrics, "vllm:spec_decode_num_drafts_total") is not None, "told with speculation only"
     command = " ".join(running.start.command)

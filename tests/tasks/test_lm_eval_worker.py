@@ -489,6 +489,36 @@ def test_a_groups_documents_are_one_tasks_and_its_subtasks_the_clusters(
     assert sorted(prompts) == ["w1", "w2", "w3"], "a prompt of two subtasks stands once"
 
 
+SHOTS = "num_fewshot: 1\nfewshot_split: test\n"
+
+
+def test_a_group_is_asked_in_parts_as_it_is_asked_whole(
+    spec: Evaluation, completions: Any, tmp_path: Path, engine_key: str
+) -> None:
+    completions.context_tokens = 512
+    for name, count in (("law", 5), ("art", 2)):
+        own_task(tmp_path, "doc_to_text: q\ndoc_to_target: a\n", [])
+        settings = (tmp_path / "t.yaml").read_text().replace("t.jsonl", f"{name}.jsonl")
+        (tmp_path / f"{name}.yaml").write_text(settings.replace("task: t", f"task: {name}") + SHOTS)
+        lines = [{"id": number, "q": f"w{number} {name}", "a": f"w{number}"} for number in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "t.yaml").unlink()
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [law, art]\n")
+    spec = spec.model_copy(update={"task": SuiteTask(task="both", path=str(tmp_path))})
+    seen: dict[tuple[int, int | None], list[tuple[Any, ...]]] = {}
+    for start, end in ((0, None), (0, 1), (1, 4), (4, 7)):
+        out = tmp_path / f"out-{start}-{end}"
+        asked = spec.model_copy(update={"start": start, "end": end})
+        run(asked, out, Progress(tmp_path / "progress.json"), engine_key)
+        rows = pq.read_table(out / "samples.parquet").to_pylist()
+        seen[start, end] = sorted((row["position"], row["doc_id"], row["prompt_hash"]) for row in rows)
+        result = TaskResult.model_validate_json((out / "result.json").read_text())
+        assert (result.documents, result.documents_available) == (len(rows), 7)
+    whole = seen.pop((0, None))
+    assert [position for position, *_ in whole] == list(range(7))
+    assert [row for part in seen.values() for row in part] == whole
+
+
 def test_a_choice_without_a_token_of_its_own_would_always_win(
     spec: Evaluation, tmp_path: Path, engine_key: str
 ) -> None:

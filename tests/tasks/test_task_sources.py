@@ -65,12 +65,14 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         "max_gen_toks": None,
         "thinking_end": None,
         "run_generated_code": False,
-        "documents": None,
+        "documents": 1319,
         "clusters": None,
     }
     (source,) = sources_of(suite.tasks[0])
     assert source.config["dataset_path"] == "openai/gsm8k"
     assert source.data is None
+    (told,) = suite_from("gpqa_diamond_cot_zeroshot", family=None, limit=None, out_dir=tmp_path).tasks
+    assert (told.documents, told.max_gen_toks) == (198, None), "how many it has stands in a suite"
     foreign = suite_from("hellaswag", family=None, limit=None, out_dir=tmp_path).tasks[0]
     assert foreign.family == Family.CUSTOM
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from scipy.stats import beta, binomtest
 
+from quantgate.model.config import ROOT
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from warehouse.configuration import CONFIGS, read_configuration
@@ -190,6 +191,8 @@ def test_it_reads_well_in_100_columns(many: Any) -> None:
     raised = {code for found in (CANDIDATES, BASELINES) for _, codes in found.values() for code in codes}
     assert {row["code"] for row in rules} == raised | {"below_published", "kl_high", "nan_logprobs"}
     assert all(0 <= row["threshold"] <= 20 and row["meaning"] and row["source"] for row in rules)
+    page = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    assert all(f"`{row['code']}`" in page for row in rules)
 
 
 def test_a_report_shows_noise_and_alarms(many: Any) -> None:
@@ -341,6 +344,34 @@ def test_a_published_score_stands_beside_the_baselines(place: Any, three: Any, t
     assert not any(row["alarms"] for row in beside)
     load_bundles(place.warehouse, place.bundles, configs=configured(folder))
     assert {row["published_score"] for row in rows(place)} == {None}, "replaced with the configuration"
+
+
+def test_scores_of_the_stored_evidence_stand_beside_those_checkpoints(place: Any, three: Any) -> None:
+    """quality-by-precision.csv has two runs of each BF16 checkpoint, on lm-eval's own tasks."""
+    tasks = {"gsm8k": Family.MATH, "mmlu_pro": Family.MATH}
+
+    def edit(row: dict[str, Any]) -> None:
+        filters = {"gsm8k": "flexible-extract", "mmlu_pro": "custom-extract"}
+        row.update(filter=filters[row["task"]])
+
+    baseline = replace(three[0], tasks=tasks, checkpoint="Qwen/Qwen3.6-27B", edit=edit)
+    place.write(baseline)
+    load_bundles(place.warehouse, place.bundles)
+    columns = "task, mean_score, published_score, published_source, published_note, alarms"
+    assert [row["published_score"] for row in rows(place, columns)] == [None, None], (
+        "another filter, and version"
+    )
+    with duckdb.connect(str(place.warehouse)) as connection:
+        connection.execute(
+            "UPDATE store.run_tasks SET version = if(task = 'gsm8k', '3.0', '2.0'), "
+            "filter = if(task = 'gsm8k', 'flexible-extract', 'custom-extract')"
+        )
+    gsm8k, mmlu_pro = rows(place, columns)
+    assert gsm8k["published_score"] == pytest.approx(0.971667)
+    assert mmlu_pro["published_score"] == pytest.approx((0.855714 + 0.844286) / 2)
+    assert "nvfp4-benchmark" in gsm8k["published_source"]
+    assert gsm8k["published_note"] == "lm-eval 0.4.12, vllm 0.22.1, 2 runs"
+    assert (gsm8k["mean_score"], gsm8k["alarms"], mmlu_pro["alarms"]) == (0.9, [], [])
 
 
 def test_a_score_that_is_no_fraction_or_stands_twice_is_refused(tmp_path: Path) -> None:
