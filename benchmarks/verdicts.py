@@ -35,7 +35,7 @@ FLIP_RATES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 ALPHA, POWER, LEAST = 0.05, 0.8, 100
 SCENARIOS = ((0.05, 0.02, 0.7), (0.02, 0.01, 0.7), (0.1, 0.03, 0.7))
 """Flip rate, margin, accuracy."""
-DRAWN = ((200, 0.05, 0.05), (300, 0.03, 0.03), (500, 0.03, 0.05), (500, 0.05, 0.1), (1000, 0.02, 0.02))
+DRAWN = ((200, 0.05, 0.05), (200, 0.05, 0.1), (300, 0.03, 0.03), (500, 0.05, 0.1))
 """Documents, margin, flip rate of the simulated cells."""
 
 
@@ -52,9 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parts = {
         "cells": lambda: list(_cells(options.sizes)),
         "documents": lambda: [_documents(*scenario) for scenario in SCENARIOS],
-        "draws": lambda: [
-            drawn(*_rules(*cell[:2], cell[2:]), cell[2], options.draws, options.seed) for cell in DRAWN
-        ],
+        "draws": lambda: list(_draws(options.draws, options.seed)),
     }
     for name in options.parts:
         begin = time.monotonic()
@@ -86,6 +84,13 @@ def _cells(sizes: list[int]) -> Iterator[Row]:
                     }
                 yield row
             _say(f"{n} documents, margin {margin:g}")
+
+
+def _draws(draws: int, seed: int) -> Iterator[Row]:
+    """Simulated candidates of some cells, for the judge to follow."""
+    for n, margin, rate in DRAWN:
+        yield drawn(*_rules(n, margin, (rate,)), rate, draws, seed)
+        _say(f"{draws} candidates of {n} documents, margin {margin:g}")
 
 
 def _rules(n: int, margin: float, rates: list[float] | tuple[float, ...]) -> tuple[Rule, Rule]:
@@ -152,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verdicts", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--draws", type=int, default=2000, help="simulated candidates a cell")
+    parser.add_argument("--draws", type=int, default=1000, help="simulated candidates a cell")
     parser.add_argument(
         "--sizes", type=lambda text: [int(float(part)) for part in text.split(",")], default=list(SIZES)
     )

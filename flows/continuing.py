@@ -22,7 +22,7 @@ from quantgate.model.records import (
     UseVerdict,
     question_of,
 )
-from tasks import batches, bundle
+from tasks import batches, bundle, shared_parts
 from tasks.progress import Reporter
 from tasks.staging import Staging, same_engine
 from warehouse.bundles import BundleStore
@@ -59,7 +59,8 @@ def take_up(plan: RunPlan, staging: Staging, place: str, report: Reporter) -> Ma
     earlier = [one for one in every if _same_question(plan.inputs, one.inputs) and _in_order(one)]
     try:
         if plan.baseline is None:
-            return _baseline(plan, earlier, staging, place, report)
+            usable = [one for one in every if shared_parts.is_of_the_same(plan, one)]
+            return _baseline(plan, earlier, usable, staging, place, report)
         if plan.policy.looks:
             if not earlier:
                 _tell_unlike(plan, every, report)
@@ -100,9 +101,18 @@ def _open(plan: RunPlan, tasks: Sequence[TaskResult]) -> list[str]:
 
 
 def _baseline(
-    plan: RunPlan, earlier: Sequence[Manifest], staging: Staging, place: str, report: Reporter
+    plan: RunPlan,
+    earlier: Sequence[Manifest],
+    usable: Sequence[Manifest],
+    staging: Staging,
+    place: str,
+    report: Reporter,
 ) -> Manifest | None:
-    """A baseline is asked each document once; who has answered more than is asked serves under a policy with looks."""
+    """A baseline is asked each document once; who has answered more than is asked serves under a policy with looks.
+
+    Where other bundles of it hold more of a task than the run of this question, each task is left to be taken from the
+    one that holds most (``flows.shared_baseline``).
+    """
     for one in reversed(earlier):
         if plan.policy.looks and not _open(plan, one.tasks):
             report.line(
@@ -110,9 +120,22 @@ def _baseline(
             )
             return one
     fewer = [one for one in earlier if all(task.documents <= _wanted(plan, task) for task in one.tasks)]
-    if fewer:
-        _go_on(max(fewer, key=_documents), plan, staging, BundleStore(place), report)
+    run = max(fewer, key=_documents, default=None)
+    if run and not any(_held_more(plan, run, other) for other in usable):
+        _go_on(run, plan, staging, BundleStore(place), report)
     return None
+
+
+def _held_more(plan: RunPlan, run: Manifest, other: Manifest) -> bool:
+    """Whether another bundle holds more of a task's documents than a run does, of those that are wanted."""
+    assert plan.suite is not None
+    answered = {task.task: task.documents for task in run.tasks}
+    results = [shared_parts.held(plan, task, other) for task in plan.suite.tasks]
+    return any(
+        min(result.documents, _wanted(plan, result)) > answered.get(result.task, 0)
+        for result in results
+        if result
+    )
 
 
 def _candidate(

@@ -214,7 +214,7 @@ def _respond(hub: HubServer, path: str, authorization: str | None) -> Answer:
         r"/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?",
         path,
     )
-    file = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+    file = re.fullmatch(r"/((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
     name = found[1] if found else file[1] if file else ""
     repository = hub.repositories.get(name)
     if repository is None:

@@ -43,7 +43,8 @@ class Between(NamedTuple):
     def reason(self) -> str:
         """Why nothing is decided there."""
         following = min(look for look in self.design.looks if look > self.documents)
-        return f"undecided: {self.documents} documents are between two looks, the next is at {following}"
+        where = "between two looks" if self.number else "before the first look"
+        return f"undecided: {self.documents} documents are {where}, the next is at {following}"
 
 
 def look_of(task: DeclaredTask, documents: int, policy: Policy) -> Look | Between:

@@ -51,7 +51,8 @@ INTERPOLATION = 5e-5
 """Largest error of the polynomial through the points of the search; it is added."""
 
 _HOPELESS = 0.25
-"""Where the middle of the confidence set alone gives a p-value like this, the search ends: it decides nothing."""
+"""Where the middle of the confidence set alone gives a p-value like this, and alpha or more, the search ends: the
+p-value decides nothing."""
 
 _FINE = 2000
 """Points at which that polynomial is compared: 250 a standard error of the flip rate, or more."""
@@ -151,7 +152,7 @@ def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> fl
     left, right = np.arcsin(np.sqrt(np.maximum(limits - margin, 0) / (1 - margin))).tolist()
     fine = np.array([(left + right) / 2])
     tail = tail_at(fine)
-    if right > left and tail[0] < _HOPELESS:
+    if right > left and tail[0] < max(_HOPELESS, design.alpha):
         points = _points(left, right, n, margin)
         angles = fine[0] + (right - left) / 2 * chebyshev.chebpts2(points)
         polynomial = chebyshev.Chebyshev.fit(angles, tail_at(angles), points - 1, domain=[left, right])

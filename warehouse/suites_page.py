@@ -43,7 +43,8 @@ differs where subtasks differ in size.
 
 - Packages beyond the pipeline's: `leaderboard_ifeval` (`lm_eval[ifeval]`), `leaderboard_math_hard` (`lm_eval[math]`)
   and `longbench` (`lm_eval[longbench]`). A run names what is missing, with the line that installs it, before an engine
-  starts. They are not in the lock, since nothing else uses them.
+  starts. They are not in the lock, since nothing else uses them. ifeval fetches NLTK's `punkt_tab`, and `code` the
+  metric `code_eval` from the hub.
 - Permission: `code` runs the programs that the model wrote, on the host that evaluates. It needs
   `--run-generated-code`, or `run_generated_code: true` in a suite of your own (a matrix takes it from there). The
   programs see neither the hub's token nor the engine's key, but it is no sandbox: use a container.

@@ -210,8 +210,12 @@ class TaskVerdict(Strict):
     pairs: int = Field(description="Paired documents.")
     baseline_score: float
     candidate_score: float
-    quality_delta: float = Field(description="Candidate - baseline, a fraction.")
-    ci_low: float = Field(description="Lower end of the two-sided 1-2α interval.")
+    quality_delta: float = Field(
+        description="Candidate - baseline, a fraction: as it was seen, also where the run stopped early."
+    )
+    ci_low: float = Field(
+        description="Lower end of the two-sided 1-2α interval, adjusted for stopping early."
+    )
     ci_high: float
     worse: int = Field(description="Documents right under the baseline and wrong under the candidate (b).")
     better: int = Field(description="The reverse (c).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,10 +59,57 @@ MUSR = {
     ]
     for split, length in (("murder_mysteries", 8), ("object_placements", 9), ("team_allocation", 12))
 }
+HUMANEVAL = [
+    {
+        "task_id": f"HumanEval/{number}",
+        "prompt": f"def f{number}():\n    # w{number} w40\n",
+        "canonical_solution": "    return 1\n",
+        "test": f"def check(candidate):\n    assert candidate() == {number}\n",
+        "entry_point": f"f{number}",
+    }
+    for number in range(3)
+]
+REPLIES |= {
+    "w0 w40": "return 0 ``` w1",
+    "w1 w40": "import os; return 'OPENAI_API_KEY' not in os.environ",
+    "w2 w40": "x",
+}
+"""Right; right where the engine's key is out of reach; wrong."""
+
+CODE_EVAL = '''
+import os
+import subprocess
+import sys
+import datasets
+import evaluate
+
+class CodeEval(evaluate.Metric):
+    """As the hub's code_eval: it runs each program with its test, if it may."""
+
+    def _info(self):
+        strings = datasets.Value("string")
+        features = datasets.Features({"predictions": datasets.Sequence(strings), "references": strings})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references, k=(1,)):
+        if os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
+            raise ValueError("not allowed")
+        programs = [f"{tried[0]}\\n{test}" for tried, test in zip(predictions, references)]
+        ended = [subprocess.run([sys.executable, "-c", one], capture_output=True).returncode for one in programs]
+        return {"pass@1": sum(status == 0 for status in ended) / len(ended)}, {}
+'''
+
 TASKS = (
     SuiteTask(task="arc_easy", family=Family.SCIENCE, metric="acc", filter="none"),
     SuiteTask(task="gsm8k", family=Family.MATH, metric="exact_match", filter="strict-match"),
     SuiteTask(task="leaderboard_musr", family=Family.REASONING),
+    SuiteTask(
+        task="humaneval_instruct",
+        family=Family.CODE,
+        metric="pass@1",
+        filter="create_test",
+        run_generated_code=True,
+    ),
 )
 
 Evaluated = dict[str, tuple[TaskResult, list[dict[str, Any]], dict[str, str]]]
@@ -76,6 +124,8 @@ def data_hub() -> Iterator[HubServer]:
     )
     hub.add("datasets/openai/gsm8k", data_set({"main": GSM8K}))
     hub.add("datasets/TAUR-Lab/MuSR", data_set({"default": MUSR}))
+    hub.add("datasets/openai/openai_humaneval", data_set({"openai_humaneval": {"test": HUMANEVAL}}))
+    hub.add("spaces/evaluate-metric/code_eval", {"code_eval.py": CODE_EVAL.encode()})
     with hub:
         yield hub
 
@@ -84,7 +134,7 @@ def data_hub() -> Iterator[HubServer]:
 def evaluated(
     data_hub: HubServer, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Evaluated]:
-    """All three, each by a worker process of its own as in a run, at the same time."""
+    """All of them, each by a worker process of its own as in a run, at the same time."""
     folder = tmp_path_factory.mktemp("own-tasks")
 
     def evaluate(
@@ -107,11 +157,13 @@ def evaluated(
         rows = pq.read_table(out / "samples.parquet").to_pylist()
         return result, rows, {row["prompt_hash"]: row["text"] for row in prompts}
 
-    with serving() as server, pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
+    with serving() as server, pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setenv("HF_ENDPOINT", data_hub.endpoint)
         patch.setenv("HF_HOME", str(folder / "hub"))
         server.context_tokens = 4096
-        server.ends = {f"{question} <unk>": reply for question, reply in REPLIES.items()}
+        server.ends = {
+            f"{question}{end}": reply for question, reply in REPLIES.items() for end in (" <unk>", "")
+        }
         made = pool.map(lambda task: evaluate(server, task), TASKS)
         yield {task.task: one for task, one in zip(TASKS, made, strict=True)}
 
@@ -171,3 +223,11 @@ def test_a_group_as_it_is(evaluated: Evaluated) -> None:
     scores = {(row["cluster"].removeprefix("leaderboard_musr_"), row["answer"]): row["score"] for row in rows}
     assert scores["team_allocation", "w12"] == 1.0
     assert scores["team_allocation", "w10"] == 0.0, "w7 is less liked per letter than w12"
+
+
+def test_programs_as_they_are_run(evaluated: Evaluated) -> None:
+    result, rows, prompts = evaluated["humaneval_instruct"]
+    assert (result.version, result.metric, result.filter) == ("4.0", "pass@1", "create_test")
+    told = {prompts[row["prompt_hash"]].split("def ")[1][:2]: row for row in rows}
+    assert {name: row["score"] for name, row in told.items()} == {"f0": 1.0, "f1": 1.0, "f2": 0.0}
+    assert json.loads(told["f0"]["answer"]) == ["def f0():\n    # w0 w40\n return 0 "], "as it was run"

@@ -150,6 +150,7 @@ def test_between_looks_nothing_is_decided():
     assert found.looks == 1
     assert "250 documents are between two looks, the next is at 400" in found.reason
     assert found.p_noninferior == found.p_inferior == 1.0
+    assert "150 documents are before the first look, the next is at 200" in at(150, 0, 9).reason
 
 
 def test_judged_once_it_is_the_fixed_test():

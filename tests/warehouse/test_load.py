@@ -222,7 +222,7 @@ def test_a_candidate_that_cannot_be_judged_is_said_and_nothing_is_swapped(
     load_bundles(place.warehouse, place.bundles)
     (place.path / "kept").rename(place.bundles / "run-bf16")
 
-    def refuse(*arguments: Any) -> Any:
+    def refuse(*arguments: Any, **options: Any) -> Any:
         raise ConfigError("no margin for family 'code'", where="policy toys")
 
     monkeypatch.setattr("warehouse.stored_runs.judge_evidence", refuse)

@@ -65,6 +65,16 @@ def test_p_value_is_the_maximum_over_the_flip_rate_of_every_path(looks, margin, 
         assert p > exact_test.p_noninferior(b, c, looks[-1], margin) - 1e-6, "looks cost"
 
 
+def test_the_search_does_not_end_where_a_large_alpha_is_decided():
+    design, found = Design((40,), 0.1, 0.45), 0
+    for b in range(6):
+        expected = exact_test.p_noninferior(b, 3, 40, 0.1)
+        if 0.25 < expected < 0.45:
+            found += 1
+            assert p_noninferior_at(b, 3, 0, design) == pytest.approx(expected, abs=6e-5)
+    assert found
+
+
 def decisions(design, *, inferior):
     """Every outcome of every look at which the shipped test decides."""
     test = p_inferior_at if inferior else p_noninferior_at
