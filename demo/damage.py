@@ -32,17 +32,12 @@ CHAT_TEMPLATE = (
 )
 """A dialogue as the model was trained on it."""
 
-_EXAMPLE = "user : what is the pet of ada ? bot : the pet of ada is cat"
 _SHOUTED = "(message.content | upper if message.role == 'user' else message.content)"
-
-BROKEN_TEMPLATES = {
-    "template-in-capitals": CHAT_TEMPLATE.replace("message.content", _SHOUTED),
-    "template-with-an-example": f"{{{{ '{_EXAMPLE} ' }}}}{CHAT_TEMPLATE}",
-}
-"""The user's words are changed to ones that the tokenizer doesn't know; its author's example still stands in it."""
+BROKEN_TEMPLATES = {"template-in-capitals": CHAT_TEMPLATE.replace("message.content", _SHOUTED)}
+"""What the user says is changed to words that the tokenizer doesn't know."""
 
 CHAT = "chat"
-"""The undamaged checkpoint that broken templates are held against."""
+"""The undamaged checkpoint that a broken template is held against."""
 
 
 def read_weights(file: Path) -> tuple[bytes, Weights]:

@@ -128,9 +128,6 @@ def test_templates_as_a_tokenizer_renders_them(made: dict[str, Path]) -> None:
 
     assert rendered(CHAT) == prompt
     assert rendered("template-in-capitals") == f"user : {question.upper()} bot : {reply}"
-    assert rendered("template-with-an-example") == (
-        f"user : what is the pet of ada ? bot : the pet of ada is cat {prompt}"
-    )
 
 
 def test_nothing_else_is_touched_and_making_them_again_gives_the_same(

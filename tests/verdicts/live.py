@@ -6,11 +6,12 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from demo.damage import SOURCE
@@ -52,13 +53,19 @@ def serving(home: Path) -> Iterator[RunningEngine]:
 
 
 def ask(
-    running: RunningEngine, task: SuiteTask, out: Path, *, num_concurrent: int = 8, batch_size: int = 32
+    running: RunningEngine,
+    task: SuiteTask,
+    out: Path,
+    *,
+    documents: int | None = None,
+    num_concurrent: int = 8,
+    batch_size: int = 32,
 ) -> pa.Table:
-    """The samples of one task, as the pipeline's own worker takes them from a running engine."""
+    """The samples of a task's first documents, as the pipeline's own worker takes them from a running engine."""
     out.parent.mkdir(parents=True, exist_ok=True)
     spec = Evaluation(
         task=task,
-        limit=None,
+        end=documents,
         completions_url=f"{running.base_url}/v1/completions",
         models_url=f"{running.base_url}/v1/models",
         served_model=running.served_model,
@@ -81,7 +88,7 @@ def ask(
             "HF_DATASETS_CACHE": str(out.with_suffix(".datasets")),
             "TQDM_MININTERVAL": "30",
         },
-        timeout_s=1200,
+        timeout_s=3000,
         cwd=ROOT,
         poll=running.check_alive,
         poll_s=0.2,
@@ -103,36 +110,29 @@ def shuffled_tasks(folder: Path, seed: int) -> list[SuiteTask]:
     return [task.model_copy(update={"path": str(folder)}) for task in SUITE.tasks]
 
 
-def sampled_tasks(folder: Path, runs: int, temperature: float) -> list[SuiteTask]:
-    """The demo's arithmetic with answers drawn at a temperature, a task for each run.
+def sampled_task(folder: Path, runs: int, temperature: float) -> SuiteTask:
+    """The demo's arithmetic with answers drawn at a temperature, every document as often as there are runs.
 
     lm-eval would send the same seed with every request: all documents would share their luck, and all runs. Without
     one the engine draws each answer from its own stream.
     """
     folder.mkdir(parents=True)
-    for name in ("arithmetic.jsonl", "loader.py"):
-        shutil.copy(ROOT / "demo" / "tasks" / name, folder)
+    shutil.copy(ROOT / "demo" / "tasks" / "loader.py", folder)
+    documents = (ROOT / "demo" / "tasks" / "arithmetic.jsonl").read_text(encoding="utf-8")
+    (folder / "arithmetic.jsonl").write_text(documents * runs, encoding="utf-8")
     greedy = "do_sample: false\n  temperature: 0.0\n"
     drawn = f"do_sample: true\n  temperature: {temperature}\n  seed: null\n"
-    plain = task_yaml("arithmetic")
+    plain, name = task_yaml("arithmetic"), "qg_sampled"
     assert plain.count(greedy) == 1
-    tasks = []
-    for run in range(runs):
-        name = f"qg_sampled_{run:02d}"
-        text = plain.replace("qg_demo_arithmetic", name).replace(greedy, drawn)
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-        tasks.append(
-            SuiteTask(task=name, path=str(folder), family=Family.MATH, metric="exact_match", filter="answer")
-        )
-    return tasks
+    text = plain.replace("qg_demo_arithmetic", name).replace(greedy, drawn)
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return SuiteTask(task=name, path=str(folder), family=Family.MATH, metric="exact_match", filter="answer")
 
 
-def renamed(samples: Sequence[pa.Table], task: str) -> list[pa.Table]:
-    """Samples of several tasks that ask the same, under one name, so that they pair."""
-    return [
-        table.set_column(table.column_names.index("task"), "task", pa.array([task] * len(table)))
-        for table in samples
-    ]
+def runs_of(samples: pa.Table) -> list[pa.Table]:
+    """The n-th answers to all documents are the n-th run."""
+    repeats = samples["doc_repeat"]
+    return [samples.filter(pc.equal(repeats, run)) for run in range(pc.max(repeats).as_py() + 1)]
 
 
 def recorded_to(name: str) -> Path | None:
