@@ -10,6 +10,7 @@ from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.records import TaskResult, UseVerdict
 from quantgate.model.tables import SAMPLES
+from tests.warehouse.sample_rows import sample_row, task_result
 from warehouse.bounded_test import p_noninferior_bounded
 from warehouse.cluster_test import (
     cluster_interval,
@@ -36,24 +37,14 @@ POLICY = Policy(
 
 def table(scores: Any, clusters: Any, positions: Any = None) -> pa.Table:
     rows = [
-        {
-            "task": "subjects",
-            "family": "knowledge",
-            "filter": "none",
-            "metric": "acc",
-            "doc_id": f"d{number}",
-            "doc_repeat": 0,
-            "doc_hash": f"doc {number}",
-            "prompt_hash": f"prompt {number}",
-            "target": "yes",
-            "target_hash": f"target {number}",
-            "responses": "[]",
-            "answer": "yes",
-            "score": float(score),
-            "cluster": None if cluster is None else str(cluster),
-            "position": None if positions is None else positions[number],
-            "engine_start_id": "start",
-        }
+        sample_row(
+            "subjects",
+            number,
+            score,
+            family="knowledge",
+            cluster=None if cluster is None else str(cluster),
+            position=None if positions is None else positions[number],
+        )
         for number, (score, cluster) in enumerate(zip(scores, clusters, strict=True))
     ]
     return pa.Table.from_pylist(rows, schema=SAMPLES)
@@ -193,20 +184,7 @@ def test_partial_credit_is_judged_in_the_order_of_asking():
 
 def result(documents: int, *looks: int) -> TaskResult:
     """What a candidate has answered so far of 3,000 documents."""
-    return TaskResult(
-        task="subjects",
-        family=Family.KNOWLEDGE,
-        metric="acc",
-        filter="none",
-        version="1",
-        documents=documents,
-        mean_score=0.9,
-        output_type="multiple_choice",
-        duration_s=1.0,
-        engine_start_id="start",
-        documents_available=3000,
-        looks=looks,
-    )
+    return task_result("subjects", documents, family=Family.KNOWLEDGE, documents_available=3000, looks=looks)
 
 
 def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():

@@ -14,6 +14,7 @@ from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import SAMPLES
+from tests.warehouse.sample_rows import sample_row, task_result
 from warehouse.counting import COLUMNS, REPETITIVE, RunSamples, count_pairs, evidence_of
 from warehouse.judge import pairs_of
 from warehouse.pairing import Counts, DeclaredTask, Pairs, Unpaired, counts_of
@@ -37,23 +38,16 @@ DECLARED: list[DeclaredTask] = [
 
 def row(task: str, number: int, score: float) -> Row:
     text = f"{task} {number}"
-    return {
-        "task": task,
-        "family": "math",
-        "filter": "strict" if task == "words" else "none",
-        "metric": "acc",
-        "doc_id": f"d{number}",
-        "doc_repeat": 0,
-        "doc_hash": f"doc {text}",
-        "prompt_hash": f"prompt {text}",
-        "target": "yes",
-        "target_hash": f"target {text}",
-        "responses": "[]",
-        "answer": "yes",
-        "score": score,
-        "engine_start_id": "start",
-        "position": number,
-    }
+    return sample_row(
+        task,
+        number,
+        score,
+        filter="strict" if task == "words" else "none",
+        doc_hash=f"doc {text}",
+        prompt_hash=f"prompt {text}",
+        target_hash=f"target {text}",
+        position=number,
+    )
 
 
 def table(rows: list[Row]) -> pa.Table:
@@ -82,20 +76,7 @@ def found(
 
 def stopped(task: str, documents: int, available: int) -> TaskResult:
     """What a task of a candidate was that answered some of its documents."""
-    return TaskResult(
-        task=task,
-        family=Family.MATH,
-        metric="acc",
-        filter="none",
-        version="1",
-        documents=documents,
-        mean_score=0.5,
-        output_type="generate_until",
-        duration_s=1.0,
-        engine_start_id="start",
-        documents_available=available,
-        looks=(documents,),
-    )
+    return task_result(task, documents, documents_available=available, looks=(documents,))
 
 
 def same(evidence: Any, expected: Any) -> bool:

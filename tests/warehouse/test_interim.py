@@ -13,6 +13,7 @@ from quantgate.model.enums import Family, Verdict
 from quantgate.model.order import look_sizes
 from quantgate.model.records import Manifest, TaskResult, TaskVerdict
 from quantgate.model.tables import SAMPLES
+from tests.warehouse.sample_rows import sample_row, task_result
 from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import p_noninferior
 from warehouse.judge import interim, judge, judge_runs
@@ -37,43 +38,15 @@ def result(
     documents: int, *, looks: tuple[int, ...] | None = None, available: int | None = ALL
 ) -> TaskResult:
     """What a candidate has answered so far, judged at every look on its way."""
-    return TaskResult(
-        task="sums",
-        family=Family.MATH,
-        metric="acc",
-        filter="none",
-        version="1",
-        documents=documents,
-        mean_score=0.5,
-        output_type="multiple_choice",
-        duration_s=1.0,
-        engine_start_id="start",
-        documents_available=available,
-        looks=tuple(n for n in LOOKS if n <= documents) if looks is None else looks,
-    )
+    taken = tuple(n for n in LOOKS if n <= documents) if looks is None else looks
+    return task_result("sums", documents, documents_available=available, looks=taken)
 
 
 def samples(scores: Any, positions: Any = None) -> pa.Table:
     """A row for each score, in the order of the task."""
     return pa.Table.from_pylist(
         [
-            {
-                "task": "sums",
-                "family": "math",
-                "filter": "none",
-                "metric": "acc",
-                "doc_id": f"d{number}",
-                "doc_repeat": 0,
-                "doc_hash": f"doc {number}",
-                "prompt_hash": f"prompt {number}",
-                "target": "yes",
-                "target_hash": "yes",
-                "responses": "[]",
-                "answer": "yes",
-                "score": float(score),
-                "engine_start_id": "start",
-                "position": number,
-            }
+            sample_row("sums", number, score, position=number)
             for number, score in zip(
                 range(len(scores)) if positions is None else positions, scores, strict=True
             )

@@ -14,6 +14,7 @@ from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest
 from quantgate.model.tables import SAMPLES
+from tests.warehouse.sample_rows import sample_row
 from warehouse.exact_test import p_degraded, p_inferior, p_noninferior
 from warehouse.judge import check_policy, judge, judge_runs, judge_use, untested
 from warehouse.tango import tango_interval
@@ -36,23 +37,7 @@ SUMS, WORDS = SuiteTask(task="sums", family=MATH), SuiteTask(task="cloze", famil
 
 def rows(task: SuiteTask, scores: Any, **changes: Any) -> list[dict[str, Any]]:
     return [
-        {
-            "task": task.task,
-            "family": str(task.family),
-            "filter": "none",
-            "metric": "acc",
-            "doc_id": f"d{number}",
-            "doc_repeat": 0,
-            "doc_hash": f"doc {number}",
-            "prompt_hash": f"prompt {number}",
-            "target": "yes",
-            "target_hash": f"target {number}",
-            "responses": "[]",
-            "answer": "yes",
-            "score": float(score),
-            "engine_start_id": "start",
-        }
-        | changes
+        sample_row(task.task, number, score, family=str(task.family)) | changes
         for number, score in enumerate(scores)
     ]
 

@@ -8,6 +8,7 @@ from quantgate.model.config import SuiteTask
 from quantgate.model.enums import Family, Verdict, Weights
 from quantgate.model.records import Manifest
 from quantgate.model.tables import SAMPLES
+from tests.warehouse.sample_rows import sample_row
 from warehouse.judge import judge
 from warehouse.pairing import Pairs, Unmeasured, Unpaired, comparable, pair_task
 
@@ -15,22 +16,7 @@ TASK = SuiteTask(task="sums", family=Family.MATH)
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "task": "sums",
-        "family": "math",
-        "filter": "none",
-        "metric": "acc",
-        "doc_id": f"d{number}",
-        "doc_repeat": 0,
-        "doc_hash": f"doc {number}",
-        "prompt_hash": f"prompt {number}",
-        "target": "yes",
-        "target_hash": f"target {number}",
-        "responses": "[]",
-        "answer": "yes",
-        "score": float(number % 2),
-        "engine_start_id": "start",
-    } | changes
+    return sample_row("sums", number, number % 2) | changes
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:

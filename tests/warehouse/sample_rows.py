@@ -1,0 +1,45 @@
+"""Rows of samples.parquet and results of tasks, as short as a test can say them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantgate.model.enums import Family
+from quantgate.model.records import TaskResult
+
+
+def sample_row(task: str, number: int, score: float, **changes: Any) -> dict[str, Any]:
+    """The answer to a document, of the family math if nothing else is said."""
+    return {
+        "task": task,
+        "family": "math",
+        "filter": "none",
+        "metric": "acc",
+        "doc_id": f"d{number}",
+        "doc_repeat": 0,
+        "doc_hash": f"doc {number}",
+        "prompt_hash": f"prompt {number}",
+        "target": "yes",
+        "target_hash": f"target {number}",
+        "responses": "[]",
+        "answer": "yes",
+        "score": float(score),
+        "engine_start_id": "start",
+    } | changes
+
+
+def task_result(task: str, documents: int, **changes: Any) -> TaskResult:
+    """What a task has answered so far."""
+    told: dict[str, Any] = {
+        "task": task,
+        "family": Family.MATH,
+        "metric": "acc",
+        "filter": "none",
+        "version": "1",
+        "documents": documents,
+        "mean_score": 0.5,
+        "output_type": "multiple_choice",
+        "duration_s": 1.0,
+        "engine_start_id": "start",
+    }
+    return TaskResult(**(told | changes))
