@@ -1,6 +1,6 @@
 """A run that goes on where an earlier one of the same question ended: its documents are not asked again.
 
-A verdict is not drawn again until it passes (decision 5 of the design): the first declared run decides, and one that
+A verdict is not drawn again until it passes: the first declared run decides, and one that
 ended INCONCLUSIVE goes on with new documents, within the alpha that its looks have left.
 """
 
@@ -242,6 +242,6 @@ def _tell_unlike(plan: RunPlan, every: Sequence[Manifest], report: Reporter) -> 
         same_suite = question_of(plan.inputs.suite) == question_of(one.inputs.suite)
         if differ and same_suite and not _OTHER_QUESTION.intersection(differ) and _open(plan, one.tasks):
             named = ", ".join(field.replace("_", " ") for field in differ)
-            told = f"run {one.run_id} is not continued, its {named} differs: this is a run of its own"
+            told = f"run {one.run_id} is not continued, its {named} differs: this run is its own and does not decide"
             report.line(f"{plan.checkpoint.name}: {told}")
             return

@@ -103,7 +103,7 @@ def next_documents(
         if verdict.outcome != "undecided" or not verdict.pairs:
             return None
     available = done[-1].documents_available if done else baseline.available.get(task.task)
-    at_the_end = is_full(plan) or shares_clusters(baseline.samples, task.task)
+    at_the_end = is_full(plan) or shares_clusters(baseline.samples, task.task, available)
     shares = () if at_the_end else plan.policy.looks
     looks = look_sizes(available or 0, shares, plan.policy.families[task.family].min_documents)
     following = [size for size in (*looks, limit) if size and size > answered]

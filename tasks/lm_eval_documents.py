@@ -17,6 +17,10 @@ LONGEST_CLUSTER = 80
 """Characters up to which a cluster goes by its text; a longer one, a passage, by its hash."""
 
 
+FEW_COPIES = 0.01
+"""Share of documents that may be copies of others before they count as clusters."""
+
+
 class Placed(NamedTuple):
     """A document's key and its place in the order that documents are asked in, from 0."""
 
@@ -32,13 +36,30 @@ def keys_of(documents: Sequence[Any]) -> list[DocumentKey]:
     """
     seen: Counter[str] = Counter()
     keys = []
-    for document in documents:
+    copies = _copies(documents)
+    for document, content in zip(documents, copies, strict=True):
         fields = document if isinstance(document, Mapping) else {}
         given = fields.get("id")
         doc_id = str(given) if given is not None else _hash(document)
-        keys.append(DocumentKey(doc_id, seen[doc_id], _cluster(fields)))
+        keys.append(DocumentKey(doc_id, seen[doc_id], _cluster(fields) or content))
         seen[doc_id] += 1
     return keys
+
+
+def _copies(documents: Sequence[Any]) -> list[str | None]:
+    """For each document what it has in common with its copies, whatever their ids; None where it has none.
+
+    Copies are answered alike and say no more than one of them, so they are a cluster; up to `FEW_COPIES` they are left
+    alone, since clusters cost a task its looks.
+    """
+    contents = [
+        _hash({k: v for k, v in one.items() if k != "id"} if isinstance(one, Mapping) else one)
+        for one in documents
+    ]
+    count = Counter(contents)
+    if len(contents) - len(count) <= FEW_COPIES * len(contents):
+        return [None] * len(contents)
+    return [f"copies:{content[:16]}" if count[content] > 1 else None for content in contents]
 
 
 def placed(task: str, documents: Sequence[Any], start: int, end: int | None) -> dict[int, Placed]:

@@ -35,7 +35,7 @@ def with_clusters(
     found = {"clusters": totals.documents.size}
     if totals.documents.size < 2:
         return task.model_copy(
-            update=found | {"ci_low": -1.0, "ci_high": 1.0} | dict.fromkeys(_P_VALUES, 1.0)
+            update=found | {"ci_low": -1.0, "ci_high": 1.0, "degraded": False} | dict.fromkeys(_P_VALUES, 1.0)
         )
     noninferior = p_noninferior_clusters(totals, task.margin)
     inferior = max(task.p_inferior, p_inferior_clusters(totals, task.margin))

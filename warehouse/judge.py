@@ -217,9 +217,18 @@ def pairs_of(
     if isinstance(first, Unpaired):
         return first
     pairs = pair_task(first, candidate, task)
-    if isinstance(pairs, Pairs) and pairs.clusters is None and shares_clusters(baseline, task.task):
+    if (
+        isinstance(pairs, Pairs)
+        and pairs.clusters is None
+        and shares_clusters(baseline, task.task, available_of(task))
+    ):
         return pairs._replace(clusters=np.arange(pairs.baseline.size))  # it will, among all of its documents
     return pairs
+
+
+def available_of(task: DeclaredTask) -> int | None:
+    """Documents that a task has, where that was recorded."""
+    return task.documents_available if isinstance(task, TaskResult) else None
 
 
 def _held(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict[str, str]:

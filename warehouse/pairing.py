@@ -122,7 +122,11 @@ def _task_differences(baseline: Manifest, candidate: Manifest) -> list[str]:
             for what, there, here in _settings(other, result)
             if there != here
         ]
-    there, here = (run.inputs.suite or {} for run in (baseline, candidate))
+    # Who was to answer everything did so, whatever the policy that judges it now.
+    there, here = (
+        {key: value for key, value in (run.inputs.suite or {}).items() if key != "full"}
+        for run in (baseline, candidate)
+    )
     if candidate.policy.looks:  # then a candidate may have answered the first of its baseline's documents
         there, here = (question_of(suite) or {} for suite in (there, here))
     if not reasons and there != here:
@@ -241,10 +245,17 @@ def _clusters(names: pa.ChunkedArray) -> Ints | None:
     return numbers if numbers.max() + 1 < numbers.size else None
 
 
-def shares_clusters(samples: pa.Table, task: str) -> bool:
-    """Whether documents of a task share a cluster (subject, passage)."""
-    clusters = samples.filter(pc.equal(samples["task"], task))["cluster"].drop_null()
-    return len(clusters.unique()) < len(clusters)
+def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool:
+    """Whether documents of a task share a cluster (subject, passage), or may: not all are there, and some have one.
+
+    Args:
+        samples: of a baseline.
+        task: the task's name.
+        available: documents that the task has, where that is known.
+    """
+    clusters = samples.filter(pc.equal(samples["task"], task))["cluster"]
+    named = clusters.drop_null()
+    return len(named.unique()) < len(named) or 0 < len(named) <= len(clusters) < (available or 0)
 
 
 def _documents(count: int) -> str:

@@ -24,8 +24,10 @@ a model of `configs/models` names its own. Margins are those of the policy `{pol
 
 "Resolves" is the least loss, in points, that so many documents decide with power {power:g} at Δ = 0 if {flips:g} % of
 the answers change between two precisions; with fewer flips it is less. A run prints the same before anything is pulled,
-and says `cannot decide` where a task can't. "Subjects" are clusters: documents of one subject err together, so a task
-has to have {least} of them (the policy's `min_clusters`) before it validates.
+and says `cannot decide` where a task can't. It is a normal approximation for independent documents, judged once: looks
+on the way take about a tenth more of them (`--full` doesn't), and where documents of a subject err together it takes
+many more ([figures](benchmarks-clusters.md)). "Subjects" are clusters: a task has to have {least} of them (the
+policy's `min_clusters`) before it validates.
 """
 _NOTES = """\
 ## Groups

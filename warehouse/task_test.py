@@ -110,8 +110,9 @@ def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
     """The exact test of scores that are right or wrong, with every look before this one counted."""
     design, any_loss = look.design, p_degraded(worse, better)
     if isinstance(look, Between):
-        bound = boundaries(design.looks, design.alpha)[0]
-        interval = tango_interval(worse, better, look.documents, float(ndtr(-bound)))
+        bounds = boundaries(design.looks, design.alpha)
+        level = float(ndtr(-bounds[0])) if bounds else design.alpha
+        interval = tango_interval(worse, better, look.documents, level)
         return Figures("exact", interval, 1.0, 1.0, any_loss, look.reason)
     if len(design.looks) == 1:
         counts = worse, better, design.looks[0]
@@ -218,6 +219,8 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
         rest = "more documents would rather reject it"
     else:
         needed = max(needed, least)
+        if task.reason and task.clusters is not None:
+            needed = max(needed, task.documents_available or 0)
         rest = f"has {task.pairs} documents and needs about {needed} {supposed}"
         if task.documents_available is not None and needed > task.documents_available:
             rest += f", more than the {task.documents_available} that this task has"

@@ -64,11 +64,13 @@ def test_batches_together_are_the_whole(
     assert [row["position"] for row in by_position(whole)] == list(range(7))
     assert sorted(completions.prompts) == [[6], [7], [7], [7], [8], [10], [12]]
     told = {(row["prompt"], row["doc_repeat"], row["output_tokens"], row["cluster"]) for row in whole}
+    (copies,) = {row["cluster"] for row in whole if row["prompt"] == "w2"}
+    assert copies.startswith("copies:")
     assert told == {
         ("w1", 0, 3, None),
-        ("w2", 0, 4, None),
-        ("w2", 1, 4, None),
-        ("w2", 2, 4, None),
+        ("w2", 0, 4, copies),
+        ("w2", 1, 4, copies),
+        ("w2", 2, 4, copies),
         ("w3", 0, 2, None),
         ("w5", 0, 4, "odd"),
         ("w7", 0, 3, "odd"),

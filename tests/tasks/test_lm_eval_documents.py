@@ -42,3 +42,15 @@ def test_places_are_of_the_order_and_numbers_of_the_data_set() -> None:
     assert sorted({**first, **rest}) == list(range(10))
     assert [one.position for one in rest.values()] == [order.index(index) for index in rest]
     assert placed("t", documents, 8, 99).keys() == set(order[8:])
+
+
+def test_copies_are_a_cluster_whatever_their_ids_unless_they_are_few() -> None:
+    documents = [{"id": number, "q": number // 2} for number in range(10)] + [{"id": 10, "q": 10}]
+    clusters = [key.cluster for key in keys_of(documents)]
+    assert clusters[-1] is None
+    assert len(set(clusters[:10])) == 5
+    assert all(one == other and one for one, other in zip(clusters[:10:2], clusters[1:10:2], strict=True))
+    few = [{"q": number} for number in range(200)] + [{"q": 0}]
+    assert {key.cluster for key in keys_of(few)} == {None}
+    named = [{"q": 1, "subject": "law"} for _ in range(5)]
+    assert {key.cluster for key in keys_of(named)} == {"law"}

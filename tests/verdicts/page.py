@@ -16,7 +16,7 @@ def damaged_table() -> list[str]:
     """What became of each damaged checkpoint, on all documents and judged on its way."""
     runs = scores.read("damaged")
     lines = [
-        "| what was done | it lost most in | Δ, points | verdict | judged on its way: |",
+        "| what was done | it lost most in | Δ, points | verdict | judged on its way |",
         "|---|---|---|---|---|",
     ]
     for name in OF_WEIGHTS:

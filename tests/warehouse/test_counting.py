@@ -293,3 +293,13 @@ def test_counts_and_pairs_agree_on_random_and_on_damaged_runs(
         for task in declared:
             expected = pairs_of(table(baseline), table(rows), task, LOOKS)
             assert same(evidence[task.task], expected), (task.task, evidence[task.task], expected)
+
+
+def test_documents_that_stopped_early_wait_where_others_of_the_task_have_clusters():
+    """The answered ones have none, and a later one does: counts alone would judge them as independent."""
+    baseline = [row("sums", number, 1.0) for number in range(6)]
+    for late in baseline[4:]:
+        late["cluster"] = "a passage"
+    (evidence,) = found(baseline, baseline[:3], declared=[stopped("sums", 3, 6)])
+    assert isinstance(evidence["sums"], Pairs)
+    assert evidence["sums"].clusters is not None

@@ -233,3 +233,11 @@ def test_a_bundle_that_stopped_early_judged_under_its_own_policy_and_another(pla
     verdict = judge_runs(*there, *here, own=own)[0]
     assert verdict.verdict is Verdict.INCONCLUSIVE
     assert "only that one can judge it" in verdict.reason
+
+
+def test_a_limit_below_the_only_look_decides_nothing_and_breaks_nothing():
+    """No share of 50 documents lies above the policy's 100: its design has one look, at the end."""
+    few = task_result("sums", 20, documents_available=50, looks=(20,))
+    (verdict,) = judge(samples(np.ones(50)), samples(np.ones(20)), "looks", POLICY, [few])
+    assert verdict.verdict is Verdict.INCONCLUSIVE
+    assert "20 documents are before the first look, the next is at 50" in verdict.reason

@@ -100,6 +100,9 @@ SELECT
     v.outcome,
     v.test,
     v.documents_needed,
+    v.documents_available,
+    v.looks,
+    v.clusters,
     v.reason,
     r.measured_at,
     r.latest
