@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from quantgate.model.errors import RunError
 from quantgate.model.records import Manifest, TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
 from tasks.quality import RESULT
@@ -122,6 +123,9 @@ def together(batches: Sequence[TaskResult], samples: pa.Table, *, judged: bool) 
             its looks.
         samples: of them all.
         judged: whether there was a look after each of them.
+
+    Raises:
+        RunError: no score is a number.
     """
     looks, documents = list(batches[0].looks), 0
     for batch in batches:
@@ -129,6 +133,8 @@ def together(batches: Sequence[TaskResult], samples: pa.Table, *, judged: bool) 
         if documents not in looks:
             looks.append(documents)
     scores = [score for score in samples.column("score").to_pylist() if not math.isnan(score)]
+    if not scores:
+        raise RunError("no document has a score", where=batches[-1].task, mend="See its log.")
     return batches[-1].model_copy(
         update={
             "documents": documents,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -157,7 +158,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         filter=chosen,
         version=", ".join(sorted({str(task.VERSION) for task in loaded.values()})),
         documents=len(rows),
-        mean_score=mean_score(rows),
+        mean_score=_mean(spec, rows),
         output_type=next(iter(loaded.values())).OUTPUT_TYPE,
         duration_s=time.monotonic() - started,
         engine_start_id=spec.engine_start_id,
@@ -176,6 +177,12 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         partial.rename(out_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _mean(spec: Evaluation, rows: list[dict[str, Any]]) -> float:
+    """The mean score; 0 where one batch of several has none: it is reckoned anew when they are put together."""
+    batch = spec.start > 0 or spec.end is not None
+    return 0.0 if batch and all(math.isnan(row["score"]) for row in rows) else mean_score(rows)
 
 
 def describe(error: BaseException) -> QuantgateError:

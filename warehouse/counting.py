@@ -23,7 +23,7 @@ from quantgate.model.config import Policy
 from quantgate.model.tables import SAMPLES
 from warehouse.design import stopped_early
 from warehouse.judge import available_of, pairs_of
-from warehouse.pairing import Counts, DeclaredTask, Pairs, Unmeasured, Unpaired, shares_clusters
+from warehouse.pairing import Counts, DeclaredTask, Pairs, Unmeasured, Unpaired, is_graded, shares_clusters
 
 KEY = ("task", "filter", "doc_id", "doc_repeat")
 """What tells the samples of a run apart."""
@@ -241,8 +241,10 @@ def _counts(
     if found is None:
         return None
     if stopped_early(declared, policy):
-        whole = not shares_clusters(there.table, declared.task, available_of(declared)) and _are_the_first(
-            there, here, declared.task, found
+        whole = (
+            not is_graded(there.table, declared.task)
+            and not shares_clusters(there.table, declared.task, available_of(declared))
+            and _are_the_first(there, here, declared.task, found)
         )
     else:
         whole = there.documents.get(key) == found.counts.pairs

@@ -27,6 +27,7 @@ from warehouse.pairing import (
     Unmeasured,
     Unpaired,
     comparable,
+    is_graded,
     pair_task,
     shares_clusters,
 )
@@ -217,13 +218,12 @@ def pairs_of(
     if isinstance(first, Unpaired):
         return first
     pairs = pair_task(first, candidate, task)
-    if (
-        isinstance(pairs, Pairs)
-        and pairs.clusters is None
-        and shares_clusters(baseline, task.task, available_of(task))
-    ):
-        return pairs._replace(clusters=np.arange(pairs.baseline.size))  # it will, among all of its documents
-    return pairs
+    if not isinstance(pairs, Pairs):
+        return pairs
+    # What the documents to come are like decides the test from the first look on: two would each spend alpha.
+    if pairs.clusters is None and shares_clusters(baseline, task.task, available_of(task)):
+        pairs = pairs._replace(clusters=np.arange(pairs.baseline.size))
+    return pairs._replace(graded=is_graded(baseline, task.task))
 
 
 def available_of(task: DeclaredTask) -> int | None:

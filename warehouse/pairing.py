@@ -48,6 +48,8 @@ class Pairs(NamedTuple):
     candidate: Floats
     clusters: Ints | None = None
     """Each document's cluster, numbered from 0; None where no two documents share one."""
+    graded: bool = False
+    """Whether documents that are yet to be answered have scores between 0 and 1: then they all count as such."""
 
 
 class Counts(NamedTuple):
@@ -189,7 +191,9 @@ def pair_task(
 
 def counts_of(pairs: Pairs) -> Counts | None:
     """How many pairs there are of each kind; None where a score is neither 0 nor 1."""
-    if not all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate)):
+    if pairs.graded or not all(
+        bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate)
+    ):
         return None
     return Counts(
         pairs.baseline.size,
@@ -256,6 +260,12 @@ def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool
     clusters = samples.filter(pc.equal(samples["task"], task))["cluster"]
     named = clusters.drop_null()
     return len(named.unique()) < len(named) or 0 < len(named) <= len(clusters) < (available or 0)
+
+
+def is_graded(samples: pa.Table, task: str) -> bool:
+    """Whether a task has scores other than 0 and 1."""
+    scores = samples.filter(pc.equal(samples["task"], task))["score"].to_numpy()
+    return not bool(np.isin(scores, (0.0, 1.0)).all())
 
 
 def _documents(count: int) -> str:

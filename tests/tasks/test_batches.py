@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
@@ -148,3 +149,12 @@ def test_a_kill_amid_it_leaves_nothing_begun(
     batches.take_over(staging, earlier, samples, prompts, samples)
     assert batches.continues(staging) == earlier.run_id
     assert [path.name for path in staging.path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_batch_without_a_number_is_no_fault_while_the_task_has_one(staging: Staging) -> None:
+    answer(staging, [1.0, 0.0], 0)
+    answer(staging, [math.nan], 2)
+    results, samples = batches.finished(staging, "a"), batches.samples_so_far(staging, "a")
+    assert batches.together(results, samples, judged=True).mean_score == 0.5
+    with pytest.raises(RunError, match="no document has a score"):
+        batches.together(results[1:], samples.slice(2), judged=True)

@@ -241,3 +241,12 @@ def test_a_limit_below_the_only_look_decides_nothing_and_breaks_nothing():
     (verdict,) = judge(samples(np.ones(50)), samples(np.ones(20)), "looks", POLICY, [few])
     assert verdict.verdict is Verdict.INCONCLUSIVE
     assert "20 documents are before the first look, the next is at 50" in verdict.reason
+
+
+def test_scores_that_are_graded_later_are_judged_as_such_from_the_first_look():
+    baseline, candidate = both(400, 0, 0)
+    graded = baseline.to_pylist()
+    graded[-1]["score"] = 0.5
+    found = interim(pa.Table.from_pylist(graded, schema=SAMPLES), candidate, result(400), POLICY, 1)
+    assert found.test == "bounded"
+    assert interim(baseline, candidate, result(400), POLICY, 1).test == "exact"
