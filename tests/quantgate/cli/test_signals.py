@@ -26,7 +26,12 @@ def test_a_signal_during_the_start_of_an_engine(
     log = tmp_path / "log"
     with log.open("w") as err:
         process = subprocess.Popen(
-            [QUANTGATE, *validate()], stdout=subprocess.DEVNULL, stderr=err, env=dict(os.environ)
+            [QUANTGATE, *validate()],
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+            env=dict(os.environ),
+            # A shell's background job, as this test may be part of, begins with SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
     assert wait_for(lambda: "engine fake 9.9.9: start" in log.read_text(), 180)
     process.send_signal(sent)
