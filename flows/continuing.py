@@ -22,13 +22,14 @@ from quantgate.model.records import (
     UseVerdict,
     question_of,
 )
+from quantgate.model.tables import CONTROL_SAMPLES_FILE, PROMPTS_FILE, SAMPLES_FILE
 from tasks import batches, bundle, shared_parts
 from tasks.progress import Reporter
-from tasks.staging import Staging, same_engine
+from tasks.staging import Staging
 from warehouse.bundles import BundleStore
 from warehouse.judge import judge_runs
 
-_TABLES = ("samples.parquet", "prompts.parquet", "control_samples.parquet")
+_TABLES = (SAMPLES_FILE, PROMPTS_FILE, CONTROL_SAMPLES_FILE)
 _DECIDED = {Verdict.VALIDATED, Verdict.REJECTED}
 _OTHER_QUESTION = {
     "checkpoint_revision",
@@ -192,7 +193,7 @@ def _verdict(store: BundleStore, run: Manifest) -> UseVerdict | None:
     if run.baseline is None or run.validity is not Validity.VALID or not store.is_bundle(run.baseline.run_id):
         return None
     baseline = store.read_manifest(run.baseline.run_id)
-    samples = [store.read_table(one, "samples.parquet") for one in (baseline, run)]
+    samples = [store.read_table(one, SAMPLES_FILE) for one in (baseline, run)]
     verdict = next(one for one in judge_runs(baseline, samples[0], run, samples[1]) if one.use == "all")
     return verdict if verdict.verdict in {*_DECIDED, Verdict.INCONCLUSIVE} else None
 
@@ -200,7 +201,7 @@ def _verdict(store: BundleStore, run: Manifest) -> UseVerdict | None:
 def _same_answers(store: BundleStore, run: Manifest, samples: pa.Table) -> bool:
     """Whether a baseline's samples hold the scores that a run was judged against on its way."""
     assert run.baseline is not None
-    before = store.read_table(store.read_manifest(run.baseline.run_id), "samples.parquet")
+    before = store.read_table(store.read_manifest(run.baseline.run_id), SAMPLES_FILE)
     answered = {task.task: task.documents for task in run.tasks}
     columns = ["task", "doc_id", "doc_repeat", "score", "position"]
     held, holds = (
@@ -221,7 +222,7 @@ def _documents(run: Manifest) -> int:
 def _go_on(run: Manifest, plan: RunPlan, staging: Staging, store: BundleStore, report: Reporter) -> None:
     """Take its answers over, unless parts of this run are there from a start of the engine that wouldn't join."""
     name = plan.checkpoint.name
-    if all(same_engine(own, its) for own in staging.starts() for its in run.engine_starts):
+    if all(map(staging.joins, run.engine_starts)):
         batches.take_over(staging, run, *(store.read_table(run, table) for table in _TABLES))
         documents = f"whose {_documents(run):,} documents are not asked again"
         report.line(f"{name}: goes on from run {run.run_id}, {documents}")

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 
 from quantgate.model.config import SuiteTask
 from quantgate.model.records import EngineStart, RunPlan
+from quantgate.model.tables import SAMPLES_FILE
 from tasks import fidelity
-from tasks.staging import Staging, same_engine
+from tasks.staging import Staging
 
 
 def once_more(plan: RunPlan) -> RunPlan:
@@ -50,7 +51,7 @@ def missing(plan: RunPlan, staging: Staging) -> list[SuiteTask]:
 
 def over_a_restart(plan: RunPlan, staging: Staging, task: SuiteTask, start: EngineStart) -> bool:
     """Whether none of the answers that A/A compares with came from this start of the engine."""
-    file = staging.task_dir(task.task) / "samples.parquet"
+    file = staging.task_dir(task.task) / SAMPLES_FILE
     samples = pq.read_table(file, columns=["position", "engine_start_id"]).sort_by("position")
     first = samples.slice(0, plan.policy.aa_documents)
     return start.engine_start_id not in first["engine_start_id"].to_pylist()
@@ -61,8 +62,3 @@ def text_missing(staging: Staging, start: EngineStart) -> bool:
     told = fidelity.found(staging.fidelity_dir)
     asked = told is not None and not told.skipped and told.engine_start_id != start.engine_start_id
     return asked and fidelity.found(staging.controls.fidelity_dir) is None
-
-
-def joins(staging: Staging, start: EngineStart) -> bool:
-    """Whether a start has the engine version and the kernels of those that gave the finished parts."""
-    return all(same_engine(known, start) for known in staging.starts())

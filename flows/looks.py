@@ -10,14 +10,13 @@ import pyarrow as pa
 from quantgate.model.config import SuiteTask
 from quantgate.model.order import look_sizes
 from quantgate.model.records import RunPlan, TaskResult, TaskVerdict
+from quantgate.model.tables import SAMPLES_FILE
 from tasks import batches
 from tasks.progress import Reporter
 from tasks.staging import Staging
 from warehouse.bundles import BundleStore
 from warehouse.judge import interim
 from warehouse.pairing import shares_clusters
-
-SAMPLES = "samples.parquet"
 
 _TEXTS = ["target", "responses", "answer"]
 
@@ -51,7 +50,7 @@ def baseline_of(place: str, run_id: str) -> Baseline:
     """
     store = BundleStore(place)
     manifest = store.read_manifest(run_id)
-    samples = store.read_table(manifest, SAMPLES).drop_columns(_TEXTS)
+    samples = store.read_table(manifest, SAMPLES_FILE).drop_columns(_TEXTS)
     return Baseline(
         samples, {task.task: task.documents_available or task.documents for task in manifest.tasks}
     )

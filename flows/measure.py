@@ -221,7 +221,7 @@ def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None
         "task again (A/A): what changes is noise"
     )
     with _serving(plan, staging, context) as running:
-        if not controls.joins(staging, running.start):
+        if not staging.joins(running.start):
             context.report.line(
                 f"{name}: the engine chose other kernels at this start than before; there is no A/A, since its "
                 "answers would not join the others"

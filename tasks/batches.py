@@ -14,11 +14,9 @@ import pyarrow.parquet as pq
 
 from quantgate.model.errors import RunError
 from quantgate.model.records import Manifest, TaskResult
-from quantgate.model.tables import PROMPTS, SAMPLES
+from quantgate.model.tables import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE
 from tasks.quality import RESULT
 from tasks.staging import Staging, write_json
-
-SAMPLES_FILE, PROMPTS_FILE = "samples.parquet", "prompts.parquet"
 
 _CONTINUES = "continues.json"
 
@@ -132,18 +130,31 @@ def together(batches: Sequence[TaskResult], samples: pa.Table, *, judged: bool) 
         documents += batch.documents
         if documents not in looks:
             looks.append(documents)
-    scores = [score for score in samples.column("score").to_pylist() if not math.isnan(score)]
-    if not scores:
-        raise RunError("no document has a score", where=batches[-1].task, mend="See its log.")
     return batches[-1].model_copy(
         update={
             "documents": documents,
-            "mean_score": math.fsum(scores) / len(scores),
+            "mean_score": mean_score(samples.column("score").to_pylist(), batches[-1].task),
             "duration_s": math.fsum(batch.duration_s for batch in batches),
             "truncated_prompts": sum(batch.truncated_prompts for batch in batches),
             "looks": tuple(looks) if judged else (),
         }
     )
+
+
+def mean_score(scores: Sequence[float], where: str = "") -> float:
+    """The mean of the scores that are numbers.
+
+    Args:
+        scores: of a task's documents.
+        where: the task, for a message.
+
+    Raises:
+        RunError: none is.
+    """
+    numbers = [score for score in scores if not math.isnan(score)]
+    if not numbers:
+        raise RunError("no document has a score", where=where, mend="See its log.")
+    return math.fsum(numbers) / len(numbers)
 
 
 def join(staging: Staging, task: str, *, judged: bool) -> TaskResult:
@@ -158,18 +169,21 @@ def join(staging: Staging, task: str, *, judged: bool) -> TaskResult:
     samples = pa.concat_tables(pq.read_table(folder / SAMPLES_FILE, schema=SAMPLES) for folder in folders)
     prompts = pa.concat_tables(pq.read_table(folder / PROMPTS_FILE, schema=PROMPTS) for folder in folders)
     result = together(finished(staging, task), samples, judged=judged)
-    partial = out_dir.with_name(f".{out_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(out_dir, ignore_errors=True)
-    write_part(partial, result, samples, prompts)
-    partial.rename(out_dir)
+    write_part(out_dir, result, samples, prompts)
     shutil.rmtree(batches_dir(staging) / task, ignore_errors=True)
     return result
 
 
 def write_part(folder: Path, result: TaskResult, samples: pa.Table, prompts: pa.Table) -> None:
-    """Write a part's files into a folder that is not there yet."""
-    folder.mkdir(parents=True)
-    pq.write_table(samples, folder / SAMPLES_FILE)
-    pq.write_table(prompts, folder / PROMPTS_FILE)
-    (folder / RESULT).write_text(result.model_dump_json(indent=1), encoding="utf-8")
+    """Let a part's folder, which is not there yet, appear whole with its files."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        pq.write_table(samples, partial / SAMPLES_FILE)
+        pq.write_table(prompts, partial / PROMPTS_FILE)
+        (partial / RESULT).write_text(result.model_dump_json(indent=1), encoding="utf-8")
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

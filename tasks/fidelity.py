@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from quantgate.model.errors import QuantgateError
 from quantgate.model.records import FidelityResult
-from quantgate.model.tables import FIDELITY
+from quantgate.model.tables import FIDELITY, LEAST_LOGPROB
 from tasks.fidelity_text import Passage, Text, windows
 from tasks.process import await_end
 from tasks.staging import write_json
@@ -35,8 +35,6 @@ _LOGITS_AT_ONCE = 1 << 26
 logarithms, and its memory profile doesn't know of them. So they stay under 0.7 GB."""
 _ENTRIES_AT_ONCE = 1 << 19
 """Entries of an answer; one takes some 60 bytes of JSON."""
-LEAST_LOGPROB = -9999.0
-"""What vLLM writes for a probability of 0."""
 REQUEST_TIMEOUT_S = 300.0
 DEATHS_MOST = 2
 """An engine that ended so often over this is not asked again: an alarm must not keep a run from its end."""

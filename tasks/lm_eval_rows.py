@@ -99,18 +99,6 @@ def prompt_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{"prompt_hash": key, "text": text} for key, text in texts.items()]
 
 
-def mean_score(rows: Sequence[Mapping[str, Any]]) -> float:
-    """The mean of the scores that are numbers.
-
-    Raises:
-        RunError: none is.
-    """
-    scores = [row["score"] for row in rows if not math.isnan(row["score"])]
-    if not scores:
-        raise RunError("no document has a score", mend="See its log.")
-    return math.fsum(scores) / len(scores)
-
-
 def _score(sample: Mapping[str, Any], metric: str) -> float:
     """The score as a number; NaN where lm-eval gave none."""
     if metric not in sample:

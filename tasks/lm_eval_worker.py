@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import random
-import shutil
 import sys
 import time
 import traceback
@@ -23,7 +22,6 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import requests
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
@@ -32,12 +30,13 @@ from lm_eval.tasks._yaml_loader import _import_fun_from_str, load_yaml
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks import batches
 from tasks.lm_eval_client import EngineClient, Progress, context_tokens_of
 from tasks.lm_eval_documents import ask_only, placed_in
 from tasks.lm_eval_repeats import score_each
-from tasks.lm_eval_rows import mean_score, prompt_rows, sample_rows
+from tasks.lm_eval_rows import prompt_rows, sample_rows
 from tasks.lm_eval_thinking import leave_thinking_out
-from tasks.quality import FAILURE, PROGRESS, RESULT, STOPPED_ANSWERING, Evaluation
+from tasks.quality import FAILURE, PROGRESS, STOPPED_ANSWERING, Evaluation
 from tasks.task_sources import group_of, sources_of
 from tasks.task_yaml import FILE_BUILDERS, Function, TaskSource
 
@@ -165,24 +164,18 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         truncated_prompts=engine.truncated,
         documents_available=sum(map(len, every.values())),
     )
-    partial = out_dir.with_name(f".{out_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SAMPLES), partial / "samples.parquet")
-        pq.write_table(
-            pa.Table.from_pylist(prompt_rows(samples), schema=PROMPTS), partial / "prompts.parquet"
-        )
-        (partial / RESULT).write_text(result.model_dump_json(indent=1), encoding="utf-8")
-        partial.rename(out_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    tables = (
+        pa.Table.from_pylist(rows, schema=SAMPLES),
+        pa.Table.from_pylist(prompt_rows(samples), schema=PROMPTS),
+    )
+    batches.write_part(out_dir, result, *tables)
 
 
 def _mean(spec: Evaluation, rows: list[dict[str, Any]]) -> float:
     """The mean score; 0 where one batch of several has none: it is reckoned anew when they are put together."""
+    scores = [row["score"] for row in rows]
     batch = spec.start > 0 or spec.end is not None
-    return 0.0 if batch and all(math.isnan(row["score"]) for row in rows) else mean_score(rows)
+    return 0.0 if batch and all(map(math.isnan, scores)) else batches.mean_score(scores)
 
 
 def describe(error: BaseException) -> QuantgateError:

@@ -6,7 +6,6 @@ A baseline is held to the same documents by every policy, suite, workload and ca
 from __future__ import annotations
 
 import math
-import shutil
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -98,20 +97,20 @@ def take(staging: Staging, plan: RunPlan, task: SuiteTask, source: Source) -> in
     result = held(plan, task, source.manifest)
     assert result is not None
     rows = _first(source.samples, task, plan.suite.limit)
-    if not _scores(rows) or not _add_starts(staging, rows, source):
+    if not _has_score(rows) or not _add_starts(staging, rows, source):
         return 0
     _write(staging, task, rows, result, source)
     wanted = min(plan.policy.aa_documents, rows.num_rows)
     again = _first(source.controls, task, wanted)
-    if _scores(again) and again.num_rows == wanted and _add_starts(staging, again, source):
+    if _has_score(again) and again.num_rows == wanted and _add_starts(staging, again, source):
         _write(staging.controls, task, again, result, source)
         batches.join(staging.controls, task.task, judged=False)
     return int(rows.num_rows)
 
 
-def _scores(rows: pa.Table) -> list[float]:
-    """The scores that are numbers."""
-    return [score for score in rows["score"].to_pylist() if not math.isnan(score)]
+def _has_score(rows: pa.Table) -> bool:
+    """Whether any score is a number."""
+    return not all(map(math.isnan, rows["score"].to_pylist()))
 
 
 def _first(samples: pa.Table, task: SuiteTask, limit: int | None) -> pa.Table:
@@ -139,20 +138,15 @@ def _write(staging: Staging, task: SuiteTask, rows: pa.Table, result: TaskResult
     """A batch that appears whole."""
     families = pa.array([task.family.value] * rows.num_rows, pa.string())
     rows = rows.set_column(rows.schema.get_field_index("family"), rows.schema.field("family"), families)
-    scores = _scores(rows)
     taken = result.model_copy(
         update={
             "family": task.family,
             "documents": rows.num_rows,
-            "mean_score": math.fsum(scores) / len(scores),
+            "mean_score": batches.mean_score(rows["score"].to_pylist()),
             "engine_start_id": rows["engine_start_id"][-1].as_py(),
         }
     )
     prompts = source.prompts.filter(
         pc.is_in(source.prompts["prompt_hash"], value_set=rows["prompt_hash"].combine_chunks().unique())
     )
-    folder = batches.batch_dir(staging, task.task, 0)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    batches.write_part(partial, taken, rows, prompts)
-    partial.rename(folder)
+    batches.write_part(batches.batch_dir(staging, task.task, 0), taken, rows, prompts)

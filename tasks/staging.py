@@ -69,9 +69,13 @@ class Staging:
         files = sorted((self.path / "starts").glob("*.json"))
         return [EngineStart.model_validate_json(file.read_text()) for file in files]
 
+    def joins(self, start: EngineStart) -> bool:
+        """Whether a start has the engine version and the kernels of those that gave the finished parts."""
+        return all(same_engine(known, start) for known in self.starts())
+
     def add_start(self, start: EngineStart) -> None:
         """Record an engine start; parts of an engine that differs are discarded, they would not join."""
-        if not all(same_engine(known, start) for known in self.starts()):
+        if not self.joins(start):
             for name in PARTS:
                 shutil.rmtree(self.path / name, ignore_errors=True)
         write_json(self.path / "starts" / f"{start.engine_start_id}.json", start.model_dump(mode="json"))

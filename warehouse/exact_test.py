@@ -133,7 +133,7 @@ def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:
         grid, tail = fine, CubicSpline(grid, tail)(fine)
     # At most one cell of the fine grid holds the step of what is added; it counts as past it.
     never_missed_above = 1 - MISS_ABOVE ** (1 / n)
-    added = np.where(_rate(np.append(grid[1:], right), margin) < never_missed_above, MISS_BELOW, MISS)
+    added = np.where(flip_rate_at(np.append(grid[1:], right), margin) < never_missed_above, MISS_BELOW, MISS)
     return float(min(1.0, max(MISS, (tail + added).max() + _INTERPOLATION + 2 * _TRUNCATED)))
 
 
@@ -166,7 +166,7 @@ def _search(flips: int, n: int, margin: float) -> _Search:
     left, right = (float(np.arcsin(np.sqrt((rate - margin) / (1 - margin)))) for rate in (low, high))
     cells = max(8, int(np.ceil((right - left) * 2 * np.sqrt(n) / _STEP)))
     grid = np.linspace(left, right, cells + 1) if right > left else np.array([left])
-    rate = _rate(grid, margin)[:, None]
+    rate = flip_rate_at(grid, margin)[:, None]
     counts = np.arange(
         int(binom.ppf(_TRUNCATED, n, low)), int(binom.isf(_TRUNCATED, n, high)) + 1, dtype=np.int64
     )
@@ -176,7 +176,7 @@ def _search(flips: int, n: int, margin: float) -> _Search:
     return _Search(grid, counts, density, (rate + margin) / (2 * rate))
 
 
-def _rate(angle: Floats, margin: float) -> Floats:
+def flip_rate_at(angle: Floats, margin: float) -> Floats:
     """The flip rate at an angle of the search."""
     return margin + (1 - margin) * np.sin(angle) ** 2
 

@@ -12,13 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.model.tables import LEAST_LOGPROB
 from warehouse.database import Connection, insert_rows
 from warehouse.tango import Floats
 
 Ints = npt.NDArray[np.int64]
 
-LEAST_LOGPROB = -9999.0
-"""What vLLM writes for a probability of 0 (its clamp_prompt_logprobs); infinity is read as it."""
 _ROUNDING = 1e-6
 """Mass that a sum of float32 probabilities may miss: added to the candidate's rest, so that none is invented."""
 _ROWS_AT_ONCE = 4096

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from quantgate.model.config import Strict, fingerprint_of
 from quantgate.model.errors import QuantgateError
-from quantgate.model.tables import BUNDLE_FILES
+from quantgate.model.tables import BUNDLE_FILES, PROMPTS_FILE
 from warehouse.architectures import refresh_bounds
 from warehouse.bundles import Bundle, BundleStore
 from warehouse.configuration import CONFIGS, Configuration, add_policy, read_configuration, refresh
@@ -44,7 +44,6 @@ from warehouse.rows import (
 from warehouse.stored_runs import judge_stored
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
-PROMPTS = "prompts.parquet"
 _BATCH_BYTES = 128 << 20
 """What goes in together, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written
 once, compressed, and not by way of the write-ahead log."""
@@ -211,7 +210,7 @@ def _take_in(connection: Connection, batch: Sequence[Bundle]) -> None:
     }.values():
         add_policy(connection, name, policy)
     for name in BUNDLE_FILES:
-        if name == PROMPTS:
+        if name == PROMPTS_FILE:
             connection.register("incoming", pa.concat_tables(bundle.tables[name] for bundle in batch))
             connection.execute(
                 "INSERT INTO store.prompts SELECT DISTINCT ON (prompt_hash) * "

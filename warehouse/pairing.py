@@ -191,9 +191,7 @@ def pair_task(
 
 def counts_of(pairs: Pairs) -> Counts | None:
     """How many pairs there are of each kind; None where a score is neither 0 nor 1."""
-    if pairs.graded or not all(
-        bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (pairs.baseline, pairs.candidate)
-    ):
+    if pairs.graded or not all(map(_right_or_wrong, (pairs.baseline, pairs.candidate))):
         return None
     return Counts(
         pairs.baseline.size,
@@ -264,8 +262,11 @@ def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool
 
 def is_graded(samples: pa.Table, task: str) -> bool:
     """Whether a task has scores other than 0 and 1."""
-    scores = samples.filter(pc.equal(samples["task"], task))["score"].to_numpy()
-    return not bool(np.isin(scores, (0.0, 1.0)).all())
+    return not _right_or_wrong(samples.filter(pc.equal(samples["task"], task))["score"].to_numpy())
+
+
+def _right_or_wrong(scores: Floats) -> bool:
+    return bool(np.isin(scores, (0.0, 1.0)).all())
 
 
 def _documents(count: int) -> str:

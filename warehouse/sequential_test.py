@@ -43,7 +43,7 @@ from scipy.optimize import brentq
 from scipy.special import betaincinv, ndtr, ndtri
 
 from warehouse.boundaries import boundaries, crossing_limit
-from warehouse.exact_test import MISS, MISS_ABOVE, MISS_BELOW
+from warehouse.exact_test import MISS, MISS_ABOVE, MISS_BELOW, flip_rate_at
 from warehouse.sequential_paths import Cut, crossing
 from warehouse.tango import Floats, Interval, Ints, score, score_at_loss, spread, tango_interval
 
@@ -145,7 +145,7 @@ def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> fl
     cuts = [*map(Cut, design.looks[:look], bounds[:look]), Cut(n, reached)]
 
     def tail_at(angles: Floats) -> Floats:
-        return crossing(_rate(angles, margin), cuts, margin, inferior=inferior)
+        return crossing(flip_rate_at(angles, margin), cuts, margin, inferior=inferior)
 
     # Flip rates below the margin are dominated by the edge.
     limits = np.array(confidence_set(np.asarray(b + c), n, len(design.looks)))
@@ -159,7 +159,7 @@ def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> fl
         fine = np.linspace(left, right, _FINE + 1)
         tail = polynomial(fine) + INTERPOLATION
     # A cell of the fine grid that holds a step of what is added counts as past it.
-    added = missed(_rate(np.append(fine[1:], right), margin), design.looks)
+    added = missed(flip_rate_at(np.append(fine[1:], right), margin), design.looks)
     return float(min(1.0, max(MISS, (tail + added).max())))
 
 
@@ -193,11 +193,6 @@ def missed(rate: Floats, looks: tuple[int, ...]) -> Floats:
     part = MISS_ABOVE / len(looks)
     least_upper = 1 - part ** (1 / np.array(looks))
     return np.asarray(MISS_BELOW + part * (rate[:, None] >= least_upper).sum(axis=1))
-
-
-def _rate(angle: Floats, margin: float) -> Floats:
-    """The flip rate at an angle of the search."""
-    return margin + (1 - margin) * np.sin(angle) ** 2
 
 
 def _points(left: float, right: float, n: int, margin: float) -> int:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from quantgate.model.config import Policy
 from quantgate.model.errors import QuantgateError
 from quantgate.model.records import Manifest, UseVerdict
+from quantgate.model.tables import SAMPLES_FILE
 from warehouse.bundles import BundleStore, Columns
 from warehouse.counting import COLUMNS, REPETITIVE, PlainTasks, RunSamples, count_pairs, evidence_of
 from warehouse.judge import incomparable, judge, judge_evidence
 
-SAMPLES = "samples.parquet"
 _BATCH_ROWS = 500_000
 """Candidates' rows that are counted together: many small runs cost one query, and few large ones fit in memory."""
 _AHEAD = 2
@@ -95,7 +95,7 @@ def _read(
         try:
             manifest = store.read_manifest(run_id)
             columns = there.columns if isinstance(there, StoredRun) else None
-            columns = store.read_columns(manifest, SAMPLES, COLUMNS, REPETITIVE, like=columns)
+            columns = store.read_columns(manifest, SAMPLES_FILE, COLUMNS, REPETITIVE, like=columns)
             return StoredRun(declare(manifest), manifest.policy, columns, RunSamples(columns.table))
         except QuantgateError as error:
             return error

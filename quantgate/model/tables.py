@@ -112,6 +112,12 @@ FIDELITY = (
     )
 )
 
+SAMPLES_FILE, PROMPTS_FILE = "samples.parquet", "prompts.parquet"
+CONTROL_SAMPLES_FILE = "control_samples.parquet"
+
+LEAST_LOGPROB = -9999.0
+"""What vLLM writes for a probability of 0 (its clamp_prompt_logprobs); infinity is read as it."""
+
 BUNDLE_FILES: dict[str, pa.Schema] = {
     "samples.parquet": SAMPLES,
     "prompts.parquet": PROMPTS,

@@ -81,8 +81,8 @@ def test_only_another_start_of_the_same_engine_counts(staging: Staging) -> None:
     task = controls.missing(planned(), staging)[0]
     assert not controls.over_a_restart(planned(), staging, task, start(1))
     assert controls.over_a_restart(planned(), staging, task, start(2))
-    assert controls.joins(staging, start(2))
-    assert not controls.joins(staging, start(2, kernel="B"))
+    assert staging.joins(start(2))
+    assert not staging.joins(start(2, kernel="B"))
 
 
 def test_parts_of_another_engine_take_their_second_answers_with_them(staging: Staging) -> None:
@@ -128,7 +128,7 @@ def test_an_engine_that_comes_up_with_other_kernels_gives_no_a_a_and_takes_nothi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_runs.policy = again(10)
-    monkeypatch.setattr(controls, "joins", lambda *_: False)
+    monkeypatch.setattr(Staging, "joins", lambda *_: False)
     manifest, _ = looked_runs.validate(looked_runs.good, limit=60)
     assert manifest.files["control_samples.parquet"].rows == 0
     assert manifest.files["samples.parquet"].rows == 60

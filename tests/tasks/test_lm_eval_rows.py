@@ -12,8 +12,9 @@ from quantgate.model.config import SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.tables import PROMPTS, SAMPLES
+from tasks.batches import mean_score
 from tasks.lm_eval_documents import Placed, keys_of
-from tasks.lm_eval_rows import Generation, mean_score, prompt_rows, sample_rows
+from tasks.lm_eval_rows import Generation, prompt_rows, sample_rows
 
 TASK = SuiteTask(task="colours", family=Family.KNOWLEDGE)
 
@@ -106,9 +107,9 @@ def test_scores_of_every_kind() -> None:
     made = rows(sample(exact_match=True), sample(exact_match=None), sample(exact_match=0))
     assert made[0]["score"] == 1.0
     assert math.isnan(made[1]["score"])
-    assert mean_score(made) == 0.5
+    assert mean_score([row["score"] for row in made]) == 0.5
     with pytest.raises(RunError, match="no document has a score"):
-        mean_score(made[1:2])
+        mean_score([row["score"] for row in made[1:2]])
     with pytest.raises(RunError, match="metric 'exact_match' is no number per document"):
         rows(sample(exact_match=(1, [0.2, 0.8])))
     with pytest.raises(RunError, match=r"lm-eval gave no metric 'acc'\. Choose one of: exact_match"):
