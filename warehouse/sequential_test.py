@@ -149,6 +149,9 @@ def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> fl
 
     # Flip rates below the margin are dominated by the edge.
     limits = np.array(confidence_set(np.asarray(b + c), n, len(design.looks)))
+    if look and not inferior:
+        # With fewer better documents the upper limit would fall, and p with it: worse must never be judged better.
+        limits[1] = confidence_set(np.asarray(min(max(b + c, 2 * b), n)), n, len(design.looks))[1]
     left, right = np.arcsin(np.sqrt(np.maximum(limits - margin, 0) / (1 - margin))).tolist()
     fine = np.array([(left + right) / 2])
     tail = tail_at(fine)
