@@ -1,7 +1,8 @@
 """How often clustered and partial-credit tasks are validated: `python -m benchmarks.clusters --seed 0 --trials 500`.
 
 Simulated documents go through the judge's own p-values (warehouse/cluster_test.py, warehouse/bounded_test.py,
-warehouse/exact_test.py). At a true delta of minus the margin the rate is that of false validation and must be at most
+warehouse/exact_test.py, warehouse/sequential_test.py).
+At a true delta of minus the margin the rate is that of false validation and must be at most
 alpha; at a true delta of 0 it is power. Tables in markdown, each rate with its Monte-Carlo standard error.
 """
 
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from benchmarks.strata import report_strata
 from warehouse.bounded_test import p_noninferior_bounded
-from warehouse.cluster_test import ClusterTotals, p_overdispersed, p_robust
+from warehouse.cluster_test import ClusterTotals, clusters_needed, p_noninferior_clusters, p_robust
 from warehouse.exact_test import p_noninferior
 from warehouse.tango import Floats, score_at_loss
 
@@ -42,20 +44,39 @@ class Clustered(NamedTuple):
     delta: float
 
 
+SPREAD = {"uneven": 0.3, "unequal": 0.9}
+"""Of the logarithm of sizes: a coefficient of variation of 0.3, as of passages, and near 1.1, as of MMLU's subjects."""
+
+
 def cluster_sizes(rng: Generator, cell: Clustered) -> NDArray[np.int64]:
-    """Equal, or log-normal with a coefficient of variation near 1.1, as MMLU's subjects."""
+    """Equal, or log-normal."""
     if cell.sizes == "equal":
         return np.full(cell.clusters, cell.documents)
-    drawn = cell.documents * np.exp(rng.normal(0, 0.9, cell.clusters) - 0.405)
+    spread = SPREAD[cell.sizes]
+    drawn = cell.documents * np.exp(rng.normal(0, spread, cell.clusters) - spread**2 / 2)
     return np.asarray(np.maximum(1, np.rint(drawn)), dtype=np.int64)
 
 
-def clustered_totals(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -> ClusterTotals:
+class Flips(NamedTuple):
+    """Documents, worse and better ones of every cluster, arrays of shape (clusters,)."""
+
+    documents: NDArray[np.int64]
+    worse: NDArray[np.int64]
+    better: NDArray[np.int64]
+
+    @property
+    def totals(self) -> ClusterTotals:
+        """As the judge takes them."""
+        return ClusterTotals(self.documents.astype(np.float64), (self.better - self.worse).astype(np.float64))
+
+
+def clustered_flips(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -> Flips:
     """Worse and better documents of every cluster, of the sizes given.
 
     ``mixed``: a cluster has its own chances of worse, better and same (Dirichlet), correlated as the cell says.
     ``flips``: a cluster has its own flip rate (beta), and which way a document flips is independent.
     ``broken``: a rare kind of cluster loses a share of its documents; elsewhere flips are independent and even.
+    ``large``: the largest clusters, which hold a twentieth of all documents, are the ones that break.
     """
     worse_rate, better_rate = (cell.flip_rate - cell.delta) / 2, (cell.flip_rate + cell.delta) / 2
     spread = (1 - cell.correlation) / cell.correlation if cell.correlation else math.inf
@@ -76,44 +97,51 @@ def clustered_totals(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) 
         better = flips - worse
     else:
         share = broken_share(cell)
-        lost = rng.binomial(sizes, np.where(rng.random(sizes.size) < share, -cell.delta / share, 0.0))
+        broken = rng.random(sizes.size) < share if cell.how == "broken" else sizes > large(cell)
+        lost = rng.binomial(sizes, np.where(broken, -cell.delta / share, 0.0))
         flips = rng.binomial(sizes - lost, cell.flip_rate + cell.delta)
         also = rng.binomial(flips, 0.5)
         worse, better = lost + also, flips - also
-    return ClusterTotals(sizes.astype(np.float64), worse.astype(np.float64), better.astype(np.float64))
+    return Flips(sizes, worse, better)
+
+
+LARGE = 0.05
+"""Share of the documents that the largest clusters hold."""
+
+
+def large(cell: Clustered) -> float:
+    """The size above which log-normal clusters hold that share of all documents: theirs is a normal one, shifted."""
+    spread = SPREAD[cell.sizes]
+    return cell.documents * math.exp(spread * (spread + float(norm.isf(LARGE))) - spread**2 / 2)
 
 
 def broken_share(cell: Clustered) -> float:
-    """The share of broken clusters whose losses are correlated as the cell says."""
+    """The share of broken clusters whose losses are correlated as the cell says; of documents, in large ones."""
+    if cell.how == "large":
+        return LARGE
     loss = min(1.0, (cell.correlation * cell.flip_rate + cell.delta**2) / -cell.delta)
     return -cell.delta / loss
 
 
 class Rates(NamedTuple):
-    """Shares of trials that validate: by documents alone, with the robust tests too, as shipped with all of them."""
+    """Shares of trials that validate, in the order of the tables' columns."""
 
-    documents: float
-    robust: float
+    first: float
+    second: float
     shipped: float
 
 
 def clustered_rates(rng: Generator, cell: Clustered, trials: int) -> Rates:
-    """Validate ``trials`` simulated tasks."""
+    """Validate ``trials`` simulated tasks: by documents alone (Tango), cluster-robust, and as shipped."""
     counts = np.zeros(3, dtype=np.int64)
-    sizes = cluster_sizes(rng, cell)
-    n = int(sizes.sum())
     for _ in range(trials):
-        totals = clustered_totals(rng, cell, sizes)
-        worse, better = int(totals.worse.sum()), int(totals.better.sum())
-        # Tango's statistic stands for the documents' test, and the exact one, which takes longest, comes last.
-        if score_at_loss(worse, better, n, cell.margin) < norm.isf(ALPHA):
-            continue
-        counts[0] += 1
-        if p_robust(totals, -cell.margin) > ALPHA:
-            continue
-        counts[1] += 1
-        if p_overdispersed(totals, cell.margin, inferior=False) <= ALPHA:
-            counts[2] += p_noninferior(worse, better, n, cell.margin) <= ALPHA
+        found = clustered_flips(rng, cell, cluster_sizes(rng, cell))
+        worse, better, n = (int(part.sum()) for part in (found.worse, found.better, found.documents))
+        counts[0] += score_at_loss(worse, better, n, cell.margin) >= norm.isf(ALPHA)
+        # The shipped p-value is at least the robust one.
+        if p_robust(found.totals, -cell.margin) <= ALPHA:
+            counts[1] += 1
+            counts[2] += p_noninferior_clusters(found.totals, cell.margin, ALPHA) <= ALPHA
     return Rates(*(counts / trials))
 
 
@@ -155,67 +183,71 @@ def shown(rate: float, trials: int) -> str:
 
 
 def false_validation_cells(how: str) -> list[Clustered]:
-    """The declared grid: clusters 20 to 100, equal and unequal, correlation 0 to 0.3, flips 1 to 20 %."""
+    """The declared grid: clusters 20 to 400, equal and unequal, correlation 0 to 0.3, flips 1 to 20 %."""
     points = [(0.01, 0.01), (0.05, 0.01), (0.02, 0.02), (0.05, 0.05), (0.2, 0.05)]
-    if how == "broken":
+    if how in ("broken", "large"):
+        # Flips beyond the margin are even.
         points = [(0.02, 0.01), (0.1, 0.02), (0.2, 0.05)]
-    few = ((20, 100), (0.1, 0.3)) if how != "mixed" else ((20, 50, 100), (0.0, 0.1, 0.3))
-    grid = itertools.product(few[0], ((15, "equal"), (60, "unequal")), few[1], points)
+    correlations = {"mixed": (0.0, 0.1, 0.3), "flips": (0.1, 0.3), "broken": (0.1, 0.3), "large": (0.0,)}[how]
+    shapes = ((15, "equal"), (30, "uneven"), (60, "unequal"))[how == "large" :]
+    grid = itertools.product((20, 100, 400), shapes, correlations, points)
     return [
         Clustered(how, clusters, documents, sizes, correlation, flips, margin, -margin)
         for clusters, (documents, sizes), correlation, (flips, margin) in grid
     ]
 
 
+_HEAD = (
+    "| clusters | documents | correlation | flips | margin | documents alone | cluster-robust | as shipped |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def _row(cell: Clustered, rates: Rates, trials: int) -> str:
+    return (
+        f"| {cell.clusters} | {cell.documents}, {cell.sizes} | {cell.correlation:g} | {cell.flip_rate:.0%} "
+        f"| {cell.margin:.0%} | " + " | ".join(shown(rate, trials) for rate in rates) + " |"
+    )
+
+
 def report_false_validation(rng: Generator, trials: int, say: Callable[[str], None]) -> None:
     """For each way of clustering, the worst cells and the number beyond alpha."""
-    for how in ("mixed", "flips", "broken"):
+    for how in ("mixed", "flips", "broken", "large"):
         found = [(clustered_rates(rng, cell, trials), cell) for cell in false_validation_cells(how)]
         limit = float(binom.ppf(1 - 0.05 / len(found), trials, ALPHA)) / trials
         beyond = [sum(rates[k] > limit for rates, _ in found) for k in range(3)]
         say(
             f"\n**{how}**: {len(found)} cells of {trials} trials; beyond alpha by more than chance (over {limit:.3f},"
-            f" 5 % for all cells together): documents alone {beyond[0]}, with the robust test {beyond[1]},"
+            f" 5 % for all cells together): documents alone {beyond[0]}, cluster-robust {beyond[1]},"
             f" as shipped {beyond[2]}.\n"
         )
-        say(
-            "| clusters | documents | correlation | flips | margin | documents alone | with robust | as shipped |"
-            + (" at most one broken |" if how == "broken" else "")
-        )
-        say("|---|---|---|---|---|---|---|---|" + ("---|" if how == "broken" else ""))
-        for rates, cell in sorted(found, key=lambda pair: -pair[0].shipped)[: 24 if how == "broken" else 5]:
-            line = (
-                f"| {cell.clusters} | {cell.documents}, {cell.sizes} | {cell.correlation:g} | {cell.flip_rate:.0%} "
-                f"| {cell.margin:.0%} | " + " | ".join(shown(rate, trials) for rate in rates) + " |"
-            )
-            say(
-                line
-                + (
-                    f" {float(binom.cdf(1, cell.clusters, broken_share(cell))):.3f} |"
-                    if how == "broken"
-                    else ""
-                )
-            )
+        say(_HEAD)
+        for rates, cell in sorted(found, key=lambda pair: (-pair[0].shipped, -pair[0].second))[:6]:
+            say(_row(cell, rates, trials))
 
 
 def report_power(rng: Generator, trials: int, say: Callable[[str], None]) -> None:
-    """Power of clustered tasks at a true delta of 0."""
-    say(
-        "\n| clusters | documents | correlation | flips | margin | documents alone | with robust | as shipped |"
-    )
-    say("|---|---|---|---|---|---|---|---|")
-    shapes = [(57, 246, "unequal", 0.05, 0.01), (40, 50, "equal", 0.05, 0.02), (25, 50, "equal", 0.03, 0.02)]
-    shapes += [(400, 5, "equal", 0.05, 0.02)]
+    """Power of clustered tasks at a true delta of 0, and how many clusters it takes at all."""
+    say("\n| margin | clusters without which no method validates |\n|---|---|")
+    for margin in (0.01, 0.02, 0.03, 0.05, 0.1):
+        say(f"| {margin:.0%} | {clusters_needed(margin, ALPHA)} |")
+    say(f"\n{_HEAD}")
+    shapes = [
+        (57, 246, "unequal", 0.05, 0.01),
+        (400, 16, "equal", 0.02, 0.01),
+        (800, 16, "uneven", 0.02, 0.01),
+        (40, 50, "equal", 0.05, 0.02),
+        (200, 25, "equal", 0.05, 0.02),
+        (400, 5, "equal", 0.05, 0.02),
+        (400, 16, "uneven", 0.05, 0.02),
+        (100, 15, "equal", 0.05, 0.05),
+        (200, 60, "uneven", 0.05, 0.05),
+    ]
     for (clusters, documents, sizes, flips, margin), correlation in itertools.product(
-        shapes, (0.0, 0.01, 0.05)
+        shapes, (0.0, 0.05, 0.1)
     ):
         cell = Clustered("mixed", clusters, documents, sizes, correlation, flips, margin, 0.0)
-        rates = clustered_rates(rng, cell, trials)
-        say(
-            f"| {clusters} | {documents}, {sizes} | {correlation:g} | {flips:.0%} | {margin:.0%} | "
-            + " | ".join(shown(rate, trials) for rate in rates)
-            + " |"
-        )
+        say(_row(cell, clustered_rates(rng, cell, trials), trials))
 
 
 def report_partial_credit(rng: Generator, trials: int, say: Callable[[str], None]) -> None:
@@ -240,14 +272,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=500, help="of each cell")
     parser.add_argument(
-        "--part", choices=("false", "power", "partial"), action="append", help="all if not named"
+        "--part", choices=("false", "power", "strata", "partial"), action="append", help="all if not named"
     )
     options = parser.parse_args(argv)
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    parts = {"false": report_false_validation, "power": report_power, "partial": report_partial_credit}
+    parts = {
+        "false": report_false_validation,
+        "power": report_power,
+        "strata": report_strata,
+        "partial": report_partial_credit,
+    }
     for name, part in parts.items():
         if options.part is None or name in options.part:
             begun = time.monotonic()

@@ -252,13 +252,12 @@ def _tell_resolution(declared: Declared, report: Reporter) -> None:
     """What each task can decide at the policy's margin, before it costs anything."""
     policy = declared.policy
     for task in declared.suite.tasks:
-        documents = declared.documents[task.task]
+        documents, margin = declared.documents[task.task], policy.families[task.family].margin
         if documents:
-            margin = policy.families[task.family].margin
             line = resolution_line(task.task, documents, margin, policy.alpha, policy.planned_power)
             report.line(f"validate: {line}")
         clusters = quality.clusters_of(task)
-        if clusters and (few := clusters_line(task.task, clusters, policy.min_clusters)):
+        if clusters and (few := clusters_line(task.task, clusters, margin, policy)):
             report.line(f"validate: {few}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import yaml
 from quantgate.model.config import Strict, fingerprint_of
 from quantgate.model.errors import ConfigError
 
-CLUSTER_FIELDS = ("cluster", "passage_id", "passage", "article", "subject", "category")
+PASSAGE_FIELDS = ("cluster", "passage_id", "passage", "article")
+SUBJECT_FIELDS = ("subject", "category")
+CLUSTER_FIELDS = (*PASSAGE_FIELDS, *SUBJECT_FIELDS)
 """Fields of a document that say which others it belongs with, the first one found counts."""
 
 KEYS = ("id", "prompt", "answer", "choices", *CLUSTER_FIELDS)
@@ -36,6 +39,7 @@ class Document(Strict):
     choices: tuple[str, ...] = ()
     gold: int = -1
     cluster: str | None = None
+    subject: str | None = None
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -94,7 +98,7 @@ def write_task(path: Path, out_dir: Path) -> Path:
     folder = out_dir / f"{name}-{content[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     # Parquet and not JSON: from JSON, `datasets` would make timestamps of answers that look like dates.
-    schema = _schema(documents[0])
+    schema = _schema(documents)
     rows = [{name: getattr(document, name) for name in schema.names} for document in documents]
     data = folder / f"{name}.parquet"
     _replace(data, lambda part: pq.write_table(pa.Table.from_pylist(rows, schema=schema), part))
@@ -139,9 +143,11 @@ def _settings(documents: list[Document]) -> dict[str, Any]:
     }
 
 
-def _schema(document: Document) -> pa.Schema:
+def _schema(documents: Sequence[Document]) -> pa.Schema:
     fields = [("id", pa.string()), ("prompt", pa.string()), ("answer", pa.string()), ("cluster", pa.string())]
-    if document.choices:
+    if any(one.subject is not None for one in documents):
+        fields.append(("subject", pa.string()))
+    if documents[0].choices:
         fields += [("choices", pa.list_(pa.string())), ("gold", pa.int64())]
     return pa.schema(fields)
 
@@ -221,11 +227,15 @@ def _document(value: dict[str, Any], where: str) -> tuple[Document, bool]:
     given = value.get("id")
     has_id = given is not None
     name = _text(given, "id", where) if has_id else fingerprint_of([prompt, answer, choices])[:16]
-    found = next((value[key] for key in CLUSTER_FIELDS if value.get(key) is not None), None)
-    cluster = None if found is None else _text(found, "cluster", where)
+    cluster, subject = (_first(value, keys, where) for keys in (PASSAGE_FIELDS, SUBJECT_FIELDS))
     return Document(
-        id=name, prompt=prompt, answer=answer, choices=choices, gold=gold, cluster=cluster
+        id=name, prompt=prompt, answer=answer, choices=choices, gold=gold, cluster=cluster, subject=subject
     ), has_id
+
+
+def _first(value: dict[str, Any], keys: Sequence[str], where: str) -> str | None:
+    found = next((key for key in keys if value.get(key) is not None), None)
+    return None if found is None else _text(value[found], found, where)
 
 
 def _choices(value: Any, where: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from quantgate.model.order import DocumentKey, document_order
-from tasks.jsonl_task import CLUSTER_FIELDS
+from tasks.jsonl_task import CLUSTER_FIELDS, PASSAGE_FIELDS, SUBJECT_FIELDS
 
 LONGEST_CLUSTER = 80
 """Characters up to which a cluster goes by its text; a longer one, a passage, by its hash."""
@@ -28,12 +28,14 @@ class Placed(NamedTuple):
     position: int
 
 
-def keys_of(documents: Sequence[Any]) -> list[DocumentKey]:
+def keys_of(documents: Sequence[Any], *, fixed_subjects: bool = False) -> list[DocumentKey]:
     """What tells each document apart: its `id`, else the hash that lm-eval logs of its content.
 
     Args:
         documents: every document that the task has, in the data set's order: those that share an id are numbered.
+        fixed_subjects: whether subjects are strata and not clusters.
     """
+    names = PASSAGE_FIELDS if fixed_subjects else CLUSTER_FIELDS
     seen: Counter[str] = Counter()
     keys = []
     copies = _copies(documents)
@@ -41,7 +43,8 @@ def keys_of(documents: Sequence[Any]) -> list[DocumentKey]:
         fields = document if isinstance(document, Mapping) else {}
         given = fields.get("id")
         doc_id = str(given) if given is not None else _hash(document)
-        keys.append(DocumentKey(doc_id, seen[doc_id], _cluster(fields) or content))
+        subject = _shared(fields, SUBJECT_FIELDS) if fixed_subjects else None
+        keys.append(DocumentKey(doc_id, seen[doc_id], _shared(fields, names) or content, subject))
         seen[doc_id] += 1
     return keys
 
@@ -75,7 +78,13 @@ def placed(task: str, documents: Sequence[Any], start: int, end: int | None) -> 
 
 
 def placed_in(
-    task: str, parts: Mapping[str, Sequence[Any]], start: int, end: int | None, *, grouped: bool = False
+    task: str,
+    parts: Mapping[str, Sequence[Any]],
+    start: int,
+    end: int | None,
+    *,
+    grouped: bool = False,
+    fixed_subjects: bool = False,
 ) -> dict[str, dict[int, Placed]]:
     """The documents whose positions are from ``start`` to before ``end``, by the part of the task that has them.
 
@@ -86,12 +95,17 @@ def placed_in(
         end: the position after the last; all that there are if None.
         grouped: whether they are a group's subtasks: a subtask's name tells its documents apart from the others',
             and is their cluster, whatever else they share.
+        fixed_subjects: whether subtasks and other subjects are strata and not clusters.
 
     Returns:
         By part, and within it by place in its data set, ascending; a part without such documents isn't there.
     """
     places = [(part, index) for part, documents in parts.items() for index in range(len(documents))]
-    keys = [key for part, documents in parts.items() for key in _part_keys(part, documents, grouped=grouped)]
+    keys = [
+        _in_part(part, key, fixed_subjects=fixed_subjects) if grouped else key
+        for part, documents in parts.items()
+        for key in keys_of(documents, fixed_subjects=fixed_subjects)
+    ]
     order = document_order(task, keys)
     found: dict[str, dict[int, Placed]] = {}
     asked = {order[position]: position for position in range(start, min(end or len(order), len(order)))}
@@ -101,9 +115,12 @@ def placed_in(
     return found
 
 
-def _part_keys(part: str, documents: Sequence[Any], *, grouped: bool) -> list[DocumentKey]:
-    keys = keys_of(documents)
-    return [DocumentKey(f"{part}/{one.doc_id}", one.doc_repeat, part) for one in keys] if grouped else keys
+def _in_part(part: str, key: DocumentKey, *, fixed_subjects: bool) -> DocumentKey:
+    """The key of a subtask's document in its group."""
+    name = f"{part}/{key.doc_id}"
+    if not fixed_subjects:
+        return DocumentKey(name, key.doc_repeat, part)
+    return DocumentKey(name, key.doc_repeat, key.cluster and f"{part}/{key.cluster}", part)
 
 
 def ask_only(task: Any, documents: Sequence[Any], indices: Sequence[int]) -> None:
@@ -148,9 +165,9 @@ def _hash(document: Any) -> str:
     return str(hash_string(text))
 
 
-def _cluster(fields: Mapping[str, Any]) -> str | None:
-    """What the document shares with others."""
-    value = next((fields[name] for name in CLUSTER_FIELDS if fields.get(name) is not None), None)
+def _shared(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """What the document shares with others: the first of the fields that it has."""
+    value = next((fields[name] for name in names if fields.get(name) is not None), None)
     text = None if value is None else str(value)
     if text is None or len(text) <= LONGEST_CLUSTER:
         return text

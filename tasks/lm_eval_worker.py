@@ -120,7 +120,14 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     engine = EngineClient(spec, context_tokens, progress, api_key)
     every = {name: _documents(task) for name, task in loaded.items()}
     grouped = group_of(spec.task) is not None
-    asked = placed_in(spec.task.task, every, spec.start, spec.end, grouped=grouped)
+    asked = placed_in(
+        spec.task.task,
+        every,
+        spec.start,
+        spec.end,
+        grouped=grouped,
+        fixed_subjects=spec.task.fixed_subjects,
+    )
     for name, placed in asked.items():
         ask_only(loaded[name], every[name], list(placed))
         score_each(loaded[name], chosen)

@@ -51,7 +51,11 @@ class Evaluation(Strict):
     trust_remote_code: bool = Field(
         default=False, description="Whether the tokenizer may run code of its own."
     )
-    num_concurrent: int = Field(default=8, description="Requests under way at once.")
+    num_concurrent: int = Field(
+        default=8,
+        ge=2,
+        description="Requests under way at once; one alone goes another way in lm-eval, which loses how it ended.",
+    )
     batch_size: int = Field(default=32, description="Prompts in a request.")
 
 
@@ -83,7 +87,9 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
 
 
 def clusters_of(task: SuiteTask) -> int | None:
-    """Subjects or passages of a task's documents: a group's subtasks, or as the suite says; None where neither."""
+    """Clusters of a task's documents: a group's subtasks, or as the suite says; None where neither or not clusters."""
+    if task.fixed_subjects:
+        return None
     return task.clusters if group_of(task) is None else len(sources_of(task))
 
 
@@ -110,9 +116,9 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
 
 def _unmeasured(task: SuiteTask) -> set[str]:
     """Keys of a suite's task that change no question; what came later counts only where it is set."""
-    later = ("num_fewshot", "max_gen_toks", "thinking_end")
+    later = ("num_fewshot", "max_gen_toks", "thinking_end", "fixed_subjects")
     told = {"path", "documents", "clusters", "run_generated_code"}
-    return {*told, *(name for name in later if getattr(task, name) is None)}
+    return {*told, *(name for name in later if getattr(task, name) is None or getattr(task, name) is False)}
 
 
 def _content(task: SuiteTask) -> dict[str, Any]:

@@ -66,12 +66,13 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
     )
 
 
-def _told_of(name: str) -> dict[str, int | None]:
-    """How many documents and clusters a task of lm-eval's has, where a suite says it."""
+def _told_of(name: str) -> dict[str, Any]:
+    """How many documents and subjects a task of lm-eval's has and whether those are strata, where a suite says it."""
     for path in sorted(SUITES.glob("*.yaml")):
         for task in load_yaml(path, Suite).tasks:
             if task.task == name and task.path is None and task.documents is not None:
-                return {"documents": task.documents, "clusters": task.clusters}
+                told = {"documents", "clusters", "fixed_subjects"}
+                return task.model_dump(include=told)
     return {}
 
 

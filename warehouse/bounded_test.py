@@ -22,11 +22,16 @@ mends itself: V. Voracek and F. Orabona, "STaR-Bets: sequential target-recalcula
 intervals" (2025).
 
 The order of the documents matters, so it must be one that was fixed in advance.
+
+The same bets may be placed on clusters of documents (warehouse/cluster_test.py): on the total D of a cluster's
+differences with 1 + k (D - m n), where n is the number of its documents and k < 1 / (N (1 + m)), N being the number of
+documents of the largest.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri_exp
@@ -60,39 +65,51 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 def p_noninferior_bounded(
-    differences: Floats, margin: float, alpha: float, available: int | None = None
+    differences: Floats,
+    margin: float,
+    alpha: float,
+    available: int | None = None,
+    documents: Floats | None = None,
 ) -> float:
     """P-value of H0: mean difference <= -margin, for independent differences from -1 to 1.
 
     Args:
-        differences: candidate - baseline per document, shape (n,), fractions, in an order fixed in advance.
+        differences: candidate - baseline per document, shape (n,), fractions, in an order fixed in advance; or their
+            totals per cluster.
         margin: the loss that would matter, a fraction from 0 to below 1.
         alpha: the error rate whose power the stakes aim at.
         available: documents that the task has, where they aren't all answered yet: the deadline.
+        documents: of each cluster, shape (n,), where ``differences`` are totals of clusters.
 
     Returns:
         The p-value: if H0 is true, at any of the looks is it at most a level with at most that probability.
     """
-    return float(np.exp(-_best_log_capital(differences, np.array([-margin]), alpha, available)[0]))
+    return _p_value(differences, -margin, alpha, available, documents)
 
 
 def p_inferior_bounded(
-    differences: Floats, margin: float, alpha: float, available: int | None = None
+    differences: Floats,
+    margin: float,
+    alpha: float,
+    available: int | None = None,
+    documents: Floats | None = None,
 ) -> float:
     """P-value of H0: mean difference >= -margin; at margin 0 a small one shows some loss, however slight.
 
     Args and returns are those of ``p_noninferior_bounded``.
     """
-    return float(np.exp(-_best_log_capital(-differences, np.array([margin]), alpha, available)[0]))
+    return _p_value(-differences, margin, alpha, available, documents)
 
 
-def bounded_interval(differences: Floats, alpha: float, available: int | None = None) -> Interval:
+def bounded_interval(
+    differences: Floats, alpha: float, available: int | None = None, documents: Floats | None = None
+) -> Interval:
     """The two-sided 1 - 2 alpha interval of the mean difference: the values that neither test refuses.
 
     Args are those of ``p_noninferior_bounded``. The ends are found on a grid, rounded outwards.
     """
-    low = _lower_bound(differences, alpha, available)
-    return Interval(low, -_lower_bound(-differences, alpha, available))
+    low = _lower_bound(differences, alpha, available, documents)
+    return Interval(low, -_lower_bound(-differences, alpha, available, documents))
 
 
 def documents_needed_bounded(
@@ -111,43 +128,68 @@ def documents_needed_bounded(
     return math.ceil(_OVERHEAD * variance * z**2 / (margin + delta) ** 2)
 
 
-def _best_log_capital(differences: Floats, means: Floats, alpha: float, available: int | None) -> Floats:
+def _p_value(
+    differences: Floats, mean: float, alpha: float, available: int | None, documents: Floats | None
+) -> float:
+    bets = _Bets.of(differences, alpha, available, documents)
+    return float(np.exp(-_best_log_capital(bets, np.array([mean]))[0]))
+
+
+class _Bets(NamedTuple):
+    """What is bet on, one document or cluster after the other."""
+
+    differences: Floats
+    documents: Floats
+    """How many each difference sums up over."""
+    alpha: float
+    deadline: int
+
+    @classmethod
+    def of(cls, differences: Floats, alpha: float, available: int | None, documents: Floats | None) -> _Bets:
+        counted = np.ones_like(differences) if documents is None else documents
+        return cls(differences, counted, alpha, max(available or 0, differences.size))
+
+
+def _best_log_capital(bets: _Bets, means: Floats) -> Floats:
     """Logarithm of the greatest capital so far, at least the 0 of the beginning, shape of ``means``."""
-    capitals = _log_capitals(differences, means, alpha, available)
-    return np.asarray(np.maximum(capitals.max(axis=0), 0.0))
+    return np.asarray(np.maximum(_log_capitals(bets, means).max(axis=0), 0.0))
 
 
-def _log_capitals(differences: Floats, means: Floats, alpha: float, available: int | None) -> Floats:
+def _log_capitals(bets: _Bets, means: Floats) -> Floats:
     """Logarithm of the capital of bets against H0: mean difference <= each of ``means``, a row after each block."""
+    differences, documents, alpha, deadline = bets
     n = differences.size
-    deadline = max(available or n, n)
     edges = np.unique(np.linspace(0, deadline, min(deadline, _BLOCKS) + 1).astype(np.int64))
     squares = np.concatenate([[0.0], np.cumsum(differences**2)])
-    greatest = _GREATEST / (1 + means)
+    greatest = _GREATEST / (1 + means) / float(documents.max())
+    supposed = _SUPPOSED * float(documents.mean())
     target = math.log(_BEYOND / alpha)
     capital, capitals = np.zeros_like(means), []
     for start, end in zip(edges[:-1], np.minimum(edges[1:], n), strict=True):
         if start >= n:
             break
-        deviation = math.sqrt((_SUPPOSED + squares[start]) / (1 + start) * (deadline - start))
+        deviation = math.sqrt((supposed + squares[start]) / (1 + start) * (deadline - start))
         steps = np.maximum(np.ceil((capital - target + 1e-9) / _LADDER), 0.0)
         share = np.minimum(capital - target - steps * _LADDER, -0.01)
         quantile = ndtri_exp(share)
         stake = np.minimum(_DENSITY * np.exp(-(quantile**2) / 2 - share) / deviation, greatest)
-        capital = capital + np.log1p(stake * (differences[start:end, None] - means)).sum(axis=0)
+        gains = differences[start:end, None] - means * documents[start:end, None]
+        capital = capital + np.log1p(stake * gains).sum(axis=0)
         capitals.append(capital)
     return np.array(capitals)
 
 
-def _lower_bound(differences: Floats, alpha: float, available: int | None) -> float:
+def _lower_bound(differences: Floats, alpha: float, available: int | None, documents: Floats | None) -> float:
     """The least mean that the bets do not refuse, and every lesser one tried is refused."""
-    n, estimate = differences.size, float(differences.mean())
-    width = 4 * math.sqrt((1 + float((differences**2).sum())) / (1 + n) / n)
+    bets = _Bets.of(differences, alpha, available, documents)
+    n, counted = differences.size, float(bets.documents.sum())
+    estimate = float(differences.sum()) / counted
+    width = 4 * math.sqrt((counted / n + float((differences**2).sum())) / (1 + n) * n) / counted
     while True:
-        low, high = max(estimate - width, -1 + 1e-9), estimate
+        low, high = (max(end, -1 + 1e-9) for end in (estimate - width, estimate))
         for _ in range(2):
             means = np.linspace(low, high, _MEANS)
-            refused = _best_log_capital(differences, means, alpha, available) >= -math.log(alpha)
+            refused = _best_log_capital(bets, means) >= -math.log(alpha)
             if not refused[0]:
                 break
             held = int(np.argmin(refused)) if not refused.all() else _MEANS - 1

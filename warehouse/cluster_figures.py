@@ -1,4 +1,4 @@
-"""The figures of a task whose documents share subjects or passages: what a document-wise test alone can't vouch for."""
+"""The figures of a task whose documents share subjects or passages: what a document-wise test can't vouch for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from quantgate.model.records import TaskVerdict
 from warehouse.cluster_test import (
     cluster_interval,
     cluster_totals,
+    clusters_needed,
     p_degraded_clusters,
     p_inferior_clusters,
     p_noninferior_clusters,
@@ -20,38 +21,38 @@ from warehouse.tango import Floats
 def with_clusters(
     task: TaskVerdict, differences: Floats, clusters: NDArray[np.int64], policy: Policy
 ) -> TaskVerdict:
-    """A task's figures with its clusters: of every p-value the greater, of both intervals the wider ends.
+    """A task's figures with its clusters in place of its documents; ``test`` is 'cluster'.
 
     Args:
         task: the figures as of independent documents.
         differences: candidate - baseline per document, shape (n,), fractions.
         clusters: each document's cluster, numbered from 0, shape (n,); some hold several documents.
         policy: holds the error rate.
-
-    Returns:
-        The figures; ``test`` is 'cluster' where the clusters' p-value of non-inferiority is the greater.
     """
     totals = cluster_totals(differences, clusters)
-    found = {"clusters": totals.documents.size}
+    found = {
+        "clusters": totals.documents.size,
+        "largest_cluster": int(totals.documents.max()),
+        "test": "cluster",
+    }
     if totals.documents.size < 2:
         return task.model_copy(
             update=found | {"ci_low": -1.0, "ci_high": 1.0, "degraded": False} | dict.fromkeys(_P_VALUES, 1.0)
         )
-    noninferior = p_noninferior_clusters(totals, task.margin)
-    inferior = max(task.p_inferior, p_inferior_clusters(totals, task.margin))
+    at = totals, task.margin, policy.alpha
+    inferior = p_inferior_clusters(*at)
     any_loss = max(task.p_degraded, p_degraded_clusters(totals))
     interval = cluster_interval(totals, policy.alpha)
     return task.model_copy(
         update={
             **found,
-            "ci_low": min(task.ci_low, interval.low),
-            "ci_high": max(task.ci_high, interval.high),
-            "p_noninferior": max(task.p_noninferior, noninferior),
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "p_noninferior": p_noninferior_clusters(*at),
             "p_inferior": inferior,
             "p_inferior_holm": inferior,
             "p_degraded": any_loss,
             "degraded": any_loss <= policy.alpha,
-            "test": "cluster" if noninferior > task.p_noninferior else task.test,
         }
     )
 
@@ -65,6 +66,22 @@ def too_few_clusters(task: TaskVerdict, policy: Policy) -> str | None:
         return None
     return (
         f"its {task.pairs} documents fall into {task.clusters} subjects or passages, and the policy asks for at"
-        f" least {policy.min_clusters} (min_clusters) before it says anything of new ones: name the subjects as"
-        " tasks of their own, each with its verdict, or declare a policy with fewer before the next run"
+        f" least {policy.min_clusters} (min_clusters) before it says anything of new ones{FIXED}"
     )
+
+
+def clusters_wanting(task: TaskVerdict, policy: Policy) -> str:
+    """That a task can't pass with such clusters, what it takes and what to do; empty where it can."""
+    if task.largest_cluster is None or task.pairs >= (least := documents_wanting(task, policy)):
+        return ""
+    of = f"{task.clusters} subjects or passages, the largest of {task.largest_cluster} documents,"
+    return f"; {of} can't show it of new ones, which takes at least {least} documents in such{FIXED}"
+
+
+def documents_wanting(task: TaskVerdict, policy: Policy) -> int:
+    """Documents without which no task of such clusters passes; 0 where documents share none."""
+    return (task.largest_cluster or 0) * max(clusters_needed(task.margin, policy.alpha), policy.min_clusters)
+
+
+FIXED = ": of these very subjects a suite's `fixed_subjects: true` asks, declared before the next run"
+"""What to do where a task has few subjects, after a reason."""

@@ -15,6 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest, norm
 
+from quantgate.model.config import Policy
+from warehouse.cluster_figures import FIXED
+from warehouse.cluster_test import clusters_needed
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_inferior, p_noninferior
 from warehouse.tango import Interval, score_at_loss, tango_interval
 
@@ -87,17 +90,19 @@ def shown_points(points: float, margin: float) -> str:
     return two if (float(two) <= 100 * margin) == (points <= 100 * margin) else f"{points:.3g}"
 
 
-def clusters_line(task: str, clusters: int, least: int) -> str | None:
+def clusters_line(task: str, clusters: int, margin: float, policy: Policy) -> str | None:
     """That a task can't validate, as its documents have too few subjects or passages; None where they have enough.
 
     Args:
         task: its name.
         clusters: how many its documents have.
-        least: the policy's min_clusters.
+        margin: a fraction.
+        policy: its error rate and its least number of clusters.
     """
+    least = max(policy.min_clusters, clusters_needed(margin, policy.alpha))
     if clusters >= least:
         return None
-    return f"{task}: cannot validate: {clusters} subjects, where the policy asks for {least} (min_clusters)"
+    return f"{task}: cannot validate: {clusters} subjects or passages, and {least} are the least{FIXED}"
 
 
 def read_pairs(worse: int, better: int, n: int, margin: float, alpha: float, power: float) -> Outside:

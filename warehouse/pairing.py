@@ -239,7 +239,7 @@ def _clusters(names: pa.ChunkedArray) -> Ints | None:
     """Numbers for the names of clusters; a document without one is a cluster of its own."""
     if names.null_count == len(names):
         return None
-    # In the order of the names, whatever the order of the documents: sums of floats depend on it.
+    # In the order of the names, whatever the order of the documents: bets and sums of floats depend on it.
     ranks = pc.rank(names, sort_keys="ascending", tiebreaker="dense").to_numpy()
     numbers = ranks.astype(np.int64) - 1
     alone = names.is_null().to_numpy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quantgate.model.config import ROOT, Policy, Suite, SuiteTask, load_policy, load_yaml
+from warehouse.cluster_test import clusters_needed
 from warehouse.outside import ASSUMED_FLIP_RATE, resolvable_points, shown_points
 from warehouse.render import NULL
 
@@ -25,16 +26,19 @@ a model of `configs/models` names its own. Margins are those of the policy `{pol
 "Resolves" is the least loss, in points, that so many documents decide with power {power:g} at Δ = 0 if {flips:g} % of
 the answers change between two precisions; with fewer flips it is less. A run prints the same before anything is pulled,
 and says `cannot decide` where a task can't. It is a normal approximation for independent documents, judged once: looks
-on the way take about a tenth more of them (`--full` doesn't), and where documents of a subject err together it takes
-many more ([figures](benchmarks-clusters.md)). "Subjects" are clusters: a task has to have {least} of them (the
-policy's `min_clusters`) before it validates.
+on the way take about a tenth more of them (`--full` doesn't).
+
+"Fixed" subjects: the verdict is about new documents of these very subjects, in these shares. Where a task says nothing,
+its subjects are clusters and the verdict is about new subjects too; that takes at least {one} of them at a margin of 1
+point and {two} at 2, which none of these tasks has ([figures](benchmarks-clusters.md)).
 """
 _NOTES = """\
 ## Groups
 
 lm-eval's groups (`mmlu`, `leaderboard_bbh`, `longbench` …) are one task each, in a suite or by name (`--tasks mmlu
 --family knowledge`). Its documents are those of all subtasks, nested groups and tags included; each one's subtask is
-its cluster and stands before its id. All subtasks need one metric, filter and output type: a group that mixes them
+its cluster, or with `fixed_subjects` its stratum, and stands before its id. A group asked for by name is asked as a
+suite has it. All subtasks need one metric, filter and output type: a group that mixes them
 (`openllm`, `leaderboard`) is refused with the name of the suite that has its members.
 
 The score is the mean over documents. That is lm-eval's aggregate where the group says `weight_by_size: true`, as mmlu,
@@ -65,6 +69,7 @@ differs where subtasks differ in size.
 | `num_fewshot` | solved examples in each prompt, in place of the YAML's |
 | `max_gen_toks` | tokens that an answer may take, in place of the YAML's; a model of `configs/models` may set it too |
 | `thinking_end` | what ends a model's thinking (`</think>`): only what follows is scored; a model may set it too |
+| `fixed_subjects` | a group's subtasks, or a document's `subject` or `category`, are fixed (above) |
 | `documents`, `clusters` | how many a hub holds, to be told before they are pulled; they change no question |
 | `run_generated_code` | see above |
 
@@ -92,7 +97,8 @@ def suites_page(suites: Sequence[Suite], policy: Policy) -> str:
         alpha=policy.alpha,
         power=policy.planned_power,
         flips=100 * ASSUMED_FLIP_RATE,
-        least=policy.min_clusters,
+        one=clusters_needed(0.01, policy.alpha),
+        two=clusters_needed(0.02, policy.alpha),
     )
     return "\n".join([introduction, *(line for suite in suites for line in _section(suite, policy)), _NOTES])
 
@@ -110,9 +116,10 @@ def _row(task: SuiteTask, policy: Policy) -> str:
         return f"| `{task.task}` | {task.family} | {NULL} | {NULL} | {NULL} | {100 * margin:g} | |"
     best = resolvable_points(task.documents, ASSUMED_FLIP_RATE, policy.alpha, policy.planned_power)
     told = [] if best <= 100 * margin else ["cannot decide"]
-    if task.clusters is not None and task.clusters < policy.min_clusters:
+    least = max(policy.min_clusters, clusters_needed(margin, policy.alpha))
+    if task.clusters is not None and task.clusters < least and not task.fixed_subjects:
         told.append("too few subjects to validate")
-    subjects = NULL if task.clusters is None else str(task.clusters)
+    subjects = NULL if task.clusters is None else f"{task.clusters}{', fixed' * task.fixed_subjects}"
     cells = [f"{task.documents:,}", subjects, shown_points(best, margin)]
     return f"| `{task.task}` | {task.family} | {' | '.join(cells)} | {100 * margin:g} | {'; '.join(told)} |"
 

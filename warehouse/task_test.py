@@ -20,7 +20,7 @@ from warehouse.bounded_test import (
     p_inferior_bounded,
     p_noninferior_bounded,
 )
-from warehouse.cluster_figures import too_few_clusters, with_clusters
+from warehouse.cluster_figures import clusters_wanting, documents_wanting, too_few_clusters, with_clusters
 from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_degraded, p_inferior, p_noninferior
 from warehouse.pairing import Counts, DeclaredTask, Pairs, counts_of
@@ -218,12 +218,13 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     if needed is None:
         rest = "more documents would rather reject it"
     else:
-        needed = max(needed, least)
+        needed = max(needed, least, documents_wanting(task, policy))
         if task.reason and task.clusters is not None:
             needed = max(needed, task.documents_available or 0)
         rest = f"has {task.pairs} documents and needs about {needed} {supposed}"
         if task.documents_available is not None and needed > task.documents_available:
             rest += f", more than the {task.documents_available} that this task has"
+    rest += clusters_wanting(task, policy)
     state = task.reason or f"undecided (p {task.p_noninferior:.2g}{_at_look(task)})"
     return task.model_copy(update={"documents_needed": needed, "reason": f"{seen}: {state}; {rest}"})
 
@@ -273,7 +274,8 @@ def _variance(task: TaskVerdict, policy: Policy) -> float:
     if task.test == "exact":
         return flip_rate
     seen = task.pairs * ((task.ci_high - task.ci_low) / (2 * float(norm.isf(policy.alpha)))) ** 2
-    return seen if task.clusters is not None else min(flip_rate, seen)
+    # Documents of a cluster that are wholly alike count as one.
+    return min(seen, flip_rate * (task.largest_cluster or 1))
 
 
 def _points(fraction: float) -> str:

@@ -215,6 +215,11 @@ class SuiteTask(Strict):
     clusters: int | None = Field(
         default=None, ge=1, description="Subjects or passages of such data; of a group its subtasks if empty."
     )
+    fixed_subjects: bool = Field(
+        default=False,
+        description="The verdict is about new documents of these very subjects (a group's subtasks, a document's "
+        "`subject` or `category`): they are strata, not clusters.",
+    )
 
 
 class Suite(Strict):

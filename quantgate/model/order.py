@@ -19,14 +19,16 @@ class DocumentKey(NamedTuple):
     doc_id: str
     doc_repeat: int
     cluster: str | None
+    stratum: str | None = None
+    """Its subject, where the question is about new documents of these subjects alone."""
 
 
 def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
-    """A random order that the task's name and its documents alone decide, proportional over clusters.
+    """A random order that the task's name and its documents alone decide, proportional over strata and clusters.
 
-    Documents without a cluster are shuffled. Those of a cluster are spread evenly from a random start, so that
-    the first n of all hold of every cluster nearly its share (systematic sampling; W. G. Cochran, Sampling
-    Techniques, 3rd ed. 1977, chapter 8).
+    Documents without either are shuffled. Those of a stratum, or else of a cluster, are spread evenly from a random
+    start, so that the first n of all hold of every one nearly its share (systematic sampling; W. G. Cochran,
+    Sampling Techniques, 3rd ed. 1977, chapter 8).
 
     Args:
         task: the task's name.
@@ -37,14 +39,14 @@ def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
     """
     members: dict[str | None, list[int]] = defaultdict(list)
     for index, document in enumerate(documents):
-        members[document.cluster].append(index)
+        members[document.cluster if document.stratum is None else document.stratum].append(index)
     place: dict[int, tuple[float, str]] = {}
-    for cluster, indices in members.items():
-        draws = {index: _draw(task, *documents[index]) for index in indices}
-        if cluster is None:
+    for together, indices in members.items():
+        draws = {index: _draw(task, *documents[index][:3]) for index in indices}
+        if together is None:
             place |= {index: (int(draw, 16) / 16 ** len(draw), draw) for index, draw in draws.items()}
             continue
-        start = _draw(task, "cluster", cluster)
+        start = _draw(task, "cluster", together)
         begin = int(start, 16) / 16 ** len(start)
         for rank, index in enumerate(sorted(indices, key=lambda index: draws[index])):
             place[index] = ((rank + begin) / len(indices), draws[index])

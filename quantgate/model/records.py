@@ -228,7 +228,7 @@ class TaskVerdict(Strict):
     test: str = Field(
         default="exact",
         description="What decided: exact (right/wrong scores), bounded (any scores from 0 to 1) or cluster "
-        "(subjects or passages, where they tell less than their documents one by one).",
+        "(subjects or passages, where documents share them).",
     )
     outcome: str = Field(description="pass, fail or undecided.")
     documents_available: int | None = Field(default=None, description="Documents that the task has.")
@@ -236,6 +236,7 @@ class TaskVerdict(Strict):
     clusters: int | None = Field(
         default=None, description="Subjects or passages, where documents share them."
     )
+    largest_cluster: int | None = Field(default=None, description="Documents of the largest of them.")
     documents_needed: int | None = Field(
         default=None, description="At delta 0 and the flip rate's upper bound."
     )

@@ -30,11 +30,11 @@ def test_a_generated_answer_is_trimmed_and_everything_else_kept(tmp_path: Path) 
         tmp_path,
         {"prompt": " 1 + 1 =\n", "answer": "  2 \n", "subject": "sums"},
         "",
-        {"id": 7, "prompt": "half?", "answer": 0.5},
+        {"id": 7, "prompt": "half?", "answer": 0.5, "article": "halves"},
     )
     first, second = read_documents(path)
-    assert (first.prompt, first.answer, first.cluster) == (" 1 + 1 =\n", "2", "sums")
-    assert (second.id, second.answer, second.cluster) == ("7", "0.5", None)
+    assert (first.prompt, first.answer, first.cluster, first.subject) == (" 1 + 1 =\n", "2", None, "sums")
+    assert (second.id, second.answer, second.cluster, second.subject) == ("7", "0.5", "halves", None)
     assert first.id == read_documents(path)[0].id
     assert len(first.id) == 16
 

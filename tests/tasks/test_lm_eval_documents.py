@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quantgate.model.order import document_order
-from tasks.lm_eval_documents import keys_of, placed
+from tasks.lm_eval_documents import keys_of, placed, placed_in
 
 
 def test_documents_that_share_an_id_are_numbered_whatever_they_ask() -> None:
@@ -54,3 +54,41 @@ def test_copies_are_a_cluster_whatever_their_ids_unless_they_are_few() -> None:
     assert {key.cluster for key in keys_of(few)} == {None}
     named = [{"q": 1, "subject": "law"} for _ in range(5)]
     assert {key.cluster for key in keys_of(named)} == {"law"}
+
+
+def test_fixed_subjects_are_strata_and_passages_stay_clusters() -> None:
+    documents = [
+        {"subject": "law"},
+        {"subject": "law", "passage": "p1"},
+        {"category": "art", "q": 1},
+        {"q": 2},
+    ]
+    keys = keys_of(documents, fixed_subjects=True)
+    assert [(key.cluster, key.stratum) for key in keys] == [
+        (None, "law"),
+        ("p1", "law"),
+        (None, "art"),
+        (None, None),
+    ]
+    assert [key.cluster for key in keys_of(documents)] == ["law", "p1", "art", None]
+
+
+def test_a_groups_subtasks_are_clusters_or_fixed() -> None:
+    parts = {
+        "law": [{"q": number} for number in range(60)],
+        "art": [{"q": number, "passage": str(number // 2)} for number in range(20)],
+    }
+    found = {
+        fixed: placed_in("exam", parts, 0, 40, grouped=True, fixed_subjects=fixed) for fixed in (False, True)
+    }
+    for asked in found.values():
+        assert {part: len(placed) for part, placed in asked.items()} == {"law": 30, "art": 10}
+    clusters = {
+        fixed: {place.key.cluster for placed in asked.values() for place in placed.values()}
+        for fixed, asked in found.items()
+    }
+    assert clusters[False] == {"law", "art"}
+    assert None in clusters[True]
+    assert "art/3" in clusters[True]
+    assert "law" not in clusters[True]
+    assert all(place.key.doc_id.startswith("law/") for place in found[True]["law"].values())

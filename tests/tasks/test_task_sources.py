@@ -67,12 +67,15 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         "run_generated_code": False,
         "documents": 1319,
         "clusters": None,
+        "fixed_subjects": False,
     }
     (source,) = sources_of(suite.tasks[0])
     assert source.config["dataset_path"] == "openai/gsm8k"
     assert source.data is None
     (told,) = suite_from("gpqa_diamond_cot_zeroshot", family=None, limit=None, out_dir=tmp_path).tasks
     assert (told.documents, told.max_gen_toks) == (198, None), "how many it has stands in a suite"
+    (group,) = suite_from("leaderboard_musr", family=Family.REASONING, limit=None, out_dir=tmp_path).tasks
+    assert (group.clusters, group.fixed_subjects) == (3, True), "and whether its subjects are fixed"
     foreign = suite_from("hellaswag", family=None, limit=None, out_dir=tmp_path).tasks[0]
     assert foreign.family == Family.CUSTOM
 

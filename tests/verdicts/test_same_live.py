@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.damage, pytest.mark.timeout(3600)]
 RUNS, TEMPERATURE = 21, 0.7
 WAYS = {
     "one engine, 8 at once, batches of 32": (None, 1000, 8, 32),
-    "another engine, another order, 1 at once, no batches": (1, 300, 1, 1),
+    "another engine, another order, 2 at once, no batches": (1, 300, 2, 1),
 }
 """Order of the documents in the file (None: the demo's), documents, requests at once, prompts a request."""
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from warehouse.bounded_test import (
+    _Bets,
     _log_capitals,
     bounded_interval,
     documents_needed_bounded,
@@ -55,7 +56,20 @@ def test_under_the_null_the_capital_is_not_expected_to_grow():
     margin = -float(values @ chances)
     expected = 0.0
     for picks in itertools.product(range(2), repeat=8):
-        capital = _log_capitals(values[list(picks)], np.array([-margin]), ALPHA, None)[-1, 0]
+        capital = _log_capitals(_Bets.of(values[list(picks)], ALPHA, None, None), np.array([-margin]))[-1, 0]
+        expected += math.prod(chances[pick] for pick in picks) * math.exp(capital)
+    assert expected == pytest.approx(1.0, abs=1e-9)
+
+
+def test_under_the_null_bets_on_clusters_are_not_expected_to_grow():
+    """Clusters of 1 and 4 documents that lose all or gain a little, by all 256 outcomes of eight clusters."""
+    documents = np.array([4.0, 1.0, 1.0, 4.0, 4.0, 1.0, 4.0, 1.0])
+    values, chances = np.array([-1.0, 0.25]), np.array([0.3, 0.7])
+    mean = float(values @ chances)
+    expected = 0.0
+    for picks in itertools.product(range(2), repeat=8):
+        totals = values[list(picks)] * documents
+        capital = _log_capitals(_Bets.of(totals, ALPHA, None, documents), np.array([mean]))[-1, 0]
         expected += math.prod(chances[pick] for pick in picks) * math.exp(capital)
     assert expected == pytest.approx(1.0, abs=1e-9)
 

@@ -33,7 +33,11 @@ def test_a_task_that_cannot_decide_says_so() -> None:
         for row in PAGE.read_text(encoding="utf-8").splitlines()
         if row.startswith("| `")
     }
-    assert rows["mmlu"] == "| `mmlu` | knowledge | 14,042 | 57 | 0.66 | 1 |  |"
+    assert rows["mmlu"] == "| `mmlu` | knowledge | 14,042 | 57, fixed | 0.66 | 1 |  |"
     assert rows["leaderboard_gpqa_extended"].endswith("| 3.4 | 1 | cannot decide |")
-    assert rows["leaderboard_mmlu_pro"].endswith("| 14 | 0.72 | 1 | too few subjects to validate |")
-    assert rows["leaderboard_musr"].endswith("| 2.9 | 1 | cannot decide; too few subjects to validate |")
+    assert rows["leaderboard_musr"].endswith("| 3, fixed | 2.9 | 1 | cannot decide |")
+    mmlu = next(task for suite in listed_suites() for task in suite.tasks if task.task == "mmlu")
+    of_clusters = Suite(name="own", tasks=(mmlu.model_copy(update={"fixed_subjects": False}),))
+    assert "| 57 | 0.66 | 1 | too few subjects to validate |" in suites_page(
+        [of_clusters], load_policy(POLICY)
+    )

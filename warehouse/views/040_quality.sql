@@ -103,6 +103,7 @@ SELECT
     v.documents_available,
     v.looks,
     v.clusters,
+    v.largest_cluster,
     v.reason,
     r.measured_at,
     r.latest

@@ -25,12 +25,17 @@ def test_another_task_has_another_order() -> None:
     assert document_order("sums", documents) != list(range(50))
 
 
-def test_the_first_documents_hold_each_clusters_share() -> None:
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_first_documents_hold_each_clusters_and_each_stratums_share(fixed) -> None:
     sizes = {"law": 600, "physics": 300, "virology": 100}
-    documents = [DocumentKey(f"{name} {n}", 0, name) for name, size in sizes.items() for n in range(size)]
+    documents = [
+        DocumentKey(f"{name} {n}", 0, None if fixed else name, name if fixed else None)
+        for name, size in sizes.items()
+        for n in range(size)
+    ]
     order = document_order("exam", documents)
     for first in (100, 250, 500):
-        held = Counter(documents[index].cluster for index in order[:first])
+        held = Counter(documents[index].doc_id.split()[0] for index in order[:first])
         for name, size in sizes.items():
             assert held[name] == pytest.approx(first * size / 1000, abs=1.01), (first, name)
 

@@ -1,0 +1,117 @@
+"""Fixed subjects: how often a task is validated at the margin where one subject, or every one a little, loses.
+
+The documents of a task with fixed subjects are judged as independent ones. They are less than that: of each subject
+there are always as many, so counts vary less than under one rate for all. Part of `python -m benchmarks.clusters`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from quantgate.model.config import load_policy
+from quantgate.model.order import look_sizes
+from warehouse.exact_test import p_noninferior
+from warehouse.sequential_test import Design, p_noninferior_at
+
+ALPHA = 0.05
+Ints = NDArray[np.int64]
+
+
+class Strata(NamedTuple):
+    """One cell of the simulation."""
+
+    how: str
+    subjects: int
+    documents: int
+    flip_rate: float
+    margin: float
+    delta: float
+
+
+def subject_sizes(rng: np.random.Generator, cell: Strata) -> Ints:
+    """Log-normal shares of all documents, at least one each."""
+    shares = np.exp(rng.normal(0, 0.9, cell.subjects))
+    sizes = np.maximum(1, np.floor(cell.documents * shares / shares.sum())).astype(np.int64)
+    sizes[np.argmax(sizes)] += cell.documents - sizes.sum()
+    return np.asarray(sizes)
+
+
+def subject_rates(cell: Strata, sizes: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Chances of worse and of better documents in each subject; all together they lose the cell's delta.
+
+    ``even``: every subject loses alike. ``few``: the smallest subjects that can bear it lose half of their documents,
+    and all others flip evenly both ways.
+    """
+    others = (cell.flip_rate + min(cell.delta, 0)) / 2 if cell.how == "few" else cell.flip_rate / 2
+    worse, better = np.full(cell.subjects, others), np.full(cell.subjects, others)
+    if cell.how == "even":
+        return worse - cell.delta / 2, better + cell.delta / 2
+    to_lose = -cell.delta * sizes.sum()
+    for subject in np.argsort(sizes):
+        lost = min(0.5 * sizes[subject], to_lose)
+        worse[subject] += lost / sizes[subject]
+        to_lose -= lost
+    return worse, better
+
+
+def answered(rng: np.random.Generator, cell: Strata, looks: tuple[int, ...]) -> tuple[Ints, Ints]:
+    """Worse and better documents up to each look, of an order that holds of every subject its share."""
+    sizes = subject_sizes(rng, cell)
+    worse_rate, better_rate = subject_rates(cell, sizes)
+    worse, better, before = [], [], np.zeros(cell.subjects, dtype=np.int64)
+    start = rng.random(cell.subjects)
+    places = np.concatenate(
+        [(np.arange(size) + begin) / size for size, begin in zip(sizes, start, strict=True)]
+    )
+    subject = np.repeat(np.arange(cell.subjects), sizes)[np.argsort(places)]
+    for look in looks:
+        so_far = np.bincount(subject[:look], minlength=cell.subjects)
+        new, before = so_far - before, so_far
+        found = rng.multinomial(
+            new, np.stack([worse_rate, better_rate, 1 - worse_rate - better_rate], axis=1)
+        )
+        worse.append(found[:, 0].sum())
+        better.append(found[:, 1].sum())
+    return np.cumsum(worse), np.cumsum(better)
+
+
+def strata_rates(rng: np.random.Generator, cell: Strata, trials: int) -> tuple[float, float]:
+    """Shares validated by the test at the end, and on the way by the looks of the policy `standard`."""
+    looks = look_sizes(cell.documents, load_policy("standard").looks, 100)
+    design = Design(looks, cell.margin, ALPHA)
+    fixed = on_the_way = 0
+    for _ in range(trials):
+        worse, better = answered(rng, cell, looks)
+        fixed += p_noninferior(int(worse[-1]), int(better[-1]), cell.documents, cell.margin) <= ALPHA
+        on_the_way += any(
+            p_noninferior_at(int(b), int(c), at, design) <= ALPHA
+            for at, (b, c) in enumerate(zip(worse, better, strict=True))
+        )
+    return fixed / trials, on_the_way / trials
+
+
+def report_strata(rng: np.random.Generator, trials: int, say: Callable[[str], None]) -> None:
+    """False validation at the margin, and power at a true delta of 0."""
+    say("\n| subjects | documents | loss | flips | margin | true delta | at the end | with looks |")
+    say("|---|---|---|---|---|---|---|---|")
+    worst = [0.0, 0.0]
+    shapes = ((57, 14042, 0.03, 0.01), (14, 3000, 0.1, 0.02), (7, 1324, 0.05, 0.02), (3, 756, 0.1, 0.05))
+    for (subjects, documents, flips, margin), (how, delta) in itertools.product(
+        shapes, (("even", -1), ("few", -1), ("even", 0))
+    ):
+        cell = Strata(how, subjects, documents, flips, margin, delta * margin)
+        rates = strata_rates(rng, cell, trials)
+        if delta:
+            worst = [max(pair) for pair in zip(worst, rates, strict=True)]
+        cells = " | ".join(f"{r:.3f} ± {math.sqrt(max(r * (1 - r), 1 / trials) / trials):.3f}" for r in rates)
+        told = f"| {subjects} | {documents:,} | {how if delta else 'none'} | {flips:.0%} | {margin:.0%} "
+        say(told + f"| {cell.delta:+.0%} | {cells} |")
+    limit = float(binom.ppf(1 - 0.05 / 8, trials, ALPHA)) / trials
+    say(f"\nBeyond alpha by more than chance: over {limit:.3f}. Highest: {worst[0]:.3f} and {worst[1]:.3f}.")
