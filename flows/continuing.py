@@ -223,7 +223,7 @@ def _go_on(run: Manifest, plan: RunPlan, staging: Staging, store: BundleStore, r
     """Take its answers over, unless parts of this run are there from a start of the engine that wouldn't join."""
     name = plan.checkpoint.name
     if all(map(staging.joins, run.engine_starts)):
-        batches.take_over(staging, run, *(store.read_table(run, table) for table in _TABLES))
+        batches.take_over(staging, plan, run, *(store.read_table(run, table) for table in _TABLES))
         documents = f"whose {_documents(run):,} documents are not asked again"
         report.line(f"{name}: goes on from run {run.run_id}, {documents}")
     else:
