@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from quantgate.model.config import SuiteTask
+from quantgate.model.config import SuiteTask, fingerprint_of
 from quantgate.model.order import look_sizes
 from quantgate.model.records import RunPlan, TaskResult, TaskVerdict
 from quantgate.model.tables import SAMPLES_FILE
@@ -17,6 +18,7 @@ from tasks.staging import Staging
 from warehouse.bundles import BundleStore
 from warehouse.judge import interim
 from warehouse.pairing import shares_clusters
+from warehouse.rows import question
 
 _TEXTS = ["target", "responses", "answer"]
 
@@ -64,6 +66,17 @@ def is_judged(plan: RunPlan) -> bool:
 def is_full(plan: RunPlan) -> bool:
     """Whether a candidate answers everything and is judged once, at the end."""
     return bool(plan.inputs.suite and plan.inputs.suite.get("full"))
+
+
+def question_id(plan: RunPlan) -> str:
+    """What a candidate's run asks, of however many documents, under any load and on any such host: a SHA-256 (hex)."""
+    return fingerprint_of(question(plan))
+
+
+def were_seen(staging: Staging, tasks: Iterable[str]) -> bool:
+    """Whether a candidate's run on its way was looked at, beyond the looks of the run that it continues."""
+    taken = 1 if batches.continues(staging) else 0
+    return any(staging.task_result(task) or len(batches.finished(staging, task)) > taken for task in tasks)
 
 
 def next_documents(

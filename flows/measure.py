@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows import continuing, controls, looks
+from flows.ahead import is_passed_over
 from flows.shared_baseline import take_over
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
@@ -232,13 +233,20 @@ def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None
 
 
 @task(name="measure", task_run_name="measure {plan.checkpoint.name}", cache_policy=NO_CACHE)
-def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -> tuple[Manifest, bool]:
+def measure(
+    plan: RunPlan,
+    context: Context,
+    *,
+    since: datetime | None = None,
+    without: frozenset[str] = frozenset(),
+) -> tuple[Manifest, bool]:
     """The run's bundle: found, completed from finished parts, or measured.
 
     Args:
         plan: what is declared.
         context: home, engine, progress.
         since: what was begun before is measured anew; None takes whatever is there.
+        without: bundles of a baseline that don't count (``flows.ahead``).
 
     Returns:
         The bundle's manifest, and whether anything was measured now.
@@ -248,7 +256,10 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
     """
     name, fingerprint = plan.checkpoint.name, plan.inputs.fingerprint()
     with run_held(context.home, fingerprint, name, context.report):
-        known = bundle.find(context.home.bundles, fingerprint)
+        place = context.home.bundles
+        known = bundle.find(place, fingerprint, without)
+        if known and since is None and is_passed_over(plan, known, place):
+            known = None
         staging = open_staging(context.home, plan.inputs, _what(plan))
         if known and (since is None or known.started_at >= since):
             _drop_leftover(staging, known)
@@ -260,17 +271,21 @@ def measure(plan: RunPlan, context: Context, *, since: datetime | None = None) -
         if since and staging.started_at < since:
             staging.discard()
             staging = open_staging(context.home, plan.inputs, _what(plan))
-        answered = None if since else continuing.take_up(plan, staging, context.home.bundles, context.report)
+        answered = None if since else continuing.take_up(plan, staging, place, context.report, without)
         if answered:
             _drop_leftover(staging, answered)
             return answered, False
         if since is None:
-            take_over(plan, staging, context.home.bundles, context.report)
+            take_over(plan, staging, place, context.report, without)
         return _complete(plan, staging, context), True
 
 
-def _what(plan: RunPlan) -> dict[str, str]:
-    return {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
+def _what(plan: RunPlan) -> dict[str, Any]:
+    """What runs; of a candidate that is judged on its way also what it asks, so that ``--full`` can tell."""
+    what = {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
+    if plan.suite is None or not looks.is_judged(plan) or looks.is_full(plan):
+        return what
+    return what | {"question": looks.question_id(plan), "limit": plan.suite.limit}
 
 
 def _tell_other_text(plan: RunPlan, known: Manifest, context: Context) -> None:

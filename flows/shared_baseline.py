@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import RunError
@@ -13,7 +13,9 @@ from tasks.staging import Staging
 from warehouse.bundles import BundleStore
 
 
-def take_over(plan: RunPlan, staging: Staging, place: str, report: Reporter) -> None:
+def take_over(
+    plan: RunPlan, staging: Staging, place: str, report: Reporter, without: Collection[str] = ()
+) -> None:
     """Take over the answers of earlier bundles into a baseline's run, each task's from the one with most of them.
 
     Args:
@@ -21,13 +23,16 @@ def take_over(plan: RunPlan, staging: Staging, place: str, report: Reporter) -> 
         staging: the run on its way; tasks that it has begun itself stay.
         place: folder or fsspec URL of the bundles.
         report: told what is taken from where.
+        without: bundles that nothing is to be taken from (``flows.ahead``).
     """
     if plan.baseline is not None or plan.suite is None:
         return
     wanted = [task for task in plan.suite.tasks if not _begun(staging, task)]
     if not wanted:
         return
-    usable = [m for m in bundle.manifests(place) if shared_parts.is_of_the_same(plan, m)]
+    usable = [
+        m for m in bundle.manifests(place) if m.run_id not in without and shared_parts.is_of_the_same(plan, m)
+    ]
     by_run: dict[str, list[SuiteTask]] = {}
     for task in wanted:
         run_id = _longest(plan, task, usable)

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
 from flows.afterwards import artifact_key, load_and_publish
+from flows.ahead import look_ahead
 from flows.declaration import Afterwards, Declared, ValidateParameters, declare, hardware_of
 from flows.hub_token import hub_token
 from flows.load import load
@@ -135,6 +136,24 @@ def _plan(
     )
 
 
+def _plans(
+    checkpoints: Sequence[Checkpoint],
+    served: Sequence[Named],
+    environment: EngineEnvironment,
+    declared: Declared,
+) -> list[RunPlan]:
+    """The plan of every run, the baseline's first; which run of it the candidates name is known once it is there."""
+    plans: list[RunPlan] = []
+    baseline: BaselineRef | None = None
+    for one, config, named in zip(checkpoints, declared.checkpoints, served, strict=True):
+        # With an adapter the measured model is another one, and the table must not call it by the same name.
+        name = f"{one.name}+{named.adapter}" if named.adapter else one.name
+        checkpoint = one.model_copy(update={"name": name})
+        plans.append(_plan(checkpoint, config, named, baseline, environment, declared))
+        baseline = baseline or BaselineRef(name=checkpoint.name, revision=checkpoint.revision, run_id="")
+    return plans
+
+
 def _how_much(declared: Declared, *, is_candidate: bool) -> dict[str, bool]:
     """What tells a candidate that answers everything from one that may stop: named only where it makes a difference."""
     return {"full": True} if declared.full and is_candidate and declared.policy.looks else {}
@@ -151,19 +170,17 @@ def _measure_all(
     pins: Pins | None = None,
 ) -> tuple[list[tuple[Manifest, bool]], list[RunError]]:
     """Measure the baseline, then every candidate; one that fails does not keep the others from their turn."""
+    served = _served(checkpoints, declared, environment, home, report, pins)
+    plans = _plans(checkpoints, served, environment, declared)
+    without = look_ahead(plans, home, fresh=since is not None)
     done: list[tuple[Manifest, bool]] = []
     failures: list[RunError] = []
     baseline: BaselineRef | None = None
     expected_start_s: float | None = None
     clock = time.monotonic()
-    served = _served(checkpoints, declared, environment, home, report, pins)
-    for index, (one, config, named) in enumerate(
-        zip(checkpoints, declared.checkpoints, served, strict=True), 1
-    ):
-        # With an adapter the measured model is another one, and the table must not call it by the same name.
-        name = f"{one.name}+{named.adapter}" if named.adapter else one.name
-        checkpoint = one.model_copy(update={"name": name})
-        plan = _plan(checkpoint, config, named, baseline, environment, declared)
+    for index, (planned, named) in enumerate(zip(plans, served, strict=True), 1):
+        plan = planned.model_copy(update={"baseline": baseline})
+        checkpoint = plan.checkpoint
         context = Context(
             home,
             environment,
@@ -174,7 +191,7 @@ def _measure_all(
             chat_template=declared.chat_template and (named.chat_template or True),
         )
         try:
-            manifest, now = measure(plan, context, since=since)
+            manifest, now = measure(plan, context, since=since, without=without)
         except RunError as error:
             if baseline is None:
                 raise

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quantgate.model.errors import RunError
-from quantgate.model.records import Manifest, TaskResult
+from quantgate.model.records import Manifest, RunPlan, TaskResult
 from quantgate.model.tables import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE
 from tasks.quality import RESULT
 from tasks.staging import Staging, write_json
 
+_BATCHES = ".batches"
 _CONTINUES = "continues.json"
 
 _TEXTS = ("target", "responses", "answer")
@@ -35,7 +36,7 @@ def _name(start: int) -> str:
 
 def batches_dir(staging: Staging) -> Path:
     """Where the batches of all unfinished tasks lie, beside the finished tasks."""
-    return staging.task_dir("x").with_name(".batches")
+    return staging.task_dir("x").with_name(_BATCHES)
 
 
 def begun(staging: Staging) -> bool:
@@ -50,16 +51,35 @@ def continues(staging: Staging) -> str | None:
     return str(json.loads(file.read_text())["run_id"]) if file.exists() else None
 
 
+def again_wanted(plan: RunPlan, result: TaskResult) -> int:
+    """Second answers (A/A) that a baseline's run is to have of a task, whoever gave some of them.
+
+    Args:
+        plan: a baseline's.
+        result: what was answered of the task so far.
+    """
+    available = result.documents_available or result.documents
+    limit = plan.suite.limit if plan.suite else None
+    return min(plan.policy.aa_documents, available, available if limit is None else limit)
+
+
 def take_over(
-    staging: Staging, earlier: Manifest, samples: pa.Table, prompts: pa.Table, controls: pa.Table
+    staging: Staging,
+    plan: RunPlan,
+    earlier: Manifest,
+    samples: pa.Table,
+    prompts: pa.Table,
+    controls: pa.Table,
 ) -> None:
     """Begin a run with the answers of the one that it continues, as the first batch of each task.
 
     All of it is there, or nothing if a kill comes between. The engine's starts are those that gave the answers: the
-    next one that differs from them discards these as it does any part.
+    next one that differs from them discards these as it does any part. Second answers (A/A) are a finished part where
+    they suffice for this run, and otherwise the first batch of one.
 
     Args:
         staging: of a run that has not begun.
+        plan: its plan.
         earlier: the run that is continued.
         samples: its samples.
         prompts: its prompts.
@@ -72,7 +92,9 @@ def take_over(
         again, asked_again = _of(result.task, controls, prompts)
         if again.num_rows:
             part = result.model_copy(update={"documents": again.num_rows, "looks": ()})
-            write_part(taken / "control" / result.task, part, again, asked_again)
+            whole = again.num_rows >= again_wanted(plan, result)
+            place = Path(result.task) if whole else Path(_BATCHES, result.task, _name(0))
+            write_part(taken / "control" / place, part, again, asked_again)
     write_json(taken / "quality" / _CONTINUES, {"run_id": earlier.run_id})
     for start in earlier.engine_starts:
         staging.add_start(start)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -70,10 +70,16 @@ def _reached(place: str, what: str) -> Iterator[None]:
         ) from None
 
 
-def find(place: str, fingerprint: str) -> Manifest | None:
-    """The last bundle of a fingerprint, or None: measured and unchanged is not measured again."""
+def find(place: str, fingerprint: str, without: Collection[str] = ()) -> Manifest | None:
+    """The last bundle of a fingerprint, or None: measured and unchanged is not measured again.
+
+    Args:
+        place: folder or fsspec URL of the bundles.
+        fingerprint: of a run's inputs.
+        without: ids of runs that don't count.
+    """
     found = [m for m in manifests(place, fingerprint[:RUN_ID_DIGITS]) if m.fingerprint == fingerprint]
-    return found[-1] if found else None
+    return next((m for m in reversed(found) if m.run_id not in without), None)
 
 
 def _entry(path: Path, rows: int) -> FileEntry:

@@ -100,11 +100,12 @@ def take(staging: Staging, plan: RunPlan, task: SuiteTask, source: Source) -> in
     if not _has_score(rows) or not _add_starts(staging, rows, source):
         return 0
     _write(staging, task, rows, result, source)
-    wanted = min(plan.policy.aa_documents, rows.num_rows)
+    wanted = batches.again_wanted(plan, result)
     again = _first(source.controls, task, wanted)
-    if _has_score(again) and again.num_rows == wanted and _add_starts(staging, again, source):
+    if _has_score(again) and _add_starts(staging, again, source):
         _write(staging.controls, task, again, result, source)
-        batches.join(staging.controls, task.task, judged=False)
+        if again.num_rows == wanted:
+            batches.join(staging.controls, task.task, judged=False)
     return int(rows.num_rows)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,13 +151,21 @@ def _fresh_file(home: Home, what: dict[str, Any]) -> Path:
     return home.staging / ".fresh" / f"{fingerprint_of(what)}.json"
 
 
+def staged(home: Home) -> Iterator[tuple[Staging, dict[str, Any]]]:
+    """Every run on its way, with what its ``state.json`` tells of it; one that ends meanwhile is left out."""
+    for file in sorted(home.staging.glob("[!.]*/state.json")):
+        with contextlib.suppress(FileNotFoundError):
+            state = json.loads(file.read_text())
+            yield Staging(file.parent, state["run_id"], datetime.fromisoformat(state["started_at"])), state
+
+
 def open_staging(home: Home, inputs: RunInputs, what: dict[str, str]) -> Staging:
     """The run's staging, as it was left or new.
 
     Args:
         home: whose staging.
         inputs: what the fingerprint is made of.
-        what: what runs, for ``status``: checkpoint, precision, …
+        what: what runs, for ``status`` and ``staged``: checkpoint, precision, …
     """
     fingerprint = inputs.fingerprint()
     path = home.staging / fingerprint

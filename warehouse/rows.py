@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quantgate.model.config import Policy, fingerprint_of
-from quantgate.model.records import Manifest, UseVerdict, question_of
+from quantgate.model.records import Manifest, RunPlan, UseVerdict, question_of
 
 _BY_GPU_COUNT = frozenset({"tensor-parallel-size", "tensor_parallel_size"})
 """Serving arguments that follow from gpu_count, in which a baseline and its candidate may differ."""
@@ -22,7 +22,6 @@ def verdict_key(manifest: Manifest) -> str:
     Runs of one key ask the same question, so the first that was declared answers it: judging again until it
     passes would validate anything. Under a policy with looks a run with a limit asks what one without asks.
     """
-    inputs = manifest.inputs
     used = {task.engine_start_id for task in manifest.tasks}
     kernels = {
         layer: kernel
@@ -30,19 +29,22 @@ def verdict_key(manifest: Manifest) -> str:
         if start.engine_start_id in used
         for layer, kernel in start.kernels.items()
     }
-    return fingerprint_of(
-        {
-            "candidate": inputs.checkpoint_revision,
-            "baseline": inputs.baseline_revision,
-            "suite": question_of(inputs.suite) if manifest.policy.looks else inputs.suite,
-            "sm_arch": inputs.sm_arch,
-            "kernels": kernels,
-            "kv_cache_dtype": _kv_cache_dtype(manifest),
-            "engine": [inputs.engine, inputs.engine_version],
-            "serving": _without(inputs.serving, _BY_GPU_COUNT | _WHERE),
-            "policy": inputs.policy_fingerprint,
-        }
-    )
+    return fingerprint_of(question(manifest) | {"kernels": kernels})
+
+
+def question(run: Manifest | RunPlan) -> Row:
+    """What a run's verdict belongs to, but for the kernels that its engine chooses when it starts."""
+    inputs = run.inputs
+    return {
+        "candidate": inputs.checkpoint_revision,
+        "baseline": inputs.baseline_revision,
+        "suite": question_of(inputs.suite) if run.policy.looks else inputs.suite,
+        "sm_arch": inputs.sm_arch,
+        "kv_cache_dtype": _kv_cache_dtype(run),
+        "engine": [inputs.engine, inputs.engine_version],
+        "serving": _without(inputs.serving, _BY_GPU_COUNT | _WHERE),
+        "policy": inputs.policy_fingerprint,
+    }
 
 
 def _without(value: Any, names: frozenset[str]) -> Any:
@@ -51,11 +53,11 @@ def _without(value: Any, names: frozenset[str]) -> Any:
     return value
 
 
-def _kv_cache_dtype(manifest: Manifest) -> str:
+def _kv_cache_dtype(run: Manifest | RunPlan) -> str:
     """What the KV cache was served in: the engine's argument where there is one, else as the files declare."""
-    arguments = manifest.inputs.serving.get("arguments") or {}
+    arguments = run.inputs.serving.get("arguments") or {}
     served = arguments.get("kv-cache-dtype", "auto")
-    return manifest.checkpoint.kv_cache_dtype if served == "auto" else str(served)
+    return run.checkpoint.kv_cache_dtype if served == "auto" else str(served)
 
 
 def run_row(manifest: Manifest) -> Row:

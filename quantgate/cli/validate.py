@@ -57,10 +57,13 @@ def _levels(given: str | None) -> list[int] | None:
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Documents of each task: the first in the order they are asked in.",
+    help="Documents of each task: the first in the order they are asked in. Under a policy with looks a run that this "
+    "leaves INCONCLUSIVE goes on with a larger one, or none.",
 )
 @click.option(
-    "--full", is_flag=True, help="Candidates answer every document and are judged once, at the end."
+    "--full",
+    is_flag=True,
+    help="Candidates answer every document and are judged once, at the end; refused after looks on the way.",
 )
 @click.option(
     "--workload", help="Ladder of configs/workloads, or a YAML's path.  [default: the model's, or short]"
@@ -84,7 +87,11 @@ def _levels(given: str | None) -> list[int] | None:
     help="Prompts through the checkpoint's own chat template, or not.  [default: as the model says]",
 )
 @click.option("--run-generated-code", is_flag=True, help="Allow tasks that run the programs a model writes.")
-@click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Measure again what was measured before, to see whether it drifts: the first verdict stands.",
+)
 @click.option("--update-pins", is_flag=True, help="Take a hub id's newest commit in place of the pinned one.")
 @click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
 def command(  # noqa: PLR0913, PLR0917 - one a flag

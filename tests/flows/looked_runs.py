@@ -21,7 +21,7 @@ from quantgate.model.config import ROOT, FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest
+from quantgate.model.records import Manifest, RunPlan
 from tasks import engine_env, lm_eval_worker, quality, throughput
 from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
@@ -95,10 +95,10 @@ class LookedRuns:
         file.write_text("".join(json.dumps(line) + "\n" for line in kept))
         return str(file)
 
-    def engine(self, **told: str) -> None:
+    def engine(self, skills: dict[str, float] | None = None, **told: str) -> None:
         """The stub, which may be told to behave otherwise than before."""
-        skills = json.dumps({"bad": 0.5, "close": 0.89})
-        file = make(self.folder / "engine", STUB_SKILLS=skills, **told)
+        known = json.dumps({"bad": 0.5, "close": 0.89} | (skills or {}))
+        file = make(self.folder / "engine", STUB_SKILLS=known, **told)
         self.patch.setenv("QUANTGATE_ENGINES_FILE", str(file))
 
     def _worker(self, command: list[str], *, environment: dict[str, str], **_: Any) -> None:
@@ -128,6 +128,18 @@ class LookedRuns:
             )
         assert failures == []
         return [manifest for manifest, _ in done]
+
+    def elsewhere(self, patch: pytest.MonkeyPatch, *, candidates: bool = True, **inputs: Any) -> None:
+        """Let all runs, or the baseline's alone, be measured in another setting: on another device, say."""
+        plan = validate._plan
+
+        def planned(*given: Any) -> RunPlan:
+            made = plan(*given)
+            if made.baseline and not candidates:
+                return made
+            return made.model_copy(update={"inputs": made.inputs.model_copy(update=inputs)})
+
+        patch.setattr(validate, "_plan", planned)
 
     def asked_of(self, checkpoint: str) -> list[tuple[int, int | None]]:
         """Documents that a checkpoint was asked in the last validation, from and to, a pair for each batch."""

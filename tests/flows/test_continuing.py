@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
+import yaml
 
+from flows import measure
+from quantgate.model.config import FamilyPolicy
+from quantgate.model.enums import Family
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest
-from tests.flows.looked_runs import ALL, LookedRuns, looked_runs
+from quantgate.model.records import Manifest, RunPlan
+from tasks import throughput
+from tasks.staging import Staging
+from tests.flows.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
 
 __all__ = ["looked_runs"]
 
@@ -86,3 +94,89 @@ def test_without_looks_a_limited_run_has_spent_its_alpha(looked_runs: LookedRuns
     verdicts = looked_runs.verdicts()
     assert verdicts[second[1].run_id]["verdict"] == "VALIDATED"
     assert verdicts[first[1].run_id]["verdict_key"] != verdicts[second[1].run_id]["verdict_key"]
+
+
+@pytest.fixture
+def loads(looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Load levels that were measured, a tuple for each run; a file stands for them."""
+    measured: list[tuple[int, ...]] = []
+
+    def load(_: Any, plan: RunPlan, staging: Staging, __: Any) -> None:
+        assert plan.workload is not None
+        measured.append(tuple(plan.workload.concurrency))
+        staging.load_dir.mkdir()
+
+    def unfinished(_: Any, folder: Path) -> list[int]:
+        return [] if folder.exists() else [1]
+
+    monkeypatch.setattr(measure, "load", load)
+    monkeypatch.setattr(throughput, "unfinished", unfinished)
+    return measured
+
+
+def test_another_load_keeps_no_chain_from_going_on_and_is_measured_alone_where_all_is_decided(
+    looked_runs: LookedRuns, loads: list[tuple[int, ...]]
+) -> None:
+    first = looked_runs.validate(looked_runs.good, limit=60, concurrency=[1])
+    second = looked_runs.validate(looked_runs.good, concurrency=[2])
+    assert looked_runs.asked == [("checkpoints", 60, None), ("good", 60, 120)]
+    assert second[1].continues == first[1].run_id
+    assert loads == [(1,), (1,), (2,), (2,)]
+
+    _, back = looked_runs.validate(looked_runs.good, concurrency=[1])
+    assert looked_runs.asked == []
+    assert back == first[1], "its load is there, and the chain has decided"
+    assert "VALIDATED by run " + second[1].run_id in looked_runs.lines[-1]
+
+    del loads[:]
+    third = looked_runs.validate(looked_runs.good, concurrency=[3])
+    assert looked_runs.asked == []
+    assert loads == [(3,), (3,)]
+    assert third[1].continues == second[1].run_id
+    assert third[1].tasks == second[1].tasks
+    assert "another load is measured, and no document is asked again" in "\n".join(looked_runs.lines)
+    verdicts = looked_runs.verdicts()
+    for run in (first[1], second[1], third[1]):
+        assert verdicts[run.run_id]["decided_by"] == second[1].run_id
+
+
+def test_fewer_documents_under_another_load_are_a_run_of_their_own(
+    looked_runs: LookedRuns, loads: list[tuple[int, ...]]
+) -> None:
+    first = looked_runs.validate(looked_runs.good)
+    second = looked_runs.validate(looked_runs.good, limit=50, concurrency=[2])
+    assert second[1].continues is None
+    assert looked_runs.asked == [("good", 0, 50)]
+    assert len(loads) == 4
+    told = f"VALIDATED by run {first[1].run_id}; this run is one of its own, which decides nothing"
+    assert f"quantgate-demo-BF16: {told}" in looked_runs.lines
+
+
+def test_a_chain_goes_on_while_any_use_is_inconclusive(looked_runs: LookedRuns) -> None:
+    """The first task is lost, and with it `all`; half of the points lost in the second are near its margin."""
+    families = {Family.MATH: FamilyPolicy(margin=0.05, min_documents=40)}
+    families[Family.REASONING] = FamilyPolicy(margin=0.45, min_documents=40)
+    uses = {"all": (), "math": (Family.MATH,), "reasoning": (Family.REASONING,), "code": (Family.CODE,)}
+    looked_runs.policy = LOOKS.model_copy(
+        update={"families": families, "uses": uses, "looks": (0.06, 0.12, 0.18)}
+    )
+    declared = [
+        {"task": f"qg_demo_{task}", "path": "demo/tasks", "family": family}
+        for task, family in (("arithmetic", "math"), ("chain", "reasoning"))
+    ]
+    suite = looked_runs.folder / "two.yaml"
+    suite.write_text(yaml.safe_dump({"name": "two", "tasks": declared}))
+    asked: dict[str, Any] = {"tasks": str(suite), "family": None}
+    _, first = looked_runs.validate(looked_runs.bad, **asked, limit=60)
+    _, second = looked_runs.validate(looked_runs.bad, **asked, limit=120)
+    assert looked_runs.asked_of(looked_runs.bad) == [(60, 120)]
+    assert second.continues == first.run_id
+    assert [task.documents for task in second.tasks] == [60, 120]
+    verdicts = looked_runs.verdicts()
+    assert {verdicts[run.run_id]["verdict"] for run in (first, second)} == {"REJECTED"}
+    assert {verdicts[run.run_id]["decided_by"] for run in (first, second)} == {first.run_id}
+
+    _, third = looked_runs.validate(looked_runs.bad, **asked, limit=110)
+    assert looked_runs.asked == []
+    assert third == second
+    assert f"run {second.run_id} has answered all that is asked, nothing to do" in looked_runs.lines[-1]

@@ -134,3 +134,25 @@ def test_an_engine_that_comes_up_with_other_kernels_gives_no_a_a_and_takes_nothi
     assert manifest.files["samples.parquet"].rows == 60
     assert len(manifest.engine_starts) == 1
     assert any("chose other kernels at this start" in line for line in looked_runs.lines)
+
+
+def test_a_baseline_that_goes_on_answers_again_what_its_short_a_a_left_out(
+    looked_runs: LookedRuns,  # noqa: F811
+) -> None:
+    """By way of the same question, and of another workload's bundle."""
+    looked_runs.policy = again(50)
+    short, _ = looked_runs.validate(looked_runs.good, limit=40)
+    assert short.files["control_samples.parquet"].rows == 40
+    for parameters in ({"limit": 100}, {"limit": 150, "concurrency": [3]}):
+        longer, _ = looked_runs.validate(looked_runs.good, **parameters)
+        asked = looked_runs.asked_of(looked_runs.baseline)
+        assert asked == ([(40, 100), (40, 50)] if parameters["limit"] == 100 else [(100, 150)])
+        second = pq.read_table(Path(Home.current().bundles) / longer.run_id / "control_samples.parquet")
+        assert sorted(second["position"].to_pylist()) == list(range(50))
+        assert longer.continues == (short.run_id if parameters["limit"] == 100 else None)
+    looked_runs.policy = again(50).model_copy(update={"alpha": 0.04})
+    looked_runs.validate(looked_runs.good, limit=45)
+    assert looked_runs.asked_of(looked_runs.baseline) == []
+    looked_runs.policy = again(60)
+    looked_runs.validate(looked_runs.good, limit=100)
+    assert looked_runs.asked_of(looked_runs.baseline) == [(50, 60)]

@@ -101,7 +101,7 @@ def test_with_an_adapter_the_table_names_another_model(
     """What each run is given; measuring itself is left out here."""
     measured: list[tuple[RunPlan, Context]] = []
 
-    def measure(plan: RunPlan, context: Context, *, since: None) -> tuple[Any, bool]:
+    def measure(plan: RunPlan, context: Context, **_: Any) -> tuple[Any, bool]:
         measured.append((plan, context))
         return SimpleNamespace(run_id=f"run-{len(measured)}", engine_starts=()), True
 

@@ -34,27 +34,26 @@ def rows(scores: Sequence[float], first: int, start_id: str = "s1") -> pa.Table:
     return pa.Table.from_pylist(made, SAMPLES)
 
 
+RESULT: dict[str, object] = {
+    "task": "a",
+    "family": "math",
+    "metric": "acc",
+    "filter": "none",
+    "version": "1",
+    "mean_score": 0.0,
+    "output_type": "generate_until",
+    "duration_s": 2.0,
+    "engine_start_id": "s1",
+    "documents_available": 9,
+    "truncated_prompts": 1,
+}
+
+
 def answer(staging: Staging, scores: Sequence[float], first: int, **result: object) -> None:
     """A finished batch."""
     table = rows(scores, first)
     prompts = [{"prompt_hash": value, "text": "x"} for value in table["prompt_hash"].unique().to_pylist()]
-    made = TaskResult.model_validate(
-        {
-            "task": "a",
-            "family": "math",
-            "metric": "acc",
-            "filter": "none",
-            "version": "1",
-            "documents": len(scores),
-            "mean_score": 0.0,
-            "output_type": "generate_until",
-            "duration_s": 2.0,
-            "engine_start_id": "s1",
-            "documents_available": 9,
-            "truncated_prompts": 1,
-        }
-        | result
-    )
+    made = TaskResult.model_validate(RESULT | {"documents": len(scores)} | result)
     folder = batches.batch_dir(staging, "a", first)
     batches.write_part(folder, made, table, pa.Table.from_pylist(prompts, PROMPTS))
 
@@ -104,7 +103,7 @@ def tables(manifest: Manifest) -> list[pa.Table]:
 def test_a_run_begins_with_the_answers_that_it_continues(staging: Staging, earlier: Manifest) -> None:
     samples, prompts, controls = tables(earlier)
     again = samples.filter(pa.compute.equal(samples["task"], "b"))
-    batches.take_over(staging, earlier, samples, prompts, again)
+    batches.take_over(staging, plan(), earlier, samples, prompts, again)
     assert batches.continues(staging) == earlier.run_id
     assert controls.num_rows == 0
     for result in earlier.tasks:
@@ -122,6 +121,31 @@ def test_a_run_begins_with_the_answers_that_it_continues(staging: Staging, earli
     staging.add_start(start(9, kernel="another"))
     assert batches.continues(staging) is None
     assert not batches.begun(staging)
+
+
+def test_second_answers_that_are_too_few_are_the_first_batch_of_those_that_are_wanted(
+    staging: Staging, earlier: Manifest
+) -> None:
+    samples, prompts, _ = tables(earlier)
+    of_more = tuple(result.model_copy(update={"documents_available": 9}) for result in earlier.tasks)
+    again = samples.filter(pa.compute.equal(samples["task"], "b"))
+    assert again.num_rows == 4
+    batches.take_over(staging, plan(), earlier.model_copy(update={"tasks": of_more}), samples, prompts, again)
+    assert staging.controls.task_result("b") is None
+    (batch,) = batches.finished(staging.controls, "b")
+    assert batch.documents == 4
+    assert batches.samples_so_far(staging.controls, "b").num_rows == 4
+    assert batches.finished(staging.controls, "a") == []
+
+
+def test_as_many_second_answers_are_wanted_as_policy_limit_and_task_allow() -> None:
+    result = TaskResult.model_validate(RESULT | {"documents": 60, "documents_available": 300})
+    suite, policy = plan().suite, plan().policy
+    assert suite is not None
+    for limit, aa_documents, wanted in ((None, 200, 200), (60, 200, 60), (None, 400, 300), (100, 0, 0)):
+        given: dict[str, object] = {"suite": suite.model_copy(update={"limit": limit})}
+        given |= {"policy": policy.model_copy(update={"aa_documents": aa_documents})}
+        assert batches.again_wanted(plan().model_copy(update=given), result) == wanted
 
 
 @pytest.mark.parametrize("last_rename", [0, 1])
@@ -143,10 +167,10 @@ def test_a_kill_amid_it_leaves_nothing_begun(
 
     dying = Staging(Path(staging.path), staging.run_id, staging.started_at)
     with pytest.raises(Killed):
-        batches.take_over(dying, earlier, samples, prompts, samples)
+        batches.take_over(dying, plan(), earlier, samples, prompts, samples)
     assert not batches.begun(staging)
     assert batches.continues(staging) is None
-    batches.take_over(staging, earlier, samples, prompts, samples)
+    batches.take_over(staging, plan(), earlier, samples, prompts, samples)
     assert batches.continues(staging) == earlier.run_id
     assert [path.name for path in staging.path.iterdir() if path.name.startswith(".")] == []
 

@@ -126,9 +126,10 @@ def test_the_first_documents_are_taken_as_the_batch_that_the_task_begins_with() 
     ]
     assert result.mean_score == pytest.approx(1 / 3)
     assert pa.parquet.read_table(folder / "prompts.parquet").num_rows == 3
-    assert [one.engine_start_id for one in staging.starts()] == ["s1"]
-    # The policy asks for 200 second answers, of which there are two.
+    assert [one.engine_start_id for one in staging.starts()] == ["s1", "s2"]
+    # The limit asks for three second answers, of which there are two: they are the first batch.
     assert staging.controls.task_result("a") is None
+    assert [batch.documents for batch in batches.finished(staging.controls, "a")] == [2]
 
 
 def test_second_answers_come_along_where_there_are_as_many_as_the_policy_asks_for() -> None:

@@ -99,3 +99,77 @@ def test_a_run_that_continues_another_takes_its_place(place: Any, three: Any) ->
         "SELECT verdict, decided_by FROM verdicts WHERE run_id = 'run-fp8-30' AND use = 'all'",
     )
     assert first.to_pylist() == [{"verdict": "INCONCLUSIVE", "decided_by": "run-fp8-on"}]
+
+
+def test_a_run_whose_load_levels_no_later_one_has_stays_in_the_table_under_the_chains_verdict(
+    place: Any, three: Any
+) -> None:
+    baseline, candidate, _ = three
+    first = replace(candidate, points={1: 100.0, 8: 400.0})
+    hour = timedelta(hours=1)
+    other_load = replace(
+        first,
+        run_id="run-fp8-load",
+        continues=first.run_id,
+        points={2: 180.0},
+        fingerprint="another",
+        started_at=first.started_at + hour,
+    )
+    again = replace(
+        first,
+        run_id="run-fp8-on",
+        continues="run-fp8-load",
+        fingerprint="a third",
+        started_at=first.started_at + 2 * hour,
+    )
+
+    def shown() -> set[tuple[str, int]]:
+        rows = query(
+            place.warehouse,
+            "SELECT DISTINCT run_id, concurrency, verdict FROM validated_table WHERE precision = 'fp8' AND use = 'all'",
+        ).to_pylist()
+        assert {row["verdict"] for row in rows} == {"VALIDATED"}
+        return {(row["run_id"], row["concurrency"]) for row in rows}
+
+    place.write(baseline, first, other_load)
+    load_bundles(place.warehouse, place.bundles)
+    assert shown() == {("run-fp8", 1), ("run-fp8", 8), ("run-fp8-load", 2)}
+    place.write(again)
+    load_bundles(place.warehouse, place.bundles)
+    assert shown() == {("run-fp8-load", 2), ("run-fp8-on", 1), ("run-fp8-on", 8)}
+
+
+def test_a_use_that_is_decided_keeps_its_verdict_while_the_chain_goes_on(place: Any, three: Any) -> None:
+    """`sums` is worse at first and not in the end; `cloze` takes all documents. Each use has its first decision."""
+    baseline, candidate, _ = three
+    short_baseline = replace(baseline, run_id="run-bf16-60", documents=60)
+    short = replace(
+        candidate,
+        run_id="run-fp8-60",
+        baseline=short_baseline,
+        documents=60,
+        wrong={"sums": range(1, 30, 2), "cloze": (1, 2, 3)},
+    )
+    longer = replace(
+        candidate,
+        run_id="run-fp8-on",
+        baseline=baseline,
+        wrong={},
+        continues="run-fp8-60",
+        fingerprint="another",
+        started_at=candidate.started_at + timedelta(hours=1),
+    )
+    place.write(short_baseline, baseline, short, longer)
+    load_bundles(place.warehouse, place.bundles)
+    rows = query(
+        place.warehouse,
+        "SELECT run_id, use, verdict, decided_by FROM verdicts WHERE precision = 'fp8' ORDER BY ALL",
+    ).to_pylist()
+    assert [(row["run_id"], row["use"], row["verdict"], row["decided_by"]) for row in rows] == [
+        ("run-fp8-60", "all", "REJECTED", "run-fp8-60"),
+        ("run-fp8-60", "conversation", "INCONCLUSIVE", "run-fp8-on"),
+        ("run-fp8-60", "math", "REJECTED", "run-fp8-60"),
+        ("run-fp8-on", "all", "VALIDATED", "run-fp8-60"),
+        ("run-fp8-on", "conversation", "VALIDATED", "run-fp8-on"),
+        ("run-fp8-on", "math", "VALIDATED", "run-fp8-60"),
+    ]

@@ -1,7 +1,26 @@
 -- Every run. `latest` marks the one of its fingerprint that validated_table shows: the last, and none that
--- another run continues.
+-- another run continues and has measured all of its load levels too.
 CREATE OR REPLACE VIEW runs AS
-WITH starts AS (
+WITH RECURSIVE later AS (
+    SELECT continues AS run_id, run_id AS later_run_id FROM store.runs WHERE continues IS NOT NULL
+    UNION
+    SELECT l.run_id, r.run_id FROM later l JOIN store.runs r ON r.continues = l.later_run_id
+),
+superseded AS (
+    SELECT l.run_id
+    FROM later l
+    JOIN store.runs r USING (run_id)
+    JOIN store.runs n ON n.run_id = l.later_run_id
+    LEFT JOIN store.load_points p ON p.run_id = l.run_id
+    LEFT JOIN store.load_points q
+      ON q.run_id = l.later_run_id
+     AND n.workload = r.workload
+     AND q.operating_point = p.operating_point
+     AND (q.isl_tokens, q.osl_tokens) = (p.isl_tokens, p.osl_tokens)
+    GROUP BY l.run_id, l.later_run_id
+    HAVING count(p.operating_point) = count(q.operating_point)
+),
+starts AS (
     SELECT
         run_id,
         count(*) AS engine_starts,
@@ -69,7 +88,7 @@ SELECT
     r.measured_at,
     r.schema_version,
     row_number() OVER (PARTITION BY r.fingerprint ORDER BY r.started_at DESC, r.run_id DESC) = 1
-        AND NOT EXISTS (SELECT 1 FROM store.runs n WHERE n.continues = r.run_id) AS latest
+        AND r.run_id NOT IN (SELECT run_id FROM superseded) AS latest
 FROM store.runs r
 LEFT JOIN starts s USING (run_id)
 LEFT JOIN quality q USING (run_id)

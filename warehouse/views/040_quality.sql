@@ -112,8 +112,9 @@ JOIN runs r USING (run_id);
 
 -- One row per run, policy and use of the policy; `declared` tells the policy that the run declared from one that it was
 -- judged under afterwards (post_hoc), which decides nothing: validated_table shows declared verdicts only. `decided_by` is the run whose verdict stands for this run's
--- verdict_key: the first that was declared, or the last of those that continue it; a later repeat is a drift
--- check, and its own verdict stays readable here. A post-hoc verdict is nobody's but its run's.
+-- verdict_key: of the first that was declared and those that continue it the first that is VALIDATED or REJECTED for
+-- the use, which others may go on after, or else the last; a later repeat is a drift check, and its own verdict stays
+-- readable here. A post-hoc verdict is nobody's but its run's.
 CREATE OR REPLACE VIEW verdicts AS
 WITH RECURSIVE chain AS (
     SELECT r.run_id, r.run_id AS root, 0 AS step
@@ -169,7 +170,10 @@ deciders AS (
     FROM own
     WHERE decides
     QUALIFY row_number() OVER (
-        PARTITION BY verdict_key, use ORDER BY root_started_at, root, step DESC, started_at, run_id
+        PARTITION BY verdict_key, use
+        ORDER BY
+            root_started_at, root, verdict = 'INCONCLUSIVE',
+            CASE WHEN verdict = 'INCONCLUSIVE' THEN -step ELSE step END, started_at, run_id
     ) = 1
 ),
 every_verdict AS (
