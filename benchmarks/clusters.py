@@ -14,6 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -49,11 +50,12 @@ SPREAD = {"uneven": 0.3, "unequal": 0.9}
 
 
 def cluster_sizes(rng: Generator, cell: Clustered) -> NDArray[np.int64]:
-    """Equal, or log-normal."""
+    """Equal, or log-normal up to a largest one, which a hundredth of them are."""
     if cell.sizes == "equal":
         return np.full(cell.clusters, cell.documents)
     spread = SPREAD[cell.sizes]
-    drawn = cell.documents * np.exp(rng.normal(0, spread, cell.clusters) - spread**2 / 2)
+    normal = np.minimum(rng.normal(0, 1, cell.clusters), float(norm.isf(0.01)))
+    drawn = cell.documents * np.exp(spread * normal - spread**2 / 2)
     return np.asarray(np.maximum(1, np.rint(drawn)), dtype=np.int64)
 
 
@@ -76,7 +78,7 @@ def clustered_flips(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -
     ``mixed``: a cluster has its own chances of worse, better and same (Dirichlet), correlated as the cell says.
     ``flips``: a cluster has its own flip rate (beta), and which way a document flips is independent.
     ``broken``: a rare kind of cluster loses a share of its documents; elsewhere flips are independent and even.
-    ``large``: the largest clusters, which hold a twentieth of all documents, are the ones that break.
+    ``large``: the largest clusters, which hold a twelfth of all documents, are the ones that break.
     """
     worse_rate, better_rate = (cell.flip_rate - cell.delta) / 2, (cell.flip_rate + cell.delta) / 2
     spread = (1 - cell.correlation) / cell.correlation if cell.correlation else math.inf
@@ -105,20 +107,31 @@ def clustered_flips(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -
     return Flips(sizes, worse, better)
 
 
-LARGE = 0.05
+LARGE = 0.08
 """Share of the documents that the largest clusters hold."""
 
 
+@lru_cache
 def large(cell: Clustered) -> float:
-    """The size above which log-normal clusters hold that share of all documents: theirs is a normal one, shifted."""
-    spread = SPREAD[cell.sizes]
-    return cell.documents * math.exp(spread * (spread + float(norm.isf(LARGE))) - spread**2 / 2)
+    """The size above which clusters hold that share of all documents."""
+    many = cluster_sizes(np.random.default_rng(0), cell._replace(clusters=1_000_000))
+    documents = np.bincount(many) * np.arange(many.max() + 1)
+    above = documents[::-1].cumsum()[::-1] / documents.sum()
+    # The least size from which on they hold at most that share: sizes are whole numbers.
+    return float(np.flatnonzero(above <= LARGE)[0] - 1)
+
+
+@lru_cache
+def large_share(cell: Clustered) -> float:
+    """The share of documents in such clusters, as near to that share as whole numbers allow."""
+    many = cluster_sizes(np.random.default_rng(0), cell._replace(clusters=1_000_000))
+    return float(many[many > large(cell)].sum() / many.sum())
 
 
 def broken_share(cell: Clustered) -> float:
     """The share of broken clusters whose losses are correlated as the cell says; of documents, in large ones."""
     if cell.how == "large":
-        return LARGE
+        return large_share(cell)
     loss = min(1.0, (cell.correlation * cell.flip_rate + cell.delta**2) / -cell.delta)
     return -cell.delta / loss
 

@@ -10,26 +10,51 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from warehouse.boundaries import boundaries
 from warehouse.sequential_paths import TAIL, State, walks
 from warehouse.sequential_test import INTERPOLATION, Design, confidence_set, missed
-from warehouse.tango import Floats, score_at_loss
+from warehouse.tango import Floats, Ints, score_at_loss
 
-_STEP = 0.0005
-_STATISTICS: Floats = np.arange(1.2, 4.5, _STEP)
+STEP = 0.0005
+"""Of the table of statistics."""
+_STATISTICS: Floats = np.arange(1.2, 4.5, STEP)
 """Statistics told apart: those between two of them count as one, of which less than 0.0001 of probability depends."""
+
+
+class Limits(NamedTuple):
+    """From which statistic on a look decides."""
+
+    first: Ints
+    last: Ints
+    """By the number of flips, the flip rates of its confidence set: indices into the grid, the last not included."""
+    greatest: list[Floats]
+    """Of 1, 2, 4 … rates from each one on, the greatest of the least statistics at which each allows a decision."""
+    bound: float
+    """The look's own, below which nothing is decided."""
 
 
 class Rule(NamedTuple):
     """What a design decides."""
 
     design: Design
-    least: list[Floats]
-    """For each look the least statistic that decides, by the number of flips; infinite where none does."""
+    limits: list[Limits]
+    """Of each look."""
     sign: int = 1
     """1 validates; -1 rejects, the statistic's sign turned round."""
+
+    def least(self, look: int, b: Ints, c: Ints) -> Floats:
+        """The least statistic that decides at so many worse and better documents; infinite where none does."""
+        first, last, greatest, bound = self.limits[look]
+        flips = b + c
+        # The upper limit is that of at least twice the worse documents (warehouse.sequential_test).
+        upper = np.maximum(flips, 2 * b) if look and self.sign > 0 else flips
+        n = self.design.looks[look]
+        begin, end = first[np.minimum(flips, n)], last[np.minimum(upper, n)]
+        level = np.frexp(np.maximum(end - begin, 1))[1] - 1
+        table = np.stack(greatest)
+        found = np.maximum(table[level, begin], table[level, end - (1 << level)])
+        return np.asarray(np.maximum(found, bound))
 
 
 class Outcome(NamedTuple):
@@ -56,19 +81,21 @@ def rule_of(design: Design, rates: tuple[float, float], sign: int = 1) -> Rule:
     """
     grid = _rates(design, rates)
     allowed = _allowed(design, grid, sign)
-    least = []
-    for look, n in enumerate(design.looks):
+    limits = []
+    bounds = [*boundaries(design.looks, design.alpha), -np.inf]
+    for look, (n, bound) in enumerate(zip(design.looks, bounds, strict=True)):
         low, high = confidence_set(np.arange(n + 1), n, len(design.looks))
         # One more on either side, so that no set falls between two rates of the grid.
         first = np.maximum(np.searchsorted(grid, np.maximum(low, design.margin)) - 1, 0)
         last = np.minimum(np.searchsorted(grid, np.maximum(high, design.margin)) + 1, grid.size)
-        found = np.array([allowed[look, a:b].max(initial=-np.inf) for a, b in zip(first, last, strict=True)])
         # Beyond the grid nothing is known; it reaches past every flip count that matters.
-        found[high > grid[-1] + 1e-12] = np.inf
-        least.append(found)
-    for look, bound in enumerate(boundaries(design.looks, design.alpha)):
-        least[look] = np.maximum(least[look], bound)
-    return Rule(design, least, sign)
+        last = np.where(high > grid[-1] + 1e-12, grid.size + 1, last)
+        greatest = [np.append(allowed[look], np.inf)]
+        for reach in 2 ** np.arange(int(np.log2(grid.size + 1))):
+            there = np.append(greatest[-1][reach:], np.full(reach, np.inf))
+            greatest.append(np.maximum(greatest[-1], there))
+        limits.append(Limits(first, last, greatest, bound))
+    return Rule(design, limits, sign)
 
 
 def outcome_of(rule: Rule, flip_rate: float, delta: float) -> Outcome:
@@ -84,7 +111,7 @@ def outcome_of(rule: Rule, flip_rate: float, delta: float) -> Outcome:
     stops = np.zeros(len(looks))
     for look, state in enumerate(walk.states()):
         statistic = rule.sign * _statistics(state, looks[look], rule.design.margin)
-        ended = statistic >= _by_flips(rule.least[look], state)
+        ended = statistic >= rule.least(look, *_counts(state))
         stops[look] = state.density[ended].sum()
         state.density[ended] = 0
     decided = float(stops.sum())
@@ -115,7 +142,7 @@ def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
         for look, state in enumerate(walk.states()):
             statistic = sign * _statistics(state, design.looks[look], design.margin)
             # Of the tail from each statistic on: what stopped before, and what is there.
-            slots = np.clip(np.ceil((statistic - _STATISTICS[0]) / _STEP), 0, _STATISTICS.size).astype(
+            slots = np.clip(np.ceil((statistic - _STATISTICS[0]) / STEP), 0, _STATISTICS.size).astype(
                 np.int64
             )
             mass = np.bincount(slots.ravel(), state.density.ravel(), _STATISTICS.size + 1)
@@ -124,20 +151,18 @@ def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
             good = np.flatnonzero(tail + spent <= design.alpha)
             if good.size:
                 # Whatever is greater than the statistic before is in this slot or a later one.
-                allowed[look, index] = _STATISTICS[0] + (good[0] - 1) * _STEP + 1e-12
+                allowed[look, index] = _STATISTICS[0] + (good[0] - 1) * STEP + 1e-12
             ended = statistic >= bounds[look] - 1e-9
             before += state.density[ended].sum()
             state.density[ended] = 0
     return allowed
 
 
-def _statistics(state: State, n: int, margin: float) -> Floats:
+def _counts(state: State) -> tuple[Ints, Ints]:
     b, c = (np.arange(window.first, window.first + window.size) for window in (state.worse, state.better))
-    return score_at_loss(b[:, None], c, n, margin)
+    return b[:, None], c
 
 
-def _by_flips(values: Floats, state: State) -> Floats:
-    """A value of each number of flips, for every (b, c) of a state."""
-    first, count = state.worse.first + state.better.first, state.worse.size + state.better.size - 1
-    padded = np.append(values, np.full(count, np.inf))[first:][:count]
-    return np.asarray(sliding_window_view(padded, state.better.size))
+def _statistics(state: State, n: int, margin: float) -> Floats:
+    b, c = _counts(state)
+    return score_at_loss(b, c, n, margin)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.verdict_cells import Rule, outcome_of
+from benchmarks.verdict_cells import STEP, Rule, outcome_of
 from quantgate.model.config import FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.records import TaskResult, TaskVerdict
@@ -83,7 +83,9 @@ def _follow(rule: Rule, pairs: Pairs) -> tuple[TaskVerdict, bool]:
         first = Pairs(pairs.baseline[:n], pairs.candidate[:n])
         task = decide_interim(figures_of(_result(looks[: look + 1], looks[-1]), first, policy), policy, 1)
         statistic = float(score_at_loss(task.worse, task.better, n, margin))
-        agrees = (task.outcome == "pass") == (statistic >= rule.least[look][task.worse + task.better])
+        least = float(rule.least(look, np.array(task.worse), np.array(task.better)))
+        # The table tells no statistics apart that are nearer than a step.
+        agrees = abs(statistic - least) <= STEP or (task.outcome == "pass") == (statistic >= least)
         if task.outcome != "undecided" or not agrees:
             break
     return task, agrees

@@ -43,11 +43,11 @@ def test_clusters_lose_what_they_should_and_as_correlated_as_they_should(how, co
         assert 0 < broken_share(cell) < 1
 
 
-@pytest.mark.parametrize(("how", "variation"), [("uneven", 0.31), ("unequal", 1.12)])
+@pytest.mark.parametrize(("how", "variation"), [("uneven", 0.3), ("unequal", 1.0)])
 def test_unequal_sizes_keep_their_mean(how, variation):
     cell = Clustered("mixed", 100_000, 60, how, 0.1, 0.1, 0.03, -0.03)
     sizes = cluster_sizes(np.random.default_rng(4), cell)
-    assert sizes.mean() == pytest.approx(60, rel=0.03)
+    assert sizes.mean() == pytest.approx(60, rel=0.05)
     assert sizes.std() / sizes.mean() == pytest.approx(variation, rel=0.1)
     assert sizes.min() >= 1
 
