@@ -339,13 +339,6 @@ class _Loader(_UniqueKeys, yaml.SafeLoader):
 _QuickLoader: Any = type("_QuickLoader", (_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
 
 
-def _parse_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_QuickLoader)  # noqa: S506 - a safe one
-    except yaml.YAMLError:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
-
-
 def load_yaml(path: Path, model: type[M]) -> M:
     """Read a YAML file as a typed record.
 
@@ -363,7 +356,10 @@ def load_yaml(path: Path, model: type[M]) -> M:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"can't be read ({error})", where=shown, mend="Check the file.") from None
     try:
-        data = _parse_yaml(text)
+        try:
+            data = yaml.load(text, Loader=_QuickLoader)  # noqa: S506 - a safe one
+        except yaml.YAMLError:
+            data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
