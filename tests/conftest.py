@@ -14,6 +14,7 @@ from quantgate.model.config import ROOT
 sys.path.insert(0, str(ROOT))
 
 from tasks.progress import Reporter
+from tests import prefect_server
 from tests.hub_server import HubServer
 
 
@@ -28,6 +29,20 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("QUANTGATE_LOCKS", str(place / "locks"))
     monkeypatch.delenv("QUANTGATE_BUNDLES", raising=False)
     return place
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's database with its tables, one for all workers of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return prefect_server.migrated(shared / "prefect-database")
+
+
+@pytest.fixture
+def prefect_ready(home: Path, prefect_database: Path) -> None:
+    """The private server of the test's home need not make its tables first."""
+    prefect_server.place(prefect_database, home / "prefect")
 
 
 @pytest.fixture

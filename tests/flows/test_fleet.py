@@ -42,8 +42,10 @@ FLEET: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with prefect_server.running(tmp_path_factory.mktemp("prefect")) as found:
+def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("prefect")
+    prefect_server.place(prefect_database, folder)
+    with prefect_server.running(folder) as found:
         yield found
 
 

@@ -46,6 +46,7 @@ def staged(home: Path, precision: str) -> list[Path]:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1500)
+@pytest.mark.usefixtures("prefect_ready")
 def test_killed_at_every_stage_the_same_command_completes(home: Path, tmp_path: Path) -> None:
     def killed(condition: Callable[[str], bool], sent: signal.Signals = signal.SIGKILL) -> str:
         told = kill_when(DEMO, condition, tmp_path / "log", sent=sent)

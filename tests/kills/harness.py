@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 
 from quantgate.model.config import ROOT
+from tests import prefect_server
 from tests.kills import state
 from tests.kills.run import Command, Kill, faults_of
 from tests.stub_engine.make import make
@@ -32,19 +33,30 @@ WINDOW_S = {"engine start": 0.5, "load": 2.0, "sealing": 0.3}
 
 
 class Harness:
-    """Homes, the reference and the kills so far."""
+    """Homes, the reference and the kills so far.
+
+    Args:
+        seed: of the moments and the victims.
+        folder: where homes and logs go.
+        database: Prefect's, for the private server of each home; it makes one of its own if left out.
+        tasks: of the demo's suite.
+        concurrency: load levels.
+        limit: documents of each task.
+    """
 
     def __init__(
         self,
         seed: int,
         folder: Path,
         *,
+        database: Path | None = None,
         tasks: tuple[str, ...] = ("qg_demo_cloze", "qg_demo_arithmetic"),
         concurrency: str = "1,4",
         limit: int = 24,
     ) -> None:
         self.chance = random.Random(seed)
         self.folder, self.kills, self.faults = folder, list[Kill](), list[str]()
+        self.database = database
         self.environment = dict(os.environ) | {"QUANTGATE_ENGINES_FILE": str(make(folder / "engine"))}
         self.environment.pop("QUANTGATE_BUNDLES", None)
         checkpoints = ROOT / "demo" / "checkpoints"
@@ -66,12 +78,18 @@ class Harness:
 
     def undisturbed(self) -> None:
         """The run that all others are held against; its duration spreads the kills."""
-        home, begun = self.folder / "undisturbed", time.monotonic()
+        home, begun = self._new_home("undisturbed"), time.monotonic()
         self.complete("validate", home)
         whole_s = time.monotonic() - begun
         self.duration_s = {"validate": whole_s, "fresh": whole_s, "load": whole_s / 3, "publish": whole_s / 3}
         self.reference = state.measured(home)
         self._fault(home, state.leftovers(home))
+
+    def _new_home(self, name: str) -> Path:
+        home = self.folder / name
+        if self.database:
+            prefect_server.place(self.database, home / "prefect")
+        return home
 
     def complete(self, verb: str, home: Path) -> None:
         """Let the verb end by itself; it must end well."""
@@ -111,7 +129,7 @@ class Harness:
 
     def home(self, number: int, stages: tuple[str, ...] = ON_PURPOSE, *, rebuilds: bool = True) -> None:
         """One home: `validate` killed in each stage, completed, compared, then killed in `load` and `publish`."""
-        home = self.folder / f"home-{number}"
+        home = self._new_home(f"home-{number}")
         self.counts = {}
         unfinished = True
         for stage in stages:

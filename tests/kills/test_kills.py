@@ -12,8 +12,10 @@ STAGES = ("engine start", "quality", "load", "sealing", "publish")
 
 
 @pytest.mark.timeout(1200)
-def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    harness = Harness(13, tmp_path, tasks=("qg_demo_arithmetic",), concurrency="2")
+def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
+    tmp_path: Path, prefect_database: Path
+) -> None:
+    harness = Harness(13, tmp_path, database=prefect_database, tasks=("qg_demo_arithmetic",), concurrency="2")
     harness.undisturbed()
     for number in range(3):  # a kill that is survived ends its home
         if len(harness.kills) < 3:

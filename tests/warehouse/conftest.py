@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -362,10 +363,27 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def without_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse of the committed configuration that no run was loaded into; a new one takes a CPU second."""
+    place = Place(tmp_path_factory.mktemp("without-runs"))
+    place.bundles.mkdir()
+    load_bundles(place.warehouse, place.bundles)
+    return place.warehouse
+
+
+@pytest.fixture
+def begun(place: Place, without_runs: Path) -> None:
+    """The home's warehouse is there and holds no run, for a test of what a load of runs gives."""
+    shutil.copy(without_runs, place.warehouse)
+
+
 @pytest.fixture(scope="module")
-def module_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def module_place(tmp_path_factory: pytest.TempPathFactory, without_runs: Path) -> Place:
     """A home that the tests of a module share; they only read what a fixture loads."""
-    return Place(tmp_path_factory.mktemp("home"))
+    place = Place(tmp_path_factory.mktemp("home"))
+    shutil.copy(without_runs, place.warehouse)
+    return place
 
 
 @pytest.fixture(scope="module")

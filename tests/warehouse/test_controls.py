@@ -212,6 +212,7 @@ def test_a_report_shows_noise_and_alarms(many: Any) -> None:
     assert page.count("- Alarm ") == 3
 
 
+@pytest.mark.usefixtures("begun")
 def test_scores_that_are_no_numbers_lose_nothing_of_the_run(place: Any, three: Any) -> None:
     """The judge compares no such task; the run, its load and its other task are there all the same."""
     baseline, candidate, _ = three
@@ -249,6 +250,7 @@ def test_an_alarm_changes_no_verdict(many: Any) -> None:
     assert [(row["verdict"], row["quality_delta"]) for row in found] == [("VALIDATED", 0)]
 
 
+@pytest.mark.usefixtures("begun")
 def test_one_that_stopped_early_is_held_against_the_same_documents(place: Any, three: Any) -> None:
     """The baseline's answers to the later documents are longer; they don't count."""
 
@@ -275,6 +277,7 @@ def test_one_that_stopped_early_is_held_against_the_same_documents(place: Any, t
     assert dict(row["null_reasons"])["output_length_ratio"] == "not_comparable"
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_candidate_that_comes_first_is_counted_again_with_its_baseline(place: Any, three: Any) -> None:
     baseline, candidate, _ = three
     place.write(candidate)
@@ -289,6 +292,7 @@ def test_a_candidate_that_comes_first_is_counted_again_with_its_baseline(place: 
     assert [row["output_length_ratio"] for row in found] == [None, None, 1, 1]
 
 
+@pytest.mark.usefixtures("begun")
 def test_runs_from_before_are_counted_at_the_next_load(place: Any, three: Any) -> None:
     place.write(*three[:2])
     load_bundles(place.warehouse, place.bundles)
@@ -323,6 +327,7 @@ def configured(folder: Path, *scores: dict[str, Any]) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_published_score_stands_beside_the_baselines(place: Any, three: Any, tmp_path: Path) -> None:
     # 0.9 + 1.645 √(0.9 · 0.1 / 100) + 0.03 = 0.979
     published = {"far above": 0.99, "within reach": 0.97, "below": 0.6, "other settings": 0.99}
@@ -346,6 +351,7 @@ def test_a_published_score_stands_beside_the_baselines(place: Any, three: Any, t
     assert {row["published_score"] for row in rows(place)} == {None}, "replaced with the configuration"
 
 
+@pytest.mark.usefixtures("begun")
 def test_scores_of_the_stored_evidence_stand_beside_those_checkpoints(place: Any, three: Any) -> None:
     """quality-by-precision.csv has two runs of each BF16 checkpoint, on lm-eval's own tasks."""
     tasks = {"gsm8k": Family.MATH, "mmlu_pro": Family.MATH}

@@ -213,6 +213,7 @@ COLUMNS = """
 """
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_load_fills_the_view_with_alarm_and_trend(place: Any, three: Any, spec: Callable[..., Any]) -> None:
     baseline, fp8, nvfp4 = three
     p = distributions(1)
@@ -266,6 +267,7 @@ def test_a_load_fills_the_view_with_alarm_and_trend(place: Any, three: Any, spec
     assert report.count("Alarm kl_high") == 1
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_candidate_without_numbers_is_an_alarm_and_its_verdict_stands(place: Any, three: Any) -> None:
     baseline, fp8, _ = three
     baseline = replace(baseline, fidelity=rows(distributions(1)))
@@ -282,6 +284,7 @@ def test_a_candidate_without_numbers_is_an_alarm_and_its_verdict_stands(place: A
     assert verdicts.to_pylist() == [{"verdict": "VALIDATED"}]
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_baseline_asked_once_more_over_a_restart_gives_the_noise(place: Any, three: Any) -> None:
     baseline, fp8, _ = three
     told = FidelityResult(

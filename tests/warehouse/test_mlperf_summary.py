@@ -67,6 +67,7 @@ def test_token_rates_of_the_closed_division_are_taken(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("begun")
 def test_an_imported_round_settles_a_claim(place: Any, tmp_path: Path) -> None:
     known = result(ID="v4.1-0043", version="v4.1", Performance_Result=1.0, Accelerator="NVIDIA H100-SXM-80GB")
     file = write(tmp_path / "summary_results.json", result(), known)

@@ -26,20 +26,19 @@ from warehouse.rows import run_row
 
 
 @pytest.fixture
-def take(place: Any) -> Callable[..., Any]:
-    """Import offers into an empty home, as of a fixed day."""
+def take(place: Any, begun: None) -> Callable[..., Any]:
+    """Import offers into a home without runs, as of a fixed day."""
     return partial(import_into, place)
 
 
 @pytest.fixture(scope="module")
 def bare(module_place: Any) -> Any:
     """A warehouse of the configuration alone, to be read only."""
-    load_bundles(module_place.warehouse, module_place.bundles)
     return module_place
 
 
 @pytest.fixture
-def runs(place: Any, spec: Any) -> None:
+def runs(place: Any, begun: None, spec: Any) -> None:
     """Two GPUs' runs without quality, so that nothing is judged, loaded."""
     place.write(spec("run-h100", tasks={}), spec("run-h200", gpu="h200", tasks={}))
     load_bundles(place.warehouse, place.bundles)

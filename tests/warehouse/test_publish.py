@@ -111,6 +111,7 @@ def test_markdown_and_plain_text_show_the_same_cells(loaded: Any) -> None:
     assert [cell for cell in cells if cell not in flat] == []
 
 
+@pytest.mark.usefixtures("begun")
 def test_an_inconclusive_verdict_says_how_many_documents_it_needs(place: Any, three: Any) -> None:
     baseline = replace(three[0], documents=30)
     place.write(baseline, replace(three[1], baseline=baseline, documents=30))
@@ -120,6 +121,7 @@ def test_an_inconclusive_verdict_says_how_many_documents_it_needs(place: Any, th
     assert "30 documents, and the policy asks for at least 50" in text
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_use_whose_family_was_not_measured_says_so(place: Any, three: Any) -> None:
     tasks = {"sums": three[0].tasks["sums"]}
     baseline = replace(three[0], tasks=tasks)
@@ -129,6 +131,7 @@ def test_a_use_whose_family_was_not_measured_says_so(place: Any, three: Any) -> 
     assert "fp8 conversation INCONCLUSIVE not measured: family conversation –" in flat
 
 
+@pytest.mark.usefixtures("begun")
 def test_marks_of_what_is_not_to_be_used(place: Any, three: Any, spec: Any) -> None:
     place.write(
         replace(three[0], gpu="cpu", point_validity=Validity.QUARANTINED),
@@ -147,6 +150,7 @@ def test_marks_of_what_is_not_to_be_used(place: Any, three: Any, spec: Any) -> N
     assert "no load measured" in flat
 
 
+@pytest.mark.usefixtures("begun")
 def test_long_names_and_twins_fit_a_terminal(place: Any, three: Any, spec: Any) -> None:
     name = "an-organisation/a-model-with-a-very-long-name-indeed-instruct-2507-fp8-dynamic"
     task = "leaderboard_math_intermediate_algebra_hard_with_a_suffix_that_goes_on"
@@ -165,6 +169,7 @@ def test_long_names_and_twins_fit_a_terminal(place: Any, three: Any, spec: Any) 
     assert "leaderboard_math_i" in text
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_baseline_on_more_gpus_than_its_candidate(place: Any, three: Any) -> None:
     baseline = replace(three[0], gpu_count=2)
     place.write(baseline, replace(three[1], baseline=baseline))
@@ -177,6 +182,7 @@ def test_a_baseline_on_more_gpus_than_its_candidate(place: Any, three: Any) -> N
     assert "Price: spheron on-demand, 2.01 USD/h of 2026-03-20" in flat
 
 
+@pytest.mark.usefixtures("begun")
 def test_an_empty_warehouse_says_so(place: Any) -> None:
     load_bundles(place.warehouse, place.bundles)
     assert summary_table(place.warehouse) == "The warehouse holds no run yet."

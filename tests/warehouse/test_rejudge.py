@@ -52,6 +52,7 @@ def post_hoc(place: Any) -> dict[tuple[str, str], str]:
     return {(row["run_id"], row["use"]): row["verdict"] for row in rows}
 
 
+@pytest.mark.usefixtures("begun")
 def test_post_hoc_verdicts_stand_beside_the_declared_ones(place: Any, three: Any) -> None:
     place.write(*three)
     load_bundles(place.warehouse, place.bundles)
@@ -76,6 +77,7 @@ def test_post_hoc_verdicts_stand_beside_the_declared_ones(place: Any, three: Any
     ]
 
 
+@pytest.mark.usefixtures("begun")
 def test_judging_again_changes_nothing_adds_what_came_since_and_can_be_repeated(
     place: Any, three: Any
 ) -> None:
@@ -101,6 +103,7 @@ def test_judging_again_changes_nothing_adds_what_came_since_and_can_be_repeated(
     assert render(query(place.warehouse, sql), "csv") == first, "a rebuilt warehouse, the same command"
 
 
+@pytest.mark.usefixtures("begun")
 def test_the_policy_that_a_run_declared_is_not_judged_twice(place: Any, three: Any) -> None:
     place.write(*three)
     report = judged(place, three[0].policy, "toys")
@@ -113,6 +116,7 @@ def test_the_policy_that_a_run_declared_is_not_judged_twice(place: Any, three: A
     assert rows.to_pylist() == [{"policy": "toys", "alpha": 0.01}, {"policy": "toys", "alpha": 0.05}]
 
 
+@pytest.mark.usefixtures("begun")
 def test_runs_that_declared_different_policies_are_comparable_under_one(place: Any, three: Any) -> None:
     other = replace(three[1], policy=three[1].policy.model_copy(update={"alpha": 0.01}))
     place.write(three[0], other)
@@ -125,6 +129,7 @@ def test_runs_that_declared_different_policies_are_comparable_under_one(place: A
     assert set(post_hoc(place).values()) == {"VALIDATED"}
 
 
+@pytest.mark.usefixtures("begun")
 def test_one_run(place: Any, three: Any) -> None:
     place.write(*three, replace(three[1], run_id="run-idle", tasks={}))
     assert judged(place, run_id="run-nvfp4").judged == ("run-nvfp4",)
@@ -139,6 +144,7 @@ def test_one_run(place: Any, three: Any) -> None:
         assert str(error.value).startswith(told)
 
 
+@pytest.mark.usefixtures("begun")
 def test_what_a_policy_cannot_judge_or_find_is_one_line_each(place: Any, three: Any) -> None:
     poems = replace(three[0], run_id="run-poems", tasks={"poems": Family.KNOWLEDGE}, policy=WIDE)
     reading = replace(three[1], run_id="run-reading", tasks=poems.tasks, policy=WIDE, baseline=poems)

@@ -13,6 +13,7 @@ from warehouse.query import query
 from warehouse.rows import verdict_key
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_repeat_is_a_drift_check_and_does_not_decide_again(place: Any, three: Any) -> None:
     baseline, _, candidate = three
     lucky = replace(
@@ -67,6 +68,7 @@ def test_which_of_a_hosts_gpus_it_was_is_no_part_of_it(three: Any, manifest_of: 
     assert key(OMP_NUM_THREADS="1") != key()
 
 
+@pytest.mark.usefixtures("begun")
 def test_the_kv_cache_that_was_served_is_shown(place: Any, three: Any) -> None:
     place.write(three[0], replace(three[0], run_id="run-kv", arguments={"kv-cache-dtype": "fp8"}))
     load_bundles(place.warehouse, place.bundles)
@@ -74,6 +76,7 @@ def test_the_kv_cache_that_was_served_is_shown(place: Any, three: Any) -> None:
     assert [row["kv_cache_dtype"] for row in rows] == ["auto", "fp8"]
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_run_that_continues_another_takes_its_place(place: Any, three: Any) -> None:
     baseline, candidate, _ = three
     short_baseline = replace(baseline, run_id="run-bf16-30", documents=30)

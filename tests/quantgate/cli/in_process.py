@@ -37,6 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arg
     monkeypatch.setattr(cli, "_leave", leave)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["quantgate", *arguments])
+    monkeypatch.setattr("__main__.__package__", None, raising=False)  # else click calls it `python -m pytest`
     with _kept_environment(), pytest.raises(Left):
         cli.main()
     out, err = capfd.readouterr()

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from quantgate.model.config import ROOT
+from tests import prefect_server
 from tests.command import quantgate
 from tests.fake_engine import make
 from tests.hub_server import Fault, HubServer
@@ -187,8 +188,9 @@ def fill(hub: HubServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("bad")
+    prefect_server.place(prefect_database, folder / "home" / "prefect")
     local, models = folder / "local", folder / "models"
     for name, files in {
         "truncated": TRUNCATED,

@@ -293,6 +293,7 @@ def test_a_gpu_type_that_this_host_is_not(gpus: Callable[..., None], gpu: str, t
     assert (str(caught.value), caught.value.exit_status) == (told, 2)
 
 
+@pytest.mark.usefixtures("prefect_ready")
 def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """The port is looked at when the engine is about to start, so this one goes through the flow."""
     with socket.socket() as taken:

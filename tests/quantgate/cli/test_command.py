@@ -1,15 +1,20 @@
-"""The command as a user meets it: help, one-line faults, exit status."""
+"""The command as a user meets it: help, one-line faults, exit status.
+
+Where a case is one of many it runs in this process (``in_process``): an interpreter of its own costs seconds.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from quantgate.cli import VERBS
 from quantgate.model.config import ROOT
-from tests.command import quantgate
+from tests.command import Ended, quantgate
 from tests.fake_engine import make
+from tests.quantgate.cli import in_process
 
 BASELINE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16")
 CANDIDATE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-FP8")
@@ -27,9 +32,15 @@ def validate(
     return ["validate", "--baseline", baseline, "--candidate", candidate, "--tasks", tasks, *more]
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """``quantgate ARGUMENTS`` in this process."""
+    return lambda *arguments: in_process.run(monkeypatch, capfd, *arguments)
+
+
 @pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
-def test_every_verb_has_help(verb: str) -> None:
-    done = quantgate(verb, "--help")
+def test_every_verb_has_help(here: Callable[..., Ended], verb: str) -> None:
+    done = here(verb, "--help")
     assert done.status == 0
     assert done.out.startswith(f"Usage: quantgate {verb}")
 
@@ -39,10 +50,21 @@ def test_help_lists_every_verb() -> None:
     assert all(f"  {verb.name} " in done.out for verb in VERBS)
 
 
+def test_a_mistyped_verb_and_a_mistyped_name() -> None:
+    for arguments, told in (
+        (["validat"], "No such command 'validat'. Did you mean 'validate'? See `quantgate --help`."),
+        (
+            ["validate", "quantgate-dmo"],
+            "configs/models: nothing is called 'quantgate-dmo'. Did you mean 'quantgate-demo'?",
+        ),
+    ):
+        done = quantgate(*arguments)
+        assert (done.status, done.out, done.err) == (2, "", f"quantgate: {told}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["validat"], "No such command 'validat'. Did you mean 'validate'? See `quantgate --help`."),
         (["demo", "--fesh"], "No such option '--fesh'. Did you mean '--fresh'? See `quantgate demo --help`."),
         (
             ["validate", "--tasks", "demo"],
@@ -50,10 +72,6 @@ def test_help_lists_every_verb() -> None:
                 "validate: no model and no checkpoints are named. Name a model of configs/models, or give a baseline "
                 "and at least one candidate."
             ),
-        ),
-        (
-            ["validate", "quantgate-dmo"],
-            "configs/models: nothing is called 'quantgate-dmo'. Did you mean 'quantgate-demo'?",
         ),
         (
             ["validate", "quantgate-demo", "--precision", "int4"],
@@ -85,20 +103,21 @@ def test_help_lists_every_verb() -> None:
         ),
     ],
 )
-def test_bad_usage_is_one_line_and_status_2(arguments: list[str], told: str) -> None:
-    done = quantgate(*arguments)
+def test_bad_usage_is_one_line_and_status_2(
+    here: Callable[..., Ended], arguments: list[str], told: str
+) -> None:
+    done = here(*arguments)
     assert (done.status, done.out) == (2, "")
     assert done.err == f"quantgate: {told}\n"
 
 
-def last_line(*arguments: str) -> tuple[int, str]:
+def last_line(done: Ended) -> tuple[int, str]:
     """Exit status and the last line; no traceback anywhere."""
-    done = quantgate(*arguments)
     assert "Traceback" not in done.err + done.out
     return done.status, done.err.strip().splitlines()[-1]
 
 
-def test_faults_of_a_run_are_found_before_any_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_of_a_run_are_found_before_any_engine(here: Callable[..., Ended], tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     cases = [
@@ -112,16 +131,17 @@ def test_faults_of_a_run_are_found_before_any_engine(tmp_path: Path, monkeypatch
         (validate(tasks=str(empty)), "empty.jsonl"),
     ]
     for arguments, told in cases:
-        status, line = last_line(*arguments)
+        status, line = last_line(here(*arguments))
         assert status == 2, line
         assert told in line
 
 
+@pytest.mark.usefixtures("prefect_ready")
 def test_an_engine_that_dies_at_start_is_status_1_and_shows_in_status(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(tmp_path, "dies")))
-    status, line = last_line(*validate())
+    status, line = last_line(quantgate(*validate()))
     assert status == 1
     assert line.startswith(
         "quantgate: engine fake: the engine ended with status 1; its last words: RuntimeError: out of cheese. Its log: "

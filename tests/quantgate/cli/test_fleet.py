@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from quantgate.model.config import ROOT
-from tests.command import quantgate
+from tests.command import Ended, quantgate
 from tests.quantgate.cli.in_process import run
 
 
@@ -21,7 +21,10 @@ def no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(*arguments: str) -> str:
-    done = quantgate(*arguments)
+    return one_line(quantgate(*arguments))
+
+
+def one_line(done: Ended) -> str:
     assert done.status == 2, done.err
     assert done.err.count("\n") == 1, done.err
     return done.err
@@ -56,8 +59,13 @@ def test_the_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         (("fleet", "watch", "it"), "is no id of a run"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], told: str) -> None:
-    assert told in refused(*arguments)
+def test_bad_input_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    assert told in one_line(run(monkeypatch, capfd, *arguments))
 
 
 @pytest.mark.parametrize(
@@ -97,11 +105,16 @@ def test_what_a_fleets_file_names_is_checked(
     assert told in done.err
 
 
-def test_init_checks_before_it_asks_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_checks_before_it_asks_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused_here(*arguments: str) -> str:
+        return one_line(run(monkeypatch, capfd, *arguments))
+
     monkeypatch.setenv("QUANTGATE_FLEET", str(tmp_path / "nowhere.yaml"))
-    assert "no such file" in refused("fleet", "init")
+    assert "no such file" in refused_here("fleet", "init")
     file = tmp_path / "fleet.yaml"
     file.write_text("pools: {cpu: {gpu: cpu}}\nmatrix: {models: [quantgate-demo], cron: daily}\n")
     monkeypatch.setenv("QUANTGATE_FLEET", str(file))
-    assert "'daily' is no cron schedule" in refused("fleet", "init")
-    assert "no such option" in refused("fleet", "init", "--file", str(file)).lower()
+    assert "'daily' is no cron schedule" in refused_here("fleet", "init")
+    assert "no such option" in refused_here("fleet", "init", "--file", str(file)).lower()

@@ -16,6 +16,7 @@ from tests.quantgate.cli.test_command import validate
 from tests.tasks.test_process import wait_for
 
 
+@pytest.mark.usefixtures("prefect_ready")
 @pytest.mark.parametrize(
     ("sent", "status", "word"), [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminated")]
 )
