@@ -7,7 +7,7 @@ that its candidates' chains were judged against.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -25,10 +25,10 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from quantgate.model.tables import SAMPLES_FILE
-from tasks import bundle, shared_parts
+from tasks import batches, bundle, shared_parts
 from tasks.staging import same_engine, staged
 from warehouse.bundles import BundleStore
-from warehouse.rows import verdict_key
+from warehouse.rows import question, verdict_key
 
 
 class _Needed(NamedTuple):
@@ -53,12 +53,12 @@ def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> frozense
         Bundles of the baseline with other answers than those that the candidates' chains were judged against.
 
     Raises:
-        ConfigError: a candidate's question is on its way where this run can't go on with it, or ``--full`` comes
-            after looks at it.
+        ConfigError: a candidate's question is on its way where this run can't go on with it, or an unfinished run
+            of it was looked at and this one would begin anew.
     """
     baseline, *candidates = plans
     for plan in candidates:
-        _refuse_full(plan, home)
+        _refuse_second_try(plan, home, fresh=fresh)
     if fresh or baseline.suite is None or not baseline.policy.looks:
         return frozenset()
     every, store = list(bundle.manifests(home.bundles)), BundleStore(home.bundles)
@@ -192,21 +192,44 @@ def _unlike(baseline: RunPlan, needed: _Needed) -> ConfigError:
     )
 
 
-def _refuse_full(plan: RunPlan, home: Home) -> None:
-    """All of alpha at the end is for who has seen nothing.
+def _refuse_second_try(plan: RunPlan, home: Home, *, fresh: bool) -> None:
+    """Who has seen looks at a question goes on with that run, since another one would have an alpha of its own.
 
     Raises:
-        ConfigError: a run of the question was judged on its way and stopped before its end.
+        ConfigError: an unfinished run of the question was judged on its way, and this one would not go on with it.
     """
-    if not looks.is_full(plan) or plan.suite is None:
+    if plan.suite is None or not plan.policy.looks:
         return
     asked, names = looks.question_id(plan), [task.task for task in plan.suite.tasks]
+    own = plan.inputs.fingerprint()
     for staging, state in staged(home):
-        if state.get("question") == asked and looks.were_seen(staging, names):
-            limit = f" and with --limit {state['limit']}" if state.get("limit") else ""
-            raise ConfigError(
-                f"run {staging.run_id} of the same question was stopped after looks at its answers, so that --full, "
-                "with all of alpha at its end, would be a second try",
-                where=plan.checkpoint.name,
-                mend=f"Without --full{limit} the same command goes on with that run.",
-            )
+        if staging.path.name == own and not fresh:
+            continue
+        if state.get("question") != asked or not looks.were_seen(staging, names):
+            continue
+        if not batches.continues(staging) and _has_begun(plan, home):
+            continue  # a check of a question that another run decides
+        raise ConfigError(
+            f"run {staging.run_id} of the same question is unfinished and was looked at on its way; to begin anew "
+            "would be a second try",
+            where=plan.checkpoint.name,
+            mend=f"Finish it first: the same command{_way_on(plan, state, fresh=fresh)} goes on with it.",
+        )
+
+
+def _has_begun(plan: RunPlan, home: Home) -> bool:
+    """Whether a finished run has asked the question of a plan."""
+    asked = question(plan)
+    return any(question(one) == asked for one in bundle.manifests(home.bundles))
+
+
+def _way_on(plan: RunPlan, state: dict[str, Any], *, fresh: bool) -> str:
+    """In what the command that goes on with a run differs from that of a plan."""
+    assert plan.suite is not None
+    ways = ["without --full"] * looks.is_full(plan) + ["without --fresh"] * fresh
+    limit, workload = state.get("limit"), state.get("workload")
+    if limit != plan.suite.limit:
+        ways.append(f"with --limit {limit}" if limit else "without --limit")
+    if workload and (plan.workload is None or workload != plan.workload.name):
+        ways.append(f"with --workload {workload}")
+    return "".join(f" {way}" for way in [" and ".join(ways)] if way)

@@ -281,11 +281,12 @@ def measure(
 
 
 def _what(plan: RunPlan) -> dict[str, Any]:
-    """What runs; of a candidate that is judged on its way also what it asks, so that ``--full`` can tell."""
+    """What runs; of a candidate that is judged on its way also what it asks, so that a second try can tell."""
     what = {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
     if plan.suite is None or not looks.is_judged(plan) or looks.is_full(plan):
         return what
-    return what | {"question": looks.question_id(plan), "limit": plan.suite.limit}
+    workload = plan.workload.name if plan.workload else None
+    return what | {"question": looks.question_id(plan), "limit": plan.suite.limit, "workload": workload}
 
 
 def _tell_other_text(plan: RunPlan, known: Manifest, context: Context) -> None:

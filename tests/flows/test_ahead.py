@@ -128,14 +128,18 @@ def test_another_engine_version_or_serving_is_another_question(
     assert looked_runs.verdicts()[candidate.run_id]["decided_by"] == candidate.run_id
 
 
-def test_full_is_no_second_try_after_looks(looked_runs: LookedRuns) -> None:
+def test_there_is_no_second_try_after_looks(looked_runs: LookedRuns) -> None:
     looked_runs.kill_before = 2
     with pytest.raises(Killed):
         looked_runs.validate(looked_runs.close, limit=250)
     looked_runs.kill_before = None
-    refused = "stopped after looks .* Without --full and with --limit 250 the same command goes on"
-    with pytest.raises(ConfigError, match=refused):
+    refused = "unfinished and was looked at .*: the same command {} goes on with it"
+    with pytest.raises(ConfigError, match=refused.format("without --full and with --limit 250")):
         looked_runs.validate(looked_runs.close, full=True)
+    with pytest.raises(ConfigError, match=refused.format("with --limit 250")):
+        looked_runs.validate(looked_runs.close)
+    with pytest.raises(ConfigError, match=refused.format("without --fresh")):
+        looked_runs.validate(looked_runs.close, limit=250, since=datetime.now(UTC))
     assert looked_runs.asked == []
     _, candidate = looked_runs.validate(looked_runs.close, limit=250)
     assert looked_runs.asked[0] == ("close", 60, 120)
@@ -144,6 +148,16 @@ def test_full_is_no_second_try_after_looks(looked_runs: LookedRuns) -> None:
         "which ended between two looks: the chain's alpha is all there is"
     )
     assert list(Home.current().staging.glob("[!.]*")) == []
+
+
+def test_a_check_that_was_stopped_may_begin_anew(looked_runs: LookedRuns) -> None:
+    _, decided = looked_runs.validate(looked_runs.good)
+    looked_runs.kill_before = 2
+    with pytest.raises(Killed):
+        looked_runs.validate(looked_runs.good, since=datetime.now(UTC))
+    looked_runs.kill_before = None
+    _, check = looked_runs.validate(looked_runs.good, since=datetime.now(UTC))
+    assert looked_runs.verdicts()[check.run_id]["decided_by"] == decided.run_id
 
 
 def test_full_that_was_killed_has_shown_nothing(looked_runs: LookedRuns) -> None:
