@@ -46,7 +46,7 @@ class Clustered(NamedTuple):
 
 
 SPREAD = {"uneven": 0.3, "unequal": 0.9}
-"""Of the logarithm of sizes: a coefficient of variation of 0.3, as of passages, and near 1.1, as of MMLU's subjects."""
+"""Of the logarithm of sizes: a coefficient of variation of 0.3, as of passages, and near 1.0, as of MMLU's subjects."""
 
 
 def cluster_sizes(rng: Generator, cell: Clustered) -> NDArray[np.int64]:
@@ -78,7 +78,7 @@ def clustered_flips(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -
     ``mixed``: a cluster has its own chances of worse, better and same (Dirichlet), correlated as the cell says.
     ``flips``: a cluster has its own flip rate (beta), and which way a document flips is independent.
     ``broken``: a rare kind of cluster loses a share of its documents; elsewhere flips are independent and even.
-    ``large``: the largest clusters, which hold a twelfth of all documents, are the ones that break.
+    ``large``: the largest clusters, which hold 8 % of all documents, are the ones that break.
     """
     worse_rate, better_rate = (cell.flip_rate - cell.delta) / 2, (cell.flip_rate + cell.delta) / 2
     spread = (1 - cell.correlation) / cell.correlation if cell.correlation else math.inf
@@ -241,7 +241,7 @@ def report_false_validation(rng: Generator, trials: int, say: Callable[[str], No
 
 def report_power(rng: Generator, trials: int, say: Callable[[str], None]) -> None:
     """Power of clustered tasks at a true delta of 0, and how many clusters it takes at all."""
-    say("\n| margin | clusters without which no method validates |\n|---|---|")
+    say("\n| margin | clusters below which none without a flip is validated |\n|---|---|")
     for margin in (0.01, 0.02, 0.03, 0.05, 0.1):
         say(f"| {margin:.0%} | {clusters_needed(margin, ALPHA)} |")
     say(f"\n{_HEAD}")

@@ -25,7 +25,8 @@ The order of the documents matters, so it must be one that was fixed in advance.
 
 The same bets may be placed on clusters of documents (warehouse/cluster_test.py): on the total D of a cluster's
 differences with 1 + k (D - m n), where n is the number of its documents and k < 1 / (N (1 + m)), N being the number of
-documents of the largest.
+documents of the largest. N must bound the clusters of the whole population, not of these alone: then every stake rests
+on N and on what was seen before.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ def p_noninferior_bounded(
 
     Args:
         differences: candidate - baseline per document, shape (n,), fractions, in an order fixed in advance; or their
-            totals per cluster.
+            totals per cluster, each from minus to plus its documents.
         margin: the loss that would matter, a fraction from 0 to below 1.
         alpha: the error rate whose power the stakes aim at.
-        available: documents that the task has, where they aren't all answered yet: the deadline.
+        available: documents (or clusters) that the task has, where they aren't all answered yet: the deadline.
         documents: of each cluster, shape (n,), where ``differences`` are totals of clusters.
 
     Returns:
@@ -162,7 +163,7 @@ def _log_capitals(bets: _Bets, means: Floats) -> Floats:
     edges = np.unique(np.linspace(0, deadline, min(deadline, _BLOCKS) + 1).astype(np.int64))
     squares = np.concatenate([[0.0], np.cumsum(differences**2)])
     greatest = _GREATEST / (1 + means) / float(documents.max())
-    supposed = _SUPPOSED * float(documents.mean())
+    supposed = _SUPPOSED * float(documents.max())
     target = math.log(_BEYOND / alpha)
     capital, capitals = np.zeros_like(means), []
     for start, end in zip(edges[:-1], np.minimum(edges[1:], n), strict=True):
@@ -180,7 +181,7 @@ def _log_capitals(bets: _Bets, means: Floats) -> Floats:
 
 
 def _lower_bound(differences: Floats, alpha: float, available: int | None, documents: Floats | None) -> float:
-    """The least mean that the bets do not refuse, and every lesser one tried is refused."""
+    """A mean that the bets refuse, as every lesser one tried, next below the least that they don't; -1 if none."""
     bets = _Bets.of(differences, alpha, available, documents)
     n, counted = differences.size, float(bets.documents.sum())
     estimate = float(differences.sum()) / counted

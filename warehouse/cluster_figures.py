@@ -17,6 +17,11 @@ from warehouse.cluster_test import (
 )
 from warehouse.tango import Floats
 
+FIXED = "; a suite's `fixed_subjects: true`, declared before the next run, asks about these very subjects"
+"""What to do where a task has few subjects, after a reason."""
+
+_P_VALUES = ("p_noninferior", "p_inferior", "p_inferior_holm", "p_degraded")
+
 
 def with_clusters(
     task: TaskVerdict, differences: Floats, clusters: NDArray[np.int64], policy: Policy
@@ -28,6 +33,9 @@ def with_clusters(
         differences: candidate - baseline per document, shape (n,), fractions.
         clusters: each document's cluster, numbered from 0, shape (n,); some hold several documents.
         policy: holds the error rate.
+
+    Returns:
+        The figures with p-values and interval replaced; with one cluster nothing is decided.
     """
     totals = cluster_totals(differences, clusters)
     found = {
@@ -57,9 +65,6 @@ def with_clusters(
     )
 
 
-_P_VALUES = ("p_noninferior", "p_inferior", "p_inferior_holm", "p_degraded")
-
-
 def too_few_clusters(task: TaskVerdict, policy: Policy) -> str | None:
     """Why nothing is decided on a task with fewer clusters than the policy asks for, and what to do; or None."""
     if task.clusters is None or task.clusters >= policy.min_clusters:
@@ -75,13 +80,9 @@ def clusters_wanting(task: TaskVerdict, policy: Policy) -> str:
     if task.largest_cluster is None or task.pairs >= (least := documents_wanting(task, policy)):
         return ""
     of = f"{task.clusters} subjects or passages, the largest of {task.largest_cluster} documents,"
-    return f"; {of} can't show it of new ones, which takes at least {least} documents in such{FIXED}"
+    return f"; {of} can't show it of new ones without a gain, which takes at least {least} documents in such{FIXED}"
 
 
 def documents_wanting(task: TaskVerdict, policy: Policy) -> int:
-    """Documents without which no task of such clusters passes; 0 where documents share none."""
+    """Documents below which no task of such clusters passes unless it gains; 0 where documents share none."""
     return (task.largest_cluster or 0) * max(clusters_needed(task.margin, policy.alpha), policy.min_clusters)
-
-
-FIXED = ": of these very subjects a suite's `fixed_subjects: true` asks, declared before the next run"
-"""What to do where a task has few subjects, after a reason."""

@@ -34,7 +34,7 @@ from warehouse.tango import Floats, Interval
 
 
 class ClusterTotals(NamedTuple):
-    """What the clusters of a task hold, arrays of shape (G,), in an order fixed in advance."""
+    """What the clusters of a task hold, arrays of shape (G,), in a random order fixed in advance."""
 
     documents: Floats
     differences: Floats
@@ -87,10 +87,12 @@ def cluster_interval(totals: ClusterTotals, alpha: float) -> Interval:
 
 
 def clusters_needed(margin: float, alpha: float) -> int:
-    """Equal clusters without which no method validates: fewer may all be spared where a share ``margin`` is lost.
+    """Equal clusters below which a candidate without any difference is not validated.
 
-    With 6 % more of them the bets validate where no document differs. Where clusters are unequal, it takes this many
-    times the documents of the largest.
+    Where a share ``margin`` of clusters is lost, G of them are all spared with probability (1 - margin)^G, so a method
+    that errs with probability alpha validates such a candidate with probability at most alpha / (1 - margin)^G. With
+    5 % more the bets do. Where clusters are unequal it takes about this many times the documents of the largest; a
+    candidate that gains may take fewer.
 
     Args:
         margin: the loss that would matter, a fraction above 0 and below 1.

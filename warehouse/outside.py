@@ -102,7 +102,9 @@ def clusters_line(task: str, clusters: int, margin: float, policy: Policy) -> st
     least = max(policy.min_clusters, clusters_needed(margin, policy.alpha))
     if clusters >= least:
         return None
-    return f"{task}: cannot validate: {clusters} subjects or passages, and {least} are the least{FIXED}"
+    return (
+        f"{task}: can validate gains only: {clusters} subjects or passages, and {least} are the least{FIXED}"
+    )
 
 
 def read_pairs(worse: int, better: int, n: int, margin: float, alpha: float, power: float) -> Outside:

@@ -224,7 +224,7 @@ def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
         outside = int(np.count_nonzero((values < 0) | (values > 1)))
         if outside:
             return Unpaired(f"task {name}: the {side}'s score is not from 0 to 1 on {_documents(outside)}")
-    return Pairs(scores["baseline"], scores["candidate"], _clusters(joined["cluster_baseline"]))
+    return Pairs(scores["baseline"], scores["candidate"], _clusters(joined, name))
 
 
 def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
@@ -235,16 +235,22 @@ def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
     return joined.take(pa.array(np.random.default_rng(seed).permutation(joined.num_rows)))
 
 
-def _clusters(names: pa.ChunkedArray) -> Ints | None:
-    """Numbers for the names of clusters; a document without one is a cluster of its own."""
+def _clusters(joined: pa.Table, task: str) -> Ints | None:
+    """Numbers for the names of clusters; a document without one is a cluster of its own.
+
+    Bets are placed in their order, which therefore is a random one that the names alone decide: in the order of names
+    kinds that sort together would follow each other, and capital be won before the first that breaks is seen.
+    """
+    names = joined["cluster_baseline"]
     if names.null_count == len(names):
         return None
-    # In the order of the names, whatever the order of the documents: bets and sums of floats depend on it.
-    ranks = pc.rank(names, sort_keys="ascending", tiebreaker="dense").to_numpy()
-    numbers = ranks.astype(np.int64) - 1
-    alone = names.is_null().to_numpy()
-    numbers[alone] += np.arange(np.count_nonzero(alone))
-    return numbers if numbers.max() + 1 < numbers.size else None
+    columns = (names, *(joined[key] for key in _KEY))
+    drawn = [
+        hashlib.sha256(repr((task, document if name is None else name)).encode()).hexdigest()
+        for name, *document in zip(*(column.to_pylist() for column in columns), strict=True)
+    ]
+    _, numbers = np.unique(np.array(drawn), return_inverse=True)
+    return numbers.astype(np.int64) if numbers.max() + 1 < numbers.size else None
 
 
 def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool:

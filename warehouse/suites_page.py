@@ -23,14 +23,15 @@ _INTRODUCTION = """\
 Generated from `configs/suites` by `python -m warehouse.suites_page`; a test compares. `--tasks NAME` takes a suite, and
 a model of `configs/models` names its own. Margins are those of the policy `{policy}`, α = {alpha:g} (one-sided).
 
-"Resolves" is the least loss, in points, that so many documents decide with power {power:g} at Δ = 0 if {flips:g} % of
-the answers change between two precisions; with fewer flips it is less. A run prints the same before anything is pulled,
-and says `cannot decide` where a task can't. It is a normal approximation for independent documents, judged once: looks
-on the way take about a tenth more of them (`--full` doesn't).
+"Resolves" is the least margin, in points, within which so many documents show a candidate with power {power:g} at
+Δ = 0 if {flips:g} % of the answers change between two precisions; with fewer flips it is less. A run prints the same
+before anything is pulled, and says `cannot decide` where a task can't. It is a normal approximation for independent
+documents, judged once: looks on the way take about a tenth more of them (`--full` doesn't), and partial credit up to a
+third more.
 
 "Fixed" subjects: the verdict is about new documents of these very subjects, in these shares. Where a task says nothing,
-its subjects are clusters and the verdict is about new subjects too; that takes at least {one} of them at a margin of 1
-point and {two} at 2, which none of these tasks has ([figures](benchmarks-clusters.md)).
+its subjects are clusters and the verdict is about new subjects too; of a candidate that doesn't gain that takes {one}
+of them at a margin of 1 point and {two} at 2, which none of these tasks has ([figures](benchmarks-clusters.md)).
 """
 _NOTES = """\
 ## Groups

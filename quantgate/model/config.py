@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -54,7 +54,7 @@ class Policy(Strict):
         "empty: at the end alone.",
     )
     min_clusters: int = Field(
-        default=20, ge=2, description="Fewer clusters (subjects, passages) than this validate nothing."
+        default=20, ge=2, description="Fewer clusters (subjects, passages) than this decide nothing."
     )
     aa_documents: int = Field(
         default=200,
@@ -397,5 +397,4 @@ def choose(mapping: dict[str, Any], name: str, where: str) -> Any:
 def load_policy(name: str, path: Path | None = None) -> Policy:
     """A named policy of configs/policy.yaml (or of another such file)."""
     path = path or ROOT / "configs" / "policy.yaml"
-    policy: Policy = choose(load_yaml(path, PolicyFile).policies, name, _shown(path))
-    return policy
+    return cast("Policy", choose(load_yaml(path, PolicyFile).policies, name, _shown(path)))

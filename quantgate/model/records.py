@@ -223,7 +223,10 @@ class TaskVerdict(Strict):
     p_noninferior: float = Field(description="P-value of delta <= -margin; small validates.")
     p_inferior: float = Field(description="P-value of delta >= -margin; small rejects (before Holm).")
     p_inferior_holm: float
-    p_degraded: float = Field(description="Exact McNemar, one-sided, of delta >= 0.")
+    p_degraded: float = Field(
+        description="One-sided, of delta >= 0: exact McNemar's, for partial credit that of bets; where documents share "
+        "clusters the greater of it and the cluster-robust t's."
+    )
     degraded: bool
     test: str = Field(
         default="exact",

@@ -68,7 +68,8 @@ def test_a_task_of_clusters_is_judged_by_them():
     baseline, candidate = spread(25, 25, 3000)
     found = verdict(baseline, candidate, clusters)
     task = found.tasks[0]
-    totals = cluster_totals(candidate - baseline, clusters)
+    pairs = pair_task(table(baseline, clusters), table(candidate, clusters), TASK)
+    totals = cluster_totals(pairs.candidate - pairs.baseline, pairs.clusters)
     assert found.verdict is Verdict.VALIDATED
     assert (task.clusters, task.test) == (300, "cluster")
     assert task.p_noninferior == p_noninferior_clusters(totals, 0.02, 0.05)
@@ -142,7 +143,7 @@ def test_partial_credit_in_clusters():
     candidate = baseline + rng.normal(0, 0.1, 4000).clip(-0.2, 0.2)
     found = verdict(baseline, candidate, clusters)
     assert found.verdict is Verdict.VALIDATED
-    shifted = baseline + np.where(clusters % 2, 0.15, -0.15)
+    shifted = baseline + np.where(clusters % 2, 0.2, -0.2)
     moved = verdict(baseline, shifted, clusters)
     assert moved.tasks[0].test == "cluster"
     assert moved.verdict is Verdict.INCONCLUSIVE
@@ -155,6 +156,25 @@ def test_pairs_hold_the_clusters_and_a_document_without_one_is_its_own():
     assert sorted(np.bincount(pairs.clusters).tolist()) == [1, 1, 1, 2]
     none = pair_task(table([1, 0], [None, None]), table([1, 0], [None, None]), TASK)
     assert none.clusters is None
+
+
+def test_clusters_are_numbered_in_a_random_order_that_their_names_alone_decide():
+    """Kinds that sort together would be bet on one after the other: all spared ones before the first that breaks."""
+    names = [f"{kind} {number:03d}" for kind in ("a", "b") for number in range(200) for _ in range(2)]
+    pairs = pair_task(table(np.ones(800), names), table(np.ones(800), names), TASK)
+    first = pairs.clusters < 200
+    kinds = np.bincount(pairs.clusters[first], minlength=200)
+    assert (kinds == 2).all()
+    shuffled = np.random.default_rng(1).permutation(800)
+    again = pair_task(*[table(np.ones(800), [names[n] for n in shuffled])] * 2, TASK)
+    assert np.array_equal(np.sort(pairs.clusters), np.sort(again.clusters))
+    candidate = np.array([0.0 if name.startswith("b") and int(name[2:]) < 40 else 1.0 for name in names])
+    found = verdict(np.ones(800), candidate, names)
+    assert found.verdict is not Verdict.VALIDATED
+    lost = pair_task(table(np.ones(800), names), table(candidate, names), TASK)
+    places = np.unique(lost.clusters[lost.candidate == 0])
+    assert places.size == 40
+    assert places.min() < 40, "not all of them after the kind that was spared"
 
 
 @pytest.mark.parametrize(("other", "count"), [(["law", "law", "law"], 2), (["law", "art", None], 1)])

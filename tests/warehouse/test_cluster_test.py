@@ -97,7 +97,7 @@ def test_clusters_needed_are_near_what_any_method_takes(margin, least):
     assert (1 - margin) ** least <= ALPHA < (1 - margin) ** (least - 1)
     assert clusters_needed(margin, ALPHA) == least
     for size in (1, 40):
-        enough, fewer = (totals([size] * n, [0] * n) for n in (round(1.06 * least), least - 1))
+        enough, fewer = (totals([size] * n, [0] * n) for n in (round(1.05 * least), least - 1))
         assert (
             p_noninferior_clusters(enough, margin, ALPHA)
             <= ALPHA
