@@ -217,8 +217,7 @@ class SuiteTask(Strict):
     )
     fixed_subjects: bool = Field(
         default=False,
-        description="The verdict is about new documents of these very subjects (a group's subtasks, a document's "
-        "`subject` or `category`): they are strata, not clusters.",
+        description="Subtasks, `subject` and `category` are strata: the verdict is about these.",
     )
 
 
