@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.model.enums import Family, Weights
+from quantgate.model.order import draw
 from quantgate.model.records import Manifest, TaskResult, question_of
 from warehouse.tango import Floats, Ints
 
@@ -224,7 +225,7 @@ def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
         outside = int(np.count_nonzero((values < 0) | (values > 1)))
         if outside:
             return Unpaired(f"task {name}: the {side}'s score is not from 0 to 1 on {_documents(outside)}")
-    return Pairs(scores["baseline"], scores["candidate"], _clusters(joined["cluster_baseline"]))
+    return Pairs(scores["baseline"], scores["candidate"], _clusters(joined, name))
 
 
 def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
@@ -235,16 +236,23 @@ def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
     return joined.take(pa.array(np.random.default_rng(seed).permutation(joined.num_rows)))
 
 
-def _clusters(names: pa.ChunkedArray) -> Ints | None:
-    """Numbers for the names of clusters; a document without one is a cluster of its own."""
-    if names.null_count == len(names):
+def _clusters(joined: pa.Table, name: str) -> Ints | None:
+    """Numbers for the names of clusters; a document without one is a cluster of its own.
+
+    They are in a random order that the task's name and theirs decide: those who bet on clusters one after the other are
+    right only where no kind of them comes before the others, as it would in the order of names.
+    """
+    clusters = joined["cluster_baseline"]
+    if clusters.null_count == len(clusters):
         return None
-    # In the order of the names, whatever the order of the documents: bets and sums of floats depend on it.
-    ranks = pc.rank(names, sort_keys="ascending", tiebreaker="dense").to_numpy()
-    numbers = ranks.astype(np.int64) - 1
-    alone = names.is_null().to_numpy()
-    numbers[alone] += np.arange(np.count_nonzero(alone))
-    return numbers if numbers.max() + 1 < numbers.size else None
+    units = [
+        (row["cluster_baseline"],) if row["cluster_baseline"] is not None else (row["doc_id"], row["doc_repeat"])
+        for row in joined.select(["cluster_baseline", *_KEY]).to_pylist()
+    ]
+    drawn = sorted(set(units), key=lambda unit: draw(name, *unit))
+    numbers = {unit: number for number, unit in enumerate(drawn)}
+    found = np.array([numbers[unit] for unit in units], dtype=np.int64)
+    return found if len(numbers) < found.size else None
 
 
 def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool:

@@ -42,18 +42,18 @@ def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
         members[document.cluster if document.stratum is None else document.stratum].append(index)
     place: dict[int, tuple[float, str]] = {}
     for together, indices in members.items():
-        draws = {index: _draw(task, *documents[index][:3]) for index in indices}
+        draws = {index: draw(task, *documents[index][:3]) for index in indices}
         if together is None:
             place |= {index: (int(draw, 16) / 16 ** len(draw), draw) for index, draw in draws.items()}
             continue
-        start = _draw(task, "cluster", together)
+        start = draw(task, "cluster", together)
         begin = int(start, 16) / 16 ** len(start)
         for rank, index in enumerate(sorted(indices, key=lambda index: draws[index])):
             place[index] = ((rank + begin) / len(indices), draws[index])
     return sorted(place, key=lambda index: place[index])
 
 
-def _draw(*parts: object) -> str:
+def draw(*parts: object) -> str:
     """A random number, the same for the same parts, as 64 hexadecimal digits."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
