@@ -26,7 +26,7 @@ from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from quantgate.model.tables import SAMPLES_FILE
 from tasks import bundle, shared_parts
-from tasks.staging import same_engine, staged
+from tasks.staging import Staging, same_engine, staged
 from warehouse.bundles import BundleStore
 from warehouse.rows import verdict_key
 
@@ -202,7 +202,8 @@ def _refuse_full(plan: RunPlan, home: Home) -> None:
         return
     asked, names = looks.question_id(plan), [task.task for task in plan.suite.tasks]
     for staging, state in staged(home):
-        if state.get("question") == asked and looks.were_seen(staging, names):
+        seen = state.get("question") == asked and looks.were_seen(staging, names)
+        if seen and not _began_before(plan, staging, home):
             limit = f" and with --limit {state['limit']}" if state.get("limit") else ""
             raise ConfigError(
                 f"run {staging.run_id} of the same question was stopped after looks at its answers, so that --full, "
@@ -210,3 +211,12 @@ def _refuse_full(plan: RunPlan, home: Home) -> None:
                 where=plan.checkpoint.name,
                 mend=f"Without --full{limit} the same command goes on with that run.",
             )
+
+
+def _began_before(plan: RunPlan, staging: Staging, home: Home) -> bool:
+    """Whether a run on its way is a drift check, whose looks decide nothing: a chain of its question began before."""
+    try:
+        found = pursue(plan, list(bundle.manifests(home.bundles)), BundleStore(home.bundles))
+    except RunError:
+        return False
+    return found is not None and found.chain.runs[0].started_at < staging.started_at

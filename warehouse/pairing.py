@@ -246,7 +246,9 @@ def _clusters(joined: pa.Table, name: str) -> Ints | None:
     if clusters.null_count == len(clusters):
         return None
     units = [
-        (row["cluster_baseline"],) if row["cluster_baseline"] is not None else (row["doc_id"], row["doc_repeat"])
+        (row["cluster_baseline"],)
+        if row["cluster_baseline"] is not None
+        else (row["doc_id"], row["doc_repeat"])
         for row in joined.select(["cluster_baseline", *_KEY]).to_pylist()
     ]
     drawn = sorted(set(units), key=lambda unit: draw(name, *unit))
