@@ -160,6 +160,17 @@ def test_a_check_that_was_stopped_may_begin_anew(looked_runs: LookedRuns) -> Non
     assert looked_runs.verdicts()[check.run_id]["decided_by"] == decided.run_id
 
 
+def test_full_is_no_second_try_where_a_drift_check_was_stopped(looked_runs: LookedRuns) -> None:
+    first = looked_runs.validate(looked_runs.good)
+    looked_runs.kill_before = 2
+    with pytest.raises(Killed):
+        looked_runs.validate(looked_runs.good, limit=100, since=datetime.now(UTC))
+    assert looked_runs.asked_of(looked_runs.good) == [(0, 60)]
+    looked_runs.kill_before = None
+    assert looked_runs.validate(looked_runs.good, full=True) == first
+    assert looked_runs.asked == []
+
+
 def test_full_that_was_killed_has_shown_nothing(looked_runs: LookedRuns) -> None:
     looked_runs.kill_before = 1
     with pytest.raises(Killed):
