@@ -15,7 +15,9 @@ from warehouse.tango import score_at_loss
 def designs(draw):
     steps = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
     looks = np.cumsum(steps).tolist()
-    statistics = draw(st.lists(st.floats(-0.5, 3), min_size=len(looks), max_size=len(looks)))
+    # Of six digits: one that lies 1e-9 from an outcome's own is no tie to the one side and a tie to the other.
+    statistic = st.floats(-0.5, 3).map(lambda drawn: round(drawn, 6))
+    statistics = draw(st.lists(statistic, min_size=len(looks), max_size=len(looks)))
     margin = draw(st.floats(0.01, 0.5))
     rate = margin + (1 - margin) * draw(st.floats(0, 1))
     return [Cut(*cut) for cut in zip(looks, statistics, strict=True)], margin, rate
