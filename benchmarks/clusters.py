@@ -1,9 +1,9 @@
 """How often clustered and partial-credit tasks are validated: `python -m benchmarks.clusters --seed 0 --trials 500`.
 
 Simulated documents go through the judge's own p-values (warehouse/cluster_test.py, warehouse/bounded_test.py,
-warehouse/exact_test.py, warehouse/sequential_test.py).
-At a true delta of minus the margin the rate is that of false validation and must be at most
-alpha; at a true delta of 0 it is power. Tables in markdown, each rate with its Monte-Carlo standard error.
+warehouse/exact_test.py, warehouse/sequential_test.py). At a true delta of minus the margin the rate is that of false
+validation and must be at most alpha; at a true delta of 0 it is power. Tables in markdown, each rate with its
+Monte-Carlo standard error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
-from benchmarks.strata import report_strata
+from benchmarks.strata import report_strata, shown
 from warehouse.bounded_test import p_noninferior_bounded
 from warehouse.cluster_test import ClusterTotals, clusters_needed, p_noninferior_clusters, p_robust
 from warehouse.exact_test import p_noninferior
@@ -99,7 +99,7 @@ def clustered_flips(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -
         better = flips - worse
     else:
         share = broken_share(cell)
-        broken = rng.random(sizes.size) < share if cell.how == "broken" else sizes > large(cell)
+        broken = rng.random(sizes.size) < share if cell.how == "broken" else sizes > large(cell).size
         lost = rng.binomial(sizes, np.where(broken, -cell.delta / share, 0.0))
         flips = rng.binomial(sizes - lost, cell.flip_rate + cell.delta)
         also = rng.binomial(flips, 0.5)
@@ -111,27 +111,29 @@ LARGE = 0.08
 """Share of the documents that the largest clusters hold."""
 
 
+class Large(NamedTuple):
+    """Which clusters are large."""
+
+    size: int
+    """Documents above which one is."""
+    share: float
+    """Of all documents, in large ones: as near to the share asked for as whole sizes allow."""
+
+
 @lru_cache
-def large(cell: Clustered) -> float:
-    """The size above which clusters hold that share of all documents."""
+def large(cell: Clustered) -> Large:
+    """The large clusters of a population."""
     many = cluster_sizes(np.random.default_rng(0), cell._replace(clusters=1_000_000))
     documents = np.bincount(many) * np.arange(many.max() + 1)
     above = documents[::-1].cumsum()[::-1] / documents.sum()
-    # The least size from which on they hold at most that share: sizes are whole numbers.
-    return float(np.flatnonzero(above <= LARGE)[0] - 1)
-
-
-@lru_cache
-def large_share(cell: Clustered) -> float:
-    """The share of documents in such clusters, as near to that share as whole numbers allow."""
-    many = cluster_sizes(np.random.default_rng(0), cell._replace(clusters=1_000_000))
-    return float(many[many > large(cell)].sum() / many.sum())
+    least = int(np.flatnonzero(above <= LARGE)[0])
+    return Large(least - 1, float(above[least]))
 
 
 def broken_share(cell: Clustered) -> float:
     """The share of broken clusters whose losses are correlated as the cell says; of documents, in large ones."""
     if cell.how == "large":
-        return large_share(cell)
+        return large(cell).share
     loss = min(1.0, (cell.correlation * cell.flip_rate + cell.delta**2) / -cell.delta)
     return -cell.delta / loss
 
@@ -188,11 +190,6 @@ def bounded_rates(rng: Generator, kind: str, n: int, margin: float, delta: float
         counts[1] += p_noninferior(int((rounded < 0).sum()), int((rounded > 0).sum()), n, margin) <= ALPHA
         counts[2] += p_noninferior_bounded(d, margin, ALPHA) <= ALPHA
     return Rates(*(counts / trials))
-
-
-def shown(rate: float, trials: int) -> str:
-    """A rate with its standard error."""
-    return f"{rate:.3f} ± {math.sqrt(max(rate * (1 - rate), 1 / trials) / trials):.3f}"
 
 
 def false_validation_cells(how: str) -> list[Clustered]:

@@ -97,6 +97,11 @@ def strata_rates(rng: np.random.Generator, cell: Strata, trials: int) -> tuple[f
     return fixed / trials, on_the_way / trials
 
 
+def shown(rate: float, trials: int) -> str:
+    """A rate with its standard error."""
+    return f"{rate:.3f} ± {math.sqrt(max(rate * (1 - rate), 1 / trials) / trials):.3f}"
+
+
 def report_strata(rng: np.random.Generator, trials: int, say: Callable[[str], None]) -> None:
     """False validation at the margin, and power at a true delta of 0."""
     say("\n| subjects | documents | loss | flips | margin | true delta | at the end | with looks |")
@@ -110,7 +115,7 @@ def report_strata(rng: np.random.Generator, trials: int, say: Callable[[str], No
         rates = strata_rates(rng, cell, trials)
         if delta:
             worst = [max(pair) for pair in zip(worst, rates, strict=True)]
-        cells = " | ".join(f"{r:.3f} ± {math.sqrt(max(r * (1 - r), 1 / trials) / trials):.3f}" for r in rates)
+        cells = " | ".join(shown(rate, trials) for rate in rates)
         told = f"| {subjects} | {documents:,} | {how if delta else 'none'} | {flips:.0%} | {margin:.0%} "
         say(told + f"| {cell.delta:+.0%} | {cells} |")
     limit = float(binom.ppf(1 - 0.05 / 8, trials, ALPHA)) / trials

@@ -85,4 +85,14 @@ def clusters_wanting(task: TaskVerdict, policy: Policy) -> str:
 
 def documents_wanting(task: TaskVerdict, policy: Policy) -> int:
     """Documents below which no task of such clusters passes unless it gains; 0 where documents share none."""
-    return (task.largest_cluster or 0) * max(clusters_needed(task.margin, policy.alpha), policy.min_clusters)
+    return (task.largest_cluster or 0) * least_clusters(task.margin, policy)
+
+
+def least_clusters(margin: float, policy: Policy) -> int:
+    """Equal clusters below which a policy passes no task unless it gains.
+
+    Args:
+        margin: the loss that would matter, a fraction.
+        policy: its error rate and its least number of clusters.
+    """
+    return max(policy.min_clusters, clusters_needed(margin, policy.alpha))

@@ -16,8 +16,7 @@ import numpy as np
 from scipy.stats import binomtest, norm
 
 from quantgate.model.config import Policy
-from warehouse.cluster_figures import FIXED
-from warehouse.cluster_test import clusters_needed
+from warehouse.cluster_figures import FIXED, least_clusters
 from warehouse.exact_test import documents_needed, flip_rate_upper, p_inferior, p_noninferior
 from warehouse.tango import Interval, score_at_loss, tango_interval
 
@@ -99,7 +98,7 @@ def clusters_line(task: str, clusters: int, margin: float, policy: Policy) -> st
         margin: a fraction.
         policy: its error rate and its least number of clusters.
     """
-    least = max(policy.min_clusters, clusters_needed(margin, policy.alpha))
+    least = least_clusters(margin, policy)
     if clusters >= least:
         return None
     return (

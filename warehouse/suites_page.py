@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quantgate.model.config import ROOT, Policy, Suite, SuiteTask, load_policy, load_yaml
+from warehouse.cluster_figures import least_clusters
 from warehouse.cluster_test import clusters_needed
 from warehouse.outside import ASSUMED_FLIP_RATE, resolvable_points, shown_points
 from warehouse.render import NULL
@@ -117,8 +118,8 @@ def _row(task: SuiteTask, policy: Policy) -> str:
         return f"| `{task.task}` | {task.family} | {NULL} | {NULL} | {NULL} | {100 * margin:g} | |"
     best = resolvable_points(task.documents, ASSUMED_FLIP_RATE, policy.alpha, policy.planned_power)
     told = [] if best <= 100 * margin else ["cannot decide"]
-    least = max(policy.min_clusters, clusters_needed(margin, policy.alpha))
-    if task.clusters is not None and task.clusters < least and not task.fixed_subjects:
+    too_few = task.clusters is not None and task.clusters < least_clusters(margin, policy)
+    if too_few and not task.fixed_subjects:
         told.append("too few subjects to validate")
     subjects = NULL if task.clusters is None else f"{task.clusters}{', fixed' * task.fixed_subjects}"
     cells = [f"{task.documents:,}", subjects, shown_points(best, margin)]

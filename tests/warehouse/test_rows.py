@@ -77,18 +77,17 @@ def test_the_kv_cache_that_was_served_is_shown(place: Any, three: Any) -> None:
 
 
 @pytest.mark.usefixtures("begun")
+def going_on(run: Any, continues: str, **changes: Any) -> Any:
+    """A run that goes on from an earlier one, an hour later."""
+    later = {"started_at": run.started_at + timedelta(hours=1), "fingerprint": "another"}
+    return replace(run, run_id="run-fp8-on", continues=continues, **later, **changes)
+
+
 def test_a_run_that_continues_another_takes_its_place(place: Any, three: Any) -> None:
     baseline, candidate, _ = three
     short_baseline = replace(baseline, run_id="run-bf16-30", documents=30)
     short = replace(candidate, run_id="run-fp8-30", baseline=short_baseline, documents=30)
-    longer = replace(
-        candidate,
-        run_id="run-fp8-on",
-        baseline=baseline,
-        continues="run-fp8-30",
-        fingerprint="another",
-        started_at=candidate.started_at + timedelta(hours=1),
-    )
+    longer = going_on(candidate, "run-fp8-30", baseline=baseline)
     place.write(short_baseline, baseline, short, longer)
     load_bundles(place.warehouse, place.bundles)
     rows = query(
@@ -153,15 +152,7 @@ def test_a_use_that_is_decided_keeps_its_verdict_while_the_chain_goes_on(place: 
         documents=60,
         wrong={"sums": range(1, 30, 2), "cloze": (1, 2, 3)},
     )
-    longer = replace(
-        candidate,
-        run_id="run-fp8-on",
-        baseline=baseline,
-        wrong={},
-        continues="run-fp8-60",
-        fingerprint="another",
-        started_at=candidate.started_at + timedelta(hours=1),
-    )
+    longer = going_on(candidate, "run-fp8-60", baseline=baseline, wrong={})
     place.write(short_baseline, baseline, short, longer)
     load_bundles(place.warehouse, place.bundles)
     rows = query(
