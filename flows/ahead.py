@@ -1,12 +1,12 @@
 """What earlier runs of its candidates' questions ask of a validation, looked at before anything is measured.
 
-What could decide nothing is refused before it costs anything, and a baseline goes on with the answers
-that its candidates' chains were judged against.
+What could decide nothing is refused before it costs anything, a baseline goes on with the answers that its
+candidates' chains were judged against, and where no candidate asks for anything it isn't asked either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -31,6 +31,17 @@ from warehouse.bundles import BundleStore
 from warehouse.rows import question, verdict_key
 
 
+class Ahead(NamedTuple):
+    """What is known of a validation before anything is measured."""
+
+    refused: Mapping[str, ConfigError]
+    """Why a candidate is not measured, by its run's fingerprint."""
+    without: frozenset[str] = frozenset()
+    """Bundles of the baseline with other answers than those that the candidates' chains were judged against."""
+    baseline: Manifest | None = None
+    """The baseline's run to hand back, where no candidate has anything to measure."""
+
+
 class _Needed(NamedTuple):
     """What a candidate's run needs of its baseline to go on from an earlier one."""
 
@@ -41,8 +52,8 @@ class _Needed(NamedTuple):
     scores: Scores
 
 
-def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> frozenset[str]:
-    """Refuse what could decide nothing, and tell from which bundles the baseline must not take its answers.
+def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> Ahead:
+    """Refuse what could decide nothing, and tell which answers the baseline's run must have.
 
     Args:
         plans: the baseline's first; which of its runs the candidates name is of no account.
@@ -50,21 +61,53 @@ def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> frozense
         fresh: whether everything is measured anew.
 
     Returns:
-        Bundles of the baseline with other answers than those that the candidates' chains were judged against.
+        What to measure, what not and why. A candidate is refused where its question is on its way and this run
+        can't go on with it, or where an unfinished run of it was looked at and this one would begin anew.
 
     Raises:
-        ConfigError: a candidate's question is on its way where this run can't go on with it, or an unfinished run
-            of it was looked at and this one would begin anew.
+        ConfigError: every candidate is refused; says why the first one is.
     """
     baseline, *candidates = plans
-    for plan in candidates:
-        _refuse_second_try(plan, home, fresh=fresh)
-    if fresh or baseline.suite is None or not baseline.policy.looks:
-        return frozenset()
+    refused: dict[str, ConfigError] = {}
+    if baseline.suite is None or not baseline.policy.looks:
+        return Ahead(refused)
     every, store = list(bundle.manifests(home.bundles)), BundleStore(home.bundles)
-    needed = [found for plan in candidates if (found := _needed(plan, every, store))]
+    needed, idle = [], []
+    for plan in candidates:
+        try:
+            _refuse_second_try(plan, home, every, fresh=fresh)
+            found = None if fresh else _needed(plan, every, store)
+        except ConfigError as error:
+            refused[plan.inputs.fingerprint()] = error
+            continue
+        if isinstance(found, _Needed):
+            needed.append(found)
+        elif isinstance(found, Manifest):
+            idle.append(found)
+    without, unlike = _left_out(baseline, needed, every, store)
+    refused |= unlike
+    if candidates and len(refused) == len(candidates):
+        raise next(iter(refused.values()))
+    nothing_to_do = len(idle) + len(refused) == len(candidates)
+    return Ahead(refused, without, _enough(baseline, idle, every) if nothing_to_do else None)
+
+
+def _enough(baseline: RunPlan, candidates: Sequence[Manifest], every: Sequence[Manifest]) -> Manifest | None:
+    """The baseline's run that a candidate's was judged against, where it has fewer documents than this one may ask."""
+    if any(one.fingerprint == baseline.inputs.fingerprint() for one in every):
+        return None
+    names = {one.baseline.run_id for one in candidates if one.baseline}
+    alike = [one for one in every if one.run_id in names and shared_parts.is_of_the_same(baseline, one)]
+    return next((one for one in alike if one.inputs.workload == baseline.inputs.workload), None)
+
+
+def _left_out(
+    baseline: RunPlan, needed: Sequence[_Needed], every: Sequence[Manifest], store: BundleStore
+) -> tuple[frozenset[str], dict[str, ConfigError]]:
+    """Bundles that the baseline must not take its answers from, and candidates whose chains can't go on with it."""
     if not needed:
-        return frozenset()
+        return frozenset(), {}
+    refused: dict[str, ConfigError] = {}
     there = _held(baseline, every, store)
     kept = there
     for one in sorted(needed, key=lambda one: not one.pursuit.is_open):
@@ -74,8 +117,8 @@ def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> frozense
         if _covers(baseline, one, [manifest for manifest, _ in agreeing]):
             kept = agreeing
         elif one.pursuit.is_open:
-            raise _unlike(baseline, one)
-    return frozenset(one.run_id for one, _ in there) - {one.run_id for one, _ in kept}
+            refused[one.plan.inputs.fingerprint()] = _unlike(baseline, one)
+    return frozenset(one.run_id for one, _ in there) - {one.run_id for one, _ in kept}, refused
 
 
 def is_passed_over(plan: RunPlan, known: Manifest, place: str) -> bool:
@@ -114,20 +157,27 @@ def _is_beside(known: Manifest, every: Sequence[Manifest]) -> bool:
     )
 
 
-def _needed(plan: RunPlan, every: Sequence[Manifest], store: BundleStore) -> _Needed | None:
-    """What a candidate's run needs to go on, or to measure another load; None where it needs nothing."""
+def _needed(plan: RunPlan, every: Sequence[Manifest], store: BundleStore) -> _Needed | Manifest | None:
+    """What a candidate's run needs to go on, or to measure another load; the run that will be handed back for it.
+
+    None where it is a run of its own.
+    """
     fingerprint = plan.inputs.fingerprint()
     known = next((one for one in reversed(every) if one.fingerprint == fingerprint), None)
     if known and not _is_beside(known, every):
-        return None
+        return known
     try:
         found = pursue(plan, every, store)
-        if found is None or found.answered or (known and not found.is_open):
+        if found and found.answered:
+            return known or found.answered
+        if known and (found is None or not found.is_open):
+            return known
+        if found is None:
             return None
         if found.elsewhere:
             if known is None:
                 refuse_elsewhere(plan, found)
-            return None
+            return known
         tip = found.chain.tip
         assert tip.baseline is not None
         return _Needed(plan, found, store.read_manifest(tip.baseline.run_id), judged_against(store, tip))
@@ -192,14 +242,13 @@ def _unlike(baseline: RunPlan, needed: _Needed) -> ConfigError:
     )
 
 
-def _refuse_second_try(plan: RunPlan, home: Home, *, fresh: bool) -> None:
+def _refuse_second_try(plan: RunPlan, home: Home, every: Sequence[Manifest], *, fresh: bool) -> None:
     """Who has seen looks at a question goes on with that run, since another one would have an alpha of its own.
 
     Raises:
         ConfigError: an unfinished run of the question was judged on its way, and this one would not go on with it.
     """
-    if plan.suite is None or not plan.policy.looks:
-        return
+    assert plan.suite is not None
     asked, names = looks.question_id(plan), [task.task for task in plan.suite.tasks]
     own = plan.inputs.fingerprint()
     for staging, state in staged(home):
@@ -207,7 +256,7 @@ def _refuse_second_try(plan: RunPlan, home: Home, *, fresh: bool) -> None:
             continue
         if state.get("question") != asked or not looks.were_seen(staging, names):
             continue
-        if not batches.continues(staging) and _has_begun(plan, home):
+        if not batches.continues(staging) and _has_begun(plan, every):
             continue  # a check of a question that another run decides
         raise ConfigError(
             f"run {staging.run_id} of the same question is unfinished and was looked at on its way; to begin anew "
@@ -217,10 +266,10 @@ def _refuse_second_try(plan: RunPlan, home: Home, *, fresh: bool) -> None:
         )
 
 
-def _has_begun(plan: RunPlan, home: Home) -> bool:
+def _has_begun(plan: RunPlan, every: Sequence[Manifest]) -> bool:
     """Whether a finished run has asked the question of a plan."""
     asked = question(plan)
-    return any(question(one) == asked for one in bundle.manifests(home.bundles))
+    return any(question(one) == asked for one in every)
 
 
 def _way_on(plan: RunPlan, state: dict[str, Any], *, fresh: bool) -> str:

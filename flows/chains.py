@@ -57,7 +57,7 @@ def deciding(runs: Sequence[Manifest], store: BundleStore) -> Iterator[Chain]:
         store: where their bundles and their baselines' lie.
 
     Raises:
-        RunError: a bundle is damaged or gone.
+        RunError: a bundle is damaged. A run whose baseline's is gone says nothing.
     """
     taken: set[str] = set()
     for chain in _chains(runs):

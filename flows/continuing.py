@@ -287,8 +287,9 @@ def _go_on(run: Manifest, plan: RunPlan, staging: Staging, store: BundleStore, r
     name = plan.checkpoint.name
     if all(map(staging.joins, run.engine_starts)):
         batches.take_over(staging, plan, run, *(store.read_table(run, table) for table in _TABLES))
-        documents = f"whose {_documents(run):,} documents are not asked again"
-        report.line(f"{name}: goes on from run {run.run_id}, {documents}")
+        report.line(
+            f"{name}: goes on from run {run.run_id} and asks none of its documents again: {_documents(run):,}"
+        )
     else:
         report.line(
             f"{name}: run {run.run_id} had other kernels and is not continued: this is a run of its own"

@@ -13,14 +13,14 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
 from flows.afterwards import artifact_key, load_and_publish
-from flows.ahead import look_ahead
+from flows.ahead import Ahead, look_ahead
 from flows.declaration import Afterwards, Declared, ValidateParameters, declare, hardware_of
 from flows.hub_token import hub_token
 from flows.load import load
 from flows.measure import Context, measure
 from flows.publish import PublishParameters, publish
 from flows.reporting import reporter
-from quantgate.model.errors import RunError
+from quantgate.model.errors import QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
 from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
@@ -168,19 +168,23 @@ def _measure_all(
     report: Reporter,
     since: datetime | None,
     pins: Pins | None = None,
-) -> tuple[list[tuple[Manifest, bool]], list[RunError]]:
-    """Measure the baseline, then every candidate; one that fails does not keep the others from their turn."""
+) -> tuple[list[tuple[Manifest, bool]], list[QuantgateError]]:
+    """Measure the baseline, then every candidate; one that fails or is refused keeps no other from its turn."""
     served = _served(checkpoints, declared, environment, home, report, pins)
     plans = _plans(checkpoints, served, environment, declared)
-    without = look_ahead(plans, home, fresh=since is not None)
+    ahead = look_ahead(plans, home, fresh=since is not None)
+    _tell_refused(plans, ahead, report)
     done: list[tuple[Manifest, bool]] = []
-    failures: list[RunError] = []
+    failures: list[QuantgateError] = []
     baseline: BaselineRef | None = None
     expected_start_s: float | None = None
     clock = time.monotonic()
     for index, (planned, named) in enumerate(zip(plans, served, strict=True), 1):
         plan = planned.model_copy(update={"baseline": baseline})
         checkpoint = plan.checkpoint
+        if refused := ahead.refused.get(plan.inputs.fingerprint()):
+            failures.append(refused)
+            continue
         context = Context(
             home,
             environment,
@@ -191,7 +195,7 @@ def _measure_all(
             chat_template=declared.chat_template and (named.chat_template or True),
         )
         try:
-            manifest, now = measure(plan, context, since=since, without=without)
+            manifest, now = _measured(plan, context, since, ahead)
         except RunError as error:
             if baseline is None:
                 raise
@@ -209,6 +213,24 @@ def _measure_all(
             left_min = (time.monotonic() - clock) / measured * left / 60
             report.line(f"validate: {index} of {len(checkpoints)} checkpoints, about {left_min:.1f} min left")
     return done, failures
+
+
+def _tell_refused(plans: Sequence[RunPlan], ahead: Ahead, report: Reporter) -> None:
+    """At once, not when its turn would come: whoever waits for the others may mend it meanwhile."""
+    for plan in plans:
+        if error := ahead.refused.get(plan.inputs.fingerprint()):
+            report.line(f"{plan.checkpoint.name}: not measured: {error}")
+
+
+def _measured(plan: RunPlan, context: Context, since: datetime | None, ahead: Ahead) -> tuple[Manifest, bool]:
+    """The run's bundle, and whether anything was measured; no baseline is asked what no candidate needs."""
+    if plan.baseline is None and ahead.baseline:
+        context.report.line(
+            f"{plan.checkpoint.name}: nothing to do: run {ahead.baseline.run_id} is what its candidates, which ask "
+            "nothing more, were judged against"
+        )
+        return ahead.baseline, False
+    return measure(plan, context, since=since, without=ahead.without)
 
 
 @flow(name="validate", validate_parameters=True)
@@ -253,7 +275,7 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
 
 
 def _incomplete(
-    failures: Sequence[RunError], lost: Sequence[str], checkpoints: int, afterwards: Afterwards
+    failures: Sequence[QuantgateError], lost: Sequence[str], checkpoints: int, afterwards: Afterwards
 ) -> RunError:
     """What has no result and why, and where the rest is: the table, where somebody loads and nothing was lost."""
     what = [f"{len(failures)} of {checkpoints} checkpoints were not measured"] if failures else []

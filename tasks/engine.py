@@ -225,22 +225,25 @@ def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> 
     )
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, api_key: str) -> bool:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {api_key}"})  # noqa: S310 - ours
     try:
-        with _DIRECT.open(url, timeout=2) as answer:
+        with _DIRECT.open(request, timeout=2) as answer:
             return int(answer.status) == 200
     except (OSError, urllib.error.URLError):
         return False
 
 
-def _await_ready(process: Tied, environment: EngineEnvironment, base_url: str, step: Step) -> None:
-    """Return when the engine answers.
+def _await_ready(
+    process: Tied, environment: EngineEnvironment, base_url: str, api_key: str, step: Step
+) -> None:
+    """Return when the engine answers; what listens at its port and doesn't know its key is another one's.
 
     Raises:
         RunError: it ended, or did not answer within its time.
     """
     limit_s = environment.config.start_timeout_s
-    while not _answers(f"{base_url}/health"):
+    while not all(_answers(f"{base_url}{path}", api_key) for path in ("/health", "/v1/models")):
         status = process.exit_status()
         if status is not None:
             raise _died(environment.name, status, process)
@@ -293,7 +296,7 @@ def serve(
     with Tied(command, log=log, environment=variables) as process:
         title = f"engine {environment.name} {environment.version}: start"
         with report.step(title, expected_s=expected_s) as step:
-            _await_ready(process, environment, base_url, step)
+            _await_ready(process, environment, base_url, api_key, step)
         output = process.output()
         kernels = engine_log.kernels_in(output)
         start = EngineStart(

@@ -76,7 +76,7 @@ def read_documents(path: Path) -> list[Document]:
     return documents
 
 
-def write_task(path: Path, out_dir: Path) -> Path:
+def write_task(path: Path, out_dir: Path, name: str = "") -> Path:
     """Turn a JSONL file into a task of lm-eval's.
 
     The folder's name carries a hash of the content, so that another file of the same name never takes
@@ -85,15 +85,16 @@ def write_task(path: Path, out_dir: Path) -> Path:
     Args:
         path: the user's JSONL.
         out_dir: folder below which the task's own folder is made.
+        name: the task's, fit for a file's; the sanitized stem of ``path`` if empty.
 
     Returns:
-        The YAML's path; its ``task`` is the sanitized stem of ``path``.
+        The YAML's path; its ``task`` is the name.
 
     Raises:
         ConfigError: the JSONL is missing or wrong.
     """
     documents = read_documents(path)
-    name = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_") or "documents"
+    name = name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_") or "documents"
     content = fingerprint_of([document.model_dump() for document in documents])
     folder = out_dir / f"{name}-{content[:12]}"
     folder.mkdir(parents=True, exist_ok=True)

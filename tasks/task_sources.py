@@ -45,17 +45,17 @@ def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir:
 
 def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
     path = Path(tasks).expanduser()
-    if path.suffix.lower() in (".jsonl", ".json", ".ndjson"):
+    if _is_jsonl(path):
         made = jsonl_task.write_task(path, out_dir)
         return _suite_of_yaml(made, path.stem, family)
     if path.suffix.lower() in (".yaml", ".yml"):
         if path.is_file() and b"tasks" in [
             match[1] for match in re.finditer(rb"(?m)^(\w+):", path.read_bytes())
         ]:
-            return _declared(path, family)
+            return _declared(path, family, out_dir)
         return _suite_of_yaml(path, path.stem, family)
     if (SUITES / f"{tasks}.yaml").is_file():
-        return _declared(SUITES / f"{tasks}.yaml", family)
+        return _declared(SUITES / f"{tasks}.yaml", family, out_dir)
     if "/" in tasks or path.is_file():
         what = "is neither a YAML nor a JSONL" if path.exists() else "no such file"
         mend = "Give a task's name, or the path of a .yaml or .jsonl file."
@@ -76,10 +76,26 @@ def _told_of(name: str) -> dict[str, Any]:
     return {}
 
 
-def _declared(path: Path, family: Family | None) -> Suite:
+def _is_jsonl(path: Path) -> bool:
+    return path.suffix.lower() in (".jsonl", ".json", ".ndjson")
+
+
+def _declared(path: Path, family: Family | None, out_dir: Path) -> Suite:
     if family is not None:
         raise ConfigError("a suite names its families itself", where=str(path), mend="Leave --family out.")
-    return load_yaml(path, Suite)
+    suite = load_yaml(path, Suite)
+    return suite.model_copy(update={"tasks": tuple(_made(task, path, out_dir) for task in suite.tasks)})
+
+
+def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
+    """A suite's task; of one whose documents are a JSONL the YAML is generated, under the name that the suite gives."""
+    if task.path is None or not _is_jsonl(Path(task.path)):
+        return task
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", task.task):
+        mend = "Use letters, digits, '_', '-' and '.'."
+        raise ConfigError(f"'{task.task}' can't name a JSONL's task", where=str(suite), mend=mend)
+    made = jsonl_task.write_task(ROOT / Path(task.path).expanduser(), out_dir, name=task.task)
+    return task.model_copy(update={"path": str(made.parent)})
 
 
 def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:

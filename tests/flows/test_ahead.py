@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,12 +63,30 @@ def test_candidates_that_were_judged_against_other_answers_go_on_one_by_one(look
     looked_runs.engine({**NOISY, "close": 0.9})
     fresh, close = looked_runs.validate(looked_runs.close, limit=60, since=datetime.now(UTC))
     looked_runs.engine()
-    with pytest.raises(ConfigError, match=f"run {close.run_id}.*other answers.*Validate them one by one"):
-        looked_runs.validate(looked_runs.good, looked_runs.close)
-    assert looked_runs.asked == []
+    _, candidate = looked_runs.validate(looked_runs.good, looked_runs.close, failing=1)
+    assert candidate.continues == good.run_id
+    assert looked_runs.asked_of(looked_runs.close) == []
+    (refused,) = looked_runs.failures
+    assert re.search(f"close: run {close.run_id}.*other answers.*Validate them one by one", refused)
+    told = looked_runs.lines.index(f"quantgate-demo-BF16: not measured: {refused}")
+    assert told < next(
+        i for i, line in enumerate(looked_runs.lines) if f"goes on from run {good.run_id}" in line
+    )
     baseline, candidate = looked_runs.validate(looked_runs.close)
     assert (baseline.continues, candidate.continues) == (fresh.run_id, close.run_id)
-    assert looked_runs.validate(looked_runs.good)[1].continues == good.run_id
+
+
+def test_a_baseline_is_not_asked_what_no_candidate_needs(looked_runs: LookedRuns) -> None:
+    first = looked_runs.validate(looked_runs.good, limit=200)
+    assert first[1].tasks[0].documents < 200
+    again = looked_runs.validate(looked_runs.good)
+    assert again == first
+    assert looked_runs.asked == []
+    told = f"quantgate-demo-BF16: nothing to do: run {first[0].run_id} is what its candidates"
+    assert any(line.startswith(told) for line in looked_runs.lines)
+    other = looked_runs.validate(looked_runs.good, looked_runs.bad)
+    assert other[0].continues == first[0].run_id, "for the new candidate it goes on"
+    assert other[1] == first[1]
 
 
 @pytest.mark.parametrize(

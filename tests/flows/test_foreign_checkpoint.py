@@ -16,6 +16,7 @@ from tasks.progress import Reporter
 from tests.command import nothing_left, quantgate
 
 DOCUMENTS = 60
+"""Fewer than the policy's least number for mathematics: on no CPU are they VALIDATED, whatever flips."""
 
 
 def write_documents(path: Path) -> None:
@@ -42,6 +43,8 @@ def test_compressed_tensors_fp8_of_another_vocabulary_and_size(home: Path, tmp_p
         *(
             "--tasks",
             str(tmp_path / "mine.jsonl"),
+            "--family",
+            "math",
             "--workload",
             "demo",
             "--concurrency",
@@ -50,7 +53,7 @@ def test_compressed_tensors_fp8_of_another_vocabulary_and_size(home: Path, tmp_p
         ),
     ]
     done = quantgate(*arguments)
-    assert done.status == 3, f"60 documents can't show 2 points: {done.err}"
+    assert done.status == 3, f"60 documents can't show a point: {done.err}"
     assert nothing_left(home) == []
     query = "SELECT * FROM validated_table WHERE use = 'all' ORDER BY verdict"
     baseline, candidate = json.loads(quantgate("sql", "--format", "json", query).out)

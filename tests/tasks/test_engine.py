@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -55,6 +57,30 @@ def test_an_engine_that_hangs_ends_within_its_time(tmp_path: Path, monkeypatch: 
     told = r"did not answer within 2 s; its last words: INFO still loading"
     with pytest.raises(RunError, match=told), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
         pass
+
+
+class _Others(http.server.BaseHTTPRequestHandler):
+    """An engine with a key of its own."""
+
+    def do_GET(self) -> None:
+        self.send_response(401 if self.path.startswith("/v1/") else 200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_another_engine_at_the_port_does_not_answer_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two starts may find the same free port; the one that comes too late ends by itself."""
+    found = environment(tmp_path, monkeypatch, "hangs", start_timeout_s=1.5)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Others) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        monkeypatch.setattr(engine, "_port", lambda *_: other.server_port)
+        with pytest.raises(RunError, match="did not answer within"), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+            pass
+        other.shutdown()
 
 
 def test_a_port_in_use_is_said_before_anything_starts(

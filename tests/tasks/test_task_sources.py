@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from quantgate.model.config import Suite
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from tasks import task_sources
+from tasks.quality import check_suite
 from tasks.task_sources import sources_of, suite_from
 from tasks.task_yaml import Function, read_source
 
@@ -129,6 +131,35 @@ def test_a_jsonl_becomes_a_task_of_its_own(tmp_path: Path) -> None:
     data = sources_of(task)[0].data
     assert data is not None
     assert data["test"][0].is_relative_to(tmp_path / "made")
+
+
+def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: Path) -> None:
+    documents = [
+        {"prompt": f"{n}?", "answer": str(n), "subject": "odd" if n % 2 else "even"} for n in range(6)
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    declared = {
+        "task": "numbers",
+        "path": str(tmp_path / "mine.jsonl"),
+        "family": "math",
+        "fixed_subjects": True,
+    }
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"name": "own", "tasks": [declared]}))
+    (task,) = suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made").tasks
+    assert (task.task, task.family, task.fixed_subjects) == ("numbers", Family.MATH, True)
+    (source,) = sources_of(task)
+    assert source.path.is_relative_to(tmp_path / "made")
+    assert source.data is not None
+    assert check_suite(Suite(name="own", tasks=(task,))) == {"numbers": 6}
+    for name, path, told in (
+        ("a/b", "mine.jsonl", r"own\.yaml: 'a/b' can't name a JSONL's task\. Use letters"),
+        ("numbers", "gone.jsonl", r"gone\.jsonl: no such file"),
+    ):
+        changed = declared | {"task": name, "path": str(tmp_path / path)}
+        file.write_text(yaml.safe_dump({"name": "own", "tasks": [changed]}))
+        with pytest.raises(ConfigError, match=told):
+            suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made")
 
 
 @pytest.mark.parametrize(
