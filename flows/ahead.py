@@ -168,12 +168,8 @@ def _needed(plan: RunPlan, every: Sequence[Manifest], store: BundleStore) -> _Ne
         return known
     try:
         found = pursue(plan, every, store)
-        if found and found.answered:
-            return known or found.answered
-        if known and (found is None or not found.is_open):
-            return known
-        if found is None:
-            return None
+        if found is None or found.answered or (known and not found.is_open):
+            return known or (found.answered if found else None)
         if found.elsewhere:
             if known is None:
                 refuse_elsewhere(plan, found)

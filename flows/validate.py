@@ -219,7 +219,7 @@ def _tell_refused(plans: Sequence[RunPlan], ahead: Ahead, report: Reporter) -> N
     """At once, not when its turn would come: whoever waits for the others may mend it meanwhile."""
     for plan in plans:
         if error := ahead.refused.get(plan.inputs.fingerprint()):
-            report.line(f"{plan.checkpoint.name}: not measured: {error}")
+            report.line(f"{plan.checkpoint.name}: not measured: {error.what}. {error.mend}")
 
 
 def _measured(plan: RunPlan, context: Context, since: datetime | None, ahead: Ahead) -> tuple[Manifest, bool]:

@@ -242,7 +242,7 @@ def _await_ready(
     Raises:
         RunError: it ended, or did not answer within its time.
     """
-    limit_s = environment.config.start_timeout_s
+    limit_s, pause_s = environment.config.start_timeout_s, 0.02
     while not all(_answers(f"{base_url}{path}", api_key) for path in ("/health", "/v1/models")):
         status = process.exit_status()
         if status is not None:
@@ -254,7 +254,8 @@ def _await_ready(
                 mend=f"Raise start_timeout_s in engines.yaml, or see its log: {process.log}",
             )
         step.update()
-        time.sleep(0.25)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, 0.25)
 
 
 @contextmanager

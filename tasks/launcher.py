@@ -79,7 +79,7 @@ def stop_group(group: int, grace_s: float = GRACE_S) -> None:
             _reap()
             if not _group_alive(group):
                 break
-            time.sleep(0.05)
+            time.sleep(0.01)
     _end_adopted()
 
 
@@ -91,7 +91,7 @@ def _end_adopted() -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _reap()
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def _run(log: str, command: list[str]) -> int:

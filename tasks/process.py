@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -103,6 +104,11 @@ class Tied:
         status = self._process.poll()
         return 128 - status if status is not None and status < 0 else status
 
+    def wait(self, most_s: float) -> None:
+        """Return when the command has ended, or after so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=most_s)
+
     def output(self) -> str:
         """What the command has printed since it was started."""
         with self.log.open("rb") as file:
@@ -172,7 +178,7 @@ def run_tied(
                     mend=f"Its log: {log}",
                 )
             poll()
-            time.sleep(poll_s)
+            process.wait(poll_s)
         output = process.output()
     if status != 0:
         raise RunError(f"{how_ended(status)}; {last_words(output)}", where=what, mend=f"Its log: {log}")

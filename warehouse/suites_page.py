@@ -65,7 +65,7 @@ differs where subtasks differ in size.
 
 | key | what it does |
 |---|---|
-| `task`, `path` | the task's name, and where it isn't lm-eval's own the folder of its YAML, or a JSONL of prompts and answers |
+| `task`, `path` | the task's name, and where it isn't lm-eval's own the folder of its YAML, or a JSONL |
 | `family` | decides the margin |
 | `metric`, `filter` | the score; the task's first where left out |
 | `num_fewshot` | solved examples in each prompt, in place of the YAML's |

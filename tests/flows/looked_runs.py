@@ -99,7 +99,7 @@ class LookedRuns:
     def engine(self, skills: dict[str, float] | None = None, **told: str) -> None:
         """The stub, which may be told to behave otherwise than before."""
         known = json.dumps({"bad": 0.5, "close": 0.89} | (skills or {}))
-        file = make(self.folder / "engine", STUB_SKILLS=known, **told)
+        file = make(self.folder / "engine", STUB_SKILLS=known, STUB_START_S="0", **told)
         self.patch.setenv("QUANTGATE_ENGINES_FILE", str(file))
 
     def _worker(self, command: list[str], *, environment: dict[str, str], **_: Any) -> None:

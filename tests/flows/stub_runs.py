@@ -33,7 +33,7 @@ class StubRuns:
     """
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        patch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder / "engine")))
+        patch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder / "engine", STUB_START_S="0")))
         patch.setattr(measure, "evaluate", measure.evaluate.fn)
         patch.setattr(measure, "load", measure.load.fn)
         patch.setattr(measure, "compare_tokens", measure.compare_tokens.fn)

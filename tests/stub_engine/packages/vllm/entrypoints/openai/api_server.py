@@ -20,7 +20,7 @@ from typing import Any
 
 from vllm.stub_answers import Answers, draw, from_environment
 
-START_S = 0.2
+START_S = float(os.environ.get("STUB_START_S", "0.2"))
 FOREVER_S = 7200
 METRICS = """\
 vllm:cache_config_info{block_size="16",num_gpu_blocks="4096"} 1.0
