@@ -27,6 +27,7 @@ from tasks.fidelity_text import Text, read_text
 from tasks.process import last_words
 from tasks.progress import Reporter
 from tasks.staging import Staging, open_staging
+from warehouse.bundles import BundleStore
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,7 @@ def measure(
                 f"{name}: measured on {known.measured_at:%Y-%m-%d %H:%M} UTC and unchanged, nothing to do"
             )
             _tell_other_text(plan, known, context)
+            _tell_lost_baseline(plan, known, context)
             return known, False
         if since and staging.started_at < since:
             staging.discard()
@@ -296,6 +298,16 @@ def _tell_other_text(plan: RunPlan, known: Manifest, context: Context) -> None:
         context.report.line(
             f"{plan.checkpoint.name}: its fidelity was measured on {known.fidelity.text_id}, not on {text.text_id}, "
             "and the two are never compared; --fresh measures it anew"
+        )
+
+
+def _tell_lost_baseline(plan: RunPlan, known: Manifest, context: Context) -> None:
+    """A candidate's verdict is drawn from two bundles, one of which somebody may have removed."""
+    place, against = context.home.bundles, known.baseline
+    if against and not BundleStore(place).is_bundle(against.run_id):
+        context.report.line(
+            f"{plan.checkpoint.name}: run {against.run_id} of its baseline, which it is held against, has no bundle at "
+            f"{place} any more: a new warehouse can't judge it; --fresh measures both anew"
         )
 
 

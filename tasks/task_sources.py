@@ -94,7 +94,9 @@ def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", task.task):
         mend = "Use letters, digits, '_', '-' and '.'."
         raise ConfigError(f"'{task.task}' can't name a JSONL's task", where=str(suite), mend=mend)
-    made = jsonl_task.write_task(ROOT / Path(task.path).expanduser(), out_dir, name=task.task)
+    given = Path(task.path).expanduser()
+    beside = suite.parent / given
+    made = jsonl_task.write_task(beside if beside.is_file() else ROOT / given, out_dir, name=task.task)
     return task.model_copy(update={"path": str(made.parent)})
 
 

@@ -61,6 +61,35 @@ differs where subtasks differ in size.
 - Context: LongBench's prompts and the reasoning suite's answers are long; what doesn't fit `max-model-len` is cut on
   the left and counted, and a limit that can't fit is refused.
 
+## Questions of your own
+
+A JSONL is a task without a line of code: `quantgate validate … --tasks questions.jsonl --family knowledge`. A line is a
+document:
+
+```json
+{"prompt": "What colour is the sky at noon?", "answer": "blue", "subject": "nature"}
+{"prompt": "What colour is fresh snow?", "answer": "white", "subject": "nature"}
+{"prompt": "How many legs has a spider?", "answer": "8", "subject": "animals"}
+```
+
+`prompt` and `answer` are needed. With `choices` (two or more texts) it is multiple choice, and the answer is a choice's
+text or its index from 0; without, the model writes, and its answer must be the same text after trimming. `id` names a
+document (a hash of it if left out). `subject` (or `category`) says of what kind it is, and `cluster` (or `passage_id`,
+`passage`, `article`) which documents belong together; the verdict then counts those and not documents. A file holds one
+kind, generated or multiple choice.
+
+A suite says more of it, and asks several at once; its `path` is the file:
+
+```yaml
+name: own
+tasks:
+  - {task: colours, path: questions.jsonl, family: knowledge, fixed_subjects: true}
+  - {task: gsm8k, family: math, num_fewshot: 5}
+```
+
+The file lies beside the suite, or its path starts at the checkout's root. Its content is part of a run's identity: with
+another line it is another question.
+
 ## Settings of a suite's task
 
 | key | what it does |

@@ -188,7 +188,7 @@ class SuiteTask(Strict):
 
     task: str = Field(description="The task's name as lm-eval knows it.")
     path: str | None = Field(
-        default=None, description="Folder of its YAML, or a JSONL, from the root; lm-eval's own if empty."
+        default=None, description="Folder of its YAML, or a JSONL; lm-eval's own if empty."
     )
     family: Family = Family.CUSTOM
     metric: str | None = Field(

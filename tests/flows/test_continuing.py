@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_an_inconclusive_run_goes_on_and_then_its_verdict_stands(looked_runs: Lo
         f"quantgate-demo-BF16: VALIDATED by run {candidate.run_id}, nothing to do: a verdict is not drawn again"
     )
     assert list(Home.current().staging.glob("[!.]*")) == []
+
+
+def test_a_candidate_whose_baseline_somebody_removed_is_told(looked_runs: LookedRuns) -> None:
+    baseline, candidate = looked_runs.validate(looked_runs.bad)
+    shutil.rmtree(Path(Home.current().bundles) / baseline.run_id)
+    assert looked_runs.validate(looked_runs.bad)[1] == candidate
+    assert looked_runs.asked_of(looked_runs.bad) == []
+    assert (
+        f"bad: run {baseline.run_id} of its baseline, which it is held against, has no bundle"
+        in looked_runs.lines[-1]
+    )
 
 
 def test_with_other_kernels_it_is_a_run_of_its_own(looked_runs: LookedRuns) -> None:

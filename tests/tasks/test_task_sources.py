@@ -152,6 +152,10 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
     assert source.path.is_relative_to(tmp_path / "made")
     assert source.data is not None
     assert check_suite(Suite(name="own", tasks=(task,))) == {"numbers": 6}
+    file.write_text(yaml.safe_dump({"name": "own", "tasks": [declared | {"path": "mine.jsonl"}]}))
+    assert suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made").tasks == (task,), (
+        "beside it"
+    )
     for name, path, told in (
         ("a/b", "mine.jsonl", r"own\.yaml: 'a/b' can't name a JSONL's task\. Use letters"),
         ("numbers", "gone.jsonl", r"gone\.jsonl: no such file"),

@@ -1,16 +1,37 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from quantgate.model.config import Suite, load_policy
 from quantgate.model.enums import Family
-from tasks.task_sources import group_of, sources_of
+from tasks.quality import check_suite
+from tasks.task_sources import group_of, sources_of, suite_from
 from warehouse.suites_page import PAGE, POLICY, listed_suites, suites_page
 
 
 def test_the_page_is_what_the_suites_say() -> None:
     made = suites_page(listed_suites(), load_policy(POLICY))
     assert PAGE.read_text(encoding="utf-8") == made, "run `python -m warehouse.suites_page`"
+
+
+def test_questions_of_your_own_are_asked_as_the_page_has_them(tmp_path: Path) -> None:
+    """Its JSONL and its suite, side by side as it says."""
+    kinds = ("json", "yaml")
+    lines, suite = (
+        re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)[0] for kind in kinds
+    )
+    (tmp_path / "questions.jsonl").write_text(lines)
+    (tmp_path / "own.yaml").write_text(suite)
+    read = suite_from(str(tmp_path / "own.yaml"), family=None, limit=None, out_dir=tmp_path / "made")
+    assert check_suite(read) == {"colours": 3, "gsm8k": None}
+    assert [task.family for task in read.tasks] == [Family.KNOWLEDGE, Family.MATH]
+    alone = suite_from(
+        str(tmp_path / "questions.jsonl"), family=Family.KNOWLEDGE, limit=None, out_dir=tmp_path / "made"
+    )
+    assert check_suite(alone) == {"questions": 3}
 
 
 @pytest.mark.parametrize("suite", listed_suites(), ids=lambda suite: suite.name)
