@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from quantgate.model.config import load_policy
 from quantgate.model.order import look_sizes
+from warehouse.bounded_test import p_noninferior_bounded
 from warehouse.exact_test import p_noninferior
 from warehouse.sequential_test import Design, p_noninferior_at
 
@@ -61,16 +62,21 @@ def subject_rates(cell: Strata, sizes: Ints) -> tuple[NDArray[np.float64], NDArr
     return worse, better
 
 
-def answered(rng: np.random.Generator, cell: Strata, looks: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """Worse and better documents up to each look, of an order that holds of every subject its share."""
-    sizes = subject_sizes(rng, cell)
-    worse_rate, better_rate = subject_rates(cell, sizes)
-    worse, better, before = [], [], np.zeros(cell.subjects, dtype=np.int64)
-    start = rng.random(cell.subjects)
+def order(rng: np.random.Generator, sizes: Ints) -> Ints:
+    """The subject of each document, in an order that holds of every subject its share."""
+    start = rng.random(sizes.size)
     places = np.concatenate(
         [(np.arange(size) + begin) / size for size, begin in zip(sizes, start, strict=True)]
     )
-    subject = np.repeat(np.arange(cell.subjects), sizes)[np.argsort(places)]
+    return np.asarray(np.repeat(np.arange(sizes.size), sizes)[np.argsort(places)])
+
+
+def answered(rng: np.random.Generator, cell: Strata, looks: tuple[int, ...]) -> tuple[Ints, Ints]:
+    """Worse and better documents up to each look."""
+    sizes = subject_sizes(rng, cell)
+    worse_rate, better_rate = subject_rates(cell, sizes)
+    worse, better, before = [], [], np.zeros(cell.subjects, dtype=np.int64)
+    subject = order(rng, sizes)
     for look in looks:
         so_far = np.bincount(subject[:look], minlength=cell.subjects)
         new, before = so_far - before, so_far
@@ -97,22 +103,59 @@ def strata_rates(rng: np.random.Generator, cell: Strata, trials: int) -> tuple[f
     return fixed / trials, on_the_way / trials
 
 
+def graded(rng: np.random.Generator, cell: Strata) -> NDArray[np.float64]:
+    """Differences of scores from 0 to 1, in the order asked: who changes does so by half a point on average."""
+    sizes = subject_sizes(rng, cell)
+    worse_rate, better_rate = subject_rates(cell._replace(delta=2 * cell.delta), sizes)
+    subject = order(rng, sizes)
+    chance = rng.random(cell.documents)
+    worse = chance < worse_rate[subject]
+    better = ~worse & (chance < (worse_rate + better_rate)[subject])
+    return np.asarray(rng.beta(2, 2, cell.documents) * (better.astype(float) - worse))
+
+
+def graded_rates(rng: np.random.Generator, cell: Strata, trials: int) -> tuple[float, float]:
+    """Shares of partial credit validated by the normal limit at the end, and by the bets at any look."""
+    normal = bets = 0
+    for _ in range(trials):
+        differences = graded(rng, cell)
+        spread = float(differences.std()) / math.sqrt(cell.documents)
+        normal += float(differences.mean()) + cell.margin > float(norm.isf(ALPHA)) * spread
+        bets += p_noninferior_bounded(differences, cell.margin, ALPHA) <= ALPHA
+    return normal / trials, bets / trials
+
+
 def shown(rate: float, trials: int) -> str:
     """A rate with its standard error."""
     return f"{rate:.3f} ± {math.sqrt(max(rate * (1 - rate), 1 / trials) / trials):.3f}"
 
 
 def report_strata(rng: np.random.Generator, trials: int, say: Callable[[str], None]) -> None:
-    """False validation at the margin, and power at a true delta of 0."""
-    say("\n| subjects | documents | loss | flips | margin | true delta | at the end | with looks |")
+    """False validation at the margin, and power at a true delta of 0, of right and wrong and of partial credit."""
+    _table(rng, trials, say, strata_rates, ("at the end", "with looks"))
+    say("\nPartial credit:")
+    _table(rng, trials, say, graded_rates, ("normal limit", "as shipped"))
+
+
+SHAPES = ((57, 14042, 0.03, 0.01), (14, 3000, 0.1, 0.02), (7, 1324, 0.05, 0.02), (3, 756, 0.1, 0.05))
+"""Subjects, documents, flips and margin."""
+
+
+def _table(
+    rng: np.random.Generator,
+    trials: int,
+    say: Callable[[str], None],
+    rates_of: Callable[[np.random.Generator, Strata, int], tuple[float, float]],
+    heads: tuple[str, str],
+) -> None:
+    say(f"\n| subjects | documents | loss | flips | margin | true delta | {' | '.join(heads)} |")
     say("|---|---|---|---|---|---|---|---|")
     worst = [0.0, 0.0]
-    shapes = ((57, 14042, 0.03, 0.01), (14, 3000, 0.1, 0.02), (7, 1324, 0.05, 0.02), (3, 756, 0.1, 0.05))
     for (subjects, documents, flips, margin), (how, delta) in itertools.product(
-        shapes, (("even", -1), ("few", -1), ("even", 0))
+        SHAPES, (("even", -1), ("few", -1), ("even", 0))
     ):
         cell = Strata(how, subjects, documents, flips, margin, delta * margin)
-        rates = strata_rates(rng, cell, trials)
+        rates = rates_of(rng, cell, trials)
         if delta:
             worst = [max(pair) for pair in zip(worst, rates, strict=True)]
         cells = " | ".join(shown(rate, trials) for rate in rates)

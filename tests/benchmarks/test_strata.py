@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from benchmarks.strata import ALPHA, Strata, answered, strata_rates, subject_rates, subject_sizes
+from benchmarks.strata import (
+    ALPHA,
+    Strata,
+    answered,
+    graded,
+    graded_rates,
+    strata_rates,
+    subject_rates,
+    subject_sizes,
+)
 
 
 @pytest.mark.parametrize("how", ["even", "few"])
@@ -29,3 +38,12 @@ def test_one_subject_that_breaks_is_not_validated_oftener_than_alpha():
     trials = 60
     rates = strata_rates(np.random.default_rng(3), Strata("few", 7, 1324, 0.05, 0.02, -0.02), trials)
     assert max(rates) <= binom.ppf(0.999, trials, ALPHA) / trials
+
+
+@pytest.mark.parametrize("how", ["even", "few"])
+def test_partial_credit_loses_the_delta_and_is_not_validated_oftener_than_alpha(how):
+    rng, cell, trials = np.random.default_rng(4), Strata(how, 7, 1324, 0.1, 0.02, -0.02), 60
+    means = [graded(rng, cell).mean() for _ in range(200)]
+    assert np.mean(means) == pytest.approx(-0.02, abs=4 * np.std(means) / np.sqrt(200))
+    _, shipped = graded_rates(rng, cell, trials)
+    assert shipped <= binom.ppf(0.999, trials, ALPHA) / trials

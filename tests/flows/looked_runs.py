@@ -15,16 +15,14 @@ from typing import Any
 import pytest
 
 from flows import declaration, measure, validate
-from flows.declaration import ValidateParameters, declare
 from flows.looks import baseline_of
 from quantgate.model.config import ROOT, FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import engine_env, lm_eval_worker, quality, throughput
-from tasks.pins import Pins, pins_file
-from tasks.progress import Reporter
+from tasks import lm_eval_worker, quality, throughput
+from tests.flows.in_process import measured, without_prefect
 from tests.stub_engine.make import make
 from warehouse.load import load_bundles
 from warehouse.query import query
@@ -73,9 +71,7 @@ class LookedRuns:
         self.tasks = self._documents()
         self.engine()
         patch.setattr(declaration, "load_policy", lambda _: self.policy)
-        for step in ("evaluate", "load"):
-            patch.setattr(measure, step, getattr(measure, step).fn)
-        patch.setattr(validate, "measure", measure.measure.fn)
+        without_prefect(patch)
         patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
         patch.setattr(throughput, "unfinished", lambda *_: [])
         patch.setattr(throughput, "rows", lambda *_: ([], []))
@@ -118,20 +114,12 @@ class LookedRuns:
         """Measure the baseline and candidates, of which so many have no result; the manifests of the others."""
         given = {"baseline": self.baseline, "candidates": list(candidates), "tasks": self.tasks}
         given |= {"policy": "looks", "family": "math", "workload": "demo"}
-        home, report = Home.current(), Reporter(self.lines.append)
         self.asked.clear()
         baseline_of.cache_clear()
-        with report.used():
-            declared = declare(ValidateParameters.model_validate(given | parameters), home)
-            pins = Pins(pins_file(home))
-            checkpoints = validate._checkpoints(declared, pins, report)
-            environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
-            done, failures = validate._measure_all(
-                checkpoints, environment, declared, home=home, report=report, since=since, pins=pins
-            )
+        done, failures = measured(given | parameters, self.lines, since=since)
         self.failures = [str(failure) for failure in failures]
         assert len(failures) == failing, self.failures
-        return [manifest for manifest, _ in done]
+        return done
 
     def elsewhere(self, patch: pytest.MonkeyPatch, *, candidates: bool = True, **inputs: Any) -> None:
         """Let all runs, or the baseline's alone, be measured in another setting: on another device, say."""

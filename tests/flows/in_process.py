@@ -1,0 +1,47 @@
+"""The flow's own steps in this process, without Prefect around them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from flows import measure, validate
+from flows.declaration import ValidateParameters, declare
+from quantgate.model.errors import QuantgateError
+from quantgate.model.home import Home
+from quantgate.model.records import Manifest
+from tasks import engine_env
+from tasks.pins import Pins, pins_file
+from tasks.progress import Reporter
+
+
+def without_prefect(patch: pytest.MonkeyPatch) -> None:
+    """Let the flow call its steps as plain functions."""
+    for step in ("evaluate", "load", "compare_tokens"):
+        patch.setattr(measure, step, getattr(measure, step).fn)
+    patch.setattr(validate, "measure", measure.measure.fn)
+
+
+def measured(
+    parameters: Mapping[str, Any],
+    lines: list[str],
+    *,
+    since: datetime | None = None,
+    checkpoints: int | None = None,
+) -> tuple[list[Manifest], list[QuantgateError]]:
+    """Measure what is declared, or the first so many checkpoints of it; their manifests, and what failed."""
+    home, report = Home.current(), Reporter(lines.append)
+    with report.used():
+        declared = declare(ValidateParameters.model_validate(parameters), home)
+        declared = dataclasses.replace(declared, checkpoints=declared.checkpoints[:checkpoints])
+        pins = Pins(pins_file(home))
+        found = validate._checkpoints(declared, pins, report)
+        environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
+        done, failures = validate._measure_all(
+            found, environment, declared, home=home, report=report, since=since, pins=pins
+        )
+    return [manifest for manifest, _ in done], failures
