@@ -67,7 +67,7 @@ def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> Ahead:
     Raises:
         ConfigError: every candidate is refused; says why the first one is.
     """
-    baseline, *candidates = plans
+    baseline, *candidates = {plan.inputs.fingerprint(): plan for plan in plans}.values()
     refused: dict[str, ConfigError] = {}
     if baseline.suite is None or not baseline.policy.looks:
         return Ahead(refused)
@@ -93,12 +93,13 @@ def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> Ahead:
 
 
 def _enough(baseline: RunPlan, candidates: Sequence[Manifest], every: Sequence[Manifest]) -> Manifest | None:
-    """The baseline's run that a candidate's was judged against, where it has fewer documents than this one may ask."""
+    """The largest baseline's run that candidates were judged against, where none has just the documents of this one."""
     if any(one.fingerprint == baseline.inputs.fingerprint() for one in every):
         return None
     names = {one.baseline.run_id for one in candidates if one.baseline}
     alike = [one for one in every if one.run_id in names and shared_parts.is_of_the_same(baseline, one)]
-    return next((one for one in alike if one.inputs.workload == baseline.inputs.workload), None)
+    with_its_load = [one for one in alike if one.inputs.workload == baseline.inputs.workload]
+    return max(with_its_load, key=lambda one: sum(task.documents for task in one.tasks), default=None)
 
 
 def _left_out(

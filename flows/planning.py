@@ -218,16 +218,19 @@ class _Planner:
             ]
         elif not any(cell.state in {State.RUN, State.KNOWN} for cell in cells):
             baseline = replace(baseline, state=State.NO_CANDIDATE, reason="")
-        elif not any(cell.state is State.RUN for cell in cells) and self._is_enough(baseline):
+        elif not any(cell.state is State.RUN for cell in cells) and self._is_enough(baseline, cells):
             why = "its candidates are measured and unchanged, and ask nothing more of it"
             baseline = replace(baseline, state=State.KNOWN, reason=why, gpu_hours=0.0, usd=0.0, basis="")
         return Unit(place.name, model.name, (baseline, *cells))
 
-    def _is_enough(self, baseline: Cell) -> bool:
-        """Whether a baseline that is due has answered fewer documents already, which candidates may have needed."""
+    def _is_enough(self, baseline: Cell, candidates: Sequence[Cell]) -> bool:
+        """Whether a baseline that is due has answered fewer documents already, and its candidates asked for no more."""
         if baseline.state is not State.RUN or baseline.expected is None:
             return False
-        return known.known(baseline.expected, self.manifests, however_many=True)[0] is not None
+        found = [known.known(cell.expected, self.manifests)[0] for cell in candidates if cell.expected]
+        against = {one.baseline.run_id for one in found if one and one.baseline}
+        there = {one.run_id for one in self.manifests}
+        return against <= there and bool(known.known(baseline.expected, self.manifests, however_many=True)[0])
 
     def cell(
         self,

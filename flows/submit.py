@@ -25,7 +25,7 @@ from quantgate.model.config import ROOT, EngineConfig, choose, load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import FleetFile, fleet_path
 from quantgate.model.home import Home
-from tasks import engine, engine_env
+from tasks import engine, engine_env, task_sources
 from tasks.engine_files import LORA, PATHS, SPECULATIVE
 
 
@@ -80,6 +80,9 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
             engine.dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
         ),
     }
+    if parameters.tasks and task_sources.is_suite(suite := Path(parameters.tasks).expanduser()):
+        questions = [path.resolve() for path in task_sources.jsonl_files(suite)]
+        local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
     given = parameters.model_dump(mode="json", exclude_none=True)
     own = {"gpu": pool.measured_gpu, "afterwards": Afterwards.FLEET}
     sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **found, **own})

@@ -20,7 +20,7 @@ from flows.load import load
 from flows.measure import Context, measure
 from flows.publish import PublishParameters, publish
 from flows.reporting import reporter
-from quantgate.model.errors import QuantgateError, RunError
+from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
 from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
@@ -196,7 +196,7 @@ def _measure_all(
         )
         try:
             manifest, now = _measured(plan, context, since, ahead)
-        except RunError as error:
+        except QuantgateError as error:
             if baseline is None:
                 raise
             report.line(f"{checkpoint.name}: failed: {error}")
@@ -226,8 +226,8 @@ def _measured(plan: RunPlan, context: Context, since: datetime | None, ahead: Ah
     """The run's bundle, and whether anything was measured; no baseline is asked what no candidate needs."""
     if plan.baseline is None and ahead.baseline:
         context.report.line(
-            f"{plan.checkpoint.name}: nothing to do: run {ahead.baseline.run_id} is what its candidates, which ask "
-            "nothing more, were judged against"
+            f"{plan.checkpoint.name}: nothing to do: its candidates ask for no more than run {ahead.baseline.run_id} "
+            "has answered"
         )
         return ahead.baseline, False
     return measure(plan, context, since=since, without=ahead.without)
@@ -267,7 +267,8 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
     lost, published = _finish(parameters.afterwards, run_ids, report)
-    if not failures:  # not before: the same command, killed while it loads, would measure all of it once more
+    if all(isinstance(failure, ConfigError) for failure in failures):  # those are refused, and will be again
+        # Not before: the same command, killed while it loads, would measure all of it once more.
         end_fresh(home, what)
     if failures or lost:
         raise _incomplete(failures, lost, len(checkpoints), parameters.afterwards)
@@ -281,9 +282,11 @@ def _incomplete(
     what = [f"{len(failures)} of {checkpoints} checkpoints were not measured"] if failures else []
     what += ["what was measured is not all loaded"] if lost else []
     measured = "All that was measured is kept" if lost or afterwards is Afterwards.NOBODY else ""
+    again = lost or not all(isinstance(failure, ConfigError) for failure in failures)
+    tries = "; the same command tries the rest again" if again else ""
     return RunError(
-        f"{', and '.join(what)}: {' | '.join([*map(str, failures), *lost])}",
-        mend=f"{measured or 'What was measured is in the table'}; the same command tries the rest again.",
+        f"{', and '.join(what)}: {' | '.join([*map(str, failures), *lost])}".rstrip("."),
+        mend=f"{measured or 'What was measured is in the table'}{tries}.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 import socket
@@ -230,7 +231,7 @@ def _answers(url: str, api_key: str) -> bool:
     try:
         with _DIRECT.open(request, timeout=2) as answer:
             return int(answer.status) == 200
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return False
 
 

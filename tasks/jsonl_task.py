@@ -94,6 +94,7 @@ def write_task(path: Path, out_dir: Path, name: str = "") -> Path:
         ConfigError: the JSONL is missing or wrong.
     """
     documents = read_documents(path)
+    by_file = not name
     name = name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_") or "documents"
     content = fingerprint_of([document.model_dump() for document in documents])
     folder = out_dir / f"{name}-{content[:12]}"
@@ -105,7 +106,8 @@ def write_task(path: Path, out_dir: Path, name: str = "") -> Path:
     _replace(data, lambda part: pq.write_table(pa.Table.from_pylist(rows, schema=schema), part))
     settings = {"task": name, **_settings(documents), "metadata": {"version": 1}}
     settings["dataset_kwargs"] = {"data_files": {"test": data.name}}
-    text = f"# Made from {path.name}; edit that file, not this one.\n"
+    # A suite names the task, so that the file may be called otherwise and it is the same task.
+    text = f"# Made from {path.name if by_file else 'a JSONL'}; edit that file, not this one.\n"
     text += yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     target = folder / f"{name}.yaml"
     _replace(target, lambda part: part.write_text(text, encoding="utf-8"))

@@ -49,9 +49,7 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
         made = jsonl_task.write_task(path, out_dir)
         return _suite_of_yaml(made, path.stem, family)
     if path.suffix.lower() in (".yaml", ".yml"):
-        if path.is_file() and b"tasks" in [
-            match[1] for match in re.finditer(rb"(?m)^(\w+):", path.read_bytes())
-        ]:
+        if is_suite(path):
             return _declared(path, family, out_dir)
         return _suite_of_yaml(path, path.stem, family)
     if (SUITES / f"{tasks}.yaml").is_file():
@@ -76,6 +74,13 @@ def _told_of(name: str) -> dict[str, Any]:
     return {}
 
 
+def is_suite(path: Path) -> bool:
+    """Whether a YAML is a suite's and not a task's of lm-eval."""
+    if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
+        return False
+    return b"tasks" in [match[1] for match in re.finditer(rb"(?m)^(\w+):", path.read_bytes())]
+
+
 def _is_jsonl(path: Path) -> bool:
     return path.suffix.lower() in (".jsonl", ".json", ".ndjson")
 
@@ -91,13 +96,38 @@ def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
     """A suite's task; of one whose documents are a JSONL the YAML is generated, under the name that the suite gives."""
     if task.path is None or not _is_jsonl(Path(task.path)):
         return task
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", task.task):
-        mend = "Use letters, digits, '_', '-' and '.'."
-        raise ConfigError(f"'{task.task}' can't name a JSONL's task", where=str(suite), mend=mend)
-    given = Path(task.path).expanduser()
-    beside = suite.parent / given
-    made = jsonl_task.write_task(beside if beside.is_file() else ROOT / given, out_dir, name=task.task)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}", task.task):
+        mend = "Use letters, digits, '_', '-' and '.', at most 100 of them."
+        raise ConfigError(f"'{task.task[:100]}' can't name a JSONL's task", where=str(suite), mend=mend)
+    made = jsonl_task.write_task(_beside(task.path, suite), out_dir, name=task.task)
     return task.model_copy(update={"path": str(made.parent)})
+
+
+def _beside(given: str, suite: Path) -> Path:
+    """A suite's JSONL: in its folder, or from the root.
+
+    Raises:
+        ConfigError: it is in neither.
+    """
+    for folder in (suite.parent, ROOT):
+        try:
+            path = folder / Path(given).expanduser()
+            if path.exists():
+                return path
+        except (OSError, RuntimeError, ValueError):
+            continue  # no such user, too long, a NUL: no such file
+    mend = f"Put it beside the suite, or give its path from {ROOT}."
+    raise ConfigError(f"no such file: {given[:100]!r}", where=str(suite), mend=mend)
+
+
+def jsonl_files(suite: Path) -> list[Path]:
+    """The JSONL files of a suite's YAML.
+
+    Raises:
+        ConfigError: the suite is wrong, or lacks one.
+    """
+    named = [task.path for task in load_yaml(suite, Suite).tasks if task.path and _is_jsonl(Path(task.path))]
+    return [_beside(path, suite) for path in named]
 
 
 def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:

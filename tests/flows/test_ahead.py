@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from flows import validate
+from flows.ahead import Ahead
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest
@@ -42,6 +44,37 @@ def test_after_a_drift_check_the_chain_that_decides_goes_on(
     again = looked_runs.validate(looked_runs.good)
     assert again == [baseline, candidate]
     assert looked_runs.asked == []
+
+
+def test_of_several_runs_of_a_baseline_the_largest_is_enough(looked_runs: LookedRuns) -> None:
+    bad, close, good = looked_runs.bad, looked_runs.close, looked_runs.good
+    looked_runs.validate(bad, limit=60)
+    full = looked_runs.validate(bad, close, good)[0]
+    assert full.tasks[0].documents == 300
+    found = looked_runs.validate(bad, close, good, limit=250)
+    assert looked_runs.asked == []
+    assert found[0] == full
+
+
+def test_a_candidate_named_twice_is_refused_once(
+    looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_runs.validate(looked_runs.good, limit=60)
+    looked_runs.elsewhere(monkeypatch, device_name="another CPU")
+    with pytest.raises(ConfigError, match="has begun to answer this question"):
+        looked_runs.validate(looked_runs.good, looked_runs.good)
+    assert looked_runs.asked == []
+
+
+def test_a_question_that_another_host_begins_meanwhile_stops_no_other(
+    looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_runs.validate(looked_runs.good, limit=60)
+    looked_runs.elsewhere(monkeypatch, device_name="another CPU")
+    monkeypatch.setattr(validate, "look_ahead", lambda *_, **__: Ahead({}))
+    _, bad = looked_runs.validate(looked_runs.good, looked_runs.bad, failing=1)
+    assert "has begun to answer this question" in looked_runs.failures[0]
+    assert bad.checkpoint.name == "bad"
 
 
 def test_a_chain_that_goes_on_beside_a_drift_check_does_so_after_a_kill(looked_runs: LookedRuns) -> None:
@@ -81,8 +114,8 @@ def test_a_baseline_is_not_asked_what_no_candidate_needs(looked_runs: LookedRuns
     again = looked_runs.validate(looked_runs.good)
     assert again == first
     assert looked_runs.asked == []
-    told = f"quantgate-demo-BF16: nothing to do: run {first[0].run_id} is what its candidates"
-    assert any(line.startswith(told) for line in looked_runs.lines)
+    told = "quantgate-demo-BF16: nothing to do: its candidates ask for no more than run "
+    assert f"{told}{first[0].run_id} has answered" in looked_runs.lines
     other = looked_runs.validate(looked_runs.good, looked_runs.bad)
     assert other[0].continues == first[0].run_id, "for the new candidate it goes on"
     assert other[1] == first[1]

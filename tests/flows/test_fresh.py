@@ -15,7 +15,7 @@ import pytest
 from flows import validate as steps
 from flows.declaration import ValidateParameters
 from flows.load import LoadReport
-from quantgate.model.errors import RunError
+from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
 from tasks.engine_env import EngineEnvironment
@@ -88,3 +88,25 @@ def test_what_is_not_measured_anew_asks_for_runs_of_any_time(
     monkeypatch.setattr(steps, "publish", lambda _: tmp_path)
     steps.validate.fn(FRESH.model_copy(update={"fresh": False}))
     assert [asked_since for _, asked_since in measured] == [None]
+
+
+def test_a_refused_candidate_keeps_no_old_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command, whenever it is given again, measures the others anew; one that died goes on."""
+    failures: list[QuantgateError] = [ConfigError("on its way elsewhere", where="fp8")]
+    monkeypatch.setenv("HF_TOKEN", "a token: no Secret is asked for, which would take a server")
+    monkeypatch.setattr(
+        steps.engine_env,
+        "prepare",
+        lambda name, config, *_: EngineEnvironment(name, config, tmp_path / "python", "1"),
+    )
+    monkeypatch.setattr(steps, "_measure_all", lambda *_, **__: ([], failures))
+    monkeypatch.setattr(steps, "_finish", lambda *_: ([], None))
+    begun = since()
+    with pytest.raises(RunError, match="on its way elsewhere"):
+        steps.validate.fn(FRESH)
+    assert since() > begun
+    begun = since()
+    failures.append(RunError("died", where="nvfp4"))
+    with pytest.raises(RunError, match="died"):
+        steps.validate.fn(FRESH)
+    assert since() == begun

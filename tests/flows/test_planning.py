@@ -19,7 +19,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.models import Allowed, CheckpointConfig, ModelConfig, load_model
 from tasks.checkpoint_hub import NotAskedError
-from tests.demo_bundles import BUNDLES
+from tests.demo_bundles import BUNDLES, manifests
 from warehouse.database import Connection
 from warehouse.estimates import configured
 
@@ -124,6 +124,25 @@ def test_what_changed_is_planned_again_and_named(change: dict[str, object], part
     found = planned(demo(**change))
     assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "RUN")
     assert {cell.reason for cell in found.cells} == {f"{part} changed since it was measured"}
+
+
+def test_a_baseline_is_not_due_for_what_no_candidate_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a policy with looks; but where the run that the candidates are held against is gone, it is."""
+    baseline, *candidates = manifests()
+    looks = baseline.policy.model_copy(update={"looks": (0.2,)})
+    suite = {**(baseline.inputs.suite or {}), "limit": 60}
+    limited = baseline.model_copy(
+        update={"policy": looks, "inputs": baseline.inputs.model_copy(update={"suite": suite})}
+    )
+    there = [limited, *(one.model_copy(update={"policy": looks}) for one in candidates)]
+    monkeypatch.setattr(planning.bundle, "manifests", lambda _: iter(there))
+    found = planned(demo())
+    assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
+    assert "ask nothing more of it" in text_of(found)
+    assert states(planned(demo(), everything=True)) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "RUN")
+
+    there[0] = limited.model_copy(update={"run_id": "another"})
+    assert states(planned(demo())) == {"bf16": "RUN", "fp8": "KNOWN", "nvfp4": "KNOWN"}
 
 
 def test_another_engine_version_is_planned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,16 @@ def test_a_relative_path_is_made_absolute_and_told(tmp_path: Path, monkeypatch: 
     assert any("same place" in note and str(tmp_path) in note for note in sent.notes)
 
 
+def test_the_files_of_a_suite_are_told_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    suite = tmp_path / "own.yaml"
+    suite.write_text("name: own\ntasks:\n  - {task: mine, path: mine.jsonl, family: math}\n")
+    asked = ValidateParameters(model="quantgate-demo", tasks=str(suite), policy="demo")
+    (note, *_) = prepare(FLEET, "h100", asked, Home.current()).notes
+    assert note.startswith("must be at the same place on the hosts of pool fast: ")
+    assert {str(suite), str(tmp_path / "mine.jsonl")} <= set(note.partition("fast: ")[2].split(", "))
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -7,7 +7,7 @@ import pytest
 from flows import validate as module
 from flows.declaration import Afterwards, ValidateParameters
 from flows.validate import Validation, validate
-from quantgate.model.errors import RunError
+from quantgate.model.errors import ConfigError, RunError
 from tasks.progress import Reporter
 
 
@@ -66,3 +66,11 @@ def test_an_incomplete_validation_says_what_is_where(
 ) -> None:
     what = str(module._incomplete(failures, lost, 3, afterwards))
     assert what == f"{told}; the same command tries the rest again."
+
+
+def test_who_was_refused_is_refused_again() -> None:
+    refused = ConfigError("is on its way elsewhere", where="fp8", mend="Finish it there.")
+    assert str(module._incomplete([refused], [], 3, Afterwards.HERE)) == (
+        "1 of 3 checkpoints were not measured: fp8: is on its way elsewhere. Finish it there. What was measured is in "
+        "the table."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import signal
@@ -57,6 +58,25 @@ def test_an_engine_that_hangs_ends_within_its_time(tmp_path: Path, monkeypatch: 
     told = r"did not answer within 2 s; its last words: INFO still loading"
     with pytest.raises(RunError, match=told), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
         pass
+
+
+def test_what_speaks_no_http_at_the_port_does_not_answer_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "hangs", start_timeout_s=1.5)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def speak() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    caller, _ = other.accept()
+                    with caller:
+                        caller.sendall(b"220 mail\r\n")
+
+        threading.Thread(target=speak, daemon=True).start()
+        monkeypatch.setattr(engine, "_port", lambda *_: other.getsockname()[1])
+        with pytest.raises(RunError, match="did not answer within"), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+            pass
 
 
 class _Others(http.server.BaseHTTPRequestHandler):

@@ -10,8 +10,8 @@ from quantgate.model.config import Suite
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from tasks import task_sources
-from tasks.quality import check_suite
-from tasks.task_sources import sources_of, suite_from
+from tasks.quality import check_suite, suite_content
+from tasks.task_sources import jsonl_files, sources_of, suite_from
 from tasks.task_yaml import Function, read_source
 
 TASK = """task: colours
@@ -156,11 +156,24 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
     assert suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made").tasks == (task,), (
         "beside it"
     )
+    renamed = (tmp_path / "mine.jsonl").rename(tmp_path / "ours.jsonl")
+    file.write_text(yaml.safe_dump({"name": "own", "tasks": [declared | {"path": renamed.name}]}))
+    again = suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "again")
+    assert suite_content(again) == suite_content(Suite(name="own", tasks=(task,))), (
+        "whatever the file is called"
+    )
+    assert jsonl_files(file) == [renamed]
+    renamed.rename(tmp_path / "mine.jsonl")
     for name, path, told in (
         ("a/b", "mine.jsonl", r"own\.yaml: 'a/b' can't name a JSONL's task\. Use letters"),
-        ("numbers", "gone.jsonl", r"gone\.jsonl: no such file"),
+        ("numbers", "gone.jsonl", r"own\.yaml: no such file: '.*gone\.jsonl'\. Put it beside the suite"),
+        ("numbers", "~nobody/x.jsonl", r"no such file: '~nobody/x\.jsonl'"),
+        ("numbers", "x" * 300 + ".jsonl", r"own\.yaml: no such file: 'x"),
+        ("n" * 101, "mine.jsonl", r"can't name a JSONL's task"),
+        ("numbers", "folder.jsonl", r"folder\.jsonl: can't be read"),
     ):
-        changed = declared | {"task": name, "path": str(tmp_path / path)}
+        (tmp_path / "folder.jsonl").mkdir(exist_ok=True)
+        changed = declared | {"task": name, "path": path}
         file.write_text(yaml.safe_dump({"name": "own", "tasks": [changed]}))
         with pytest.raises(ConfigError, match=told):
             suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made")
