@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from quantgate.model.config import Policy, choose
+from quantgate.model.config import Policy
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest, TaskResult, TaskVerdict, UseVerdict
@@ -87,25 +87,6 @@ def judge_evidence(
     check_policy(policy_name, policy, declared)
     figures = _figures(evidence, policy, declared, _held(declared, own or policy, policy))
     return tuple(_judge_use(evidence, figures, policy_name, policy, use, declared) for use in policy.uses)
-
-
-def judge_use(
-    baseline: pa.Table,
-    candidate: pa.Table,
-    policy_name: str,
-    policy: Policy,
-    use: str,
-    declared: Sequence[DeclaredTask],
-) -> UseVerdict:
-    """Judge a candidate for one use of a policy; arguments and errors as of ``judge``."""
-    choose(policy.uses, use, f"policy {policy_name}, uses")
-    required = [task for task in declared if task.family in _families(policy, use, declared)]
-    check_policy(policy_name, policy, required)
-    if not declared or candidate.num_rows == 0:
-        return _verdict(use, policy_name, Verdict.UNVALIDATED, _NO_QUALITY)
-    evidence = {task.task: pairs_of(baseline, candidate, task, policy) for task in required}
-    figures = _figures(evidence, policy, required, {})
-    return _judge_use(evidence, figures, policy_name, policy, use, declared)
 
 
 def interim(

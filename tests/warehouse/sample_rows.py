@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
+from quantgate.model.config import Policy
 from quantgate.model.enums import Family
-from quantgate.model.records import TaskResult
+from quantgate.model.records import TaskResult, UseVerdict
+from warehouse.judge import judge
+from warehouse.pairing import DeclaredTask
 
 
 def sample_row(task: str, number: int, score: float, **changes: Any) -> dict[str, Any]:
@@ -43,3 +49,10 @@ def task_result(task: str, documents: int, **changes: Any) -> TaskResult:
         "engine_start_id": "start",
     }
     return TaskResult(**(told | changes))
+
+
+def judged_use(
+    baseline: pa.Table, candidate: pa.Table, policy: Policy, use: str, declared: Sequence[DeclaredTask]
+) -> UseVerdict:
+    """One of the verdicts that the judge gives of a candidate."""
+    return next(one for one in judge(baseline, candidate, "tests", policy, declared) if one.use == use)

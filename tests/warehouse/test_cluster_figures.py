@@ -10,7 +10,7 @@ from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.records import TaskResult, UseVerdict
 from quantgate.model.tables import SAMPLES
-from tests.warehouse.sample_rows import sample_row, task_result
+from tests.warehouse.sample_rows import judged_use, sample_row, task_result
 from warehouse.bounded_test import p_noninferior_bounded
 from warehouse.cluster_test import (
     cluster_interval,
@@ -20,7 +20,7 @@ from warehouse.cluster_test import (
     p_noninferior_clusters,
 )
 from warehouse.exact_test import p_degraded, p_noninferior
-from warehouse.judge import interim, judge_use
+from warehouse.judge import interim
 from warehouse.pairing import Pairs, Unpaired, pair_task
 
 TASK = SuiteTask(task="subjects", family=Family.KNOWLEDGE)
@@ -51,7 +51,7 @@ def table(scores: Any, clusters: Any, positions: Any = None) -> pa.Table:
 
 
 def verdict(baseline: Any, candidate: Any, clusters: Any, policy: Policy = POLICY) -> UseVerdict:
-    return judge_use(table(baseline, clusters), table(candidate, clusters), "tests", policy, "all", [TASK])
+    return judged_use(table(baseline, clusters), table(candidate, clusters), policy, "all", [TASK])
 
 
 def spread(b: int, c: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -195,10 +195,9 @@ def test_partial_credit_is_judged_in_the_order_of_asking():
     again = pair_task(table(baseline, [None] * 300), table(candidate, [None] * 300), TASK)
     assert np.array_equal(unrecorded.baseline, again.baseline), "the shuffle is the same at every judging"
     assert not np.array_equal(unrecorded.baseline, baseline[np.argsort([f"d{n}" for n in range(300)])])
-    found = judge_use(
+    found = judged_use(
         table(baseline, [None] * 300, positions.tolist()),
         table(candidate, [None] * 300, positions.tolist()),
-        "tests",
         POLICY,
         "all",
         [TASK],

@@ -14,9 +14,9 @@ from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest
 from quantgate.model.tables import SAMPLES
-from tests.warehouse.sample_rows import sample_row
+from tests.warehouse.sample_rows import judged_use, sample_row
 from warehouse.exact_test import p_degraded, p_inferior, p_noninferior
-from warehouse.judge import check_policy, judge, judge_runs, judge_use, untested
+from warehouse.judge import check_policy, judge, judge_runs, untested
 from warehouse.tango import tango_interval
 from warehouse.task_test import holm_adjusted
 
@@ -68,7 +68,7 @@ def tables(**flips: tuple[int, int, int]) -> tuple[pa.Table, pa.Table]:
 def only(
     baseline: pa.Table, candidate: pa.Table, *declared: SuiteTask, use: str = "all", policy: Policy = POLICY
 ):
-    return judge_use(baseline, candidate, "tests", policy, use, declared or (SUMS,))
+    return judged_use(baseline, candidate, policy, use, declared or (SUMS,))
 
 
 def test_no_flip_in_a_thousand_is_validated():
@@ -272,11 +272,6 @@ def test_a_family_without_a_margin_is_a_mistake_in_the_policy():
     check_policy("tests", POLICY, [SUMS, WORDS])
     with pytest.raises(ConfigError, match="can never be met"):
         check_policy("tests", POLICY.model_copy(update={"alpha": 0.001}), [SUMS])
-
-
-def test_an_unknown_use_names_the_nearest():
-    with pytest.raises(ConfigError, match="Did you mean 'math'"):
-        only(*tables(sums=(0, 0, 10)), use="maths")
 
 
 def test_untested_verdicts_cover_every_use():
