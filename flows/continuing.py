@@ -7,7 +7,7 @@ ended INCONCLUSIVE goes on with new documents, within the alpha that its looks h
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ from tasks import batches, bundle, shared_parts
 from tasks.progress import Reporter
 from tasks.staging import Staging
 from warehouse.bundles import BundleStore
-from warehouse.rows import question, verdict_key
+from warehouse.rows import deciding, question, verdict_key
 
 _TABLES = (SAMPLES_FILE, PROMPTS_FILE, CONTROL_SAMPLES_FILE)
 _OWN_QUESTION = ("engine", "engine_version", "serving")
@@ -77,17 +77,22 @@ def take_up(
     except RunError as error:
         report.line(f"{plan.checkpoint.name}: an earlier run is not continued: {error}")
         return None
-    if any(_same_setting(plan, one) and chains.unanswered(plan, one.tasks) for one in every):
-        report.line(
-            f"{plan.checkpoint.name}: policy {plan.policy_name} judges once, at the end: the earlier run with a limit "
-            "has spent its alpha and can't go on; this is a run of its own"
-        )
+    for one in every:
+        if _same_setting(plan, one) and chains.unanswered(plan, one.tasks):
+            told = "asked too few documents to decide anything: this is a run of its own"
+            if question(one) == question(plan):
+                told = "has spent its alpha and can't go on: this is a check, which decides nothing"
+            judges = f"policy {plan.policy_name} judges once, at the end"
+            report.line(f"{plan.checkpoint.name}: {judges}, and run {one.run_id} with its limit {told}")
+            break
     return None
 
 
 def _same_setting(plan: RunPlan, other: Manifest) -> bool:
     """Whether a run asks the same in the same setting: all but how many documents, and under which load."""
-    change = {"suite": question_of(other.inputs.suite), "workload": plan.inputs.workload}
+    change: dict[str, Any] = {"suite": question_of(other.inputs.suite), "workload": plan.inputs.workload}
+    if deciding(other.policy) == deciding(plan.policy):
+        change["policy_fingerprint"] = plan.inputs.policy_fingerprint
     ours = plan.inputs.model_copy(update={"suite": question_of(plan.inputs.suite)})
     return _in_order(other) and ours == other.inputs.model_copy(update=change)
 

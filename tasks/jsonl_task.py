@@ -21,6 +21,9 @@ SUBJECT_FIELDS = ("subject", "category")
 CLUSTER_FIELDS = (*PASSAGE_FIELDS, *SUBJECT_FIELDS)
 """Fields of a document that say which others it belongs with, the first one found counts."""
 
+TEXT_FIELDS = ("context", "narrative", "story")
+"""Fields of lm-eval's tasks that hold a passage, where several documents have the same one."""
+
 KEYS = ("id", "prompt", "answer", "choices", *CLUSTER_FIELDS)
 """Keys that a line may have."""
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from quantgate.model.order import DocumentKey, document_order
-from tasks.jsonl_task import CLUSTER_FIELDS, PASSAGE_FIELDS, SUBJECT_FIELDS
+from tasks.jsonl_task import CLUSTER_FIELDS, PASSAGE_FIELDS, SUBJECT_FIELDS, TEXT_FIELDS
 
 LONGEST_CLUSTER = 80
 """Characters up to which a cluster goes by its text; a longer one, a passage, by its hash."""
@@ -38,31 +38,44 @@ def keys_of(documents: Sequence[Any], *, fixed_subjects: bool = False) -> list[D
     names = PASSAGE_FIELDS if fixed_subjects else CLUSTER_FIELDS
     seen: Counter[str] = Counter()
     keys = []
-    copies = _copies(documents)
-    for document, content in zip(documents, copies, strict=True):
+    for document, content, passage in zip(documents, _copies(documents), _passages(documents), strict=True):
         fields = document if isinstance(document, Mapping) else {}
         given = fields.get("id")
         doc_id = str(given) if given is not None else _hash(document)
         subject = _shared(fields, SUBJECT_FIELDS) if fixed_subjects else None
-        keys.append(DocumentKey(doc_id, seen[doc_id], _shared(fields, names) or content, subject))
+        keys.append(DocumentKey(doc_id, seen[doc_id], _shared(fields, names) or passage or content, subject))
         seen[doc_id] += 1
     return keys
+
+
+def _passages(documents: Sequence[Any]) -> list[str | None]:
+    """For each document the passage that it shares with others, by the fields that hold one; None where it has none."""
+    found = []
+    for one in documents:
+        fields = one if isinstance(one, Mapping) else {}
+        name = next((name for name in TEXT_FIELDS if fields.get(name)), None)
+        found.append(None if name is None else f"{name}:{_hash(fields[name])[:16]}")
+    return _in_common(found)
 
 
 def _copies(documents: Sequence[Any]) -> list[str | None]:
     """For each document what it has in common with its copies, whatever their ids; None where it has none.
 
-    Copies are answered alike and say no more than one of them, so they are a cluster; up to `FEW_COPIES` they are left
-    alone, since clusters cost a task its looks.
+    Copies are answered alike and say no more than one of them, so they are a cluster.
     """
     contents = [
         _hash({k: v for k, v in one.items() if k != "id"} if isinstance(one, Mapping) else one)
         for one in documents
     ]
-    count = Counter(contents)
-    if len(contents) - len(count) <= FEW_COPIES * len(contents):
+    return _in_common([f"copies:{content[:16]}" for content in contents])
+
+
+def _in_common(contents: Sequence[str | None]) -> list[str | None]:
+    """What several have; up to `FEW_COPIES` are left alone, since clusters cost a task its looks."""
+    count = Counter(filter(None, contents))
+    if count.total() - len(count) <= FEW_COPIES * len(contents):
         return [None] * len(contents)
-    return [f"copies:{content[:16]}" if count[content] > 1 else None for content in contents]
+    return [one if one and count[one] > 1 else None for one in contents]
 
 
 def placed(task: str, documents: Sequence[Any], start: int, end: int | None) -> dict[int, Placed]:

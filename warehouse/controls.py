@@ -145,7 +145,8 @@ def _aa_row(row: dict[str, Any]) -> dict[str, Any]:
         "delta_ci_low": interval.low,
         "delta_ci_high": interval.high,
         "p_moved": float(binomtest(row["worse"], flips, 0.5).pvalue) if flips else 1.0,
-        "resolution": z * float(np.sqrt(flips / n / row["task_documents"])),
+        # The mean square is the flip rate where scores are right or wrong.
+        "resolution": z * float(np.sqrt(np.mean(differences**2) / row["task_documents"])),
     }
 
 
@@ -175,8 +176,8 @@ def note_lines(label: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         documents, flips = (sum(row[name] for row in again) for name in ("aa_documents", "aa_flips"))
         changed = round(sum(row["aa_changed_responses"] * row["aa_documents"] for row in again))
         yield (
-            f"A/A: {label} against itself over a restart of its engine: of {documents:,} answers {flips} turned "
-            f"right or wrong, {changed} changed at all."
+            f"A/A: {label} against itself over a restart of its engine: of {documents:,} answers {flips} changed "
+            f"their score, {changed} changed at all."
         )
     for row in rows:
         for code, text in zip(row["alarms"], row["alarm_texts"], strict=True):

@@ -10,6 +10,7 @@ INCONCLUSIVE.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -242,28 +243,29 @@ def _judge_use(
     declared: Sequence[DeclaredTask],
 ) -> UseVerdict:
     """The verdict for one use from the pairs of its tasks."""
+    give = partial(_verdict, use, policy_name, alpha=policy.alpha)
     families = _families(policy, use, declared)
     found = [(task, evidence[task.task]) for task in declared if task.family in families]
     unpaired = [pairs.reason for _, pairs in found if isinstance(pairs, Unpaired)]
     if unpaired:
-        return _verdict(use, policy_name, Verdict.NOT_COMPARABLE, "; ".join(unpaired))
+        return give(Verdict.NOT_COMPARABLE, "; ".join(unpaired))
     tasks = decide_tasks([figures[task.task] for task, _ in found if task.task in figures], policy)
     missing = [f"family {family}" for family in families if all(t.family != family for t in declared)]
     missing += [f"task {pairs.task}" for _, pairs in found if isinstance(pairs, Unmeasured)]
     if missing:
         reason = f"not measured: {', '.join(missing)}"
-        return _verdict(use, policy_name, Verdict.INCONCLUSIVE, reason, tasks)
+        return give(Verdict.INCONCLUSIVE, reason, tasks)
     failed = [task.reason for task in tasks if task.outcome == "fail"]
     if failed:
-        return _verdict(use, policy_name, Verdict.REJECTED, "; ".join(failed), tasks)
+        return give(Verdict.REJECTED, "; ".join(failed), tasks)
     undecided = [task for task in tasks if task.outcome == "undecided"]
     if undecided:
         holder = max(undecided, key=lambda task: (task.p_noninferior, task.documents_needed or 0))
         others = f" (and {len(undecided) - 1} more undecided)" if len(undecided) > 1 else ""
         reason = f"{holder.reason}{others}"
-        return _verdict(use, policy_name, Verdict.INCONCLUSIVE, reason, tasks, holder.documents_needed)
+        return give(Verdict.INCONCLUSIVE, reason, tasks, holder.documents_needed)
     reason = f"shown within the margin on {', '.join(task.task for task in tasks)}"
-    return _verdict(use, policy_name, Verdict.VALIDATED, reason, tasks)
+    return give(Verdict.VALIDATED, reason, tasks)
 
 
 def _verdict(
@@ -273,8 +275,14 @@ def _verdict(
     reason: str,
     tasks: Sequence[TaskVerdict] = (),
     needed: int | None = None,
+    *,
+    alpha: float = 0.0,
 ) -> UseVerdict:
-    """A verdict with the figures of its worst task: the one with the least interval end plus margin."""
+    """A verdict with the figures of its worst task: the one with the least interval end plus margin.
+
+    It is `degraded` where some loss is shown on some task at ``alpha`` for all of them together (Bonferroni, Holm's
+    first step).
+    """
     worst = min(tasks, key=lambda task: task.ci_low + task.margin, default=None)
     return UseVerdict(
         use=use,
@@ -285,7 +293,7 @@ def _verdict(
         ci_low=worst.ci_low if worst else None,
         ci_high=worst.ci_high if worst else None,
         flip_rate=worst.flip_rate if worst else None,
-        degraded=any(task.degraded for task in tasks) if tasks else None,
+        degraded=any(len(tasks) * task.p_degraded <= alpha for task in tasks) if tasks else None,
         documents_needed=needed,
         reason=reason,
         tasks=tuple(tasks),

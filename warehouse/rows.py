@@ -20,7 +20,8 @@ def verdict_key(manifest: Manifest) -> str:
     """What a verdict belongs to, as a SHA-256 (hex).
 
     Runs of one key ask the same question, so the first that was declared answers it: judging again until it
-    passes would validate anything. Under a policy with looks a run with a limit asks what one without asks.
+    passes would validate anything. A run with a limit asks what one without asks, unless its documents are too few to
+    validate anything and there are no looks.
     """
     used = {task.engine_start_id for task in manifest.tasks}
     kernels = {
@@ -38,13 +39,26 @@ def question(run: Manifest | RunPlan) -> Row:
     return {
         "candidate": inputs.checkpoint_revision,
         "baseline": inputs.baseline_revision,
-        "suite": question_of(inputs.suite) if run.policy.looks else inputs.suite,
+        "suite": question_of(inputs.suite) if could_decide(run) else inputs.suite,
         "sm_arch": inputs.sm_arch,
         "kv_cache_dtype": _kv_cache_dtype(run),
         "engine": [inputs.engine, inputs.engine_version],
         "serving": _without(inputs.serving, _BY_GPU_COUNT | _WHERE),
-        "policy": inputs.policy_fingerprint,
+        "policy": deciding(run.policy),
     }
+
+
+def deciding(policy: Policy) -> Row:
+    """Of a policy what decides a verdict: with another description, say, it is the same question, not a new one."""
+    return policy.model_dump(mode="json", include={"alpha", "looks", "families", "uses", "min_clusters"})
+
+
+def could_decide(run: Manifest | RunPlan) -> bool:
+    """Whether a run may validate anything, which spends its alpha, or asks too few documents for that."""
+    limit, tasks = (run.inputs.suite or {}).get("limit"), run.suite.tasks if run.suite else ()
+    families = run.policy.families
+    least = [families[task.family].min_documents for task in tasks if task.family in families]
+    return bool(run.policy.looks) or limit is None or limit >= min(least, default=0)
 
 
 def _without(value: Any, names: frozenset[str]) -> Any:

@@ -89,8 +89,11 @@ _HOW_MUCH = frozenset({"limit", "limit_of", "full"})
 
 
 def question_of(suite: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What a suite asks, however many of its documents: under a policy with looks they are one question."""
-    return None if suite is None else {key: value for key, value in suite.items() if key not in _HOW_MUCH}
+    """What a suite asks, however many of its documents, in whatever order its tasks stand."""
+    if suite is None:
+        return None
+    asked = {key: value for key, value in suite.items() if key not in _HOW_MUCH}
+    return asked | {"tasks": sorted(asked.get("tasks", []), key=str)}
 
 
 class RunInputs(Strict):

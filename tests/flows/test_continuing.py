@@ -96,16 +96,44 @@ def test_full_asks_everything_and_judges_once(looked_runs: LookedRuns) -> None:
 
 
 def test_without_looks_a_limited_run_has_spent_its_alpha(looked_runs: LookedRuns) -> None:
-    """The baseline, which is not judged, goes on all the same."""
+    """The first run answers the question, unless it was too small to; the baseline goes on all the same."""
     looked_runs.policy = looked_runs.policy.model_copy(update={"looks": ()})
-    first = looked_runs.validate(looked_runs.good, limit=60)
+    first = looked_runs.validate(looked_runs.good, limit=50)
     second = looked_runs.validate(looked_runs.good, limit=100)
-    assert looked_runs.asked == [("checkpoints", 60, 100), ("good", 0, 100)]
+    assert looked_runs.asked == [("checkpoints", 50, 100), ("good", 0, 100)]
     assert [run.continues for run in second] == [first[0].run_id, None]
-    assert any("policy looks judges once, at the end" in line for line in looked_runs.lines)
+    told = (
+        f"policy looks judges once, at the end, and run {first[1].run_id} with its limit has spent its alpha"
+    )
+    assert any(told in line and "a check, which decides nothing" in line for line in looked_runs.lines)
     verdicts = looked_runs.verdicts()
-    assert verdicts[second[1].run_id]["verdict"] == "VALIDATED"
-    assert verdicts[first[1].run_id]["verdict_key"] != verdicts[second[1].run_id]["verdict_key"]
+    assert verdicts[first[1].run_id]["verdict"] == "INCONCLUSIVE"
+    assert verdicts[second[1].run_id]["decided_by"] == first[1].run_id
+
+
+def test_without_looks_a_run_too_small_to_validate_anything_spends_nothing(looked_runs: LookedRuns) -> None:
+    looked_runs.policy = looked_runs.policy.model_copy(update={"looks": ()})
+    _, first = looked_runs.validate(looked_runs.good, limit=39)
+    _, second = looked_runs.validate(looked_runs.good)
+    told = f"run {first.run_id} with its limit asked too few documents to decide anything"
+    assert any(told in line for line in looked_runs.lines)
+    row = looked_runs.verdicts()[second.run_id]
+    assert (row["verdict"], row["decided_by"]) == ("VALIDATED", second.run_id)
+
+
+def test_a_policy_in_other_words_asks_no_new_question(looked_runs: LookedRuns) -> None:
+    _, first = looked_runs.validate(looked_runs.good, limit=60)
+    words = {"description": "In other words.", "planned_power": 0.9, "stale_after_days": 30}
+    looked_runs.policy = looked_runs.policy.model_copy(update=words)
+    _, second = looked_runs.validate(looked_runs.good)
+    assert second.continues == first.run_id
+    assert looked_runs.asked_of(looked_runs.good) == [(60, 120)]
+    looked_runs.policy = looked_runs.policy.model_copy(update={"description": "In yet others."})
+    assert looked_runs.validate(looked_runs.good)[1] == second
+    assert looked_runs.asked == []
+    looked_runs.policy = looked_runs.policy.model_copy(update={"alpha": 0.04})
+    _, other = looked_runs.validate(looked_runs.good)
+    assert other.continues is None, "another error rate is another question"
 
 
 @pytest.fixture

@@ -56,6 +56,16 @@ def test_copies_are_a_cluster_whatever_their_ids_unless_they_are_few() -> None:
     assert {key.cluster for key in keys_of(named)} == {"law"}
 
 
+def test_a_story_that_several_are_asked_about_is_their_passage() -> None:
+    documents = [{"narrative": f"story {number // 4}", "q": number} for number in range(40)]
+    documents += [{"context": f"its own {number}", "q": number} for number in range(10)]
+    clusters = [key.cluster for key in keys_of(documents, fixed_subjects=True)]
+    assert len(set(clusters[:40])) == 10
+    assert set(clusters[40:]) == {None}
+    few = [{"context": str(min(number, 198))} | {"q": number} for number in range(200)]
+    assert {key.cluster for key in keys_of(few)} == {None}, "as few copies are"
+
+
 def test_fixed_subjects_are_strata_and_passages_stay_clusters() -> None:
     documents = [
         {"subject": "law"},

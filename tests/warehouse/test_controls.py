@@ -178,6 +178,10 @@ def test_scores_between_0_and_1_have_a_noise_floor_too(many: Any) -> None:
     (row,) = rows(many, where="run_id = 'halves'")
     assert (row["aa_flips"], row["aa_delta"]) == (4, pytest.approx(0.02))
     assert row["aa_delta_ci_low"] < 0.02 < row["aa_delta_ci_high"]
+    mean_square = 4 * 0.25**2 / 50
+    assert row["aa_resolution"] == pytest.approx(
+        math.sqrt(mean_square / 100) * (1.644854 + 0.841621), rel=1e-6
+    )
 
 
 def test_it_reads_well_in_100_columns(many: Any) -> None:
@@ -201,7 +205,7 @@ def test_a_report_shows_noise_and_alarms(many: Any) -> None:
     assert max(map(len, text.splitlines())) <= 100
     flat = " ".join(text.split())
     assert (
-        "A/A: bf16 #1 against itself over a restart of its engine: of 50 answers 3 turned right or wrong, "
+        "A/A: bf16 #1 against itself over a restart of its engine: of 50 answers 3 changed their score, "
         "5 changed at all." in flat
     )
     assert "Alarm aa_noise, bf16 #2, sums: 10 of 50 answers flip over a restart" in flat

@@ -124,6 +124,17 @@ def test_degraded_within_the_margin_is_a_flag_and_not_the_gate():
     assert verdict.tasks[0].p_degraded == pytest.approx(0.0059, abs=1e-4)
 
 
+def test_a_use_is_degraded_where_all_its_tasks_together_show_a_loss():
+    """Each of three identical checkpoints' tasks shows one by chance in 5 %: a use must not do so in 14 %."""
+    pair = {"sums": (9, 2, 2000), "cloze": (3, 3, 2000)}
+    alone = only(*tables(sums=pair["sums"]))
+    assert alone.tasks[0].p_degraded == pytest.approx(67 / 2048)
+    assert alone.degraded
+    both = only(*tables(**pair), SUMS, WORDS)
+    assert both.tasks[0].degraded
+    assert not both.degraded
+
+
 def test_every_required_task_must_pass_and_the_worst_is_shown():
     verdict = only(*tables(sums=(2, 2, 1000), cloze=(45, 35, 400)), SUMS, WORDS)
     assert verdict.verdict is Verdict.INCONCLUSIVE
