@@ -177,8 +177,9 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
     """
     if parameters.model is None:
         if parameters.baseline is None or not parameters.candidates:
+            given = "no baseline is named" if parameters.candidates else "no model and no candidate is named"
             raise ConfigError(
-                "no model and no checkpoints are named",
+                given,
                 where="validate",
                 mend="Name a model of configs/models, or give a baseline and at least one candidate.",
             )

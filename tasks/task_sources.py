@@ -47,7 +47,9 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
     path = Path(tasks).expanduser()
     if _is_jsonl(path):
         made = jsonl_task.write_task(path, out_dir)
-        return _suite_of_yaml(made, path.stem, family)
+        suite = _suite_of_yaml(made, path.stem, family)
+        (task,) = suite.tasks
+        return suite.model_copy(update={"tasks": (task.model_copy(update={"clusters": _clusters_in(path)}),)})
     if path.suffix.lower() in (".yaml", ".yml"):
         if is_suite(path):
             return _declared(path, family, out_dir)
@@ -59,17 +61,16 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
         mend = "Give a task's name, or the path of a .yaml or .jsonl file."
         raise ConfigError(what, where=tasks, mend=mend)
     _own_entry(tasks)
-    return Suite(
-        name=tasks, tasks=(SuiteTask(task=tasks, family=family or Family.CUSTOM, **_told_of(tasks)),)
-    )
+    told = {"family": Family.CUSTOM} | _told_of(tasks) | ({"family": family} if family else {})
+    return Suite(name=tasks, tasks=(SuiteTask(task=tasks, **told),))
 
 
 def _told_of(name: str) -> dict[str, Any]:
-    """How many documents and subjects a task of lm-eval's has and whether those are strata, where a suite says it."""
+    """A task's family, how many documents and subjects it has and whether those are strata, where a suite says it."""
     for path in sorted(SUITES.glob("*.yaml")):
         for task in load_yaml(path, Suite).tasks:
             if task.task == name and task.path is None and task.documents is not None:
-                told = {"documents", "clusters", "fixed_subjects"}
+                told = {"documents", "clusters", "fixed_subjects", "family"}
                 return task.model_dump(include=told)
     return {}
 
@@ -99,8 +100,17 @@ def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}", task.task):
         mend = "Use letters, digits, '_', '-' and '.', at most 100 of them."
         raise ConfigError(f"'{task.task[:100]}' can't name a JSONL's task", where=str(suite), mend=mend)
-    made = jsonl_task.write_task(_beside(task.path, suite), out_dir, name=task.task)
-    return task.model_copy(update={"path": str(made.parent)})
+    file = _beside(task.path, suite)
+    made = jsonl_task.write_task(file, out_dir, name=task.task)
+    return task.model_copy(update={"path": str(made.parent), "clusters": task.clusters or _clusters_in(file)})
+
+
+def _clusters_in(file: Path) -> int | None:
+    """Clusters of a JSONL's documents; None where no two belong together."""
+    documents = jsonl_task.read_documents(file)
+    named = [found for one in documents if (found := one.cluster or one.subject)]
+    alone = len(documents) - len(named)
+    return None if len(set(named)) == len(named) else len(set(named)) + alone
 
 
 def _beside(given: str, suite: Path) -> Path:
@@ -217,7 +227,11 @@ def _own_entry(name: str) -> tuple[str, Path]:
         return names[name]
     suites = [path.stem for path in SUITES.glob("*.yaml")]
     near = difflib.get_close_matches(name, [*suites, *names], n=3)
-    mend = f"Did you mean {' or '.join(repr(one) for one in near)}?" if near else "See `lm_eval ls tasks`."
+    mend = (
+        f"Did you mean {' or '.join(repr(one) for one in near)}?"
+        if near
+        else "See `.venv/bin/lm_eval ls tasks`."
+    )
     if "," in name:
         mend = "Several tasks make a suite: list them in a file of configs/suites."
     raise ConfigError("no suite and no task of lm-eval's is called so", where=name, mend=mend)

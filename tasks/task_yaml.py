@@ -68,7 +68,9 @@ def read_source(path: Path, overrides: dict[str, Any] | None = None) -> TaskSour
     if is_group(config):
         raise ConfigError("is a group, not a task", where=where, mend="Give the YAML of one task.")
     if not isinstance(config.get("task"), str):
-        raise ConfigError("has no 'task'", where=where, mend="Name the task: `task: my_task`.")
+        raise ConfigError(
+            "has no 'task'", where=where, mend="Name the task: `task: my_task`; a suite has `tasks`."
+        )
     _check_keys(config, where)
     files += sorted({module for function in _functions(config) if (module := _module(function)).is_file()})
     return TaskSource(

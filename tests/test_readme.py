@@ -12,6 +12,7 @@ import pytest
 
 from quantgate.cli import cli
 from quantgate.model.config import ROOT
+from quantgate.model.models import load_models
 from tests.command import quantgate
 from tests.demo_bundles import summary, warehouse
 
@@ -40,6 +41,12 @@ def test_make_knows_the_target(command: str) -> None:
 def test_the_command_takes_these_arguments(command: str) -> None:
     verb, *arguments = shlex.split(command)[1:]
     cli.commands[verb].make_context(verb, arguments, resilient_parsing=False).close()
+
+
+def test_the_models_are_those_of_the_configuration() -> None:
+    """A name with a slash, or an option's, is a checkpoint's."""
+    named = [shlex.split(command)[2] for command in OURS if command.split()[1] == "validate"]
+    assert {name for name in named if not name.startswith("-")} <= load_models().keys()
 
 
 @pytest.fixture(scope="module")

@@ -75,8 +75,9 @@ document:
 `prompt` and `answer` are needed. With `choices` (two or more texts) it is multiple choice, and the answer is a choice's
 text or its index from 0; without, the model writes, and its answer must be the same text after trimming. `id` names a
 document (a hash of it if left out). `subject` (or `category`) says of what kind it is, and `cluster` (or `passage_id`,
-`passage`, `article`) which documents belong together; the verdict then counts those and not documents. A file holds one
-kind, generated or multiple choice.
+`passage`, `article`) which documents belong together. Where several documents have the same of either, the verdict
+counts these clusters in place of documents, and with few of them decides little; `fixed_subjects: true` in a suite keeps
+subjects from that. A file holds one kind, generated or multiple choice.
 
 A suite says more of it, and asks several at once; its `path` is the file:
 

@@ -59,8 +59,8 @@ _MODE_NOTES = {
 }
 
 _TASK_NOTE = (
-    "n: paired documents; base, cand, flips: % of them; p: of a loss smaller than the margin (where a task "
-    "fails: of a greater one, after Holm)."
+    "n: paired documents; base, cand, flips (where they fit): % of them; p: the chance of figures this good if "
+    "the loss were the margin (where a task fails: this bad, after Holm)."
 )
 
 

@@ -280,4 +280,5 @@ def _variance(task: TaskVerdict, policy: Policy) -> float:
 
 def _points(fraction: float) -> str:
     """A fraction of a score as percentage points."""
-    return f"{100 * fraction:.4g} points"
+    shown = f"{100 * fraction:.4g}"
+    return f"{shown} point{'' if shown in {'1', '-1'} else 's'}"

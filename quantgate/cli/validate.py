@@ -39,7 +39,9 @@ def _levels(given: str | None) -> list[int] | None:
         levels = []
     if not levels or min(levels) < 1:
         raise ConfigError(
-            f"'{given}' is not a list of numbers", where="--concurrency", mend="Write e.g. 1,8,32."
+            f"'{given}' is not a list of whole numbers from 1 on",
+            where="--concurrency",
+            mend="Write e.g. 1,8,32.",
         )
     return levels
 

@@ -76,6 +76,7 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
     assert source.data is None
     (told,) = suite_from("gpqa_diamond_cot_zeroshot", family=None, limit=None, out_dir=tmp_path).tasks
     assert (told.documents, told.max_gen_toks) == (198, None), "how many it has stands in a suite"
+    assert told.family is Family.SCIENCE, "and its family, unless another is named"
     (group,) = suite_from("leaderboard_musr", family=Family.REASONING, limit=None, out_dir=tmp_path).tasks
     assert (group.clusters, group.fixed_subjects) == (3, True), "and whether its subjects are fixed"
     foreign = suite_from("hellaswag", family=None, limit=None, out_dir=tmp_path).tasks[0]
@@ -87,7 +88,7 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
     [
         ("gsm8kk", "no suite and no task of lm-eval's is called so. Did you mean 'gsm8k'"),
         ("nightli", "Did you mean 'nightly'"),
-        ("zqxvzqxv", "See `lm_eval ls tasks`"),
+        ("zqxvzqxv", "See `.venv/bin/lm_eval ls tasks`"),
         ("gsm8k,hellaswag", "Several tasks make a suite"),
         ("no/such", "no such file"),
         ("gone.yaml", "gone.yaml: no such file"),

@@ -69,7 +69,7 @@ def test_a_mistyped_verb_and_a_mistyped_name() -> None:
         (
             ["validate", "--tasks", "demo"],
             (
-                "validate: no model and no checkpoints are named. Name a model of configs/models, or give a baseline "
+                "validate: no model and no candidate is named. Name a model of configs/models, or give a baseline "
                 "and at least one candidate."
             ),
         ),
@@ -83,7 +83,7 @@ def test_a_mistyped_verb_and_a_mistyped_name() -> None:
         ),
         (
             validate("--concurrency", "1,x"),
-            "--concurrency: '1,x' is not a list of numbers. Write e.g. 1,8,32.",
+            "--concurrency: '1,x' is not a list of whole numbers from 1 on. Write e.g. 1,8,32.",
         ),
         (
             validate("--engine-arg", "abc"),
