@@ -76,8 +76,8 @@ document:
 text or its index from 0; without, the model writes, and its answer must be the same text after trimming. `id` names a
 document (a hash of it if left out). `subject` (or `category`) says of what kind it is, and `cluster` (or `passage_id`,
 `passage`, `article`) which documents belong together. Where several documents have the same of either, the verdict
-counts these clusters in place of documents, and with few of them decides little; `fixed_subjects: true` in a suite keeps
-subjects from that. A file holds one kind, generated or multiple choice.
+counts these clusters in place of documents, and with few of them decides little; `fixed_subjects: true` in a suite
+keeps subjects from that. A file holds one kind, generated or multiple choice.
 
 A suite says more of it, and asks several at once; its `path` is the file:
 

@@ -79,7 +79,7 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
     assert told.family is Family.SCIENCE, "and its family, unless another is named"
     (group,) = suite_from("leaderboard_musr", family=Family.REASONING, limit=None, out_dir=tmp_path).tasks
     assert (group.clusters, group.fixed_subjects) == (3, True), "and whether its subjects are fixed"
-    foreign = suite_from("hellaswag", family=None, limit=None, out_dir=tmp_path).tasks[0]
+    foreign = suite_from("piqa", family=None, limit=None, out_dir=tmp_path).tasks[0]
     assert foreign.family == Family.CUSTOM
 
 

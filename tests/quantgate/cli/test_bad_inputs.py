@@ -110,7 +110,11 @@ TASK = {
             (ONE,),
             "{folder}/mine.yaml: unknown key 'test_spit'. Did you mean 'test_split'?",
         ),
-        ({"task": None}, (ONE,), "{folder}/mine.yaml: has no 'task'. Name the task: `task: my_task`."),
+        (
+            {"task": None},
+            (ONE,),
+            "{folder}/mine.yaml: has no 'task'. Name the task: `task: my_task`; a suite has `tasks`.",
+        ),
     ],
 )
 def test_a_yaml_of_a_task(
