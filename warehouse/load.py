@@ -34,6 +34,7 @@ from warehouse.mlperf_summary import evidence_folder
 from warehouse.prices import imported_folder
 from warehouse.query import read_only
 from warehouse.rows import (
+    KEYS,
     Row,
     engine_start_rows,
     run_row,
@@ -43,6 +44,7 @@ from warehouse.rows import (
 )
 from warehouse.stored_runs import judge_stored
 from warehouse.swap import exclusive, next_state, remove_leftovers
+from warehouse.verdict_keys import refresh_keys
 
 _BATCH_BYTES = 128 << 20
 """What goes in together, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written
@@ -97,7 +99,7 @@ def load_bundles(
         RunError: another load goes on, or the warehouse can't be read.
     """
     configuration = read_configuration(configs, imported_folder(warehouse), evidence_folder(warehouse))
-    digest = fingerprint_of([configuration.digest(), schema_digest()])
+    digest = fingerprint_of([configuration.digest(), schema_digest(), KEYS])
     store = BundleStore(bundles)
     with exclusive(warehouse, wait_s):
         remove_leftovers(warehouse)
@@ -163,6 +165,7 @@ def _write(
     try:
         connection.execute("SET TimeZone = 'UTC'")
         migrate(connection)
+        refresh_keys(connection, store)
         loaded: list[str] = []
         for batch in _batches(bundles):
             _take_in(connection, batch)

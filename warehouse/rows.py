@@ -48,6 +48,10 @@ def question(run: Manifest | RunPlan) -> Row:
     }
 
 
+KEYS = "2"
+"""Changes with what makes a verdict's key, so that a warehouse of before takes its runs' keys anew."""
+
+
 def deciding(policy: Policy) -> Row:
     """Of a policy what decides a verdict: with another description, say, it is the same question, not a new one."""
     return policy.model_dump(mode="json", include={"alpha", "looks", "families", "uses", "min_clusters"})
