@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -87,7 +88,7 @@ class RepositoryCache:
         """Which commit a branch or tag names, for the time when the hub can't be asked."""
         path = self.folder / "refs" / revision
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.{os.getpid()}.new")
+        new = path.with_name(f"{path.name}.{threading.get_native_id()}.new")
         new.write_text(commit)
         new.replace(path)
 
