@@ -15,6 +15,7 @@ from flows import looks
 from flows.continuing import (
     Pursuit,
     Scores,
+    documents_of,
     judged_against,
     other_setting,
     pursue,
@@ -99,7 +100,7 @@ def _enough(baseline: RunPlan, candidates: Sequence[Manifest], every: Sequence[M
     names = {one.baseline.run_id for one in candidates if one.baseline}
     alike = [one for one in every if one.run_id in names and shared_parts.is_of_the_same(baseline, one)]
     with_its_load = [one for one in alike if one.inputs.workload == baseline.inputs.workload]
-    return max(with_its_load, key=lambda one: sum(task.documents for task in one.tasks), default=None)
+    return max(with_its_load, key=documents_of, default=None)
 
 
 def _left_out(

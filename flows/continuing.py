@@ -77,14 +77,13 @@ def take_up(
     except RunError as error:
         report.line(f"{plan.checkpoint.name}: an earlier run is not continued: {error}")
         return None
-    for one in every:
-        if _same_setting(plan, one) and chains.unanswered(plan, one.tasks):
-            told = "asked too few documents to decide anything: this is a run of its own"
-            if question(one) == question(plan):
-                told = "has spent its alpha and can't go on: this is a check, which decides nothing"
-            judges = f"policy {plan.policy_name} judges once, at the end"
-            report.line(f"{plan.checkpoint.name}: {judges}, and run {one.run_id} with its limit {told}")
-            break
+    fewer = (one for one in every if _same_setting(plan, one) and chains.unanswered(plan, one.tasks))
+    if one := next(fewer, None):
+        told = "asked too few documents to decide anything: this is a run of its own"
+        if question(one) == question(plan):
+            told = "has spent its alpha and can't go on: this is a check, which decides nothing"
+        judges = f"policy {plan.policy_name} judges once, at the end"
+        report.line(f"{plan.checkpoint.name}: {judges}, and run {one.run_id} with its limit {told}")
     return None
 
 
@@ -120,7 +119,7 @@ def _baseline(
             )
             return one
     fewer = [one for one in earlier if _within(plan, one)]
-    run = max(fewer, key=_documents, default=None)
+    run = max(fewer, key=documents_of, default=None)
     usable = [one for one in every if shared_parts.is_of_the_same(plan, one)]
     if run and not any(_held_more(plan, run, other) for other in usable):
         _go_on(run, plan, staging, BundleStore(place), report)
@@ -283,7 +282,8 @@ def scores(run: Manifest, samples: pa.Table) -> Scores:
     return found
 
 
-def _documents(run: Manifest) -> int:
+def documents_of(run: Manifest) -> int:
+    """Documents that a run has answered, of all its tasks."""
     return sum(task.documents for task in run.tasks)
 
 
@@ -293,7 +293,7 @@ def _go_on(run: Manifest, plan: RunPlan, staging: Staging, store: BundleStore, r
     if all(map(staging.joins, run.engine_starts)):
         batches.take_over(staging, plan, run, *(store.read_table(run, table) for table in _TABLES))
         report.line(
-            f"{name}: goes on from run {run.run_id} and asks none of its documents again: {_documents(run):,}"
+            f"{name}: goes on from run {run.run_id} and asks none of its documents again: {documents_of(run):,}"
         )
     else:
         report.line(

@@ -267,12 +267,17 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
     lost, published = _finish(parameters.afterwards, run_ids, report)
-    if all(isinstance(failure, ConfigError) for failure in failures):  # those are refused, and will be again
+    if _are_refusals(failures):
         # Not before: the same command, killed while it loads, would measure all of it once more.
         end_fresh(home, what)
     if failures or lost:
         raise _incomplete(failures, lost, len(checkpoints), parameters.afterwards)
     return Validation(run_ids=run_ids, measured=sum(now for _, now in done), published=published)
+
+
+def _are_refusals(failures: Sequence[QuantgateError]) -> bool:
+    """Whether nothing died: what is refused will be again."""
+    return all(isinstance(failure, ConfigError) for failure in failures)
 
 
 def _incomplete(
@@ -282,8 +287,7 @@ def _incomplete(
     what = [f"{len(failures)} of {checkpoints} checkpoints were not measured"] if failures else []
     what += ["what was measured is not all loaded"] if lost else []
     measured = "All that was measured is kept" if lost or afterwards is Afterwards.NOBODY else ""
-    again = lost or not all(isinstance(failure, ConfigError) for failure in failures)
-    tries = "; the same command tries the rest again" if again else ""
+    tries = "; the same command tries the rest again" if lost or not _are_refusals(failures) else ""
     return RunError(
         f"{', and '.join(what)}: {' | '.join([*map(str, failures), *lost])}".rstrip("."),
         mend=f"{measured or 'What was measured is in the table'}{tries}.",

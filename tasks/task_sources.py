@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
@@ -49,7 +51,7 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
         made = jsonl_task.write_task(path, out_dir)
         suite = _suite_of_yaml(made, path.stem, family)
         (task,) = suite.tasks
-        return suite.model_copy(update={"tasks": (task.model_copy(update={"clusters": _clusters_in(path)}),)})
+        return suite.model_copy(update={"tasks": (task.model_copy(update={"clusters": _clusters_in(made)}),)})
     if path.suffix.lower() in (".yaml", ".yml"):
         if is_suite(path):
             return _declared(path, family, out_dir)
@@ -100,15 +102,14 @@ def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}", task.task):
         mend = "Use letters, digits, '_', '-' and '.', at most 100 of them."
         raise ConfigError(f"'{task.task[:100]}' can't name a JSONL's task", where=str(suite), mend=mend)
-    file = _beside(task.path, suite)
-    made = jsonl_task.write_task(file, out_dir, name=task.task)
-    return task.model_copy(update={"path": str(made.parent), "clusters": task.clusters or _clusters_in(file)})
+    made = jsonl_task.write_task(_beside(task.path, suite), out_dir, name=task.task)
+    return task.model_copy(update={"path": str(made.parent), "clusters": task.clusters or _clusters_in(made)})
 
 
-def _clusters_in(file: Path) -> int | None:
-    """Clusters of a JSONL's documents; None where no two belong together."""
-    documents = jsonl_task.read_documents(file)
-    named = [found for one in documents if (found := one.cluster or one.subject)]
+def _clusters_in(made: Path) -> int | None:
+    """Clusters of the documents beside a JSONL's YAML; None where no two belong together."""
+    documents = pq.read_table(made.with_suffix(".parquet")).to_pylist()
+    named = [found for one in documents if (found := one["cluster"] or one.get("subject"))]
     alone = len(documents) - len(named)
     return None if len(set(named)) == len(named) else len(set(named)) + alone
 

@@ -39,7 +39,7 @@ def question(run: Manifest | RunPlan) -> Row:
     return {
         "candidate": inputs.checkpoint_revision,
         "baseline": inputs.baseline_revision,
-        "suite": question_of(inputs.suite) if could_decide(run) else inputs.suite,
+        "suite": question_of(inputs.suite) if _could_decide(run) else inputs.suite,
         "sm_arch": inputs.sm_arch,
         "kv_cache_dtype": _kv_cache_dtype(run),
         "engine": [inputs.engine, inputs.engine_version],
@@ -57,7 +57,7 @@ def deciding(policy: Policy) -> Row:
     return policy.model_dump(mode="json", include={"alpha", "looks", "families", "uses", "min_clusters"})
 
 
-def could_decide(run: Manifest | RunPlan) -> bool:
+def _could_decide(run: Manifest | RunPlan) -> bool:
     """Whether a run may validate anything, which spends its alpha, or asks too few documents for that."""
     limit, tasks = (run.inputs.suite or {}).get("limit"), run.suite.tasks if run.suite else ()
     families = run.policy.families

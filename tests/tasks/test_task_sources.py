@@ -149,6 +149,7 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
     file.write_text(yaml.safe_dump({"name": "own", "tasks": [declared]}))
     (task,) = suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made").tasks
     assert (task.task, task.family, task.fixed_subjects) == ("numbers", Family.MATH, True)
+    assert task.clusters == 2, "odd and even, told before it runs where they aren't fixed"
     (source,) = sources_of(task)
     assert source.path.is_relative_to(tmp_path / "made")
     assert source.data is not None
