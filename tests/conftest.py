@@ -14,8 +14,8 @@ from quantgate.model.config import ROOT
 sys.path.insert(0, str(ROOT))
 
 from tasks.progress import Reporter
-from tests import prefect_server
-from tests.hub_server import HubServer
+from tests.support import prefect_server
+from tests.support.hub_server import HubServer
 
 
 @pytest.fixture(autouse=True)

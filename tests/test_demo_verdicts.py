@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom, multinomial
 
 from quantgate.model.config import load_policy
-from tests.demo_bundles import BUNDLES, manifests, warehouse
+from tests.support.demo_bundles import BUNDLES, manifests, warehouse
 from warehouse.query import query
 
 ALPHA, MARGIN = 0.05, 0.02

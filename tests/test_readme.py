@@ -13,8 +13,8 @@ import pytest
 from quantgate.cli import cli
 from quantgate.model.config import ROOT
 from quantgate.model.models import load_models
-from tests.command import quantgate
-from tests.demo_bundles import summary, warehouse
+from tests.support.command import quantgate
+from tests.support.demo_bundles import summary, warehouse
 
 BLOCKS = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 COMMANDS = [

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.verdict_cells import Rule, outcome_of, rule_of
 from benchmarks.verdict_draws import drawn
 from benchmarks.verdicts import main
-from tests.warehouse.looks import ending
+from tests.support.interim_looks import ending
 from warehouse.sequential_test import Design, p_inferior_at, p_noninferior_at
 from warehouse.tango import score_at_loss
 

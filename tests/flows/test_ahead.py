@@ -13,7 +13,7 @@ from flows.ahead import Ahead
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest
-from tests.flows.looked_runs import Killed, LookedRuns, looked_runs
+from tests.support.looked_runs import Killed, LookedRuns, looked_runs
 
 __all__ = ["looked_runs"]
 

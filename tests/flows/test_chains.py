@@ -10,7 +10,7 @@ import pytest
 from flows import chains
 from quantgate.model.enums import Validity, Verdict
 from quantgate.model.records import Manifest, RunPlan, TaskVerdict, UseVerdict
-from tests.demo_bundles import manifests
+from tests.support.demo_bundles import manifests
 from warehouse.bundles import BundleStore
 
 _, FP8, _ = manifests()

@@ -17,7 +17,7 @@ from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from tasks import throughput
 from tasks.staging import Staging
-from tests.flows.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
+from tests.support.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
 
 __all__ = ["looked_runs"]
 

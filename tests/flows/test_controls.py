@@ -15,7 +15,7 @@ from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
 from quantgate.model.tables import PROMPTS, SAMPLES
 from tasks.staging import Staging, open_staging, write_json
-from tests.flows.looked_runs import LOOKS, Killed, LookedRuns, looked_runs  # noqa: F401 - a fixture
+from tests.support.looked_runs import LOOKS, Killed, LookedRuns, looked_runs  # noqa: F401 - a fixture
 from tests.tasks.test_bundle import plan, sample
 from tests.tasks.test_staging import finish_task, inputs, start
 

@@ -14,8 +14,8 @@ from quantgate.model.home import Home
 from quantgate.model.records import RunPlan
 from tasks import fidelity_text
 from tasks.staging import Staging
-from tests.flows.stub_runs import ARITHMETIC, StubRuns, stub_runs  # noqa: F401 - a fixture
 from tests.flows.test_controls import answered, few
+from tests.support.stub_runs import ARITHMETIC, StubRuns, stub_runs  # noqa: F401 - a fixture
 from warehouse.load import load_bundles
 from warehouse.query import query
 

@@ -24,10 +24,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.hub_token import hub_token
 from quantgate.model.config import ROOT
-from tests import prefect_server
-from tests.command import QUANTGATE, nothing_left, quantgate
-from tests.prefect_server import Server
 from tests.stub_engine.make import make
+from tests.support import prefect_server
+from tests.support.command import QUANTGATE, nothing_left, quantgate
+from tests.support.prefect_server import Server
 
 OURS, WORKERS_OWN = "hf_planted0in0a0secret", "hf_planted0in0an0environment"
 FLEET: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 from quantgate.model.home import Home
 from tasks import engine_env
 from tasks.progress import Reporter
-from tests.command import nothing_left, quantgate
+from tests.support.command import nothing_left, quantgate
 
 DOCUMENTS = 60
 """Fewer than the policy's least number for mathematics: on no CPU are they VALIDATED, whatever flips."""
@@ -35,7 +35,7 @@ def write_documents(path: Path) -> None:
 def test_compressed_tensors_fp8_of_another_vocabulary_and_size(home: Path, tmp_path: Path) -> None:
     name, config = engine_env.load_engine(None, "cpu")
     python = engine_env.prepare(name, config, Home.current(), Reporter(print)).python
-    maker = Path(__file__).with_name("make_foreign.py")
+    maker = Path(__file__).parents[1] / "support" / "make_foreign.py"
     subprocess.run([python, maker, tmp_path], check=True, capture_output=True)
     write_documents(tmp_path / "mine.jsonl")
     arguments = [

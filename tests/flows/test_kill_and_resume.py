@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantgate.model.config import ROOT
-from tests.command import kill_when, nothing_left, processes_of, quantgate
+from tests.support.command import kill_when, nothing_left, processes_of, quantgate
 
 DEMO = ["demo", "--quick"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from flows.known import Expected, absent, differences, known, measured_duration, measured_start_s, took
 from quantgate.model.records import Manifest
-from tests.demo_bundles import manifests
+from tests.support.demo_bundles import manifests
 
 BASELINE, FP8, NVFP4 = manifests()
 

@@ -14,7 +14,7 @@ from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Manifest, RunPlan
 from quantgate.model.tables import SAMPLES
 from tasks.staging import open_staging
-from tests.flows.looked_runs import ALL, LOOKS, Killed, LookedRuns, looked_runs
+from tests.support.looked_runs import ALL, LOOKS, Killed, LookedRuns, looked_runs
 from tests.tasks.test_bundle import plan, sample
 from tests.tasks.test_staging import inputs
 

@@ -27,7 +27,7 @@ from flows.planning import plan
 from flows.publish import publish
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
-from tests.demo_bundles import BUNDLES
+from tests.support.demo_bundles import BUNDLES
 from warehouse.query import query
 
 FLEET = """

@@ -26,7 +26,7 @@ from tasks.checkpoints import resolve
 from tasks.engine_log import metric_sum
 from tasks.fidelity_text import read_text
 from tasks.progress import Reporter
-from tests.fake_engine import make
+from tests.support.fake_engine import make
 from tests.tasks.test_engine_files import adapter
 from warehouse.fidelity import figures
 

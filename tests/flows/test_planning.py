@@ -19,7 +19,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.models import Allowed, CheckpointConfig, ModelConfig, load_model
 from tasks.checkpoint_hub import NotAskedError
-from tests.demo_bundles import BUNDLES, manifests
+from tests.support.demo_bundles import BUNDLES, manifests
 from warehouse.database import Connection
 from warehouse.estimates import configured
 

@@ -16,8 +16,8 @@ from tasks.engine_env import load_engine
 from tasks.engine_files import with_code
 from tasks.pins import Pins, pins_file, read_pins
 from tasks.progress import Reporter
-from tests.hub_server import HubServer
-from tests.tiny_checkpoints import checkpoint_files
+from tests.support.hub_server import HubServer
+from tests.support.tiny_checkpoints import checkpoint_files
 
 CODE = checkpoint_files(auto_map={"AutoConfig": "configuration_new.NewConfig"}, model_type="new")
 

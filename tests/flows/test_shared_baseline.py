@@ -15,7 +15,7 @@ from quantgate.model.config import ROOT, FamilyPolicy
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest
-from tests.flows.looked_runs import LOOKS, LookedRuns, looked_runs  # noqa: F401 - a fixture
+from tests.support.looked_runs import LOOKS, LookedRuns, looked_runs  # noqa: F401 - a fixture
 
 POLICY = LOOKS.model_copy(
     update={

@@ -13,7 +13,7 @@ from quantgate.model.records import RunInputs
 from tasks import engine_env
 from tasks.checkpoints import resolve
 from tasks.progress import Reporter
-from tests.fake_engine import make
+from tests.support.fake_engine import make
 
 SILENT = Reporter(lambda _: None)
 

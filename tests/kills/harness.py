@@ -22,10 +22,10 @@ from pathlib import Path
 import yaml
 
 from quantgate.model.config import ROOT
-from tests import prefect_server
 from tests.kills import state
 from tests.kills.run import Command, Kill, faults_of
 from tests.stub_engine.make import make
+from tests.support import prefect_server
 
 ON_PURPOSE = ("", "engine start", "quality", "load", "sealing", "warehouse load", "publish")
 """The kills of each home: one at any moment of the run, then one in each stage (or the next that comes)."""

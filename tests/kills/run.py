@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantgate.model.config import ROOT
-from tests.command import QUANTGATE, hear_ctrl_c, own_processes, processes_of
+from tests.support.command import QUANTGATE, hear_ctrl_c, own_processes, processes_of
 
 PARTS = {
     "launcher": "tasks/launcher.py",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import quantgate
 from tests.kills import state
 from tests.kills.run import Command, faults_of
+from tests.support.command import quantgate
 
 CASES = [
     ("engine start", "engine", "SIGKILL"),

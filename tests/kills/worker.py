@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from quantgate.model.config import ROOT
-from tests.command import hear_ctrl_c, own_processes
 from tests.stub_engine.make import make
+from tests.support.command import hear_ctrl_c, own_processes
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 POOL = "kills"

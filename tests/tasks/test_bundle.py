@@ -22,9 +22,9 @@ from quantgate.model.tables import BUNDLE_FILES, FIDELITY, PROMPTS, SAMPLES
 from tasks import bundle
 from tasks.fidelity_text import read_text
 from tasks.staging import Staging, open_staging
+from tests.support.tiny_checkpoints import bare_checkpoint
 from tests.tasks.test_staging import finish_task, inputs, start
 from tests.tasks.test_throughput import WORKLOAD, finish
-from tests.tiny_checkpoints import bare_checkpoint
 
 TASKS = ("a", "b")
 

@@ -13,8 +13,8 @@ from quantgate.model.models import Allowed
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint_refusal import redact
 from tasks.checkpoints import resolve
-from tests.hub_server import Fault, HubServer
-from tests.tiny_checkpoints import checkpoint_files, write_checkpoint
+from tests.support.hub_server import Fault, HubServer
+from tests.support.tiny_checkpoints import checkpoint_files, write_checkpoint
 
 ORG = "acme/tiny-7B"
 MARKER = "unpickled"

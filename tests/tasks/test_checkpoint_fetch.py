@@ -18,8 +18,8 @@ from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint_patience import Patience
 from tasks.checkpoints import resolve
-from tests.hub_server import Fault, HubServer
-from tests.tiny_checkpoints import REST, checkpoint_files, safetensors
+from tests.support.hub_server import Fault, HubServer
+from tests.support.tiny_checkpoints import REST, checkpoint_files, safetensors
 
 ORG = "acme/tiny-7B"
 LARGE = safetensors({"model.layers.0.mlp.up_proj.weight": ("BF16", (2048, 1024)), **REST})

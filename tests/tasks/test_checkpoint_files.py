@@ -15,7 +15,7 @@ from tasks.checkpoint_files import (
     read_json,
     read_weights,
 )
-from tests.tiny_checkpoints import PLAIN, checkpoint_files, safetensors, write_checkpoint
+from tests.support.tiny_checkpoints import PLAIN, checkpoint_files, safetensors, write_checkpoint
 
 WHOLE = safetensors(PLAIN, {"format": "pt"})
 

@@ -10,7 +10,7 @@ from quantgate.model.errors import ConfigError
 from tasks.checkpoint_declared import COMPRESSED_TENSORS, METHODS, MODELOPT, Scheme
 from tasks.checkpoint_formats import PRECISIONS, Format, classify
 from tasks.safetensors_header import Tensor
-from tests.quantized_layouts import (
+from tests.support.quantized_layouts import (
     AWQ,
     FP8,
     FP8_BLOCK,
@@ -39,7 +39,7 @@ from tests.quantized_layouts import (
     hf,
     own,
 )
-from tests.tiny_checkpoints import CONFIG, PARAMETERS, PLAIN, Layout, Q
+from tests.support.tiny_checkpoints import CONFIG, PARAMETERS, PLAIN, Layout, Q
 
 
 def tensors(layout: Layout) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint_hub import HUB_ID
 from tasks.checkpoints import resolve
-from tests.hub_server import HubServer
-from tests.tiny_checkpoints import checkpoint_files
+from tests.support.hub_server import HubServer
+from tests.support.tiny_checkpoints import checkpoint_files
 
 ORG = "acme/tiny-7B-FP8"
 SERVED = checkpoint_files()

@@ -12,8 +12,7 @@ from quantgate.model.config import ROOT
 from quantgate.model.enums import Weights
 from quantgate.model.errors import ConfigError
 from tasks.checkpoints import model_name, resolve
-from tests.tasks.test_checkpoint_formats import CASES
-from tests.tiny_checkpoints import (
+from tests.support.tiny_checkpoints import (
     PARAMETERS,
     PLAIN,
     REST,
@@ -23,6 +22,7 @@ from tests.tiny_checkpoints import (
     safetensors,
     write_checkpoint,
 )
+from tests.tasks.test_checkpoint_formats import CASES
 
 FP8 = {f"{Q}.weight": ("F8_E4M3", (128, 128)), f"{Q}.weight_scale": ("F32", ()), **REST}
 MODELOPT_FP8 = {

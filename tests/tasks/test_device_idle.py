@@ -12,7 +12,7 @@ from quantgate.model.records import Hardware
 from tasks import device_idle, hardware
 from tasks.device_idle import idle, occupants
 from tasks.progress import Reporter
-from tests.nvml_fake import ANSWERS, Device, FakeNvml, Process, cut, h100, played
+from tests.support.nvml_fake import ANSWERS, Device, FakeNvml, Process, cut, h100, played
 
 CPU = Hardware(gpu="cpu", device_name="a CPU", sm_arch="x86_64-avx2")
 H200 = next(file for file in ANSWERS if file.stem == "h200")

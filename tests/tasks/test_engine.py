@@ -21,9 +21,9 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from tasks import engine, engine_env
 from tasks.progress import Reporter
-from tests.fake_engine import make
+from tests.support.fake_engine import make
+from tests.support.tiny_checkpoints import bare_checkpoint
 from tests.tasks.test_process import alive, plant, wait_for
-from tests.tiny_checkpoints import bare_checkpoint
 
 CHECKPOINT = bare_checkpoint(precision="nvfp4", weight_format="modelopt:NVFP4")
 

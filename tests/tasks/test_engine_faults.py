@@ -20,8 +20,8 @@ from tasks import engine, engine_env, quality, throughput
 from tasks.checkpoints import resolve
 from tasks.process import last_words
 from tasks.progress import Reporter
-from tests.command import nothing_left
 from tests.stub_engine.make import make
+from tests.support.command import nothing_left
 
 CHECKPOINT = ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16"
 TASK = SuiteTask(

@@ -17,8 +17,8 @@ from quantgate.model.errors import ConfigError
 from tasks import engine_files
 from tasks.pins import Pins
 from tasks.revisions import commit_of
-from tests.hub_server import HubServer
-from tests.tiny_checkpoints import checkpoint_files, write_checkpoint
+from tests.support.hub_server import HubServer
+from tests.support.tiny_checkpoints import checkpoint_files, write_checkpoint
 
 CONFIG = EngineConfig(
     description="x",

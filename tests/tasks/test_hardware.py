@@ -18,7 +18,7 @@ from quantgate.model.config import ROOT, GpuConfig, GpuFile, load_yaml
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Hardware
 from tasks import hardware
-from tests.nvml_fake import ANSWERS, Device, FakeNvml, cut, h100, played
+from tests.support.nvml_fake import ANSWERS, Device, FakeNvml, cut, h100, played
 
 GPUS = GpuFile(
     gpus={

@@ -16,8 +16,8 @@ from quantgate.model.enums import Family
 from quantgate.model.order import DocumentKey, document_order
 from quantgate.model.records import TaskResult
 from tasks import quality
-from tests.hub_data import data_set
-from tests.hub_server import HubServer
+from tests.support.hub_data import data_set
+from tests.support.hub_server import HubServer
 from tests.tasks.conftest import KEY, Completions, serving
 
 ARC = [

@@ -16,8 +16,8 @@ from quantgate.model.config import ROOT
 from quantgate.model.models import CheckpointConfig, load_models
 from tasks.checkpoint_patience import Patience
 from tasks.model_checks import Hub, Report, State
-from tests.hub_server import Fault, HubServer
-from tests.tiny_checkpoints import REST, Q, checkpoint_files, write_checkpoint
+from tests.support.hub_server import Fault, HubServer
+from tests.support.tiny_checkpoints import REST, Q, checkpoint_files, write_checkpoint
 from warehouse.architectures import read_shapes
 
 SHORT = Patience(tries=2, first_wait_s=0.01)

@@ -12,8 +12,8 @@ import pytest
 from quantgate.model.errors import ConfigError
 from tasks.checkpoints import resolve
 from tasks.pins import Pins, read_pins
-from tests.hub_server import Fault, HubServer
-from tests.tiny_checkpoints import checkpoint_files
+from tests.support.hub_server import Fault, HubServer
+from tests.support.tiny_checkpoints import checkpoint_files
 
 ORG = "acme/tiny-7B"
 FILES = checkpoint_files()

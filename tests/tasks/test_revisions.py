@@ -12,8 +12,8 @@ from tasks.checkpoint_hub import NotAskedError
 from tasks.checkpoint_patience import Patience
 from tasks.pins import Pins, read_pins
 from tasks.revisions import commit_of, is_folder
-from tests.hub_server import Fault, HubServer
-from tests.tiny_checkpoints import checkpoint_files
+from tests.support.hub_server import Fault, HubServer
+from tests.support.tiny_checkpoints import checkpoint_files
 
 ORG = "acme/tiny-FP8"
 FILES = {"config.json": b"{}", "model.safetensors": b"x" * 1000}

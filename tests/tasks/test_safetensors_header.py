@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from quantgate.model.errors import ConfigError
 from tasks.safetensors_header import Tensor, read_header
-from tests.tiny_checkpoints import PLAIN, safetensors
+from tests.support.tiny_checkpoints import PLAIN, safetensors
 
 WHOLE = safetensors(PLAIN, {"format": "pt"})
 HEADER_BYTES = int.from_bytes(WHOLE[:8], "little")

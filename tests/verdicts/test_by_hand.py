@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from quantgate.model.config import ROOT
-from tests.demo_bundles import warehouse
-from tests.quantgate.cli.in_process import run
+from tests.support.command_in_process import run
+from tests.support.demo_bundles import warehouse
 from warehouse.query import query
 
 PAGE = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")

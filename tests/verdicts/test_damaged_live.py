@@ -11,7 +11,7 @@ from demo import damage
 from demo.damage import BROKEN_TEMPLATES, CHAT
 from quantgate.model.config import ROOT
 from quantgate.model.enums import Verdict
-from tests.command import nothing_left, quantgate
+from tests.support.command import nothing_left, quantgate
 from tests.verdicts import scores
 from tests.verdicts.claims import (
     BASELINE,

@@ -8,7 +8,7 @@ import pytest
 
 from quantgate.model.config import ROOT
 from quantgate.model.enums import Verdict
-from tests.demo_bundles import BUNDLES, manifests
+from tests.support.demo_bundles import BUNDLES, manifests
 from tests.verdicts import same, scores
 from tests.verdicts.claims import BASELINE, judged
 from tests.verdicts.looks import LOOKS, followed

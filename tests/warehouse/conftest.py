@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quantgate.model.records import Manifest
-from tests.warehouse.written_runs import BASELINE, FP8, NVFP4, Spec, build_manifest, write_bundle
+from tests.support.written_runs import BASELINE, FP8, NVFP4, Spec, build_manifest, write_bundle
 from warehouse.load import load_bundles
 
 

@@ -15,7 +15,7 @@ import yaml
 from quantgate.model.config import parse_record
 from quantgate.model.enums import Validity
 from quantgate.model.errors import ConfigError
-from tests.paper import paper_connection
+from tests.support.paper import paper_connection
 from warehouse.claim_records import Claim, ClaimFile, Measure
 from warehouse.claims_page import PAGE, claims_page, paper_warehouse
 from warehouse.configuration import CONFIGS

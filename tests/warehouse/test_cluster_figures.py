@@ -10,7 +10,7 @@ from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.records import TaskResult, UseVerdict
 from quantgate.model.tables import SAMPLES
-from tests.warehouse.sample_rows import judged_use, sample_row, task_result
+from tests.support.sample_rows import judged_use, sample_row, task_result
 from warehouse.bounded_test import p_noninferior_bounded
 from warehouse.cluster_test import (
     cluster_interval,

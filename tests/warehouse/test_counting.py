@@ -14,7 +14,7 @@ from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.records import TaskResult
 from quantgate.model.tables import SAMPLES
-from tests.warehouse.sample_rows import sample_row, task_result
+from tests.support.sample_rows import sample_row, task_result
 from warehouse.counting import COLUMNS, REPETITIVE, RunSamples, count_pairs, evidence_of
 from warehouse.judge import pairs_of
 from warehouse.pairing import Counts, DeclaredTask, Pairs, Unpaired, counts_of

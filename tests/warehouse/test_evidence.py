@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from quantgate.model.config import GpuFile, load_yaml
 from quantgate.model.errors import ConfigError
-from tests.paper import paper_connection
+from tests.support.paper import paper_connection
 from warehouse.configuration import CONFIGS
 from warehouse.database import Connection
 from warehouse.evidence import read_csv, read_reference

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from quantgate.model.errors import ConfigError
-from tests.command import quantgate
-from tests.demo_bundles import BUNDLES, manifests, warehouse
+from tests.support.command import quantgate
+from tests.support.demo_bundles import BUNDLES, manifests, warehouse
 from warehouse.flips import around_difference, find_flips, flip_text, one_line
 
 

@@ -13,7 +13,7 @@ from quantgate.model.enums import Family, Verdict
 from quantgate.model.order import look_sizes
 from quantgate.model.records import Manifest, TaskResult, TaskVerdict
 from quantgate.model.tables import SAMPLES
-from tests.warehouse.sample_rows import sample_row, task_result
+from tests.support.sample_rows import sample_row, task_result
 from warehouse.design import Between, Look, look_of
 from warehouse.exact_test import p_noninferior
 from warehouse.judge import interim, judge, judge_runs

@@ -14,7 +14,7 @@ from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest
 from quantgate.model.tables import SAMPLES
-from tests.warehouse.sample_rows import judged_use, sample_row
+from tests.support.sample_rows import judged_use, sample_row
 from warehouse.exact_test import p_degraded, p_inferior, p_noninferior
 from warehouse.judge import check_policy, judge, judge_runs, untested
 from warehouse.tango import tango_interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.paper import paper_connection
+from tests.support.paper import paper_connection
 from warehouse.models_page import PAGE, listed_models, models_page
 
 

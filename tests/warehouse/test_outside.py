@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from tests.paper import paper_connection
+from tests.support.paper import paper_connection
 from warehouse.exact_test import p_inferior, p_noninferior
 from warehouse.outside import (
     Concluded,

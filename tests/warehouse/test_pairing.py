@@ -8,7 +8,7 @@ from quantgate.model.config import SuiteTask
 from quantgate.model.enums import Family, Verdict, Weights
 from quantgate.model.records import Manifest
 from quantgate.model.tables import SAMPLES
-from tests.warehouse.sample_rows import sample_row
+from tests.support.sample_rows import sample_row
 from warehouse.judge import judge
 from warehouse.pairing import Pairs, Unmeasured, Unpaired, comparable, pair_task
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from quantgate.model.errors import ConfigError
-from tests.warehouse.offers import OFFER, import_into, rows
+from tests.support.offers import OFFER, import_into, rows
 from warehouse.configuration import CONFIGS, read_configuration
 from warehouse.database import insert_rows, migrate, migrations
 from warehouse.load import load_bundles

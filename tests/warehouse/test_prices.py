@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from quantgate.model.errors import ConfigError
 from quantgate.model.prices import PriceOffer
-from tests.warehouse.offers import OFFER, OWN, TODAY, import_into, written
+from tests.support.offers import OFFER, OWN, TODAY, import_into, written
 from warehouse.configuration import import_prices, read_configuration
 from warehouse.offer_lines import parse_offer, read_lines
 from warehouse.prices import BadOffersError, import_offers, imported_folder

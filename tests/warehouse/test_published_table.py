@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.paper import paper_connection
+from tests.support.paper import paper_connection
 from warehouse import layout
 from warehouse.database import Connection
 from warehouse.published_table import published_block

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.paper import paper_connection
+from tests.support.paper import paper_connection
 from warehouse.database import Connection
 from warehouse.render import render
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial
 
-from tests.warehouse.looks import ending
+from tests.support.interim_looks import ending
 from warehouse.sequential_paths import TAIL, Cut, crossing, walks
 from warehouse.tango import score_at_loss
 

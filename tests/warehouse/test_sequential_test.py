@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, norm
 
-from tests.warehouse.looks import ending
+from tests.support.interim_looks import ending
 from warehouse import exact_test
 from warehouse.boundaries import boundaries
 from warehouse.exact_test import MISS

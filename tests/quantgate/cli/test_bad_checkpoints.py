@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from quantgate.model.config import ROOT
-from tests import prefect_server
-from tests.command import quantgate
-from tests.fake_engine import make
-from tests.hub_server import Fault, HubServer
-from tests.tiny_checkpoints import PLAIN, REST, Q, checkpoint_files, safetensors, write_checkpoint
+from tests.support import prefect_server
+from tests.support.command import quantgate
+from tests.support.fake_engine import make
+from tests.support.hub_server import Fault, HubServer
+from tests.support.tiny_checkpoints import PLAIN, REST, Q, checkpoint_files, safetensors, write_checkpoint
 
 BASELINE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16")
 TOKEN = "hf_planted0123456789abcdef"
@@ -226,7 +226,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> I
             for case in CASES.values()
         ]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.quantgate.cli.commands"],
+            [sys.executable, "-m", "tests.support.all_commands"],
             input=json.dumps(asked),
             capture_output=True,
             text=True,

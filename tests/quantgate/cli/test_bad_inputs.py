@@ -20,11 +20,11 @@ from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from tasks import hardware
-from tests.command import Ended, quantgate
-from tests.fake_engine import make
-from tests.nvml_fake import Device, FakeNvml, h100
-from tests.quantgate.cli import in_process
 from tests.quantgate.cli.test_command import BASELINE, validate
+from tests.support import command_in_process
+from tests.support.command import Ended, quantgate
+from tests.support.fake_engine import make
+from tests.support.nvml_fake import Device, FakeNvml, h100
 
 Refused = Callable[..., str]
 
@@ -34,7 +34,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     """Runs ``quantgate validate`` with the demo's checkpoints and gives the one line, which must be all there is."""
 
     def run(*more: str, **named: str) -> str:
-        ended: Ended = in_process.run(monkeypatch, capfd, *validate(*more, **named))
+        ended: Ended = command_in_process.run(monkeypatch, capfd, *validate(*more, **named))
         assert ended.status == 2, ended
         assert ended.out == ""
         assert ended.err.count("\n") == 1, ended.err
@@ -184,7 +184,7 @@ def test_an_unknown_key_of_a_model(
     configs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spoil(configs / "models" / "demo.yaml", "workload:", "worklod:")
-    ended = in_process.run(monkeypatch, capfd, "validate", "quantgate-demo")
+    ended = command_in_process.run(monkeypatch, capfd, "validate", "quantgate-demo")
     assert ended.status == 2
     assert ended.err.endswith("unknown key 'worklod'. Did you mean 'workload'?\n")
 

@@ -12,9 +12,9 @@ import pytest
 
 from quantgate.cli import VERBS
 from quantgate.model.config import ROOT
-from tests.command import Ended, quantgate
-from tests.fake_engine import make
-from tests.quantgate.cli import in_process
+from tests.support import command_in_process
+from tests.support.command import Ended, quantgate
+from tests.support.fake_engine import make
 
 BASELINE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16")
 CANDIDATE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-FP8")
@@ -35,7 +35,7 @@ def validate(
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """``quantgate ARGUMENTS`` in this process."""
-    return lambda *arguments: in_process.run(monkeypatch, capfd, *arguments)
+    return lambda *arguments: command_in_process.run(monkeypatch, capfd, *arguments)
 
 
 @pytest.mark.parametrize("verb", [verb.name for verb in VERBS])

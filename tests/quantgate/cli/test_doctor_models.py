@@ -11,9 +11,9 @@ from quantgate.cli import doctor, doctor_models
 from quantgate.cli.findings import Finding
 from quantgate.model.errors import ConfigError
 from quantgate.model.models import load_model, load_models
-from tests.command import quantgate
-from tests.hub_server import HubServer
-from tests.tiny_checkpoints import checkpoint_files
+from tests.support.command import quantgate
+from tests.support.hub_server import HubServer
+from tests.support.tiny_checkpoints import checkpoint_files
 
 DEMO = [
     ("ok", "quantgate-demo", f"demo/checkpoints/quantgate-demo-{name}") for name in ("BF16", "FP8", "NVFP4")

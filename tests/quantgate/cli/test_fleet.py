@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from quantgate.model.config import ROOT
-from tests.command import Ended, quantgate
-from tests.quantgate.cli.in_process import run
+from tests.support.command import Ended, quantgate
+from tests.support.command_in_process import run
 
 
 @pytest.fixture(autouse=True)

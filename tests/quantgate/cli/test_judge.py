@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from quantgate.model.config import ROOT
-from tests.command import quantgate
-from tests.demo_bundles import BUNDLES
+from tests.support.command import quantgate
+from tests.support.demo_bundles import BUNDLES
 from warehouse.query import query
 
 

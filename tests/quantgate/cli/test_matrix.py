@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.command import quantgate
-from tests.demo_bundles import BUNDLES
+from tests.support.command import quantgate
+from tests.support.demo_bundles import BUNDLES
 
 
 @pytest.fixture(autouse=True)

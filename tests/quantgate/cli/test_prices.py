@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from quantgate.cli import cli
-from tests.command import quantgate
+from tests.support.command import quantgate
 
 
 def answer(*arguments: str) -> str:

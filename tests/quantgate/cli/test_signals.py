@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from quantgate import cli
-from tests.command import QUANTGATE, nothing_left
-from tests.fake_engine import make
 from tests.quantgate.cli.test_command import validate
+from tests.support.command import QUANTGATE, nothing_left
+from tests.support.fake_engine import make
 from tests.tasks.test_process import wait_for
 
 

@@ -15,7 +15,7 @@ from tasks.checkpoint_formats import PRECISIONS
 from tasks.checkpoint_hub import HUB_ID
 from tasks.quality import check_suite, suite_content
 from tasks.task_sources import sources_of
-from tests.paper import paper_connection
+from tests.support.paper import paper_connection
 from warehouse.judge import check_policy
 
 MODELS = load_models()

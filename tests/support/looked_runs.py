@@ -22,8 +22,8 @@ from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from tasks import lm_eval_worker, quality, throughput
-from tests.flows.in_process import measured, without_prefect
 from tests.stub_engine.make import make
+from tests.support.flow_runs import measured, without_prefect
 from warehouse.load import load_bundles
 from warehouse.query import query
 

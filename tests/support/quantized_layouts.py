@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.tiny_checkpoints import REST, Layout, Q
+from tests.support.tiny_checkpoints import REST, Layout, Q
 
 # One quantized linear layer of 128 x 128, as ModelOpt 0.47, compressed-tensors 0.17, AutoAWQ, GPTQ, DeepSeek
 # and gpt-oss lay it out.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from quantgate import cli
-from tests.command import Ended
+from tests.support.command import Ended
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import pynvml
 import yaml
 
-ANSWERS = sorted((Path(__file__).parent / "fixtures" / "nvml").glob("*.yaml"))
+ANSWERS = sorted((Path(__file__).parents[1] / "fixtures" / "nvml").glob("*.yaml"))
 
 
 @dataclass

@@ -10,8 +10,8 @@ import pytest
 
 from quantgate.model.config import ROOT
 from quantgate.model.records import Manifest
-from tests.flows.in_process import measured, without_prefect
 from tests.stub_engine.make import make
+from tests.support.flow_runs import measured, without_prefect
 
 CHECKPOINTS = ROOT / "demo" / "checkpoints"
 BF16, NVFP4 = (str(CHECKPOINTS / f"quantgate-demo-{precision}") for precision in ("BF16", "NVFP4"))
