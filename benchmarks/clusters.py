@@ -1,7 +1,7 @@
 """How often clustered and partial-credit tasks are validated: `python -m benchmarks.clusters --seed 0 --trials 500`.
 
-Simulated documents go through the judge's own p-values (warehouse/cluster_test.py, warehouse/bounded_test.py,
-warehouse/exact_test.py, warehouse/sequential_test.py). At a true delta of minus the margin the rate is that of false
+Simulated documents go through the judge's own p-values (clustered.py, betting.py, exact.py and
+group_sequential.py of quantgate/judge/stats). At a true delta of minus the margin the rate is that of false
 validation and must be at most alpha; at a true delta of 0 it is power. Tables in markdown, each rate with its
 Monte-Carlo standard error.
 """
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
 from benchmarks.strata import report_strata, shown
-from warehouse.bounded_test import p_noninferior_bounded
-from warehouse.cluster_test import ClusterTotals, clusters_needed, p_noninferior_clusters, p_robust
-from warehouse.exact_test import p_noninferior
-from warehouse.tango import Floats, score_at_loss
+from quantgate.judge.stats.betting import p_noninferior_bounded
+from quantgate.judge.stats.clustered import ClusterTotals, clusters_needed, p_noninferior_clusters, p_robust
+from quantgate.judge.stats.exact import p_noninferior
+from quantgate.judge.stats.tango import Floats, score_at_loss
 
 ALPHA = 0.05
 Generator = np.random.Generator

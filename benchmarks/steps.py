@@ -21,11 +21,12 @@ import numpy as np
 
 from benchmarks.fleet import Fleet, Size
 from benchmarks.suite import SUITE
+from quantgate.judge.judge import judge_evidence
+from quantgate.judge.pairing import Counts
+from quantgate.judge.stats import exact
 from quantgate.model.config import load_policy
-from warehouse import exact_test, load, stored_runs
+from warehouse import load, stored_runs
 from warehouse.bundles import BundleStore
-from warehouse.judge import judge_evidence
-from warehouse.pairing import Counts
 from warehouse.query import read_only
 
 Result = dict[str, Any]
@@ -91,7 +92,7 @@ def judge(folder: Path) -> Result:
         "candidates": len(pairs),
         "tasks": tasks,
         "verdicts": dict(verdicts),
-        "exact_tests": exact_test.p_noninferior.cache_info().misses,
+        "exact_tests": exact.p_noninferior.cache_info().misses,
     }
 
 
@@ -112,7 +113,7 @@ def _tests(documents: int, candidates: int, seed: int) -> Result:
         }
         for of_candidate in flips
     ]
-    seconds, before = {}, exact_test.p_noninferior.cache_info().misses
+    seconds, before = {}, exact.p_noninferior.cache_info().misses
     for name in ("new", "known"):
         begin = time.perf_counter()
         for counts in drawn:
@@ -121,7 +122,7 @@ def _tests(documents: int, candidates: int, seed: int) -> Result:
     return {
         "documents": documents,
         "candidates": candidates,
-        "exact_tests": exact_test.p_noninferior.cache_info().misses - before,
+        "exact_tests": exact.p_noninferior.cache_info().misses - before,
         "seconds": seconds,
     }
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from quantgate.judge.document_order import look_sizes
+from quantgate.judge.stats.betting import p_noninferior_bounded
+from quantgate.judge.stats.exact import p_noninferior
+from quantgate.judge.stats.group_sequential import Design, p_noninferior_at
 from quantgate.model.config import load_policy
-from quantgate.model.order import look_sizes
-from warehouse.bounded_test import p_noninferior_bounded
-from warehouse.exact_test import p_noninferior
-from warehouse.sequential_test import Design, p_noninferior_at
 
 ALPHA = 0.05
 Ints = NDArray[np.int64]

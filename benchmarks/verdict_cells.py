@@ -1,6 +1,6 @@
 """What the shipped test decides at every outcome of a design, and how often that happens: sums, not draws.
 
-The p-values of ``warehouse.sequential_test`` fall with the statistic, so that at each look and flip rate there is
+The p-values of ``judge.stats.group_sequential`` fall with the statistic, so that at each look and flip rate there is
 one statistic from which on a flip rate allows a decision; an outcome is decided where every flip rate of its
 confidence set allows it. A table of these replaces a p-value for each of the millions of outcomes.
 """
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from warehouse.boundaries import boundaries
-from warehouse.sequential_paths import TAIL, State, walks
-from warehouse.sequential_test import INTERPOLATION, Design, confidence_set, missed
-from warehouse.tango import Floats, Ints, score_at_loss
+from quantgate.judge.stats.boundaries import boundaries
+from quantgate.judge.stats.group_sequential import INTERPOLATION, Design, confidence_set, missed
+from quantgate.judge.stats.path_probabilities import TAIL, State, walks
+from quantgate.judge.stats.tango import Floats, Ints, score_at_loss
 
 STEP = 0.0005
 """Of the table of statistics."""
@@ -47,7 +47,7 @@ class Rule(NamedTuple):
         """The least statistic that decides at so many worse and better documents; infinite where none does."""
         first, last, greatest, bound = self.limits[look]
         flips = b + c
-        # The upper limit is that of at least twice the worse documents (warehouse.sequential_test).
+        # The upper limit is that of at least twice the worse documents (quantgate.judge.stats.group_sequential).
         upper = np.maximum(flips, 2 * b) if look and self.sign > 0 else flips
         n = self.design.looks[look]
         begin, end = first[np.minimum(flips, n)], last[np.minimum(upper, n)]

@@ -22,10 +22,10 @@ from scipy.stats import norm
 from benchmarks.verdict_cells import Rule, outcome_of, rule_of
 from benchmarks.verdict_draws import drawn
 from benchmarks.verdict_tables import markdown
+from quantgate.judge.document_order import look_sizes
+from quantgate.judge.stats.exact import p_noninferior
+from quantgate.judge.stats.group_sequential import Design
 from quantgate.model.config import load_policy
-from quantgate.model.order import look_sizes
-from warehouse.exact_test import p_noninferior
-from warehouse.sequential_test import Design
 
 Row = dict[str, Any]
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
 from flows.fitting import spread
 from flows.parameters import Parameters
+from quantgate.judge.judge import check_policy
 from quantgate.model.config import (
     ROOT,
     EngineConfig,
@@ -35,7 +36,6 @@ from tasks.checkpoints import check_source
 from tasks.fidelity_text import read_text
 from tasks.progress import Reporter
 from tasks.task_needs import check_packages, permitted
-from warehouse.judge import check_policy
 
 DEFAULT_WORKLOAD = "short"
 DEFAULT_POLICY = "standard"

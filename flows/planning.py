@@ -16,6 +16,7 @@ from flows.declaration import Afterwards, ValidateParameters, checkpoints_of, wo
 from flows.estimate import Asked, estimate
 from flows.parameters import Parameters
 from flows.places import Place, configured_environment, places_of
+from quantgate.judge.judge import check_policy
 from quantgate.model.config import choose, load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import Pool, load_fleet
@@ -30,7 +31,6 @@ from tasks.pins import Pins, pins_file
 from tasks.revisions import commit_of, is_folder
 from warehouse.database import Connection
 from warehouse.estimates import configured, published_share
-from warehouse.judge import check_policy
 
 
 class MatrixParameters(Parameters):

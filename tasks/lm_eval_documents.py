@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lm_eval.utils import handle_non_serializable, hash_string
 
-from quantgate.model.order import DocumentKey, document_order
+from quantgate.judge.document_order import DocumentKey, document_order
 from tasks.jsonl_task import CLUSTER_FIELDS, PASSAGE_FIELDS, SUBJECT_FIELDS, TEXT_FIELDS
 
 LONGEST_CLUSTER = 80

@@ -176,7 +176,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
 
     Args:
         task: the task.
-        start: first position asked, in the order of ``quantgate.model.order``.
+        start: first position asked, in the order of ``quantgate.judge.document_order``.
         end: position after the last; all there are if None.
         base_url: the server's root, e.g. http://127.0.0.1:8000.
         api_key: goes to the worker by environment variable.

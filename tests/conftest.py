@@ -17,6 +17,8 @@ from tasks.progress import Reporter
 from tests.support import prefect_server
 from tests.support.hub_server import HubServer
 
+pytest_plugins = ["tests.support.loaded_homes"]
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binom, binomtest, norm
 
-from warehouse.bounded_test import bounded_interval
+from quantgate.judge.stats.betting import bounded_interval
+from quantgate.judge.stats.exact import flip_rate_upper
+from quantgate.judge.stats.tango import tango_interval
 from warehouse.database import Connection, insert_rows
-from warehouse.exact_test import flip_rate_upper
-from warehouse.tango import tango_interval
 
 _DUE = """
     CREATE OR REPLACE TEMP TABLE due AS

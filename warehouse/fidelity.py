@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.judge.stats.tango import Floats
 from quantgate.model.tables import LEAST_LOGPROB
 from warehouse.database import Connection, insert_rows
-from warehouse.tango import Floats
 
 Ints = npt.NDArray[np.int64]
 

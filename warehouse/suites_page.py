@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from quantgate.judge.cluster_figures import least_clusters
+from quantgate.judge.stats.clustered import clusters_needed
 from quantgate.model.config import ROOT, Policy, Suite, SuiteTask, load_policy, load_yaml
-from warehouse.cluster_figures import least_clusters
-from warehouse.cluster_test import clusters_needed
 from warehouse.outside import ASSUMED_FLIP_RATE, resolvable_points, shown_points
 from warehouse.render import NULL
 

@@ -230,7 +230,7 @@ class Suite(Strict):
     limit: int | None = Field(
         default=None,
         ge=1,
-        description="Documents of each task, the first in quantgate.model.order; all if empty.",
+        description="Documents of each task, the first in quantgate.judge.document_order; all if empty.",
     )
     task_timeout_s: float = Field(default=6 * 3600, gt=0, description="Time limit of one task.")
     fidelity: str | None = Field(

@@ -23,7 +23,7 @@ SAMPLES = pa.schema(
         pa.field("finish_reason", pa.string()),
         pa.field("cluster", pa.string()),  # subject or passage, where there is one
         pa.field("engine_start_id", pa.string(), nullable=False),
-        pa.field("position", pa.int32()),  # in the order of quantgate.model.order, from 0
+        pa.field("position", pa.int32()),  # in the order of quantgate.judge.document_order, from 0
     ]
 )
 

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.verdict_cells import Rule, outcome_of, rule_of
 from benchmarks.verdict_draws import drawn
 from benchmarks.verdicts import main
+from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
+from quantgate.judge.stats.tango import score_at_loss
 from tests.support.interim_looks import ending
-from warehouse.sequential_test import Design, p_inferior_at, p_noninferior_at
-from warehouse.tango import score_at_loss
 
 DESIGN = Design((6, 11, 16), 0.2, 0.1)
 

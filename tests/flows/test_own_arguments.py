@@ -17,9 +17,9 @@ from flows import validate as flow
 from flows.declaration import ValidateParameters, declare
 from flows.measure import Context
 from flows.validate import _plan, _served
+from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config import ROOT, Suite, load_yaml
 from quantgate.model.home import Home
-from quantgate.model.order import DocumentKey, document_order
 from quantgate.model.records import BaselineRef, RunPlan
 from tasks import engine, engine_env, engine_files, fidelity, quality
 from tasks.checkpoints import resolve

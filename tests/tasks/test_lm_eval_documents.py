@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from quantgate.model.order import document_order
+from quantgate.judge.document_order import document_order
 from tasks.lm_eval_documents import keys_of, placed, placed_in
 
 

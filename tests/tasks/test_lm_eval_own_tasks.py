@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config import SuiteTask
 from quantgate.model.enums import Family
-from quantgate.model.order import DocumentKey, document_order
 from quantgate.model.records import TaskResult
 from tasks import quality
 from tests.support.hub_data import data_set

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.judge.document_order import look_sizes
+from quantgate.judge.judge import interim
 from quantgate.model.config import Policy
-from quantgate.model.order import look_sizes
 from quantgate.model.records import TaskResult, TaskVerdict
 from tests.verdicts.scores import Task
-from warehouse.judge import interim
 
 LOOKS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 

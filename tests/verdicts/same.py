@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binom
 
+from quantgate.judge.judge import judge
+from quantgate.judge.stats.exact import documents_needed
 from quantgate.model.config import FamilyPolicy, Policy
 from quantgate.model.enums import Family, Verdict
 from tests.verdicts.scores import Task
-from warehouse.exact_test import documents_needed
-from warehouse.judge import judge
 
 TRIALS = 200
 ALPHA, POWER = 0.05, 0.8

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config import ROOT
 from quantgate.model.enums import Family
-from quantgate.model.order import DocumentKey, document_order
 from quantgate.model.tables import SAMPLES
 
 FOLDER = ROOT / "tests" / "fixtures" / "verdicts"

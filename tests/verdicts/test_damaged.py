@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from demo.damage import BROKEN_TEMPLATES, CHAT
+from quantgate.judge.judge import judge
 from quantgate.model.config import ROOT
 from quantgate.model.enums import Verdict
 from tests.verdicts import scores
@@ -22,7 +23,6 @@ from tests.verdicts.claims import (
 )
 from tests.verdicts.looks import LOOKS, followed
 from tests.verdicts.page import damaged_table
-from warehouse.judge import judge
 
 Runs = dict[str, pa.Table]
 

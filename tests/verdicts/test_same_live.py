@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from quantgate.judge.judge import judge
 from quantgate.model.enums import Verdict
 from tests.verdicts import same, scores
 from tests.verdicts.live import SUITE, ask, recorded_to, runs_of, sampled_task, serving, shuffled_tasks
-from warehouse.judge import judge
 
 pytestmark = [pytest.mark.damage, pytest.mark.timeout(3600)]
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from scipy.stats import beta, binomtest
 
+from quantgate.judge.stats.tango import tango_interval
 from quantgate.model.config import ROOT
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
@@ -22,7 +23,6 @@ from warehouse.load import load_bundles
 from warehouse.query import query
 from warehouse.render import render
 from warehouse.summary import summary_table
-from warehouse.tango import tango_interval
 
 Edit = Callable[[dict[str, Any]], None]
 MATH = {"sums": Family.MATH}

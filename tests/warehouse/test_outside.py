@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
+from quantgate.judge.stats.exact import p_inferior, p_noninferior
 from tests.support.paper import paper_connection
-from warehouse.exact_test import p_inferior, p_noninferior
 from warehouse.outside import (
     Concluded,
     read_pairs,

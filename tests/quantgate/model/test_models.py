@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from quantgate.judge.judge import check_policy
 from quantgate.model.config import ROOT, Suite, Workload, load_policy, load_yaml
 from quantgate.model.errors import ConfigError
 from quantgate.model.models import ModelConfig, load_model, load_models
@@ -16,7 +17,6 @@ from tasks.checkpoint_hub import HUB_ID
 from tasks.quality import check_suite, suite_content
 from tasks.task_sources import sources_of
 from tests.support.paper import paper_connection
-from warehouse.judge import check_policy
 
 MODELS = load_models()
 HUB_MODELS = [model for model in MODELS.values() if model.name != "quantgate-demo"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from warehouse.tango import score, score_at_loss, tango_interval
+from quantgate.judge.stats.tango import score, score_at_loss, tango_interval
 
 
 @st.composite

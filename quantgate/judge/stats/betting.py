@@ -23,7 +23,7 @@ intervals" (2025).
 
 The order of the documents matters, so it must be one that was fixed in advance.
 
-The same bets may be placed on clusters of documents (warehouse/cluster_test.py): on the total D of a cluster's
+The same bets may be placed on clusters of documents (quantgate/judge/stats/clustered.py): on the total D of a cluster's
 differences with 1 + k (D - m n), where n is the number of its documents and k < 1 / (N (1 + m)), N being the number of
 documents of the largest. N must bound the clusters of the whole population, not of these alone: then every stake rests
 on N and on what was seen before.
@@ -38,7 +38,7 @@ import numpy as np
 from scipy.special import ndtri_exp
 from scipy.stats import norm
 
-from warehouse.tango import Floats, Interval
+from quantgate.judge.stats.tango import Floats, Interval
 
 _BLOCKS = 256
 """The stake changes this often at most: a block of documents is staked on alike."""

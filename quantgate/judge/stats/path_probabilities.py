@@ -17,7 +17,7 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.special import gammaln, xlogy
 from scipy.stats import binom
 
-from warehouse.tango import Floats, Ints, score_at_loss
+from quantgate.judge.stats.tango import Floats, Ints, score_at_loss
 
 TAIL = 1e-7
 """Probability beyond each end of the windows of worse and of better documents."""

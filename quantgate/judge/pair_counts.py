@@ -19,11 +19,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from quantgate.judge.interim import stopped_early
+from quantgate.judge.judge import available_of, pairs_of
+from quantgate.judge.pairing import (
+    Counts,
+    DeclaredTask,
+    Pairs,
+    Unmeasured,
+    Unpaired,
+    is_graded,
+    shares_clusters,
+)
 from quantgate.model.config import Policy
 from quantgate.model.tables import SAMPLES
-from warehouse.design import stopped_early
-from warehouse.judge import available_of, pairs_of
-from warehouse.pairing import Counts, DeclaredTask, Pairs, Unmeasured, Unpaired, is_graded, shares_clusters
 
 KEY = ("task", "filter", "doc_id", "doc_repeat")
 """What tells the samples of a run apart."""

@@ -10,8 +10,8 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from benchmarks.clusters import Clustered, clustered_rates
-from warehouse.bounded_test import p_inferior_bounded, p_noninferior_bounded
-from warehouse.cluster_test import (
+from quantgate.judge.stats.betting import p_inferior_bounded, p_noninferior_bounded
+from quantgate.judge.stats.clustered import (
     ClusterTotals,
     cluster_interval,
     cluster_totals,

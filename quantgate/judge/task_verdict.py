@@ -10,22 +10,33 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import norm
 
-from quantgate.model.config import Policy
-from quantgate.model.order import look_sizes
-from quantgate.model.records import TaskResult, TaskVerdict
-from warehouse.boundaries import boundaries, inflation
-from warehouse.bounded_test import (
+from quantgate.judge.cluster_figures import (
+    clusters_wanting,
+    documents_wanting,
+    too_few_clusters,
+    with_clusters,
+)
+from quantgate.judge.document_order import look_sizes
+from quantgate.judge.interim import Between, Look, look_of
+from quantgate.judge.pairing import Counts, DeclaredTask, Pairs, counts_of
+from quantgate.judge.stats.betting import (
     bounded_interval,
     documents_needed_bounded,
     p_inferior_bounded,
     p_noninferior_bounded,
 )
-from warehouse.cluster_figures import clusters_wanting, documents_wanting, too_few_clusters, with_clusters
-from warehouse.design import Between, Look, look_of
-from warehouse.exact_test import documents_needed, flip_rate_upper, p_degraded, p_inferior, p_noninferior
-from warehouse.pairing import Counts, DeclaredTask, Pairs, counts_of
-from warehouse.sequential_test import p_inferior_at, p_noninferior_at, sequential_interval
-from warehouse.tango import Floats, Interval, tango_interval
+from quantgate.judge.stats.boundaries import boundaries, inflation
+from quantgate.judge.stats.exact import (
+    documents_needed,
+    flip_rate_upper,
+    p_degraded,
+    p_inferior,
+    p_noninferior,
+)
+from quantgate.judge.stats.group_sequential import p_inferior_at, p_noninferior_at, sequential_interval
+from quantgate.judge.stats.tango import Floats, Interval, tango_interval
+from quantgate.model.config import Policy
+from quantgate.model.records import TaskResult, TaskVerdict
 
 _CLUSTERS_WAIT = (
     "undecided until all {everything} documents are answered, since they share subjects or passages"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from warehouse.bounded_test import (
+from quantgate.judge.stats.betting import (
     _Bets,
     _log_capitals,
     bounded_interval,
@@ -15,7 +15,7 @@ from warehouse.bounded_test import (
     p_inferior_bounded,
     p_noninferior_bounded,
 )
-from warehouse.exact_test import MISS, p_noninferior
+from quantgate.judge.stats.exact import MISS, p_noninferior
 
 ALPHA = 0.05
 SCORES = st.lists(st.floats(-1, 1), min_size=1, max_size=200).map(np.array)

@@ -8,16 +8,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.judge.document_order import look_sizes
+from quantgate.judge.interim import Between, Look, look_of
+from quantgate.judge.judge import interim, judge, judge_runs
+from quantgate.judge.stats.exact import p_noninferior
+from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
 from quantgate.model.config import FamilyPolicy, Policy
 from quantgate.model.enums import Family, Verdict
-from quantgate.model.order import look_sizes
 from quantgate.model.records import Manifest, TaskResult, TaskVerdict
 from quantgate.model.tables import SAMPLES
 from tests.support.sample_rows import sample_row, task_result
-from warehouse.design import Between, Look, look_of
-from warehouse.exact_test import p_noninferior
-from warehouse.judge import interim, judge, judge_runs
-from warehouse.sequential_test import Design, p_inferior_at, p_noninferior_at
 
 ALL, MARGIN, ALPHA = 1000, 0.02, 0.05
 SHARES = (0.2, 0.4, 0.6, 0.8)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.model.order import DocumentKey, document_order, look_sizes
+from quantgate.judge.document_order import DocumentKey, document_order, look_sizes
 
 KEYS = st.builds(DocumentKey, st.text(max_size=5), st.integers(0, 3), st.sampled_from([None, "a", "b", "c"]))
 

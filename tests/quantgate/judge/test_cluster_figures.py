@@ -6,22 +6,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
-from quantgate.model.enums import Family, Verdict
-from quantgate.model.records import TaskResult, UseVerdict
-from quantgate.model.tables import SAMPLES
-from tests.support.sample_rows import judged_use, sample_row, task_result
-from warehouse.bounded_test import p_noninferior_bounded
-from warehouse.cluster_test import (
+from quantgate.judge.judge import interim
+from quantgate.judge.pairing import Pairs, Unpaired, pair_task
+from quantgate.judge.stats.betting import p_noninferior_bounded
+from quantgate.judge.stats.clustered import (
     cluster_interval,
     cluster_totals,
     p_degraded_clusters,
     p_inferior_clusters,
     p_noninferior_clusters,
 )
-from warehouse.exact_test import p_degraded, p_noninferior
-from warehouse.judge import interim
-from warehouse.pairing import Pairs, Unpaired, pair_task
+from quantgate.judge.stats.exact import p_degraded, p_noninferior
+from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
+from quantgate.model.enums import Family, Verdict
+from quantgate.model.records import TaskResult, UseVerdict
+from quantgate.model.tables import SAMPLES
+from tests.support.sample_rows import judged_use, sample_row, task_result
 
 TASK = SuiteTask(task="subjects", family=Family.KNOWLEDGE)
 POLICY = Policy(

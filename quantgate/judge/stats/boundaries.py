@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from warehouse.tango import Floats
+from quantgate.judge.stats.tango import Floats
 
 _EXPONENT = -0.3
 """Boundaries fall with the share of the documents to this power; 0 would be Pocock's, -0.5 O'Brien and Fleming's.

@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, norm
 
-from tests.support.interim_looks import ending
-from warehouse import exact_test
-from warehouse.boundaries import boundaries
-from warehouse.exact_test import MISS
-from warehouse.sequential_test import (
+from quantgate.judge.stats import exact
+from quantgate.judge.stats.boundaries import boundaries
+from quantgate.judge.stats.exact import MISS
+from quantgate.judge.stats.group_sequential import (
     Design,
     confidence_set,
     missed,
@@ -18,7 +17,8 @@ from warehouse.sequential_test import (
     p_noninferior_at,
     sequential_interval,
 )
-from warehouse.tango import score_at_loss, tango_interval
+from quantgate.judge.stats.tango import score_at_loss, tango_interval
+from tests.support.interim_looks import ending
 
 ALPHA = 0.05
 BELOW, ABOVE = 0.0002, 0.0008
@@ -62,13 +62,13 @@ def test_p_value_is_the_maximum_over_the_flip_rate_of_every_path(looks, margin, 
     assert expected < 0.25
     assert expected - 1e-9 <= p <= expected + 1.5e-3, "a coarse grid may miss a little of the maximum"
     if len(looks) == 3 and not inferior:
-        assert p > exact_test.p_noninferior(b, c, looks[-1], margin) - 1e-6, "looks cost"
+        assert p > exact.p_noninferior(b, c, looks[-1], margin) - 1e-6, "looks cost"
 
 
 def test_the_search_does_not_end_where_a_large_alpha_is_decided():
     design, found = Design((40,), 0.1, 0.45), 0
     for b in range(6):
-        expected = exact_test.p_noninferior(b, 3, 40, 0.1)
+        expected = exact.p_noninferior(b, 3, 40, 0.1)
         if 0.25 < expected < 0.45:
             found += 1
             assert p_noninferior_at(b, 3, 0, design) == pytest.approx(expected, abs=6e-5)
@@ -116,8 +116,8 @@ def test_with_one_look_it_is_the_exact_test(n, rate, share, margin):
     b = round(share * flips)
     counts, design = (b, flips - b), Design((n,), margin, ALPHA)
     for sequential, fixed in (
-        (p_noninferior_at, exact_test.p_noninferior),
-        (p_inferior_at, exact_test.p_inferior),
+        (p_noninferior_at, exact.p_noninferior),
+        (p_inferior_at, exact.p_inferior),
     ):
         expected, found = fixed(*counts, n, margin), sequential(*counts, 0, design)
         if found < 0.2:
@@ -161,7 +161,7 @@ def test_what_looks_cost_is_little():
     """At the end of five looks: the p-value of the fixed test, and what could have stopped before."""
     for b, c in ((18, 20), (15, 13), (30, 32)):
         fixed, sequential = (
-            exact_test.p_noninferior(b, c, 1000, 0.02),
+            exact.p_noninferior(b, c, 1000, 0.02),
             p_noninferior_at(b, c, 4, THOUSAND),
         )
         assert fixed < sequential < fixed + 0.035

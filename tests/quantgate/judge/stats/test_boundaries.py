@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from warehouse.boundaries import boundaries, crossing_limit, inflation, last_bound
+from quantgate.judge.stats.boundaries import boundaries, crossing_limit, inflation, last_bound
 
 FIVE = np.arange(1, 6) / 5
 

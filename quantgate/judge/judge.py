@@ -15,13 +15,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from quantgate.model.config import Policy
-from quantgate.model.enums import Family, Verdict
-from quantgate.model.errors import ConfigError
-from quantgate.model.records import Manifest, TaskResult, TaskVerdict, UseVerdict
-from warehouse.design import answered_first, judged_by_another, stopped_early
-from warehouse.exact_test import MISS
-from warehouse.pairing import (
+from quantgate.judge.interim import answered_first, judged_by_another, stopped_early
+from quantgate.judge.pairing import (
     Counts,
     DeclaredTask,
     Pairs,
@@ -32,7 +27,12 @@ from warehouse.pairing import (
     pair_task,
     shares_clusters,
 )
-from warehouse.task_test import decide_interim, decide_tasks, figures_of, hold, not_paired
+from quantgate.judge.stats.exact import MISS
+from quantgate.judge.task_verdict import decide_interim, decide_tasks, figures_of, hold, not_paired
+from quantgate.model.config import Policy
+from quantgate.model.enums import Family, Verdict
+from quantgate.model.errors import ConfigError
+from quantgate.model.records import Manifest, TaskResult, TaskVerdict, UseVerdict
 
 Evidence = Mapping[str, Pairs | Counts | Unpaired | Unmeasured]
 """What the samples hold of each declared task."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import gammaln, xlogy
 from scipy.stats import beta, binom, norm
 
-from warehouse.exact_test import (
+from quantgate.judge.stats.exact import (
     MISS,
     documents_needed,
     flip_rate_upper,
@@ -17,7 +17,7 @@ from warehouse.exact_test import (
     p_inferior,
     p_noninferior,
 )
-from warehouse.tango import score_at_loss
+from quantgate.judge.stats.tango import score_at_loss
 
 ALPHA = 0.05
 BELOW, ABOVE = 0.0002, 0.0008

@@ -28,7 +28,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import betaincc, betaincinv, gammaln
 from scipy.stats import binom, binomtest, norm
 
-from warehouse.tango import Floats, Ints, score_at_loss
+from quantgate.judge.stats.tango import Floats, Ints, score_at_loss
 
 MISS = 0.001
 """Probability that the confidence set of the flip rate misses it (Berger and Boos): a 99.9 % set."""

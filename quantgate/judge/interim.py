@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.judge.document_order import look_sizes
+from quantgate.judge.pairing import DeclaredTask, Unpaired
+from quantgate.judge.stats.group_sequential import Design
 from quantgate.model.config import Policy
-from quantgate.model.order import look_sizes
 from quantgate.model.records import TaskResult
-from warehouse.pairing import DeclaredTask, Unpaired
-from warehouse.sequential_test import Design
 
 
 class Look(NamedTuple):

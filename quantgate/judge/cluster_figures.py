@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quantgate.model.config import Policy
-from quantgate.model.records import TaskVerdict
-from warehouse.cluster_test import (
+from quantgate.judge.stats.clustered import (
     cluster_interval,
     cluster_totals,
     clusters_needed,
@@ -15,7 +13,9 @@ from warehouse.cluster_test import (
     p_inferior_clusters,
     p_noninferior_clusters,
 )
-from warehouse.tango import Floats
+from quantgate.judge.stats.tango import Floats
+from quantgate.model.config import Policy
+from quantgate.model.records import TaskVerdict
 
 FIXED = "; a suite's `fixed_subjects: true`, declared before the next run, asks about these very subjects"
 """What to do where a task has few subjects, after a reason."""

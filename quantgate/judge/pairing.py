@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.judge.stats.tango import Floats, Ints
 from quantgate.model.enums import Family, Weights
 from quantgate.model.records import Manifest, TaskResult, question_of
-from warehouse.tango import Floats, Ints
 
 _KEY = ["doc_id", "doc_repeat"]
 _MUST_EQUAL = {

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial
 
+from quantgate.judge.stats.path_probabilities import TAIL, Cut, crossing, walks
+from quantgate.judge.stats.tango import score_at_loss
 from tests.support.interim_looks import ending
-from warehouse.sequential_paths import TAIL, Cut, crossing, walks
-from warehouse.tango import score_at_loss
 
 
 @st.composite

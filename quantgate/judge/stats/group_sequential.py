@@ -24,9 +24,9 @@ Why it validates falsely with probability at most alpha, over all looks and what
 The same the other way round gives p of inferiority: R_j is Z_j <= -c_j there. H0: delta >= -margin allows flip
 rates below the margin too; all of them are dominated by rho = margin with every flip a worse one. Either side
 ignores that the other may stop the run, which can only lower its probabilities. With one look it is the test of
-``warehouse.exact_test``, where the confidence set (Berger and Boos 1994) is explained.
+``stats.exact``, where the confidence set (Berger and Boos 1994) is explained.
 
-Boundaries are those of ``warehouse.boundaries``; they decide when it is likely to stop, not how often it errs.
+Boundaries are those of ``stats.boundaries``; they decide when it is likely to stop, not how often it errs.
 Ordering outcomes by the stage at which they stop: C. Jennison and B. W. Turnbull, Group Sequential Methods with
 Applications to Clinical Trials (2000), chapter 8.
 """
@@ -42,10 +42,10 @@ from numpy.polynomial import chebyshev
 from scipy.optimize import brentq
 from scipy.special import betaincinv, ndtr, ndtri
 
-from warehouse.boundaries import boundaries, crossing_limit
-from warehouse.exact_test import MISS, MISS_ABOVE, MISS_BELOW, flip_rate_at
-from warehouse.sequential_paths import Cut, crossing
-from warehouse.tango import Floats, Interval, Ints, score, score_at_loss, spread, tango_interval
+from quantgate.judge.stats.boundaries import boundaries, crossing_limit
+from quantgate.judge.stats.exact import MISS, MISS_ABOVE, MISS_BELOW, flip_rate_at
+from quantgate.judge.stats.path_probabilities import Cut, crossing
+from quantgate.judge.stats.tango import Floats, Interval, Ints, score, score_at_loss, spread, tango_interval
 
 INTERPOLATION = 5e-5
 """Largest error of the polynomial through the points of the search; it is added."""

@@ -4,7 +4,7 @@ New documents of the same kind come in clusters too, so the clusters, G of them,
 g has n_g documents and the total D_g of their differences d = candidate - baseline. Two tests look at them, and the
 greater p-value counts:
 
-* Bets on the clusters (``warehouse.bounded_test``), one after the other: under H0 (the mean of d is at most m) the
+* Bets on the clusters (``stats.betting``), one after the other: under H0 (the mean of d is at most m) the
   stake k on D_g - m n_g, k < 1 / (N (1 + m)) with N the greatest n_g, isn't expected to grow. So a false validation has
   probability at most alpha whatever the documents of a cluster have in common, also where a rare kind of cluster breaks
   wholly, and of large ones only. What that takes is clusters: to rule out that a share s of them is lost takes
@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from warehouse.bounded_test import bounded_interval, p_inferior_bounded, p_noninferior_bounded
-from warehouse.tango import Floats, Interval
+from quantgate.judge.stats.betting import bounded_interval, p_inferior_bounded, p_noninferior_bounded
+from quantgate.judge.stats.tango import Floats, Interval
 
 
 class ClusterTotals(NamedTuple):

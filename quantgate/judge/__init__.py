@@ -1,0 +1,1 @@
+"""Decide: samples in, verdicts out. Pure: no file, no network, no warehouse."""
