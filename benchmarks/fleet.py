@@ -29,9 +29,10 @@ from benchmarks.suite import (
     draw_generated,
     draw_prompts,
 )
+from quantgate.bundles.manifest import MANIFEST
+from quantgate.bundles.schema import BUNDLE_FILES, LOAD_POINTS, SAMPLES
 from quantgate.model.config import ROOT, GpuFile, Workload, load_policy, load_yaml
 from quantgate.model.enums import KernelMode
-from quantgate.model.manifests import MANIFEST
 from quantgate.model.records import (
     BaselineRef,
     Checkpoint,
@@ -42,7 +43,6 @@ from quantgate.model.records import (
     RunInputs,
     TaskResult,
 )
-from quantgate.model.tables import BUNDLE_FILES, LOAD_POINTS, SAMPLES
 
 GPUS = ("l40s", "h100", "h200", "b200", "b300")
 PRECISIONS = ("bf16", "fp8", "nvfp4")

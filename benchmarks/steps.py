@@ -21,12 +21,12 @@ import numpy as np
 
 from benchmarks.fleet import Fleet, Size
 from benchmarks.suite import SUITE
+from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import judge_evidence
 from quantgate.judge.pairing import Counts
 from quantgate.judge.stats import exact
 from quantgate.model.config import load_policy
 from warehouse import load, stored_runs
-from warehouse.bundles import BundleStore
 from warehouse.query import read_only
 
 Result = dict[str, Any]

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.bundles.schema import PROMPTS
 from quantgate.model.config import Suite, SuiteTask
 from quantgate.model.enums import Family
-from quantgate.model.tables import PROMPTS
 
 START_ID = "start-1"
 

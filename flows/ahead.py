@@ -22,13 +22,14 @@ from flows.continuing import (
     refuse_elsewhere,
     scores,
 )
+from quantgate.bundles import batches, seal
+from quantgate.bundles.schema import SAMPLES_FILE
+from quantgate.bundles.staging import same_engine, staged
+from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from quantgate.model.tables import SAMPLES_FILE
-from tasks import batches, bundle, shared_parts
-from tasks.staging import same_engine, staged
-from warehouse.bundles import BundleStore
+from tasks import shared_parts
 from warehouse.rows import question, verdict_key
 
 
@@ -72,7 +73,7 @@ def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> Ahead:
     refused: dict[str, ConfigError] = {}
     if baseline.suite is None or not baseline.policy.looks:
         return Ahead(refused)
-    every, store = list(bundle.manifests(home.bundles)), BundleStore(home.bundles)
+    every, store = list(seal.manifests(home.bundles)), BundleStore(home.bundles)
     needed, idle = [], []
     for plan in candidates:
         try:
@@ -133,7 +134,7 @@ def is_passed_over(plan: RunPlan, known: Manifest, place: str) -> bool:
     """
     if plan.baseline is None or known.baseline is None or not plan.policy.looks:
         return False
-    every, store = list(bundle.manifests(place)), BundleStore(place)
+    every, store = list(seal.manifests(place)), BundleStore(place)
     if not _is_beside(known, every):
         return False
     try:

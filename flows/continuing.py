@@ -14,13 +14,14 @@ import pyarrow as pa
 from flows import chains
 from flows.chains import DECIDED, Chain
 from flows.looks import baseline_of
+from quantgate.bundles import batches, seal
+from quantgate.bundles.schema import CONTROL_SAMPLES_FILE, PROMPTS_FILE, SAMPLES_FILE
+from quantgate.bundles.staging import Staging
+from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import BaselineRef, Manifest, RunInputs, RunPlan, question_of
-from quantgate.model.tables import CONTROL_SAMPLES_FILE, PROMPTS_FILE, SAMPLES_FILE
-from tasks import batches, bundle, shared_parts
+from tasks import shared_parts
 from tasks.progress import Reporter
-from tasks.staging import Staging
-from warehouse.bundles import BundleStore
 from warehouse.rows import deciding, question, verdict_key
 
 _TABLES = (SAMPLES_FILE, PROMPTS_FILE, CONTROL_SAMPLES_FILE)
@@ -68,7 +69,7 @@ def take_up(
     """
     if plan.suite is None or batches.begun(staging):
         return None
-    every = [one for one in bundle.manifests(place) if one.run_id not in without]
+    every = [one for one in seal.manifests(place) if one.run_id not in without]
     try:
         if plan.baseline is None:
             return _baseline(plan, every, staging, place, report)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
+from quantgate.bundles.schema import SAMPLES_FILE
+from quantgate.bundles.staging import Staging
 from quantgate.model.config import SuiteTask
 from quantgate.model.records import EngineStart, RunPlan
-from quantgate.model.tables import SAMPLES_FILE
 from tasks import fidelity
-from tasks.staging import Staging
 
 
 def once_more(plan: RunPlan) -> RunPlan:

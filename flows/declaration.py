@@ -12,6 +12,7 @@ from pydantic import Field
 from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
 from flows.fitting import spread
 from flows.parameters import Parameters
+from quantgate.bundles.manifest import open_place
 from quantgate.judge.judge import check_policy
 from quantgate.model.config import (
     ROOT,
@@ -28,7 +29,6 @@ from quantgate.model.config import (
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from quantgate.model.manifests import open_place
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
 from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources

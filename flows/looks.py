@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from quantgate.bundles import batches
+from quantgate.bundles.schema import SAMPLES_FILE
+from quantgate.bundles.staging import Staging
+from quantgate.bundles.store import BundleStore
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.judge import interim
 from quantgate.judge.pairing import shares_clusters
 from quantgate.model.config import SuiteTask, fingerprint_of
 from quantgate.model.records import RunPlan, TaskResult, TaskVerdict
-from quantgate.model.tables import SAMPLES_FILE
-from tasks import batches
 from tasks.progress import Reporter
-from tasks.staging import Staging
-from warehouse.bundles import BundleStore
 from warehouse.rows import question
 
 _TEXTS = ["target", "responses", "answer"]

@@ -18,10 +18,10 @@ from flows.known import absent, took
 from flows.matrix_table import markdown_of, text_of
 from flows.planning import MatrixParameters, plan
 from flows.reporting import reporter
+from quantgate.bundles import seal
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest
-from tasks import bundle
 
 AFTERWARDS = (LOAD, PUBLISH)
 AFTERWARDS_WAIT_S = 3600.0
@@ -61,7 +61,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
         joined = " (was under way)" if outcome.joined else ""
         report.line(f"matrix: {outcome.name}{joined}: {outcome.problem or 'completed'}")
     done = [asyncio.run(run_once(name, AFTERWARDS_WAIT_S)) for name in AFTERWARDS]
-    manifests = tuple(bundle.manifests(home.bundles))
+    manifests = tuple(seal.manifests(home.bundles))
     results = took([cell.expected for cell in planned.due], manifests, begun)
     missing = _missing(planned, outcomes, manifests, home)
     _show(planned, results, outcomes, missing)

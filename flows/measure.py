@@ -15,19 +15,20 @@ from prefect.cache_policies import NO_CACHE
 from flows import continuing, controls, looks
 from flows.ahead import is_passed_over
 from flows.shared_baseline import take_over
+from quantgate.bundles import batches, seal
+from quantgate.bundles.staging import Staging, open_staging
+from quantgate.bundles.store import BundleStore
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import batches, bundle, engine, fidelity, quality, telemetry, throughput
+from tasks import engine, fidelity, quality, telemetry, throughput
 from tasks.device_idle import idle
 from tasks.device_lock import held, run_held
 from tasks.engine_env import EngineEnvironment
 from tasks.fidelity_text import Text, read_text
 from tasks.process import last_words
 from tasks.progress import Reporter
-from tasks.staging import Staging, open_staging
-from warehouse.bundles import BundleStore
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def measure(
     name, fingerprint = plan.checkpoint.name, plan.inputs.fingerprint()
     with run_held(context.home, fingerprint, name, context.report):
         place = context.home.bundles
-        known = bundle.find(place, fingerprint, without)
+        known = seal.find(place, fingerprint, without)
         if known and since is None and is_passed_over(plan, known, place):
             known = None
         staging = open_staging(context.home, plan.inputs, _what(plan))
@@ -330,7 +331,7 @@ def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
             _measure_parts(plan, staging, context)
         if controls.missing(plan, staging):
             _measure_controls(plan, staging, context)
-        return bundle.seal(staging, context.home.bundles, plan, continues=batches.continues(staging))
+        return seal.seal(staging, context.home.bundles, plan, continues=batches.continues(staging))
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
         raise

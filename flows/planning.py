@@ -16,6 +16,7 @@ from flows.declaration import Afterwards, ValidateParameters, checkpoints_of, wo
 from flows.estimate import Asked, estimate
 from flows.parameters import Parameters
 from flows.places import Place, configured_environment, places_of
+from quantgate.bundles import seal
 from quantgate.judge.judge import check_policy
 from quantgate.model.config import choose, load_policy
 from quantgate.model.errors import ConfigError
@@ -23,7 +24,7 @@ from quantgate.model.fleet import Pool, load_fleet
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_models
 from quantgate.model.records import Manifest
-from tasks import bundle, engine, engine_env, engine_files, quality, task_sources
+from tasks import engine, engine_env, engine_files, quality, task_sources
 from tasks.checkpoint_hub import NotAskedError
 from tasks.checkpoints import resolve
 from tasks.fidelity_text import read_text
@@ -173,7 +174,7 @@ class _Planner:
     ) -> None:
         """Read the manifests."""
         self.connection, self.everything = connection, everything
-        self.manifests: tuple[Manifest, ...] = tuple(bundle.manifests(home.bundles))
+        self.manifests: tuple[Manifest, ...] = tuple(seal.manifests(home.bundles))
         self.share = published_share(connection)
         self.commit = _once(commit)
         self.content = _once(_content)

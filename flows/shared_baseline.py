@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from quantgate.bundles import batches, seal
+from quantgate.bundles.staging import Staging
+from quantgate.bundles.store import BundleStore
 from quantgate.model.config import SuiteTask
 from quantgate.model.errors import RunError
 from quantgate.model.records import Manifest, RunPlan
-from tasks import batches, bundle, shared_parts
+from tasks import shared_parts
 from tasks.progress import Reporter
-from tasks.staging import Staging
-from warehouse.bundles import BundleStore
 
 
 def take_over(
@@ -31,7 +32,7 @@ def take_over(
     if not wanted:
         return
     usable = [
-        m for m in bundle.manifests(place) if m.run_id not in without and shared_parts.is_of_the_same(plan, m)
+        m for m in seal.manifests(place) if m.run_id not in without and shared_parts.is_of_the_same(plan, m)
     ]
     by_run: dict[str, list[SuiteTask]] = {}
     for task in wanted:

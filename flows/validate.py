@@ -20,6 +20,7 @@ from flows.load import load
 from flows.measure import Context, measure
 from flows.publish import PublishParameters, publish
 from flows.reporting import reporter
+from quantgate.bundles.staging import end_fresh, fresh_since
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
@@ -30,7 +31,6 @@ from tasks.engine_env import EngineEnvironment
 from tasks.engine_files import Named
 from tasks.pins import Pins, pins_file
 from tasks.progress import Reporter
-from tasks.staging import end_fresh, fresh_since
 from warehouse.outside import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.schema import FIDELITY, LEAST_LOGPROB
+from quantgate.bundles.staging import write_json
 from quantgate.model.errors import QuantgateError
 from quantgate.model.records import FidelityResult
-from quantgate.model.tables import FIDELITY, LEAST_LOGPROB
 from tasks.fidelity_text import Passage, Text, windows
 from tasks.process import await_end
-from tasks.staging import write_json
 
 ROWS, RESULT, DEATHS = "fidelity.parquet", "result.json", "deaths.json"
 
@@ -96,7 +96,7 @@ def measure(
         text: the fixed text.
         engine: the running engine.
         vocab_size: of the checkpoint; up to `WHOLE_VOCABULARY_MOST` all of it is asked for, else `TOP_K`.
-        out_dir: receives fidelity.parquet (``quantgate.model.tables.FIDELITY``) and then result.json.
+        out_dir: receives fidelity.parquet (``quantgate.bundles.schema.FIDELITY``) and then result.json.
         on_progress: told of passages asked, and of all there are.
 
     Returns:

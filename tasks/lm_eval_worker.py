@@ -27,10 +27,10 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import _import_fun_from_str, load_yaml
 
+from quantgate.bundles import batches
+from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.records import TaskResult
-from quantgate.model.tables import PROMPTS, SAMPLES
-from tasks import batches
 from tasks.lm_eval_client import EngineClient, Progress, context_tokens_of
 from tasks.lm_eval_documents import ask_only, placed_in
 from tasks.lm_eval_repeats import score_each

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from quantgate.bundles.staging import write_json
 from quantgate.model.config import Strict
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.models import SHA
 from tasks.progress import Reporter
-from tasks.staging import write_json
 
 
 class Pin(Strict):

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.bundles import batches
+from quantgate.bundles.staging import Staging, same_engine
 from quantgate.model.config import SuiteTask
 from quantgate.model.enums import Validity
 from quantgate.model.records import Manifest, RunInputs, RunPlan, TaskResult
-from tasks import batches
-from tasks.staging import Staging, same_engine
 
 SETTING = (
     *("checkpoint_revision", "baseline_revision", "engine", "engine_version", "serving"),

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.bundles.schema import LEAST_LOGPROB
 from quantgate.judge.stats.tango import Floats
-from quantgate.model.tables import LEAST_LOGPROB
 from warehouse.database import Connection, insert_rows
 
 Ints = npt.NDArray[np.int64]
@@ -127,7 +127,7 @@ def figures(baseline: pa.Table, candidate: pa.Table) -> Figures:
     """Compare two runs token by token.
 
     Args:
-        baseline: its rows (``quantgate.model.tables.FIDELITY``), in any order; maybe none.
+        baseline: its rows (``quantgate.bundles.schema.FIDELITY``), in any order; maybe none.
         candidate: the candidate's.
 
     Returns:

@@ -11,10 +11,10 @@ from pathlib import Path
 import duckdb
 from pydantic import Field
 
+from quantgate.bundles.store import BundleStore
 from quantgate.model.config import Policy, Strict, choose
 from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.records import Manifest
-from warehouse.bundles import BundleStore
 from warehouse.configuration import CONFIGS, add_policy
 from warehouse.database import insert_rows
 from warehouse.layout import Block, plain

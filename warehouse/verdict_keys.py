@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import QuantgateError
-from warehouse.bundles import BundleStore
 from warehouse.database import Connection, set_setting, setting
 from warehouse.rows import KEYS, verdict_key
 

@@ -86,7 +86,7 @@ def answered_first(baseline: pa.Table, candidate: pa.Table, task: str) -> pa.Tab
     They must be the first of the declared order, none left out, so that nobody chose among them.
 
     Args:
-        baseline: samples (``quantgate.model.tables.SAMPLES``).
+        baseline: samples (``quantgate.bundles.schema.SAMPLES``).
         candidate: samples of a candidate that stopped early.
         task: the task's name.
 

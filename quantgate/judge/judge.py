@@ -52,7 +52,7 @@ def judge(
     """Judge a candidate for every use of a policy.
 
     Args:
-        baseline: samples of the baseline (``quantgate.model.tables.SAMPLES``).
+        baseline: samples of the baseline (``quantgate.bundles.schema.SAMPLES``).
         candidate: samples of the candidate.
         policy_name: the policy's name.
         policy: margins, error rate and uses, declared before the candidate was measured.
@@ -189,7 +189,7 @@ def pairs_of(
     """The pairs of one task; of a candidate that stopped early those of the documents that it answered.
 
     Args:
-        baseline: samples of the baseline (``quantgate.model.tables.SAMPLES``).
+        baseline: samples of the baseline (``quantgate.bundles.schema.SAMPLES``).
         candidate: samples of the candidate.
         task: as it was declared, or as it ended.
         policy: the one that the candidate declared, whose looks say where it may stop.

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.interim import stopped_early
 from quantgate.judge.judge import available_of, pairs_of
 from quantgate.judge.pairing import (
@@ -31,7 +32,6 @@ from quantgate.judge.pairing import (
     shares_clusters,
 )
 from quantgate.model.config import Policy
-from quantgate.model.tables import SAMPLES
 
 KEY = ("task", "filter", "doc_id", "doc_repeat")
 """What tells the samples of a run apart."""

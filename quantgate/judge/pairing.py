@@ -151,7 +151,7 @@ def pair_task(
     and filter, and a score from 0 to 1: whatever is left out could be what the candidate got wrong.
 
     Args:
-        baseline: samples of the baseline (``quantgate.model.tables.SAMPLES``).
+        baseline: samples of the baseline (``quantgate.bundles.schema.SAMPLES``).
         candidate: samples of the candidate.
         declared: the task.
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.fleet import RUNS_PER_MODEL, Fleet, Size
+from quantgate.bundles.schema import BUNDLE_FILES
+from quantgate.bundles.store import BundleStore
 from quantgate.model.config import ROOT
-from quantgate.model.tables import BUNDLE_FILES
-from warehouse.bundles import BundleStore
 
 
 @pytest.fixture(scope="module")

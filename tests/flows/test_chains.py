@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from flows import chains
+from quantgate.bundles.store import BundleStore
 from quantgate.model.enums import Validity, Verdict
 from quantgate.model.records import Manifest, RunPlan, TaskVerdict, UseVerdict
 from tests.support.demo_bundles import manifests
-from warehouse.bundles import BundleStore
 
 _, FP8, _ = manifests()
 TASK = FP8.tasks[0].task

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from flows import measure
+from quantgate.bundles.staging import Staging
 from quantgate.model.config import FamilyPolicy
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from tasks import throughput
-from tasks.staging import Staging
 from tests.support.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
 
 __all__ = ["looked_runs"]

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import controls
+from quantgate.bundles.schema import PROMPTS, SAMPLES
+from quantgate.bundles.staging import Staging, open_staging, write_json
 from quantgate.model.config import Policy, load_policy
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
-from quantgate.model.tables import PROMPTS, SAMPLES
-from tasks.staging import Staging, open_staging, write_json
+from tests.quantgate.bundles.test_seal import plan, sample
+from tests.quantgate.bundles.test_staging import finish_task, inputs, start
 from tests.support.looked_runs import LOOKS, Killed, LookedRuns, looked_runs  # noqa: F401 - a fixture
-from tests.tasks.test_bundle import plan, sample
-from tests.tasks.test_staging import finish_task, inputs, start
 
 
 def few(aa_documents: int = 10) -> Policy:

@@ -15,11 +15,11 @@ import pytest
 from flows import validate as steps
 from flows.declaration import ValidateParameters
 from flows.load import LoadReport
+from quantgate.bundles.staging import fresh_since
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
 from tasks.engine_env import EngineEnvironment
-from tasks.staging import fresh_since
 
 FRESH = ValidateParameters(model="quantgate-demo", fresh=True)
 

@@ -8,15 +8,15 @@ import pytest
 
 from flows import looks
 from flows.looks import Asked, Baseline, next_documents
+from quantgate.bundles.schema import SAMPLES
+from quantgate.bundles.staging import open_staging
 from quantgate.model.config import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Manifest, RunPlan
-from quantgate.model.tables import SAMPLES
-from tasks.staging import open_staging
+from tests.quantgate.bundles.test_seal import plan, sample
+from tests.quantgate.bundles.test_staging import inputs
 from tests.support.looked_runs import ALL, LOOKS, Killed, LookedRuns, looked_runs
-from tests.tasks.test_bundle import plan, sample
-from tests.tasks.test_staging import inputs
 
 __all__ = ["looked_runs"]
 

@@ -10,12 +10,12 @@ import pytest
 
 from flows import measure as steps
 from flows.measure import Context, measure
+from quantgate.bundles import seal as bundle
+from quantgate.bundles.staging import Staging, end_fresh, fresh_since, open_staging
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
-from tasks import bundle
 from tasks.progress import Reporter
-from tasks.staging import Staging, end_fresh, fresh_since, open_staging
-from tests.tasks.test_bundle import finished, plan
+from tests.quantgate.bundles.test_seal import finished, plan
 
 
 @pytest.fixture

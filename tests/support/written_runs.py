@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.schema import BUNDLE_FILES, SAMPLES
 from quantgate.model.config import FamilyPolicy, Policy, Suite, SuiteTask, Workload
 from quantgate.model.enums import Evidence, Family, KernelMode, Validity
 from quantgate.model.records import (
@@ -26,7 +27,6 @@ from quantgate.model.records import (
     RunInputs,
     TaskResult,
 )
-from quantgate.model.tables import BUNDLE_FILES, SAMPLES
 
 START = datetime(2026, 4, 1, 12, tzinfo=UTC)
 

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles.schema import FIDELITY
 from quantgate.model.errors import RunError
-from quantgate.model.tables import FIDELITY
 from tasks import fidelity
 from tasks.fidelity_text import Passage, Text
 

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from quantgate.bundles.batches import mean_score
+from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.model.config import SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
-from quantgate.model.tables import PROMPTS, SAMPLES
-from tasks.batches import mean_score
 from tasks.lm_eval_documents import Placed, keys_of
 from tasks.lm_eval_rows import Generation, prompt_rows, sample_rows
 

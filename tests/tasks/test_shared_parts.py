@@ -7,16 +7,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from quantgate.bundles import batches
+from quantgate.bundles.schema import PROMPTS, SAMPLES
+from quantgate.bundles.staging import open_staging
 from quantgate.model.config import Suite, SuiteTask
 from quantgate.model.enums import Family, KernelMode, Validity
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Manifest, RunPlan, TaskResult
-from quantgate.model.tables import PROMPTS, SAMPLES
-from tasks import batches
 from tasks.shared_parts import Source, held, is_of_the_same, take
-from tasks.staging import open_staging
-from tests.tasks.test_bundle import plan, sample
-from tests.tasks.test_staging import inputs, start
+from tests.quantgate.bundles.test_seal import plan, sample
+from tests.quantgate.bundles.test_staging import inputs, start
 
 TASK = SuiteTask(task="a", family=Family.MATH)
 CONTENT = {"task": "a", "family": "math", "metric": "acc", "filter": None, "version": "1", "sha256": "s"}

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from quantgate.bundles.schema import LOAD_POINTS, REQUESTS
 from quantgate.model.config import Workload
-from quantgate.model.tables import LOAD_POINTS, REQUESTS
 from tasks import throughput
 from tasks.progress import Reporter
 from tests.tasks.test_process import plant

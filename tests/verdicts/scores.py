@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config import ROOT
 from quantgate.model.enums import Family
-from quantgate.model.tables import SAMPLES
 
 FOLDER = ROOT / "tests" / "fixtures" / "verdicts"
 HASH_DIGITS = 16

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.declaration import ModelConfig
+from quantgate.bundles.schema import SAMPLES
 from quantgate.model.config import ROOT, load_yaml
-from quantgate.model.tables import SAMPLES
 from warehouse.load import load_bundles
 from warehouse.query import query
 

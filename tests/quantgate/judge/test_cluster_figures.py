@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import interim
 from quantgate.judge.pairing import Pairs, Unpaired, pair_task
 from quantgate.judge.stats.betting import p_noninferior_bounded
@@ -20,7 +21,6 @@ from quantgate.judge.stats.exact import p_degraded, p_noninferior
 from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.records import TaskResult, UseVerdict
-from quantgate.model.tables import SAMPLES
 from tests.support.sample_rows import judged_use, sample_row, task_result
 
 TASK = SuiteTask(task="subjects", family=Family.KNOWLEDGE)

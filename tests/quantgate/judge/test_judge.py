@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import check_policy, judge, judge_runs, untested
 from quantgate.judge.stats.exact import p_degraded, p_inferior, p_noninferior
 from quantgate.judge.stats.tango import tango_interval
@@ -17,7 +18,6 @@ from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Manifest
-from quantgate.model.tables import SAMPLES
 from tests.support.sample_rows import judged_use, sample_row
 
 MATH, CLOZE, CODE = Family.MATH, Family.CONVERSATION, Family.CODE

@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles import seal
+from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, PROMPTS, SAMPLES
+from quantgate.bundles.staging import Staging, open_staging
 from quantgate.model.config import Suite, SuiteTask, load_policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import FidelityResult, Hardware, RunPlan
-from quantgate.model.tables import BUNDLE_FILES, FIDELITY, PROMPTS, SAMPLES
-from tasks import bundle
 from tasks.fidelity_text import read_text
-from tasks.staging import Staging, open_staging
+from tests.quantgate.bundles.test_staging import finish_task, inputs, start
 from tests.support.tiny_checkpoints import bare_checkpoint
-from tests.tasks.test_staging import finish_task, inputs, start
 from tests.tasks.test_throughput import WORKLOAD, finish
 
 TASKS = ("a", "b")
@@ -104,7 +104,7 @@ def finished(home: Home) -> Staging:
 def test_a_bundle_holds_every_part_with_its_checksum() -> None:
     home = Home.current()
     staging = finished(home)
-    manifest = bundle.seal(staging, home.bundles, plan())
+    manifest = seal.seal(staging, home.bundles, plan())
     folder = Path(home.bundles) / manifest.run_id
     assert sorted(p.name for p in folder.iterdir()) == sorted([*BUNDLE_FILES, "manifest.json"])
     rows = {}
@@ -125,8 +125,8 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
     }
     assert manifest.fidelity is not None
     assert (manifest.fidelity.tokens, manifest.fidelity.skipped) == (2, "")
-    assert bundle.find(home.bundles, plan().inputs.fingerprint()) == manifest
-    assert bundle.find(home.bundles, "another") is None
+    assert seal.find(home.bundles, plan().inputs.fingerprint()) == manifest
+    assert seal.find(home.bundles, "another") is None
     assert not staging.path.exists()
     assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 2
 
@@ -134,7 +134,7 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
 def test_a_run_without_load_or_quality_has_empty_files() -> None:
     home = Home.current()
     bare = plan().model_copy(update={"suite": None, "workload": None})
-    manifest = bundle.seal(open_staging(home, bare.inputs, {"checkpoint": "x"}), home.bundles, bare)
+    manifest = seal.seal(open_staging(home, bare.inputs, {"checkpoint": "x"}), home.bundles, bare)
     assert {entry.rows for entry in manifest.files.values()} == {0}
 
 
@@ -148,24 +148,24 @@ def test_a_kill_between_writing_and_renaming_shows_nothing(monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
-        bundle.seal(staging, home.bundles, plan())
+        seal.seal(staging, home.bundles, plan())
     monkeypatch.setattr(Path, "rename", original)
-    assert list(bundle.manifests(home.bundles)) == []
+    assert list(seal.manifests(home.bundles)) == []
     assert [p.name[0] for p in Path(home.bundles).iterdir()] == ["."]
     again = open_staging(home, plan().inputs, {"checkpoint": "x"})
-    manifest = bundle.seal(again, home.bundles, plan())
-    assert [m.run_id for m in bundle.manifests(home.bundles)] == [manifest.run_id]
+    manifest = seal.seal(again, home.bundles, plan())
+    assert [m.run_id for m in seal.manifests(home.bundles)] == [manifest.run_id]
     assert [p.name for p in Path(home.bundles).iterdir()] == [manifest.run_id]
 
 
 def test_an_object_store_gets_the_manifest_last(monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home.current()
     place = "memory://bundles"
-    manifest = bundle.seal(finished(home), place, plan())
-    assert [m.run_id for m in bundle.manifests(place)] == [manifest.run_id]
+    manifest = seal.seal(finished(home), place, plan())
+    assert [m.run_id for m in seal.manifests(place)] == [manifest.run_id]
     filesystem, root = fsspec.core.url_to_fs(place)
     filesystem.rm(f"{root}/{manifest.run_id}/manifest.json")
-    assert list(bundle.manifests(place)) == []
+    assert list(seal.manifests(place)) == []
     filesystem.rm(root, recursive=True)
 
 
@@ -173,7 +173,7 @@ def test_a_store_without_its_package_is_one_line() -> None:
     with pytest.raises(
         ConfigError, match=r"nosuch://x: can't be opened \(.*\)\. Set QUANTGATE_BUNDLES to a folder"
     ):
-        list(bundle.manifests("nosuch://x"))
+        list(seal.manifests("nosuch://x"))
 
 
 def test_a_store_that_refuses_leaves_the_finished_parts() -> None:
@@ -182,19 +182,19 @@ def test_a_store_that_refuses_leaves_the_finished_parts() -> None:
     Path(home.bundles).parent.mkdir(parents=True, exist_ok=True)
     Path(home.bundles).write_text("a file where the folder should be")
     with pytest.raises(RunError, match=r"bundles can't be written there .* what was measured is kept"):
-        bundle.seal(staging, home.bundles, plan())
+        seal.seal(staging, home.bundles, plan())
     assert staging.task_result("a") is not None
     Path(home.bundles).unlink()
-    assert bundle.seal(staging, home.bundles, plan()).run_id == staging.run_id
+    assert seal.seal(staging, home.bundles, plan()).run_id == staging.run_id
 
 
 def test_the_last_of_a_fingerprint_is_found() -> None:
     home = Home.current()
-    first = bundle.seal(finished(home), home.bundles, plan())
+    first = seal.seal(finished(home), home.bundles, plan())
     newer = Path(home.bundles) / f"30{first.run_id[2:]}"
     shutil.copytree(Path(home.bundles) / first.run_id, newer)
     text = (newer / "manifest.json").read_text().replace(first.run_id, newer.name)
     (newer / "manifest.json").write_text(text)
-    found = bundle.find(home.bundles, plan().inputs.fingerprint())
+    found = seal.find(home.bundles, plan().inputs.fingerprint())
     assert found is not None
     assert found.run_id == newer.name

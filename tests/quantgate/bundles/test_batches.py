@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles import batches, seal
+from quantgate.bundles.schema import PROMPTS, SAMPLES
+from quantgate.bundles.staging import Staging, open_staging
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, TaskResult
-from quantgate.model.tables import PROMPTS, SAMPLES
-from tasks import batches, bundle
-from tasks.staging import Staging, open_staging
-from tests.tasks.test_bundle import finished, plan, sample
-from tests.tasks.test_staging import inputs, start
+from tests.quantgate.bundles.test_seal import finished, plan, sample
+from tests.quantgate.bundles.test_staging import inputs, start
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_looks_of_an_earlier_run_come_first_and_a_baseline_has_none(staging: Sta
 def earlier() -> Manifest:
     """A bundle of two tasks."""
     finished(Home.current())
-    return bundle.seal(open_staging(Home.current(), plan().inputs, {}), Home.current().bundles, plan())
+    return seal.seal(open_staging(Home.current(), plan().inputs, {}), Home.current().bundles, plan())
 
 
 def tables(manifest: Manifest) -> list[pa.Table]:

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE
+from quantgate.bundles.staging import Staging, write_json
 from quantgate.model.errors import RunError
 from quantgate.model.records import Manifest, RunPlan, TaskResult
-from quantgate.model.tables import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE
 from tasks.quality import RESULT
-from tasks.staging import Staging, write_json
 
 _BATCHES = ".batches"
 _CONTINUES = "continues.json"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from quantgate.bundles.staging import Staging, open_staging, write_json
 from quantgate.model.enums import Family, KernelMode
 from quantgate.model.home import Home
 from quantgate.model.records import EngineStart, RunInputs, TaskResult
-from tasks.staging import Staging, open_staging, write_json
 
 
 def inputs(**changes: object) -> RunInputs:

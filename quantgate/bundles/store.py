@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantgate.model.manifests import MANIFEST, damaged, open_place, parse_manifest
+from quantgate.bundles.manifest import MANIFEST, damaged, open_place, parse_manifest
+from quantgate.bundles.schema import BUNDLE_FILES, LATER_COLUMNS, LATER_FILES
 from quantgate.model.records import FileEntry, Manifest
-from quantgate.model.tables import BUNDLE_FILES, LATER_COLUMNS, LATER_FILES
 
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),

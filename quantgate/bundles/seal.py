@@ -16,18 +16,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.manifest import MANIFEST, open_place, parse_manifest
+from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY
+from quantgate.bundles.staging import RUN_ID_DIGITS, Staging
 from quantgate.model.config import Workload
 from quantgate.model.errors import RunError
-from quantgate.model.manifests import MANIFEST, open_place, parse_manifest
 from quantgate.model.records import (
     FileEntry,
     Manifest,
     RunPlan,
     TaskResult,
 )
-from quantgate.model.tables import BUNDLE_FILES, FIDELITY
 from tasks import fidelity, throughput
-from tasks.staging import RUN_ID_DIGITS, Staging
 
 _RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb", "pyarrow")
 
