@@ -31,11 +31,14 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.records import Hardware
-from tasks import engine, engine_env, engine_files, engine_limits, engine_log, hardware, quality, task_sources
-from tasks.checkpoints import check_source
-from tasks.fidelity_text import read_text
+from tasks.checkpoint.resolve import check_source
+from tasks.device import hardware
+from tasks.engine import argument_files, environment, limits, log
+from tasks.engine import server as engine
+from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
-from tasks.task_needs import check_packages, permitted
+from tasks.quality import evaluate, sources
+from tasks.quality.requirements import check_packages, permitted
 
 DEFAULT_WORKLOAD = "short"
 DEFAULT_POLICY = "standard"
@@ -282,7 +285,7 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
     checkpoints = checkpoints_of(model, parameters)
     for checkpoint in checkpoints:
         check_source(checkpoint.source, checkpoint.precision)
-    suite = task_sources.suite_from(
+    suite = sources.suite_from(
         parameters.tasks or model.suite,
         family=parameters.family,
         limit=parameters.limit,
@@ -297,7 +300,7 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         model=model,
         checkpoints=checkpoints,
         suite=suite,
-        documents=quality.check_suite(suite),
+        documents=evaluate.check_suite(suite),
         workload=workload_of(parameters.workload or model.workload, parameters.concurrency),
         policy_name=policy_name,
         policy=policy,
@@ -315,7 +318,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     check_packages(work.suite)
     model = work.model
     found = _hardware(parameters.gpu)
-    name, config = engine_env.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
+    name, config = environment.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
     chat = chat_template_of(model, parameters)
     for checkpoint in work.checkpoints:
         check_arguments(checkpoint, config, work.workload, chat_template=chat)
@@ -323,12 +326,12 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     checkpoints = spread(model, work.checkpoints, config, found, Reporter.current())
     for checkpoint in checkpoints:
         hardware_of(checkpoint, config, found)
-    engine_log.kernel_rules()
+    log.kernel_rules()
     return Declared(
         name=model.name if parameters.model else parameters.name,
         checkpoints=checkpoints,
         suite=work.suite,
-        suite_content=quality.suite_content(work.suite, chat_template=chat),
+        suite_content=evaluate.suite_content(work.suite, chat_template=chat),
         documents=work.documents,
         workload=work.workload,
         policy_name=work.policy_name,
@@ -357,12 +360,12 @@ def check_arguments(
     """
     arguments = engine.serving_arguments(config, checkpoint.engine_arguments)
     engine.gpu_count(arguments)
-    engine_files.check(arguments)
+    argument_files.check(arguments)
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
-            engine_limits.check(arguments, folder, workload)
+            limits.check(arguments, folder, workload)
             if chat_template and "chat-template" not in arguments:
-                quality.check_chat_template(folder, checkpoint.source)
+                evaluate.check_chat_template(folder, checkpoint.source)
             return
 
 

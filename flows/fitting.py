@@ -11,8 +11,8 @@ from quantgate.model.config import EngineConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.models import CheckpointConfig, ModelConfig
 from quantgate.model.records import Hardware
-from tasks import engine_limits
-from tasks.engine import PARALLEL_ARGUMENTS, gpu_count, serving_arguments
+from tasks.engine import limits
+from tasks.engine.server import PARALLEL_ARGUMENTS, gpu_count, serving_arguments
 from tasks.progress import Reporter
 from warehouse.database import Connection
 from warehouse.estimates import Fit, Shape, configured, memory_fits, shape_of
@@ -63,7 +63,7 @@ def fitting(
     shape = shape_of(connection, model)
     if shape is None:
         return Fitting(1, False, f"1 {gpu} is taken: '{model}' is none of configs/architectures")
-    context = engine_limits.tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
+    context = limits.tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
     if context is None:
         raise _undecided(shape, gpu, "its longest context isn't, give max-model-len")
     ask = partial(
@@ -83,7 +83,7 @@ def fitting(
         what = f"a KV cache of type '{kv_dtype}'" if ask(taken, kv_dtype="auto") else f"{taken} in its memory"
         raise _undecided(shape, gpu, f"nothing is known of {what}")
     kv_heads = None if shape.mla else shape.kv_heads
-    fits = [one for one in found if one.fits and engine_limits.divides(one.gpu_count, shape.heads, kv_heads)]
+    fits = [one for one in found if one.fits and limits.divides(one.gpu_count, shape.heads, kv_heads)]
     if precision is None and (not fits or fits[0].gpu_count > 1):
         raise _undecided(shape, gpu, f"its precision isn't declared, and {WIDEST} takes more than one")
     if not fits:

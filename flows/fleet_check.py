@@ -11,7 +11,7 @@ from quantgate.model.config import ROOT, GpuFile, choose, load_yaml
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import FleetFile, Pool, fleet_path, load_fleet
 from quantgate.model.models import ModelConfig, load_models
-from tasks import engine_env
+from tasks.engine import environment
 
 
 def checked_fleet(models: Mapping[str, ModelConfig] | None = None) -> FleetFile:
@@ -42,7 +42,7 @@ def _check_pool(pool: Pool, where: str) -> None:
     if pool.simulated_by is not None:
         choose(gpus, pool.simulated_by, f"{where}.simulated_by")
     if pool.engine is not None:
-        choose(engine_env.engines(), pool.engine, f"{where}.engine")
+        choose(environment.engines(), pool.engine, f"{where}.engine")
 
 
 def _check_schedule(cron: str, timezone: str, where: str) -> None:

@@ -22,13 +22,16 @@ from quantgate.model.config import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import engine, fidelity, quality, telemetry, throughput
-from tasks.device_idle import idle
-from tasks.device_lock import held, run_held
-from tasks.engine_env import EngineEnvironment
-from tasks.fidelity_text import Text, read_text
-from tasks.process import last_words
+from tasks.device.idle import idle
+from tasks.device.lock import held, run_held
+from tasks.engine import server, telemetry
+from tasks.engine.environment import EngineEnvironment
+from tasks.engine.process import last_words
+from tasks.fidelity import measure as fidelity
+from tasks.fidelity.text import Text, read_text
 from tasks.progress import Reporter
+from tasks.quality import evaluate as quality
+from tasks.throughput import bench
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Context:
 
 @task(name="quality", task_run_name="quality {suite_task.task}", cache_policy=NO_CACHE)
 def evaluate(
-    running: engine.RunningEngine, plan: RunPlan, suite_task: SuiteTask, staging: Staging, context: Context
+    running: server.RunningEngine, plan: RunPlan, suite_task: SuiteTask, staging: Staging, context: Context
 ) -> None:
     """Evaluate one task of the suite on the running engine, batch by batch where it is judged on its way."""
     place = context.home.bundles
@@ -66,7 +69,7 @@ def evaluate(
 
 
 def _ask(
-    running: engine.RunningEngine,
+    running: server.RunningEngine,
     plan: RunPlan,
     suite_task: SuiteTask,
     staging: Staging,
@@ -105,7 +108,7 @@ def _ask(
 
 @task(name="fidelity", task_run_name="fidelity {plan.checkpoint.name}", cache_policy=NO_CACHE)
 def compare_tokens(
-    running: engine.RunningEngine, plan: RunPlan, text: Text, staging: Staging, context: Context
+    running: server.RunningEngine, plan: RunPlan, text: Text, staging: Staging, context: Context
 ) -> None:
     """Ask the running engine what it thinks of each token of the fixed text."""
     title = f"{plan.checkpoint.name}: fidelity"
@@ -128,11 +131,11 @@ def compare_tokens(
 
 
 @task(name="throughput", task_run_name="throughput {plan.checkpoint.name}", cache_policy=NO_CACHE)
-def load(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
+def load(running: server.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
     """Measure the load levels on the running engine."""
     assert plan.workload is not None
     with telemetry.watch(running, "load") as rows:
-        throughput.measure(
+        bench.measure(
             running,
             plan.workload,
             tokenizer=plan.checkpoint.path,
@@ -159,17 +162,17 @@ def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | N
     text = read_text(plan.suite) if plan.suite else None
     told = fidelity.found(staging.fidelity_dir)
     text_missing = text if text and (told is None or told.text_id != text.text_id) else None
-    return tasks, text_missing, bool(plan.workload and throughput.unfinished(plan.workload, staging.load_dir))
+    return tasks, text_missing, bool(plan.workload and bench.unfinished(plan.workload, staging.load_dir))
 
 
 @contextmanager
-def _serving(plan: RunPlan, staging: Staging, context: Context) -> Iterator[engine.RunningEngine]:
+def _serving(plan: RunPlan, staging: Staging, context: Context) -> Iterator[server.RunningEngine]:
     """The engine on the plan's checkpoint, with the devices held."""
     log = context.home.logs / staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
     with (
         held(plan.hardware, context.report),
         idle(plan.hardware, context.report),
-        engine.serve(
+        server.serve(
             plan.checkpoint,
             context.environment,
             fidelity.serving_arguments(plan.checkpoint.vocab_size, context.overrides),
@@ -203,7 +206,7 @@ def _measure_parts(plan: RunPlan, staging: Staging, context: Context) -> None:
         _answer_again(running, plan, staging, context)
 
 
-def _answer_again(running: engine.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
+def _answer_again(running: server.RunningEngine, plan: RunPlan, staging: Staging, context: Context) -> None:
     """A/A of the tasks that another start of the engine answered."""
     tasks = [
         suite_task

@@ -10,7 +10,8 @@ from pathlib import Path
 from quantgate.model.config import ROOT, EngineConfig, EngineFile, GpuConfig, GpuFile, choose, load_yaml
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import FleetFile, Pool
-from tasks import engine, engine_env
+from tasks.engine import environment
+from tasks.engine import server as engine
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def _engine(pool: Pool, facts: GpuConfig) -> EngineConfig:
     then the fleet's file names their engine.
     """
     if not facts.nvml_names:
-        return engine_env.load_engine(pool.engine, "cpu")[1]
+        return environment.load_engine(pool.engine, "cpu")[1]
     path = Path(os.environ.get("QUANTGATE_ENGINES_FILE") or ROOT / "configs" / "engines.yaml")
     default: str = choose(load_yaml(path, EngineFile).default, "gpu", f"{path.name}: default")
-    return engine_env.load_engine(pool.engine or default, "gpu")[1]
+    return environment.load_engine(pool.engine or default, "gpu")[1]
 
 
 def configured_environment(config: EngineConfig) -> dict[str, str]:

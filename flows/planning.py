@@ -24,12 +24,13 @@ from quantgate.model.fleet import Pool, load_fleet
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig, load_models
 from quantgate.model.records import Manifest
-from tasks import engine, engine_env, engine_files, quality, task_sources
-from tasks.checkpoint_hub import NotAskedError
-from tasks.checkpoints import resolve
-from tasks.fidelity_text import read_text
-from tasks.pins import Pins, pins_file
-from tasks.revisions import commit_of, is_folder
+from tasks.checkpoint.hub import NotAskedError
+from tasks.checkpoint.pins import Pins, pins_file
+from tasks.checkpoint.resolve import resolve
+from tasks.checkpoint.revisions import commit_of, is_folder
+from tasks.engine import argument_files, environment, server
+from tasks.fidelity.text import read_text
+from tasks.quality import evaluate, sources
 from warehouse.database import Connection
 from warehouse.estimates import configured, published_share
 
@@ -143,15 +144,15 @@ def _declared(model: ModelConfig, home: Home) -> _Declared:
     Raises:
         ConfigError: one of them is wrong.
     """
-    suite = task_sources.suite_from(model.suite, family=None, limit=None, out_dir=home.path / "tasks")
+    suite = sources.suite_from(model.suite, family=None, limit=None, out_dir=home.path / "tasks")
     suite = model.asked(suite)
     policy = load_policy(model.policy)
     check_policy(model.policy, policy, suite.tasks)
     workload = workload_of(model.workload, None)
-    counts = quality.check_suite(suite)
+    counts = evaluate.check_suite(suite)
     read_text(suite)
     return _Declared(
-        suite=quality.suite_content(suite, chat_template=model.chat_template),
+        suite=evaluate.suite_content(suite, chat_template=model.chat_template),
         workload=workload.model_dump(mode="json", exclude={"description"}),
         policy=policy.fingerprint(),
         asked=Asked(
@@ -266,7 +267,7 @@ class _Planner:
             engine_version=place.engine.version,
             arguments=recorded,
             environment=configured_environment(place.engine),
-            plugins=engine_env.plugins_content(place.engine),
+            plugins=environment.plugins_content(place.engine),
             suite=declared.suite,
             workload=declared.workload,
             policy=declared.policy,
@@ -286,20 +287,20 @@ class _Planner:
         )
 
     def _fitting(self, one: CheckpointConfig, model: ModelConfig, place: Place) -> fitting.Fitting:
-        arguments = engine.serving_arguments(place.engine, one.engine_arguments)
+        arguments = server.serving_arguments(place.engine, one.engine_arguments)
         if not place.facts.nvml_names:
-            return fitting.Fitting(engine.gpu_count(arguments), False, "")
+            return fitting.Fitting(server.gpu_count(arguments), False, "")
         return fitting.fitting(
             self.connection, model.architecture or model.name, one.precision, place.gpu, arguments
         )
 
     def _recorded(self, place: Place, one: CheckpointConfig) -> tuple[dict[str, Any], str]:
         """Serving arguments as a run records them, or why a draft model's commit, pinned like any, isn't known."""
-        overrides = engine_files.with_code(one).engine_arguments
+        overrides = argument_files.with_code(one).engine_arguments
         try:
-            return engine_files.recorded(place.engine, overrides, self.commit), ""
+            return argument_files.recorded(place.engine, overrides, self.commit), ""
         except NotAskedError as error:
-            return engine.serving_arguments(place.engine, overrides), f"{error.where}: {error.what}"
+            return server.serving_arguments(place.engine, overrides), f"{error.where}: {error.what}"
 
     def _revision(self, one: CheckpointConfig) -> tuple[str | None, str]:
         """The revision, or None and why it isn't known; a folder is hashed, a hub asked unless it is pinned."""

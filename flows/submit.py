@@ -25,8 +25,9 @@ from quantgate.model.config import ROOT, EngineConfig, choose, load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.fleet import FleetFile, fleet_path
 from quantgate.model.home import Home
-from tasks import engine, engine_env, task_sources
-from tasks.engine_files import LORA, PATHS, SPECULATIVE
+from tasks.engine import environment, server
+from tasks.engine.argument_files import LORA, PATHS, SPECULATIVE
+from tasks.quality import sources
 
 
 class Submission(NamedTuple):
@@ -77,11 +78,11 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         "tasks": parameters.tasks and _absolute(parameters.tasks, local),
         "workload": parameters.workload and _absolute(parameters.workload, local),
         "engine_arguments": _arguments_absolute(
-            engine.dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
+            server.dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
         ),
     }
-    if parameters.tasks and task_sources.is_suite(suite := Path(parameters.tasks).expanduser()):
-        questions = [path.resolve() for path in task_sources.jsonl_files(suite)]
+    if parameters.tasks and sources.is_suite(suite := Path(parameters.tasks).expanduser()):
+        questions = [path.resolve() for path in sources.jsonl_files(suite)]
         local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
     given = parameters.model_dump(mode="json", exclude_none=True)
     own = {"gpu": pool.measured_gpu, "afterwards": Afterwards.FLEET}
@@ -97,7 +98,7 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         model = chosen_model(sent)
         load_policy(sent.policy or model.policy)
         for checkpoint in checkpoints_of(model, sent):
-            engine.gpu_count(engine.serving_arguments(config, checkpoint.engine_arguments))
+            server.gpu_count(server.serving_arguments(config, checkpoint.engine_arguments))
     else:
         work = declare_work(sent, home)
         chat = chat_template_of(work.model, sent)
@@ -117,7 +118,7 @@ def _engine(fleet: FleetFile, pool: str, name: str | None) -> EngineConfig:
         ConfigError: nothing is called that.
     """
     if name:
-        return engine_env.load_engine(name, "")[1]
+        return environment.load_engine(name, "")[1]
     (place,) = places_of(fleet, [pool])
     return place.engine
 
@@ -143,7 +144,7 @@ def _arguments_absolute(arguments: Mapping[str, Any], absolute: Callable[[str], 
 
 
 def _adapter_absolute(given: Any, absolute: Callable[[str], str]) -> Any:
-    """One value of ``lora-modules`` (``tasks.engine_files.adapter_of`` has its forms); a wrong one is told there."""
+    """One value of ``lora-modules`` (``argument_files.adapter_of`` has its forms); a wrong one is told there."""
     if isinstance(given, str):
         name, equals, path = given.partition("=")
         return f"{name}={absolute(path)}" if equals and path else given

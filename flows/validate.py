@@ -25,12 +25,15 @@ from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig
 from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
-from tasks import engine, engine_env, engine_files, engine_known, engine_limits, quality
-from tasks.checkpoints import resolve
-from tasks.engine_env import EngineEnvironment
-from tasks.engine_files import Named
-from tasks.pins import Pins, pins_file
+from tasks.checkpoint.pins import Pins, pins_file
+from tasks.checkpoint.resolve import resolve
+from tasks.engine import argument_files, limits, server
+from tasks.engine import arguments as engine_known
+from tasks.engine import environment as engine_env
+from tasks.engine.argument_files import Named
+from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
+from tasks.quality import evaluate
 from warehouse.outside import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0
@@ -86,12 +89,12 @@ def _served(
     """What each checkpoint is served with; whatever can't be is told before the first engine starts."""
     found = []
     for checkpoint, config in zip(checkpoints, declared.checkpoints, strict=True):
-        engine_known.check_known(engine.dashed(config.engine_arguments), environment, home, report)
-        arguments = engine.serving_arguments(environment.config, config.engine_arguments)
-        engine_limits.check(arguments, Path(checkpoint.path), declared.workload)
+        engine_known.check_known(server.dashed(config.engine_arguments), environment, home, report)
+        arguments = server.serving_arguments(environment.config, config.engine_arguments)
+        limits.check(arguments, Path(checkpoint.path), declared.workload)
         if declared.chat_template and "chat-template" not in arguments:
-            quality.check_chat_template(Path(checkpoint.path), checkpoint.source)
-        found.append(engine_files.found(environment.config, config.engine_arguments, pins))
+            evaluate.check_chat_template(Path(checkpoint.path), checkpoint.source)
+        found.append(argument_files.found(environment.config, config.engine_arguments, pins))
     return found
 
 
@@ -117,7 +120,7 @@ def _plan(
         engine_version=environment.version,
         serving={
             "arguments": named.recorded,
-            "environment": engine.recorded_environment(environment.config),
+            "environment": server.recorded_environment(environment.config),
             "plugins": engine_env.plugins_content(environment.config),
         },
         suite=declared.suite_content | _how_much(declared, is_candidate=baseline is not None),
@@ -248,7 +251,7 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
     declared = declare(parameters, home)
     pins = Pins(pins_file(home), update=parameters.update_pins)
     checkpoints = _checkpoints(declared, pins, report)
-    served = tuple(map(engine_files.with_code, declared.checkpoints))
+    served = tuple(map(argument_files.with_code, declared.checkpoints))
     declared = dataclasses.replace(declared, checkpoints=served)
     environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
     counts = ", ".join(f"{task} ({count or 'all'} documents)" for task, count in declared.documents.items())
@@ -302,7 +305,7 @@ def _tell_resolution(declared: Declared, report: Reporter) -> None:
         if documents:
             line = resolution_line(task.task, documents, margin, policy.alpha, policy.planned_power)
             report.line(f"validate: {line}")
-        clusters = quality.clusters_of(task)
+        clusters = evaluate.clusters_of(task)
         if clusters and (few := clusters_line(task.task, clusters, margin, policy)):
             report.line(f"validate: {few}")
 

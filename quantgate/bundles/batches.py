@@ -16,7 +16,7 @@ from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FIL
 from quantgate.bundles.staging import Staging, write_json
 from quantgate.model.errors import RunError
 from quantgate.model.records import Manifest, RunPlan, TaskResult
-from tasks.quality import RESULT
+from tasks.quality.evaluate import RESULT
 
 _BATCHES = ".batches"
 _CONTINUES = "continues.json"

@@ -27,7 +27,8 @@ from quantgate.model.records import (
     RunPlan,
     TaskResult,
 )
-from tasks import fidelity, throughput
+from tasks.fidelity import measure
+from tasks.throughput import bench
 
 _RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb", "pyarrow")
 
@@ -113,7 +114,7 @@ def _parts(folders: list[Path], name: str) -> pa.Table:
 
 
 def _load_tables(staging: Staging, workload: Workload | None) -> dict[str, pa.Table]:
-    points, requests = throughput.rows(workload, staging.load_dir) if workload else ([], [])
+    points, requests = bench.rows(workload, staging.load_dir) if workload else ([], [])
     return {
         "load_points.parquet": pa.Table.from_pylist(points, BUNDLE_FILES["load_points.parquet"]),
         "requests.parquet": pa.Table.from_pylist(requests, BUNDLE_FILES["requests.parquet"]),
@@ -124,9 +125,9 @@ def _fidelity_table(staging: Staging) -> pa.Table:
     """What the engine thinks of the fixed text and, of a baseline, what another start of it thinks (A/A)."""
     parts = []
     for folder in (staging.fidelity_dir, staging.controls.fidelity_dir):
-        told = fidelity.found(folder)
+        told = measure.found(folder)
         if told and not told.skipped:
-            parts.append(pq.read_table(folder / fidelity.ROWS, schema=FIDELITY))
+            parts.append(pq.read_table(folder / measure.ROWS, schema=FIDELITY))
     return pa.concat_tables(parts) if parts else FIDELITY.empty_table()
 
 
@@ -145,7 +146,7 @@ def seal(staging: Staging, place: str, plan: RunPlan, *, continues: str | None =
     results = [staging.task_result(task.task) for task in plan.suite.tasks] if plan.suite else []
     tasks = [result for result in results if result is not None]
     tables: dict[str, pa.Table] = _quality_tables(staging, tasks) | _load_tables(staging, plan.workload)
-    told = fidelity.found(staging.fidelity_dir)
+    told = measure.found(staging.fidelity_dir)
     tables["fidelity.parquet"] = _fidelity_table(staging)
     tables["telemetry.parquet"] = pa.Table.from_pylist(staging.telemetry(), BUNDLE_FILES["telemetry.parquet"])
     tables |= {name: BUNDLE_FILES[name].empty_table() for name in BUNDLE_FILES if name not in tables}

@@ -63,7 +63,7 @@ def _declarations() -> Iterator[Finding]:
 
 
 def _hardware() -> Iterator[Finding]:
-    from tasks import hardware
+    from tasks.device import hardware
 
     found = hardware.detect()
     memory = f", {found.memory_bytes / 1e9:.0f} GB memory" if found.memory_bytes else ""
@@ -74,18 +74,19 @@ def _hardware() -> Iterator[Finding]:
 
 
 def _engine() -> Iterator[Finding]:
-    from tasks import engine_env, hardware
+    from tasks.device import hardware
+    from tasks.engine import environment
 
     home = Home.current()
-    name, config = engine_env.load_engine(None, "gpu" if hardware.detect().uuids else "cpu")
-    if not engine_env.is_ready(name, config, home):
+    name, config = environment.load_engine(None, "gpu" if hardware.detect().uuids else "cpu")
+    if not environment.is_ready(name, config, home):
         detail = f"{name} is not there yet; the first run makes it (about {ENGINE_GB:.0f} GB)"
         yield Finding("note", "engine", detail)
         yield from _disk(home, ENGINE_GB + 1)
         return
-    found = engine_env.installed(name, config, home)
+    found = environment.installed(name, config, home)
     yield Finding("ok", "engine", f"{name} {found.version} in {found.python.parent.parent}")
-    plugins = engine_env.plugins_of(found)
+    plugins = environment.plugins_of(found)
     missing = [plugin for plugin in config.plugins if plugin.rpartition("/")[2] not in plugins]
     state = "problem" if missing else "ok"
     detail = (
@@ -104,9 +105,9 @@ def _disk(home: Home, needed_gb: float) -> Iterator[Finding]:
 
 
 def _ports() -> Iterator[Finding]:
-    from tasks import engine_env
+    from tasks.engine import environment
 
-    for name, config in engine_env.engines().items():
+    for name, config in environment.engines().items():
         if config.port is None:
             continue
         with socket.socket() as probe:

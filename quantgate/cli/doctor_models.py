@@ -43,8 +43,8 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from tasks.model_checks import Hub, State
-    from tasks.pins import pins_file, read_pins
+    from tasks.checkpoint.hub_audit import Hub, State
+    from tasks.checkpoint.pins import pins_file, read_pins
     from warehouse.architectures import read_shapes
 
     hub = Hub({repo: pin.commit for repo, pin in read_pins(pins_file(Home.current())).items()})
@@ -134,8 +134,8 @@ def _check_references(model: ModelConfig, where: str, known: _Known) -> None:
     Raises:
         ConfigError: the first name that doesn't.
     """
-    from tasks.checkpoint_formats import PRECISIONS
-    from tasks.task_sources import suite_from
+    from tasks.checkpoint.precision import PRECISIONS
+    from tasks.quality.sources import suite_from
 
     for one in model.checkpoints:
         if one.precision is not None:

@@ -17,7 +17,7 @@ from quantgate.model.errors import QuantgateError, RunError
 from quantgate.model.home import Home
 
 if TYPE_CHECKING:
-    from tasks.process import Tied
+    from tasks.engine.process import Tied
 
 SERVER_TIMEOUT_S = 180.0
 SERVER_RESTARTS = 3
@@ -54,7 +54,7 @@ def in_process(home: Home) -> Iterator[None]:
     Raises:
         RunError: the server does not come up, or ends again and again.
     """
-    from tasks.process import Tied, direct_loopback
+    from tasks.engine.process import Tied, direct_loopback
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | direct_loopback()
     os.environ.clear()
@@ -98,7 +98,7 @@ def in_process(home: Home) -> Iterator[None]:
 
 
 def _ended(what: str, server: Tied) -> RunError:
-    from tasks.process import how_ended, last_words
+    from tasks.engine.process import how_ended, last_words
 
     status = server.exit_status()
     how = f"{what}: it {how_ended(status)}" if status is not None else what

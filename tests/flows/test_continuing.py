@@ -16,7 +16,7 @@ from quantgate.model.config import FamilyPolicy
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import throughput
+from tasks.throughput import bench
 from tests.support.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
 
 __all__ = ["looked_runs"]
@@ -150,7 +150,7 @@ def loads(looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch) -> list[tupl
         return [] if folder.exists() else [1]
 
     monkeypatch.setattr(measure, "load", load)
-    monkeypatch.setattr(throughput, "unfinished", unfinished)
+    monkeypatch.setattr(bench, "unfinished", unfinished)
     return measured
 
 

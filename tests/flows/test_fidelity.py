@@ -13,7 +13,7 @@ from quantgate.bundles.staging import Staging
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import RunPlan
-from tasks import fidelity_text
+from tasks.fidelity import text as fidelity_text
 from tests.flows.test_controls import answered, few
 from tests.support.stub_runs import ARITHMETIC, StubRuns, stub_runs  # noqa: F401 - a fixture
 from warehouse.load import load_bundles

@@ -16,9 +16,9 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.models import CheckpointConfig, ModelConfig
 from quantgate.model.records import Hardware
-from tasks import hardware
+from tasks.device import hardware
 from tasks.progress import Reporter
-from tests.tasks.test_hardware import Device, FakeNvml
+from tests.tasks.device.test_hardware import Device, FakeNvml
 from warehouse.database import Connection
 from warehouse.estimates import configured
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantgate.model.home import Home
-from tasks import engine_env
+from tasks.engine import environment
 from tasks.progress import Reporter
 from tests.support.command import nothing_left, quantgate
 
@@ -33,8 +33,8 @@ def write_documents(path: Path) -> None:
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_compressed_tensors_fp8_of_another_vocabulary_and_size(home: Path, tmp_path: Path) -> None:
-    name, config = engine_env.load_engine(None, "cpu")
-    python = engine_env.prepare(name, config, Home.current(), Reporter(print)).python
+    name, config = environment.load_engine(None, "cpu")
+    python = environment.prepare(name, config, Home.current(), Reporter(print)).python
     maker = Path(__file__).parents[1] / "support" / "make_foreign.py"
     subprocess.run([python, maker, tmp_path], check=True, capture_output=True)
     write_documents(tmp_path / "mine.jsonl")

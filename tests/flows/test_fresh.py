@@ -19,7 +19,7 @@ from quantgate.bundles.staging import fresh_since
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
-from tasks.engine_env import EngineEnvironment
+from tasks.engine.environment import EngineEnvironment
 
 FRESH = ValidateParameters(model="quantgate-demo", fresh=True)
 

@@ -21,13 +21,16 @@ from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config import ROOT, Suite, load_yaml
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
-from tasks import engine, engine_env, engine_files, fidelity, quality
-from tasks.checkpoints import resolve
-from tasks.engine_log import metric_sum
-from tasks.fidelity_text import read_text
+from tasks.checkpoint.resolve import resolve
+from tasks.engine import argument_files, server
+from tasks.engine import environment as engine_env
+from tasks.engine.log import metric_sum
+from tasks.fidelity import measure as fidelity
+from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
+from tasks.quality import evaluate
 from tests.support.fake_engine import make
-from tests.tasks.test_engine_files import adapter
+from tests.tasks.engine.test_argument_files import adapter
 from warehouse.fidelity import figures
 
 BF16 = ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16"
@@ -84,13 +87,13 @@ def test_arguments_make_another_run_and_their_places_do_not(plan_of: Any, tmp_pa
 
 def test_the_suite_is_hashed_once(plan_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    content = quality.suite_content
+    content = evaluate.suite_content
 
     def counted(suite: Suite, **more: Any) -> dict[str, Any]:
         hashed.append(suite.name)
         return content(suite, **more)
 
-    monkeypatch.setattr(quality, "suite_content", counted)
+    monkeypatch.setattr(evaluate, "suite_content", counted)
     plan_of({})
     assert hashed == ["demo"]
 
@@ -160,11 +163,11 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
         "speculative-config": NGRAM,
         "chat-template": TEMPLATE,
     }
-    named = engine_files.found(config, overrides)
+    named = argument_files.found(config, overrides)
     suite = load_yaml(ROOT / "configs" / "suites" / "demo.yaml", Suite).model_copy(update={"limit": 20})
     cloze, arithmetic, _ = suite.tasks
     results = {}
-    with engine.serve(
+    with server.serve(
         checkpoint,
         environment,
         fidelity.serving_arguments(checkpoint.vocab_size, named.arguments),
@@ -174,9 +177,9 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
     ) as running:
         for task, served, template in (
             (cloze, running.served_model, False),
-            (arithmetic, engine.SERVED_MODEL, named.chat_template or False),
+            (arithmetic, server.SERVED_MODEL, named.chat_template or False),
         ):
-            results[task.task] = quality.evaluate(
+            results[task.task] = evaluate.evaluate(
                 task,
                 end=suite.limit,
                 base_url=running.base_url,
@@ -192,7 +195,7 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
                 chat_template=template,
             )
         texts = {}
-        for served in (running.served_model, engine.SERVED_MODEL):
+        for served in (running.served_model, server.SERVED_MODEL):
             asked_by = fidelity.Engine(
                 running.base_url, running.api_key, served, running.start.engine_start_id, running.check_alive
             )
@@ -205,7 +208,7 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
             assert (told.skipped, told.k) == ("", 256)
             texts[served] = pq.read_table(tmp_path / f"{served}.text" / fidelity.ROWS)
         metrics = running.metrics()
-    spoilt = figures(texts[engine.SERVED_MODEL], texts["tiny"])
+    spoilt = figures(texts[server.SERVED_MODEL], texts["tiny"])
     assert spoilt.reason is None
     assert spoilt.kl_mean_nats is not None
     assert spoilt.kl_mean_nats > 0.5, "the adapter was asked, not the model beside it"

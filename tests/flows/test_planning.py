@@ -18,7 +18,7 @@ from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.models import Allowed, CheckpointConfig, ModelConfig, load_model
-from tasks.checkpoint_hub import NotAskedError
+from tasks.checkpoint.hub import NotAskedError
 from tests.support.demo_bundles import BUNDLES, manifests
 from warehouse.database import Connection
 from warehouse.estimates import configured

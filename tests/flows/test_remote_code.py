@@ -11,10 +11,10 @@ from flows.validate import _checkpoints
 from quantgate.model.home import Home
 from quantgate.model.models import Allowed, CheckpointConfig
 from quantgate.model.records import Checkpoint
-from tasks import engine
-from tasks.engine_env import load_engine
-from tasks.engine_files import with_code
-from tasks.pins import Pins, pins_file, read_pins
+from tasks.checkpoint.pins import Pins, pins_file, read_pins
+from tasks.engine import server
+from tasks.engine.argument_files import with_code
+from tasks.engine.environment import load_engine
 from tasks.progress import Reporter
 from tests.support.hub_server import HubServer
 from tests.support.tiny_checkpoints import checkpoint_files
@@ -56,7 +56,7 @@ def test_permitted_code_is_an_argument_of_the_engine_and_others_have_none(hub: H
     assert with_code(plain) == plain
     served = with_code(coded)
     assert served.engine_arguments == {"max-model-len": 64, "trust-remote-code": True}
-    arguments = engine.serving_arguments(load_engine(None, "cpu")[1], served.engine_arguments)
+    arguments = server.serving_arguments(load_engine(None, "cpu")[1], served.engine_arguments)
     assert arguments["trust-remote-code"] is True
     assert {repo: pin.commit for repo, pin in read_pins(home / "pins.json").items()} == {"acme/plain": pinned}
 

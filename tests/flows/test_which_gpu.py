@@ -10,8 +10,8 @@ from flows.declaration import ValidateParameters, declare
 from flows.validate import _plan, _served
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs
-from tasks import engine_env
-from tasks.checkpoints import resolve
+from tasks.checkpoint.resolve import resolve
+from tasks.engine import environment as engine_env
 from tasks.progress import Reporter
 from tests.support.fake_engine import make
 

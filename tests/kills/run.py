@@ -14,9 +14,9 @@ from quantgate.model.config import ROOT
 from tests.support.command import QUANTGATE, hear_ctrl_c, own_processes, processes_of
 
 PARTS = {
-    "launcher": "tasks/launcher.py",
-    "lm-eval worker": "tasks.lm_eval_worker",
-    "bench": "tasks/bench_driver.py",
+    "launcher": "tasks/engine/launcher.py",
+    "lm-eval worker": "tasks.quality.worker",
+    "bench": "tasks/throughput/bench_driver.py",
     "engine": "vllm.entrypoints.openai.api_server",
     "engine's core": "sleep 7200",
     "Prefect server": "prefect",

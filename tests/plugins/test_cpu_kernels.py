@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from quantgate.model.home import Home
-from tasks import engine_env
+from tasks.engine import environment
 from tasks.progress import Reporter
 
 
 @pytest.mark.e2e
 def test_the_plugin_computes_what_the_formats_define() -> None:
-    name, config = engine_env.load_engine(None, "cpu")
-    python = engine_env.prepare(name, config, Home.current(), Reporter(print)).python
+    name, config = environment.load_engine(None, "cpu")
+    python = environment.prepare(name, config, Home.current(), Reporter(print)).python
     script = Path(__file__).with_name("check_cpu_kernels.py")
     done = subprocess.run([python, script], capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.endswith("ALL HOLD\n"), done.stdout + done.stderr

@@ -2,7 +2,7 @@
 
 It stands where a user's engine stands (kind ``python`` of an engines.yaml, named by QUANTGATE_ENGINES_FILE),
 starts in a fraction of a second, and gives the same answers and figures every time, so that what a kill did to a
-run can be told from what the engine said. The real ``tasks/bench_driver.py`` runs in it. For fault injection only.
+run can be told from what the engine said. The real bench driver runs in it. For fault injection only.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from flows.declaration import ValidateParameters, declare
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest
-from tasks import engine_env
-from tasks.pins import Pins, pins_file
+from tasks.checkpoint.pins import Pins, pins_file
+from tasks.engine import environment as engine_env
 from tasks.progress import Reporter
 
 

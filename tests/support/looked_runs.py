@@ -21,7 +21,8 @@ from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
-from tasks import lm_eval_worker, quality, throughput
+from tasks.quality import evaluate, worker
+from tasks.throughput import bench
 from tests.stub_engine.make import make
 from tests.support.flow_runs import measured, without_prefect
 from warehouse.load import load_bundles
@@ -73,9 +74,9 @@ class LookedRuns:
         patch.setattr(declaration, "load_policy", lambda _: self.policy)
         without_prefect(patch)
         patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
-        patch.setattr(throughput, "unfinished", lambda *_: [])
-        patch.setattr(throughput, "rows", lambda *_: ([], []))
-        patch.setattr(quality, "run_tied", self._worker)
+        patch.setattr(bench, "unfinished", lambda *_: [])
+        patch.setattr(bench, "rows", lambda *_: ([], []))
+        patch.setattr(evaluate, "run_tied", self._worker)
         patch.setenv("KMP_DUPLICATE_LIB_OK", "True")  # lm-eval's import sets it, and a run records it
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
 
@@ -105,7 +106,7 @@ class LookedRuns:
         spec = json.loads(Path(command[3]).read_text())
         self.asked.append((Path(spec["tokenizer"]).parent.name, spec["start"], spec["end"]))
         self.patch.setenv("OPENAI_API_KEY", environment["OPENAI_API_KEY"])
-        if lm_eval_worker.main(command[3:]) != 0:
+        if worker.main(command[3:]) != 0:
             raise RunError("the worker failed")
 
     def validate(

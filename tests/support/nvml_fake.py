@@ -50,7 +50,7 @@ def error(code: int) -> pynvml.NVMLError:
 
 
 class FakeNvml:
-    """What tasks.hardware asks of pynvml, answered from a list of devices."""
+    """What tasks.device.hardware asks of pynvml, answered from a list of devices."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.process import Tied
+from tasks.engine.process import Tied
 
 
 @dataclass

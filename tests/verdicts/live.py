@@ -20,12 +20,13 @@ from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest
-from tasks import engine, engine_env
-from tasks.checkpoints import resolve
-from tasks.engine import RunningEngine
-from tasks.process import child_environment, run_tied
+from tasks.checkpoint.resolve import resolve
+from tasks.engine import environment as engine_env
+from tasks.engine import server
+from tasks.engine.process import child_environment, run_tied
+from tasks.engine.server import RunningEngine
 from tasks.progress import Reporter
-from tasks.quality import Evaluation
+from tasks.quality.evaluate import Evaluation
 
 STEMS = ("cloze", "arithmetic", "chain")
 SUITE = load_yaml(ROOT / "configs" / "suites" / "demo.yaml", Suite)
@@ -48,7 +49,7 @@ def serving(home: Path) -> Iterator[RunningEngine]:
     environment = engine_env.prepare(name, config, Home.current(), report)
     log = home / "logs" / f"engine-{len(list(home.glob('logs/engine-*')))}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with engine.serve(resolve(str(SOURCE)), environment, {}, log=log, report=report) as running:
+    with server.serve(resolve(str(SOURCE)), environment, {}, log=log, report=report) as running:
         yield running
 
 
@@ -78,7 +79,7 @@ def ask(
     written = out.with_suffix(".json")
     written.write_text(spec.model_dump_json(), encoding="utf-8")
     run_tied(
-        [sys.executable, "-m", "tasks.lm_eval_worker", str(written), str(out)],
+        [sys.executable, "-m", "tasks.quality.worker", str(written), str(out)],
         what=f"lm-eval task {task.task}",
         log=out.with_suffix(".log"),
         environment={

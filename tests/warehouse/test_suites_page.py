@@ -7,8 +7,8 @@ import pytest
 
 from quantgate.model.config import Suite, load_policy
 from quantgate.model.enums import Family
-from tasks.quality import check_suite
-from tasks.task_sources import group_of, sources_of, suite_from
+from tasks.quality.evaluate import check_suite
+from tasks.quality.sources import group_of, sources_of, suite_from
 from warehouse.suites_page import PAGE, POLICY, listed_suites, suites_page
 
 

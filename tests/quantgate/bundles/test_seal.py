@@ -21,10 +21,10 @@ from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import FidelityResult, Hardware, RunPlan
-from tasks.fidelity_text import read_text
+from tasks.fidelity.text import read_text
 from tests.quantgate.bundles.test_staging import finish_task, inputs, start
 from tests.support.tiny_checkpoints import bare_checkpoint
-from tests.tasks.test_throughput import WORKLOAD, finish
+from tests.tasks.throughput.test_bench import WORKLOAD, finish
 
 TASKS = ("a", "b")
 

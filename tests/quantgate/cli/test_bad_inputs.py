@@ -19,7 +19,7 @@ from flows.declaration import ValidateParameters, declare
 from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from tasks import hardware
+from tasks.device import hardware
 from tests.quantgate.cli.test_command import BASELINE, validate
 from tests.support import command_in_process
 from tests.support.command import Ended, quantgate
@@ -142,9 +142,14 @@ def test_an_unknown_task_suggests_near_ones(refused: Refused) -> None:
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of configs/ that the command reads in place of the committed one."""
     copy = shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    for module in ("flows.declaration", "quantgate.model.config", "tasks.engine_log", "tasks.engine_env"):
+    for module in (
+        "flows.declaration",
+        "quantgate.model.config",
+        "tasks.engine.log",
+        "tasks.engine.environment",
+    ):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
-    monkeypatch.setattr("tasks.task_sources.SUITES", copy / "suites")
+    monkeypatch.setattr("tasks.quality.sources.SUITES", copy / "suites")
     monkeypatch.setattr("quantgate.model.models.load_models.__defaults__", (copy / "models",))
     return Path(copy)
 

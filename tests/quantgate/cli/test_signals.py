@@ -13,7 +13,7 @@ from quantgate import cli
 from tests.quantgate.cli.test_command import validate
 from tests.support.command import QUANTGATE, nothing_left
 from tests.support.fake_engine import make
-from tests.tasks.test_process import wait_for
+from tests.tasks.engine.test_process import wait_for
 
 
 @pytest.mark.usefixtures("prefect_ready")

@@ -12,10 +12,10 @@ from quantgate.judge.judge import check_policy
 from quantgate.model.config import ROOT, Suite, Workload, load_policy, load_yaml
 from quantgate.model.errors import ConfigError
 from quantgate.model.models import ModelConfig, load_model, load_models
-from tasks.checkpoint_formats import PRECISIONS
-from tasks.checkpoint_hub import HUB_ID
-from tasks.quality import check_suite, suite_content
-from tasks.task_sources import sources_of
+from tasks.checkpoint.hub import HUB_ID
+from tasks.checkpoint.precision import PRECISIONS
+from tasks.quality.evaluate import check_suite, suite_content
+from tasks.quality.sources import sources_of
 from tests.support.paper import paper_connection
 
 MODELS = load_models()

@@ -1,0 +1,239 @@
+"""Large files of a hub's repository: enough room first, then fetched so that a kill costs seconds, not the file.
+
+The hub's own client (huggingface_hub 2.4) writes to a temporary file of its process and deletes it when it fails: a
+killed download begins again, however large. So files that the hub stores by their SHA-256 are fetched here, into
+the place in the client's cache where the client looks for them, and are checked against that hash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import constants, get_session, hf_raise_for_status
+
+from quantgate.model.errors import ConfigError
+from tasks.checkpoint.retry import Waiting
+from tasks.progress import Step
+
+PARALLEL_FILES = 4
+READ_TIMEOUT_S = 30.0
+"""Without a byte for so long a connection counts as lost."""
+
+RESERVE_BYTES = 1_000_000_000
+"""Left free on the cache's disk: a full one stops whatever else runs on the host."""
+
+BUFFER_BYTES = 1 << 20
+
+
+class RemoteFile(NamedTuple):
+    """A file of a repository as the hub lists it; ``sha256`` where it is stored by its hash (LFS, Xet)."""
+
+    name: str
+    size_bytes: int
+    sha256: str | None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it is fetched here: known by its hash, and not beyond what the hub serves over plain HTTP."""
+        return self.sha256 is not None and self.size_bytes <= constants.MAX_HTTP_DOWNLOAD_SIZE
+
+
+class DamagedError(Exception):
+    """A file arrived whole, but isn't the one that the hub lists."""
+
+
+@dataclass(frozen=True)
+class RepositoryCache:
+    """One repository's folder in the hub's cache."""
+
+    cache: Path
+    repo: str
+
+    @property
+    def folder(self) -> Path:
+        """``models--org--name``."""
+        return self.cache / f"models--{self.repo.replace('/', '--')}"
+
+    def blob(self, sha256: str) -> Path:
+        """Where a file of that content lies."""
+        return self.folder / "blobs" / sha256
+
+    def partial(self, sha256: str) -> Path:
+        """Where it lies until it is whole."""
+        return self.folder / "blobs" / f"{sha256}.quantgate.incomplete"
+
+    def missing_bytes(self, file: RemoteFile, commit: str) -> int:
+        """Bytes of a file that are still to fetch."""
+        held = [self.folder / "snapshots" / commit / file.name]
+        if file.sha256 is not None:
+            held.append(self.blob(file.sha256))
+        if any(path.is_file() for path in held):
+            return 0
+        partial = self.partial(file.sha256) if file.resumable and file.sha256 else None
+        have = partial.stat().st_size if partial is not None and partial.is_file() else 0
+        return max(0, file.size_bytes - have)
+
+    def remember_ref(self, revision: str, commit: str) -> None:
+        """Which commit a branch or tag names, for the time when the hub can't be asked."""
+        path = self.folder / "refs" / revision
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f"{path.name}.{threading.get_native_id()}.new")
+        new.write_text(commit)
+        new.replace(path)
+
+
+def check_room(needed_bytes: int, cache: Path, where: str) -> None:
+    """Refuse a pull that the cache's disk has no room for.
+
+    Args:
+        needed_bytes: what is still to fetch.
+        cache: the hub's cache folder, which need not exist yet.
+        where: the checkpoint as messages name it.
+
+    Raises:
+        ConfigError: too little is free.
+    """
+    place = next(path for path in (cache, *cache.parents) if path.exists())
+    free_bytes = shutil.disk_usage(place).free
+    if needed_bytes and needed_bytes + RESERVE_BYTES > free_bytes:
+        what = (
+            f"pulling it takes {needed_bytes / 1e9:,.2f} GB (and {RESERVE_BYTES / 1e9:.0f} GB to spare), "
+            f"but {free_bytes / 1e9:,.2f} GB are free in {cache}"
+        )
+        raise ConfigError(
+            what, where=where, mend="Free some space there, or set HF_HOME to a folder on a larger disk."
+        )
+
+
+def fetch(
+    files: list[RemoteFile],
+    place: RepositoryCache,
+    *,
+    url: Callable[[str], str],
+    token: str | None,
+    waiting: Waiting,
+    step: Step,
+) -> None:
+    """Bring files into the cache, several at once; what an earlier attempt brought is not fetched again.
+
+    Args:
+        files: those that are resumable.
+        place: the repository's folder in the cache.
+        url: the address of a file by its name.
+        token: the hub's token, where there is one.
+        waiting: how long a hub in trouble is waited for.
+        step: progress, told in MB.
+
+    Raises:
+        GaveUpError: the hub or the network failed for longer than the patience lasts.
+        DamagedError: a file isn't what the hub lists.
+    """
+    headers = {"User-Agent": "quantgate", "Accept-Encoding": "identity"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    total_bytes = sum(file.size_bytes for file in files)
+    pool = ThreadPoolExecutor(PARALLEL_FILES)
+    try:
+        pending: set[Future[None]] = {
+            pool.submit(_bring, url(file.name), file, place, headers, waiting) for file in files
+        }
+        while pending:
+            done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            have_bytes = sum(_have_bytes(file, place) for file in files)
+            step.update(have_bytes // 1_000_000, total_bytes // 1_000_000)
+    except BaseException:
+        waiting.stop()
+        raise
+    finally:
+        # Not waited for: one that hangs in a read ends within its time-out, and a spot host has 30 s.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _have_bytes(file: RemoteFile, place: RepositoryCache) -> int:
+    assert file.sha256 is not None
+    for path in (place.blob(file.sha256), place.partial(file.sha256)):
+        if path.is_file():
+            return path.stat().st_size
+    return 0
+
+
+def _bring(
+    url: str, file: RemoteFile, place: RepositoryCache, headers: dict[str, str], waiting: Waiting
+) -> None:
+    """One file, from where it stands to where it lies whole."""
+    assert file.sha256 is not None
+    blob, partial = place.blob(file.sha256), place.partial(file.sha256)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(place.cache / ".locks" / place.folder.name / f"{file.sha256}.quantgate.lock", waiting):
+        tries = 0
+        while not blob.is_file():
+            before = partial.stat().st_size if partial.is_file() else 0
+            try:
+                _stream(url, file, partial, headers, waiting)
+            except Exception as error:
+                grown = partial.is_file() and partial.stat().st_size > before
+                tries = 1 if grown else tries + 1
+                waiting.pause(error, tries)
+                continue
+            _check_content(file, partial, waiting)
+            partial.replace(blob)
+
+
+def _stream(url: str, file: RemoteFile, partial: Path, headers: dict[str, str], waiting: Waiting) -> None:
+    """Append what is still missing to the partial file."""
+    have = partial.stat().st_size if partial.is_file() else 0
+    if have > file.size_bytes:
+        partial.unlink()
+        have = 0
+    if have == file.size_bytes and partial.is_file():
+        return
+    asked = {**headers, "Range": f"bytes={have}-"} if have else headers
+    with get_session().stream("GET", url, headers=asked, timeout=READ_TIMEOUT_S) as response:
+        hf_raise_for_status(response)
+        goes_on = have > 0 and response.status_code == 206
+        with partial.open("ab" if goes_on else "wb", buffering=BUFFER_BYTES) as out:
+            for chunk in response.iter_bytes():
+                waiting.check()
+                out.write(chunk)
+
+
+def _check_content(file: RemoteFile, partial: Path, waiting: Waiting) -> None:
+    """Hold a whole file against the hash that the hub lists."""
+    digest = hashlib.sha256()
+    with partial.open("rb") as content:
+        os.fsync(content.fileno())
+        while chunk := content.read(1 << 24):
+            waiting.check()
+            digest.update(chunk)
+    if digest.hexdigest() != file.sha256:
+        partial.unlink()
+        raise DamagedError(f"{file.name} arrived damaged: its SHA-256 is not the one that the hub lists")
+
+
+@contextmanager
+def _alone(path: Path, waiting: Waiting) -> Iterator[None]:
+    """Keep a second process from the same file; the kernel frees the lock of a killed one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting.check()
+                time.sleep(0.2)
+                continue
+            break
+        yield

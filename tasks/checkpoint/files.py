@@ -1,0 +1,221 @@
+"""What lies in a checkpoint's folder: the files that are served, each one whole or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantgate.model.errors import ConfigError
+from quantgate.model.models import Allowed
+from tasks.checkpoint.safetensors import DAMAGED_MEND, Tensor, read_header
+
+SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+"""Files that an engine reads to serve a model: weights, configuration, tokenizer, chat template."""
+
+NOT_SERVED = ("*/*", "consolidated*.safetensors", "adapter_model*.safetensors")
+"""Of those, what it doesn't read: subfolders (original/, onnx/), the weights' second copy, adapters."""
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+"""Weights that can run code when they are loaded."""
+
+PICKLES_SERVED = ("*.bin", "*.pt")
+"""Of those, what an engine loads where they are allowed."""
+
+TRAINING = ("training_args.bin", "optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "*/*")
+"""Of those in turn, what a trainer leaves beside the weights."""
+
+CODE = ("*.py",)
+"""What a checkpoint brings of its own to be run, where it is allowed."""
+
+TOKENIZERS = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("tekken.json",),
+    ("spiece.model",),
+    ("sentencepiece.bpe.model",),
+    ("*.tiktoken",),
+)
+"""Sets of files any one of which is a tokenizer."""
+
+
+class Weights(NamedTuple):
+    """The weight files that are served and every tensor they hold, by name."""
+
+    files: tuple[Path, ...]
+    tensors: dict[str, Tensor]
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a path inside a repository matches any of the patterns."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def is_served(name: str) -> bool:
+    """Whether a file, by its path inside the repository, is one that serving needs."""
+    return matches(name, SERVED) and not matches(name, NOT_SERVED)
+
+
+def served_patterns(allow: Allowed) -> tuple[str, ...]:
+    """Patterns of what serving needs, with what is allowed to this checkpoint."""
+    return SERVED + PICKLES_SERVED * allow.pickle + CODE * allow.remote_code
+
+
+def served_under(allow: Allowed, name: str) -> bool:
+    """The same as ``is_served``, with what is allowed to this checkpoint."""
+    return matches(name, served_patterns(allow)) and not matches(name, NOT_SERVED)
+
+
+def is_pickled_weight(name: str) -> bool:
+    """Whether a file is weights that can run code when they are loaded."""
+    return matches(name, PICKLES_SERVED) and not matches(name, TRAINING)
+
+
+def read_json(path: Path, where: str) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        ConfigError: it can't be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ConfigError(f"{path.name} is not valid JSON{line}", where=where, mend=DAMAGED_MEND) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path.name} can't be read ({error.strerror})", where=where, mend=DAMAGED_MEND
+        ) from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path.name} doesn't hold a JSON object", where=where, mend=DAMAGED_MEND)
+    return value
+
+
+def is_weight(name: str) -> bool:
+    """Whether a file is weights of either kind."""
+    return (name.endswith(".safetensors") and is_served(name)) or is_pickled_weight(name)
+
+
+def check_listing(names: Iterable[str], where: str, allow: Allowed | None = None) -> None:
+    """Refuse a checkpoint whose file names already show that it can't be served.
+
+    Args:
+        names: paths inside the repository or folder.
+        where: the checkpoint as messages name it.
+        allow: what this checkpoint may do that none may otherwise.
+
+    Raises:
+        ConfigError: no config.json, no safetensors (pickles or others instead), or no tokenizer.
+    """
+    names = set(names)
+    served = {name for name in names if is_served(name)}
+    if "config.json" not in served:
+        mend = "Give the folder or repository that holds config.json, weights and tokenizer."
+        raise ConfigError("no config.json", where=where, mend=mend)
+    allowed = allow is not None and allow.pickle and any(map(is_pickled_weight, names))
+    if not allowed and not any(name.endswith(".safetensors") for name in served):
+        pickles = sorted(
+            (name for name in names if matches(name, PICKLES)), key=lambda name: (name.count("/"), name)
+        )
+        if pickles:
+            what = f"pickle weights only ({pickles[0]}), which can run code when they are loaded"
+            mend = (
+                "Convert them to safetensors: save_pretrained(…, safe_serialization=True); or set `allow: {pickle: "
+                "true}` and a revision for it in configs/models."
+            )
+            raise ConfigError(what, where=where, mend=mend)
+        raise ConfigError("no weights (*.safetensors)", where=where, mend="Export the model as safetensors.")
+    for files in TOKENIZERS:
+        if all(any(fnmatch(name, pattern) for name in served) for pattern in files):
+            return
+    mend = (
+        "Put the base model's tokenizer files (tokenizer.json, tokenizer_config.json …) beside the weights."
+    )
+    raise ConfigError(
+        "no tokenizer (tokenizer.json, tokenizer.model or a vocabulary)", where=where, mend=mend
+    )
+
+
+def read_weights(folder: Path, where: str) -> Weights:
+    """The weights that are served: what the index names, or every safetensors file where there is none.
+
+    Raises:
+        ConfigError: the index is malformed or names a file or tensor that isn't there; a file is truncated
+            or damaged; a tensor stands in two files.
+    """
+    index = folder / "model.safetensors.index.json"
+    weight_map = _weight_map(index, where) if index.is_file() else {}
+    files = [folder / shard for shard in sorted(set(weight_map.values()))]
+    if not weight_map:
+        files = sorted(path for path in folder.glob("*.safetensors") if is_served(path.name))
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        what = f"{len(missing)} of {len(files)} weight files missing: {', '.join(missing[:3])}"
+        raise ConfigError(what, where=where, mend="Copy or download the missing ones.")
+    tensors: dict[str, Tensor] = {}
+    home: dict[str, str] = {}
+    for path in files:
+        for name, tensor in read_header(path, where).items():
+            if name in tensors:
+                what = f"tensor '{name}' stands in {home[name]} and in {path.name}"
+                raise ConfigError(what, where=where, mend="Remove the file that isn't the checkpoint's.")
+            tensors[name] = tensor
+            home[name] = path.name
+    for name, shard in weight_map.items():
+        if home.get(name) != shard:
+            what = f"{index.name} names tensor '{name}', which {shard} doesn't hold"
+            raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+    if not tensors:
+        raise ConfigError("the weight files hold no tensors", where=where, mend=DAMAGED_MEND)
+    return Weights(tuple(files), tensors)
+
+
+def _weight_map(index: Path, where: str) -> dict[str, str]:
+    """Weight file by tensor, from an index."""
+    weight_map = read_json(index, where).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ConfigError(f"{index.name} has no 'weight_map'", where=where, mend=DAMAGED_MEND)
+    for shard in weight_map.values():
+        if not isinstance(shard, str) or "/" in shard or not shard.endswith(".safetensors"):
+            what = f"{index.name} names {str(shard)[:60]!r}, which is no safetensors file beside it"
+            raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+    return weight_map
+
+
+def content_hash(
+    folder: Path, weights: Iterable[Path], progress: Callable[[int, int], None] | None = None
+) -> str:
+    """Hash of what is served: SHA-256 over the sorted lines ``name size sha256`` of the served files.
+
+    Args:
+        folder: the checkpoint's folder.
+        weights: the weight files that are served (others in the folder don't count).
+        progress: called with (bytes hashed, bytes in all) after each 16 MiB.
+
+    Returns:
+        ``sha256:`` and 64 hex digits; the same for the same names and bytes wherever the folder lies.
+    """
+    chosen = {path.name: path for path in weights}
+    for path in folder.iterdir():
+        if path.is_file() and is_served(path.name) and path.suffix != ".safetensors":
+            chosen[path.name] = path
+    total_bytes = sum(path.stat().st_size for path in chosen.values())
+    done_bytes = 0
+    lines = []
+    for name in sorted(chosen):
+        digest = hashlib.sha256()
+        size_bytes = 0
+        with chosen[name].open("rb") as file:
+            while chunk := file.read(1 << 24):
+                digest.update(chunk)
+                size_bytes += len(chunk)
+                done_bytes += len(chunk)
+                if progress:
+                    progress(done_bytes, total_bytes)
+        lines.append(f"{name} {size_bytes} {digest.hexdigest()}\n")
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,259 @@
+"""What the hub says of a model's checkpoints, held against configs/models: only small files are fetched.
+
+HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from the environment at each call; a saved token is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from huggingface_hub import HfApi, ModelInfo, hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from pydantic import AliasChoices
+
+from quantgate.model.architectures import ModelConfigKeys
+from quantgate.model.config import ROOT
+from quantgate.model.errors import ConfigError
+from quantgate.model.models import CheckpointConfig
+from tasks.checkpoint.files import check_listing, is_served, read_json, read_weights
+from tasks.checkpoint.hub import endpoint, offline, token
+from tasks.checkpoint.precision import CONFIG_DTYPES, classify
+from tasks.checkpoint.quant_config import read_declared
+from tasks.checkpoint.resolve import check_source
+from tasks.checkpoint.retry import GaveUpError, Patience, Waiting
+from tasks.progress import Reporter
+
+TIMEOUT_S = 20.0
+PATIENCE = Patience(tries=3, longest_wait_s=60, total_wait_s=90)
+"""Somebody waits for the answer."""
+IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_experts")
+"""Keys of config.json by which another model is noticed."""
+
+QUANT_FILE = "hf_quant_config.json"
+
+
+class State(IntEnum):
+    """How a checkpoint was found, the worst last."""
+
+    OK = 0
+    UNREACHED = 1
+    NOTE = 2
+    PROBLEM = 3
+
+
+class Report(NamedTuple):
+    """What was seen of one checkpoint, in one line."""
+
+    state: State
+    line: str
+
+
+class _Seen:
+    """What is said of one checkpoint, and the worst of it."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.state = source, State.OK
+        self.facts: list[str] = []
+        self.remarks: list[str] = []
+
+    def add(self, state: State, remark: str) -> None:
+        self.state = max(self.state, state)
+        self.remarks.append(remark)
+
+    def report(self) -> Report:
+        said = "; ".join((", ".join(self.facts), *self.remarks) if self.facts else self.remarks)
+        return Report(self.state, " ".join(f"{self.source}: {said}".split()))
+
+
+class Hub:
+    """The hub as one round of checks sees it: once it can't be reached, it isn't asked again.
+
+    Args:
+        pins: the commit that an id without a revision stands for, by id.
+        patience: how long a hub in trouble is waited for.
+    """
+
+    def __init__(self, pins: Mapping[str, str], patience: Patience | None = None) -> None:
+        """Nothing is asked yet."""
+        self.pins = pins
+        self.patience, self.endpoint, self.token = patience or PATIENCE, endpoint(), token()
+        self.api = HfApi(endpoint=self.endpoint, token=self.token)
+        self.unreachable = "HF_HUB_OFFLINE is set" if offline() else ""
+
+    def check(self, checkpoint: CheckpointConfig, shape: ModelConfigKeys | None) -> Report:
+        """Hold one checkpoint against what is declared of it; a fault is a line, never an exception.
+
+        Args:
+            checkpoint: as configs/models declares it.
+            shape: what configs/architectures says of its model; not compared if None.
+
+        Returns:
+            The worst that was seen, and all of it in one line. UNREACHED: the hub could not be asked.
+        """
+        seen = _Seen(checkpoint.source)
+        folder = ROOT / Path(checkpoint.source).expanduser()
+        try:
+            if folder.is_dir():
+                _check_folder(folder, checkpoint, shape, seen)
+            else:
+                check_source(checkpoint.source)
+                self._check_repository(checkpoint, shape, seen)
+        except ConfigError as error:
+            seen.add(State.PROBLEM, f"{error.what}. {error.mend}".rstrip(". "))
+        except (
+            Exception
+        ) as error:  # a service of others and three network libraries: whatever it is, one line
+            self._tell_refusal(error, seen)
+        return seen.report()
+
+    def _check_repository(
+        self, checkpoint: CheckpointConfig, shape: ModelConfigKeys | None, seen: _Seen
+    ) -> None:
+        if self.unreachable:
+            seen.add(State.UNREACHED, f"not checked: {self.unreachable}")
+            return
+        repo, pin = checkpoint.source, checkpoint.revision or self.pins.get(checkpoint.source)
+        waiting = Waiting(self.patience, repo, Reporter.current())
+        info = self._info(repo, pin, waiting)
+        served = [file for file in info.siblings or [] if is_served(file.rfilename)]
+        size_gb = sum(file.size or 0 for file in served) / 1e9
+        seen.facts += [f"{size_gb:,.1f} GB", f"{str(info.sha)[:12]} {'pinned' if pin else 'is main'}"]
+        if pin:
+            newest = self._info(repo, None, waiting).sha
+            if newest != info.sha:
+                seen.add(State.NOTE, f"main has moved to {str(newest)[:12]} since")
+        names = [file.rfilename for file in info.siblings or []]
+        seen.facts += _license(info)
+        _compare_gating(checkpoint, info, seen)
+        check_listing(names, repo)
+        config, hf_quant = self._small_files(repo, str(info.sha), QUANT_FILE in names, waiting)
+        if info.gated:
+            seen.facts.append("gated, access granted")
+        _compare_config(config, shape, seen)
+        declared = read_declared(config, hf_quant, repo)
+        precisions = {scheme.precision for scheme in declared.schemes} or {_plain_precision(config)}
+        precision = precisions.pop() if len(precisions) == 1 else "mixed"
+        _compare_precision(checkpoint, precision, declared.weight_format, seen)
+
+    def _info(self, repo: str, revision: str | None, waiting: Waiting) -> ModelInfo:
+        return waiting.call(
+            lambda: self.api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+        )
+
+    def _small_files(
+        self, repo: str, sha: str, quantized: bool, waiting: Waiting
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """config.json and hf_quant_config.json, kept nowhere: a cache with a part of a snapshot misleads."""
+        with TemporaryDirectory(prefix="quantgate-") as cache:
+            get = partial(
+                hf_hub_download, repo, revision=sha, cache_dir=cache, endpoint=self.endpoint, token=self.token
+            )
+            found = [
+                read_json(Path(waiting.call(partial(get, filename=name))), repo)
+                for name in ("config.json", *([QUANT_FILE] if quantized else []))
+            ]
+        return found[0], found[1] if quantized else None
+
+    def _tell_refusal(self, error: Exception, seen: _Seen) -> None:
+        """What the hub's client complains of, and whether it is a fault or bad luck."""
+        if isinstance(error, GaveUpError):
+            error = error.error
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        if isinstance(error, GatedRepoError):
+            token = "the token may not read it" if self.token else "no token is set"
+            mend = "Accept its terms on the hub, and set HF_TOKEN to a token that may read it"
+            seen.add(State.PROBLEM, f"gated, and {token} (HTTP {status}). {mend}")
+        elif isinstance(error, RepositoryNotFoundError):
+            mend = "Correct the id; a private one needs HF_TOKEN"
+            seen.add(State.PROBLEM, f"the hub shows no such repository (HTTP {status}). {mend}")
+        elif isinstance(error, RevisionNotFoundError):
+            seen.add(State.PROBLEM, "it has no such revision any more. Pin another commit")
+        elif isinstance(error, HfHubHTTPError) and status in {401, 403}:
+            seen.add(State.PROBLEM, f"the hub refused the token (HTTP {status}). Renew HF_TOKEN or unset it")
+        elif isinstance(error, HfHubHTTPError) and status is not None:
+            seen.add(State.NOTE, f"not checked: the hub answered HTTP {status}. Try again later")
+        else:
+            cause = error.__cause__ or error
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:120]
+            self.unreachable = f"the hub can't be reached ({reason})"
+            seen.add(State.UNREACHED, f"not checked: {self.unreachable}")
+
+
+def _check_folder(
+    folder: Path, checkpoint: CheckpointConfig, shape: ModelConfigKeys | None, seen: _Seen
+) -> None:
+    """A local folder, by its files' headers."""
+    where = checkpoint.source
+    check_listing([path.name for path in folder.iterdir() if path.is_file()], where)
+    config = read_json(folder / "config.json", where)
+    weights = read_weights(folder, where)
+    quant_file = folder / QUANT_FILE
+    hf_quant = read_json(quant_file, where) if quant_file.is_file() else None
+    size_gb = sum(path.stat().st_size for path in weights.files) / 1e9
+    seen.facts += [f"{size_gb:,.3g} GB", "a local folder"]
+    _compare_config(config, shape, seen)
+    found = classify(config, hf_quant, weights.tensors, where)
+    _compare_precision(checkpoint, found.precision, found.weight_format, seen)
+
+
+def _license(info: ModelInfo) -> list[str]:
+    """The license as its card names it."""
+    card = info.card_data
+    named = (card.get("license_name") or card.get("license")) if card else None
+    return [f"license {named}"] if isinstance(named, str) else []
+
+
+def _compare_gating(checkpoint: CheckpointConfig, info: ModelInfo, seen: _Seen) -> None:
+    """Whether the hub asks for accepted terms, where it says so."""
+    if info.gated and not checkpoint.gated:
+        seen.add(State.PROBLEM, "the hub gates it: write 'gated: true' in its file")
+    if info.gated is False and checkpoint.gated:
+        seen.add(State.NOTE, "declared as gated, but the hub does not gate it")
+
+
+def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, seen: _Seen) -> None:
+    """The architecture's class, and the keys by which another model is noticed."""
+    classes = config.get("architectures")
+    seen.facts.append(str(classes[0]) if isinstance(classes, list) and classes else "no architecture named")
+    if shape is None:
+        return
+    text_config = config.get("text_config")
+    merged = {**config, **(text_config if isinstance(text_config, dict) else {})}
+    for name in IDENTITY:
+        alias = ModelConfigKeys.model_fields[name].validation_alias
+        keys = [str(key) for key in alias.choices] if isinstance(alias, AliasChoices) else [name]
+        found = next((merged[key] for key in keys if merged.get(key) is not None), None)
+        expected = getattr(shape, name)
+        if found is not None and expected is not None and found != expected:
+            seen.add(State.PROBLEM, f"config.json has {name} {found}, configs/architectures {expected}")
+
+
+def _plain_precision(config: Mapping[str, Any]) -> str:
+    """Precision of an unquantized model as config.json states it."""
+    text_config = config.get("text_config")
+    for place in (config, text_config if isinstance(text_config, dict) else {}):
+        stated = str(place.get("dtype") or place.get("torch_dtype") or "").removeprefix("torch.")
+        if stated in CONFIG_DTYPES:
+            return CONFIG_DTYPES[stated]
+    return ""
+
+
+def _compare_precision(checkpoint: CheckpointConfig, precision: str, weight_format: str, seen: _Seen) -> None:
+    """What its files say of its precision, where they do."""
+    if not precision:
+        seen.add(State.NOTE, "config.json doesn't state its dtype: the weights tell at the pull")
+        return
+    seen.facts.append(f"{precision} ({weight_format})")
+    if checkpoint.precision is not None and checkpoint.precision != precision:
+        seen.add(State.PROBLEM, f"declared as {checkpoint.precision}, but its files say {precision}")

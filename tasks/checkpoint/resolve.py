@@ -1,0 +1,327 @@
+"""A checkpoint as its files describe it: found or pulled, checked, classified, identified."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantgate.model.config import ROOT
+from quantgate.model.errors import ConfigError
+from quantgate.model.models import SHA, Allowed
+from quantgate.model.records import Checkpoint
+from tasks.checkpoint.files import (
+    check_listing,
+    content_hash,
+    is_pickled_weight,
+    is_served,
+    read_json,
+    read_weights,
+)
+from tasks.checkpoint.hub import HUB_ID, pull
+from tasks.checkpoint.pins import Pins
+from tasks.checkpoint.precision import PRECISIONS, Format, classify, classify_unread, stated_format
+from tasks.checkpoint.retry import Patience
+from tasks.checkpoint.safetensors import Tensor
+from tasks.progress import Reporter
+
+PRECISION_SUFFIX = re.compile(
+    r"([-_.](BF16|FP16|FP32|FP8|FP4|NVFP4|MXFP4|MXFP8|INT8|INT4|AWQ|GPTQ|W\d+A(FP)?\d+|Int\d|\dbit"
+    r"|NVFP4A16|KV|dynamic|block|quantized))+$",
+    re.IGNORECASE,
+)
+"""What a name's end says of its precision; stripped for the model's name, never believed."""
+
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+"""How the name of the tensor ends that has a row for each token."""
+
+POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+"""Where config.json may say the longest context (tokens)."""
+
+
+def resolve(
+    source: str,
+    *,
+    cache: Path | None = None,
+    declared: str | None = None,
+    model: str | None = None,
+    allow: Allowed | None = None,
+    pins: Pins | None = None,
+    patience: Patience | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checkpoint:
+    """Find a checkpoint, check that it can be served, and read from its files what it is.
+
+    Args:
+        source: a local folder (from the working directory, or from the project's root), or a hub id,
+            ``org/name`` or ``org/name@revision``.
+        cache: the hub's cache folder, its own default where there is none.
+        declared: the precision that the user expects it to have.
+        model: the base model's name; from the checkpoint's name where there is none.
+        allow: what this one may do that none may otherwise; only a hub id with its commit may.
+        pins: the commits that hub ids without a revision stand for; None pins nothing.
+        patience: how long a hub in trouble is waited for.
+        progress: called with (bytes hashed, bytes in all) while a local folder is hashed.
+
+    Returns:
+        The checkpoint; its revision is the commit's SHA, or ``sha256:`` and the hash of what is served.
+
+    Raises:
+        ConfigError: it isn't there, can't be served, would run code of its own, or isn't what it declares
+            or the user declared; one line with the mend.
+    """
+    folder = _local_folder(source)
+    if folder is None:
+        identity = HUB_ID.fullmatch(source)
+        if identity is None:
+            raise _not_found(source)
+        name, asked = identity.group("repo", "revision")
+        allow = _pinned(allow, asked, source)
+        folder, revision = pull(
+            name,
+            asked,
+            where=source,
+            cache=cache,
+            allow=allow,
+            pins=pins,
+            patience=patience,
+            look=partial(look, source, declared, allow),
+        )
+    else:
+        name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
+    contents = _read(folder, source, declared, allow)
+    try:
+        return Checkpoint(
+            source=source,
+            path=str(folder.resolve()),
+            name=name,
+            revision=revision or content_hash(folder, contents.weight_files, progress),
+            model=model or model_name(name if "/" in name else str(folder.resolve())),
+            architecture=_architecture(contents.config, source),
+            precision=contents.found.precision,
+            weight_format=contents.found.weight_format,
+            kv_cache_dtype=contents.found.kv_cache_dtype,
+            parameters=contents.found.parameters,
+            size_bytes=contents.size_bytes,
+            vocab_size=contents.vocab_size,
+            max_position_embeddings=_optional_number(contents.config, POSITION_KEYS),
+            layers=contents.found.layers,
+            remote_code=contents.remote_code,
+        )
+    except OSError as error:
+        raise _unreadable(error, source) from None
+
+
+def check_source(source: str, declared: str | None = None) -> None:
+    """Tell at once what needs no hub and no hashing: a source that can be nothing, a folder that can't be served.
+
+    Args:
+        source: as for ``resolve``.
+        declared: the precision that the user expects it to have.
+
+    Raises:
+        ConfigError: it is neither a folder nor a hub id, or a folder that ``resolve`` would refuse.
+    """
+    folder = _local_folder(source)
+    if folder is not None:
+        contents = _read(folder, source, declared, Allowed())
+        _architecture(contents.config, source)
+    elif HUB_ID.fullmatch(source) is None:
+        raise _not_found(source)
+
+
+class _Contents(NamedTuple):
+    """What a folder's files say, without reading the weights themselves."""
+
+    config: dict[str, Any]
+    found: Format
+    weight_files: tuple[Path, ...]
+    size_bytes: int
+    remote_code: bool
+    vocab_size: int
+
+
+def look(where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]) -> None:
+    """Tell from the configuration what would be refused after a download of hours.
+
+    Raises:
+        ConfigError: it needs code that isn't allowed, or isn't what the user declared.
+    """
+    config = read_json(folder / "config.json", where)
+    _needs_code(folder, names, config, where, allow)
+    quant_file = folder / "hf_quant_config.json"
+    precision, weight_format = stated_format(
+        config, read_json(quant_file, where) if quant_file.is_file() else None, where
+    )
+    if precision is not None:
+        _check_declared(declared, precision, weight_format, where)
+    _architecture(config, where)
+
+
+def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Contents:
+    """Check a folder and classify it.
+
+    Raises:
+        ConfigError: it can't be served, would run code that isn't allowed, or isn't what it declares or the user
+            declared.
+    """
+    try:
+        names = [path.name for path in folder.iterdir() if path.is_file()]
+        check_listing(names, where, allow)
+        config = read_json(folder / "config.json", where)
+        remote_code = _needs_code(folder, names, config, where, allow)
+        quant_file = folder / "hf_quant_config.json"
+        hf_quant = read_json(quant_file, where) if quant_file.is_file() else None
+        tensors: dict[str, Tensor] = {}
+        pickled = not any(name.endswith(".safetensors") and is_served(name) for name in names)
+        if pickled:
+            files = tuple(folder / name for name in sorted(filter(is_pickled_weight, names)))
+        else:
+            files, tensors = read_weights(folder, where)
+        size_bytes = sum(path.stat().st_size for path in files)
+        if pickled:
+            found = classify_unread(config, hf_quant, size_bytes, where)
+            Reporter.current().line(
+                f"{where}: pickle weights are not opened here: {found.precision} is what config.json says, and "
+                f"{found.parameters / 1e9:.2f} G parameters are reckoned from {size_bytes / 1e9:.2f} GB"
+            )
+        else:
+            found = classify(config, hf_quant, tensors, where)
+        _check_declared(declared, found.precision, found.weight_format, where)
+    except OSError as error:
+        raise _unreadable(error, where) from None
+    return _Contents(config, found, files, size_bytes, remote_code, _vocab_size(config, tensors, where))
+
+
+def _unreadable(error: OSError, where: str) -> ConfigError:
+    what = f"can't be read ({error.strerror or error})"
+    return ConfigError(what, where=where, mend="Check the folder and its permissions.")
+
+
+def _pinned(allow: Allowed | None, revision: str | None, where: str) -> Allowed:
+    """What is allowed, which holds for a commit that somebody has read and for nothing else."""
+    allow = allow or Allowed()
+    if (allow.pickle or allow.remote_code) and not re.fullmatch(SHA, revision or ""):
+        raise ConfigError(
+            "'allow' needs a commit: what runs code must not change under its name",
+            where=where,
+            mend="Give a hub id with the 40 digits of its commit as revision.",
+        )
+    return allow
+
+
+def model_name(name: str) -> str:
+    """The name that a model's checkpoints share: the last part, without what it says of its precision.
+
+    A folder called after a precision only (``tiny/fp8``) goes by its parent.
+    """
+    for part in reversed(name.rstrip("/").split("/")):
+        stripped = PRECISION_SUFFIX.sub("", f"-{part}").removeprefix("-")
+        if stripped:
+            return stripped
+    return name
+
+
+def _local_folder(source: str) -> Path | None:
+    """The local folder that is meant, or None.
+
+    Raises:
+        ConfigError: the source is a file, or is empty.
+    """
+    if not source.strip():
+        raise ConfigError("no checkpoint is named", mend="Give a folder or a hub id (org/name).")
+    for path in (Path(os.path.expanduser(source)), ROOT / source):  # noqa: PTH111 - Path's raises without a home
+        if os.path.isdir(path):  # noqa: PTH112 - false, not an error, for a name no file can have
+            return path
+        if os.path.isfile(path):  # noqa: PTH113
+            raise ConfigError("is a file", where=source, mend="Give the folder it lies in.")
+    return None
+
+
+def _not_found(source: str) -> ConfigError:
+    """The complaint of a source that is neither a folder nor a hub id, with the nearest folder's name."""
+    typed = Path(source)
+    for parent in (typed.parent, ROOT / typed.parent):
+        near = difflib.get_close_matches(typed.name, (other.name for other in parent.glob("*/")), n=1)
+        if near:
+            return ConfigError(
+                "no such folder", where=source, mend=f"Did you mean '{typed.with_name(near[0])}'?"
+            )
+    mend = "Give a folder that exists, or a hub id: org/name or org/name@revision."
+    return ConfigError("neither a folder nor a hub id", where=source, mend=mend)
+
+
+def _needs_code(
+    folder: Path, names: list[str], config: Mapping[str, Any], where: str, allow: Allowed
+) -> bool:
+    """Whether a checkpoint is served with code of its own; one whose architecture is known does without it.
+
+    Raises:
+        ConfigError: it needs code, which isn't allowed.
+    """
+    mend = (
+        "Give a conversion to an architecture the engine knows; or, once you have read the code, set `allow: "
+        "{remote_code: true}` and a revision for it in configs/models."
+    )
+    if allow.remote_code:
+        return True
+    if config.get("auto_map"):
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        from transformers import CONFIG_MAPPING
+
+        kind = config.get("model_type")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+            what = f"needs code of its own (auto_map in config.json, model_type '{kind}')"
+            raise ConfigError(what, where=where, mend=mend)
+    tokenizer = folder / "tokenizer_config.json"
+    if tokenizer.is_file() and read_json(tokenizer, where).get("auto_map") and "tokenizer.json" not in names:
+        what = "its tokenizer needs code of its own (auto_map in tokenizer_config.json)"
+        raise ConfigError(what, where=where, mend="Convert it to tokenizer.json.")
+    return False
+
+
+def _check_declared(declared: str | None, precision: str, weight_format: str, where: str) -> None:
+    """Refuse a precision that the user declared and the files don't have."""
+    if declared is None or declared.lower() == precision:
+        return
+    if declared.lower() not in PRECISIONS:
+        what = f"'{declared}' is not a precision"
+        raise ConfigError(what, where=where, mend=f"Known: {', '.join(PRECISIONS)}.")
+    what = f"declared as {declared.lower()}, but the files hold {precision} ({weight_format})"
+    raise ConfigError(what, where=where, mend=f"Declare {precision}, or give another checkpoint.")
+
+
+def _architecture(config: Mapping[str, Any], where: str) -> str:
+    """Class name of the model."""
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        mend = 'Add it, e.g. ["LlamaForCausalLM"], or give a language model\'s checkpoint.'
+        raise ConfigError("config.json names no 'architectures'", where=where, mend=mend)
+    return names[0]
+
+
+def _optional_number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    """The first positive whole number under any of the keys, in config.json or its text_config."""
+    text_config = config.get("text_config")
+    for place in (config, text_config if isinstance(text_config, dict) else {}):
+        for key in keys:
+            if type(place.get(key)) is int and place[key] > 0:
+                return int(place[key])
+    return None
+
+
+def _vocab_size(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> int:
+    """Tokens of the vocabulary, padding included: as config.json says, or the rows of the embedding.
+
+    Gemma 3's config.json leaves it to its class.
+    """
+    stated = _optional_number(config, ("vocab_size",))
+    rows = (tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and tensor.shape)
+    found = stated or next(rows, None)
+    if found is None:
+        raise ConfigError("config.json has no 'vocab_size'", where=where, mend="Add it to config.json.")
+    return found

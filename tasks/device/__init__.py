@@ -1,0 +1,1 @@
+"""Find the hardware, lock it, and see that it is idle."""

@@ -1,0 +1,136 @@
+"""Whether the GPUs of a run are idle: whatever else is on one would be measured with it.
+
+The lock of :mod:`tasks.device.lock` keeps our own runs apart; this looks for everybody else, and for what a run of ours
+left behind. On a CPU there is nothing to ask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pynvml
+
+from quantgate.model.errors import RunError
+from quantgate.model.records import Hardware
+from tasks.device import hardware
+from tasks.progress import Reporter
+
+IDLE_MIB = 1024
+"""Memory in use that is nobody's: what a driver keeps of an idle GPU is under 1 GiB; weights are not."""
+IDLE_TIMEOUT_S = 120.0
+RELEASE_TIMEOUT_S = 30.0
+"""The driver takes a moment to give a dead process's memory back."""
+POLL_S = 1.0
+
+
+def occupants(uuids: tuple[str, ...]) -> list[str]:
+    """What is on these GPUs or MIG slices, each in words: compute processes, else memory that nobody is named for.
+
+    Args:
+        uuids: as NVML gives them.
+
+    Raises:
+        ConfigError: the driver doesn't answer.
+    """
+    found = []
+    with hardware.driver() as present:
+        for uuid in uuids if present else ():
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            processes = _processes(handle)
+            used_mib = _used_mib(handle)
+            found += processes
+            if not processes and used_mib > IDLE_MIB:
+                found.append(f"{used_mib:,} MiB in use by no process that the driver names")
+    return found
+
+
+@contextmanager
+def idle(
+    devices: Hardware,
+    report: Reporter,
+    *,
+    idle_timeout_s: float = IDLE_TIMEOUT_S,
+    release_timeout_s: float = RELEASE_TIMEOUT_S,
+    poll_s: float = POLL_S,
+) -> Iterator[None]:
+    """Hold a measurement until its GPUs are idle, and say at its end what is still on them.
+
+    Args:
+        devices: the run's.
+        report: progress.
+        idle_timeout_s: how long to wait for the GPUs before, in seconds.
+        release_timeout_s: how long to wait for them after, in seconds.
+        poll_s: seconds between looks.
+
+    Raises:
+        RunError: they did not become idle; names who is on them.
+    """
+    where = f"{devices.device_name} ({', '.join(devices.uuids)})"
+    on_it = _await_idle(
+        devices, f"waiting for {devices.device_name} to be idle", report, idle_timeout_s, poll_s
+    )
+    if on_it:
+        raise RunError(
+            f"not idle after {idle_timeout_s:.0f} s: {'; '.join(on_it)}",
+            where=where,
+            mend="Stop it, or choose another GPU with CUDA_VISIBLE_DEVICES.",
+        )
+    try:
+        yield
+    finally:
+        title = f"waiting for {devices.device_name} to be released"
+        left = _await_idle(devices, title, report, release_timeout_s, poll_s)
+        if left:
+            report.line(f"{where}: still on it after the run: {'; '.join(left)}")
+
+
+def _await_idle(
+    devices: Hardware, title: str, report: Reporter, timeout_s: float, poll_s: float
+) -> list[str]:
+    """Who is on the GPUs when they are idle, nobody, or when time is up."""
+    on_it = occupants(devices.uuids)
+    if not on_it:
+        return []
+    end = time.monotonic() + timeout_s
+    with report.step(f"{title}: {'; '.join(on_it)}") as step:
+        while on_it and time.monotonic() < end:
+            time.sleep(poll_s)
+            on_it = occupants(devices.uuids)
+            step.update()
+    return on_it
+
+
+def _processes(handle: Any) -> list[str]:
+    """Compute processes on a device; none where the driver doesn't tell."""
+    try:
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except hardware.UNTOLD:
+        return []
+    return [
+        f"process {process.pid} ({_name(process.pid)}, {_mib(process.usedGpuMemory)})" for process in running
+    ]
+
+
+def _name(pid: int) -> str:
+    """A process's name; in a container those of others have none."""
+    try:
+        return str(pynvml.nvmlSystemGetProcessName(pid))
+    except (pynvml.NVMLError_NotFound, *hardware.UNTOLD):
+        return "name unknown"
+
+
+def _mib(used_bytes: int | None) -> str:
+    return "memory unknown" if used_bytes is None else f"{used_bytes // 2**20:,} MiB"
+
+
+def _used_mib(handle: Any) -> int:
+    """Memory in use, MiB, without what the driver reserves where it tells the two apart; 0 where it doesn't tell."""
+    for version in (pynvml.nvmlMemory_v2, None):
+        try:
+            return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version).used // 2**20)
+        except hardware.UNTOLD:
+            continue
+    return 0

@@ -1,0 +1,1 @@
+"""Start an engine in its own environment, and read what it says of itself."""

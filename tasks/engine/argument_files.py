@@ -1,0 +1,271 @@
+"""Files that an engine's arguments name: where they lie for its command, and what they hold for a run's identity.
+
+An argument that names a file means what the file holds: the fingerprint carries the content's hash in place of the
+path, so that a moved adapter is the same run and a changed one is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from quantgate.model.config import ROOT, EngineConfig
+from quantgate.model.errors import ConfigError
+from quantgate.model.models import CheckpointConfig
+from tasks.checkpoint.files import read_json
+from tasks.checkpoint.hub import HUB_ID
+from tasks.checkpoint.pins import Pins
+from tasks.checkpoint.resolve import check_source, resolve
+from tasks.engine.server import SERVED_MODEL, serving_arguments
+
+LORA, SPECULATIVE, TEMPLATE = "lora-modules", "speculative-config", "chat-template"
+PATHS = (TEMPLATE, "tokenizer", "hf-config-path", "generation-config", "tool-parser-plugin")
+"""Arguments whose value may be a file or a folder, or something else that the engine knows ("auto", a name)."""
+ADAPTER_CONFIG = "adapter_config.json"
+WHERE = "engine arguments"
+
+
+@dataclass(frozen=True)
+class Named:
+    """Serving arguments with whatever they name found."""
+
+    arguments: dict[str, Any]
+    """The engine's overrides: paths are absolute, a draft of the hub is its folder, None takes one away."""
+    recorded: dict[str, Any]
+    """For the fingerprint: contents (``sha256:…``, or a hub id's ``org/name@commit``) in place of paths."""
+    adapter: str | None
+    """Name that the LoRA adapter is served by, where there is one."""
+    chat_template: str | None
+    """Text of the chat template that an argument gives in place of the checkpoint's own."""
+
+
+def found(config: EngineConfig, overrides: Mapping[str, Any], pins: Pins | None = None) -> Named:
+    """Find and hash the files that a run's arguments name; a draft model of the hub is pulled.
+
+    Args:
+        config: the engine, with its own arguments.
+        overrides: the run's, on top of them.
+        pins: the commits that hub ids without a revision stand for; None pins nothing.
+
+    Raises:
+        ConfigError: a file, an adapter or a draft model isn't there or can't be served.
+    """
+    return _named(config, overrides, partial(_pulled, pins=pins))
+
+
+def recorded(
+    config: EngineConfig, overrides: Mapping[str, Any], commit: Callable[[str], str]
+) -> dict[str, Any]:
+    """What ``found`` records, for a plan: a draft model of the hub isn't pulled.
+
+    Args:
+        config: the engine, with its own arguments.
+        overrides: the run's, on top of them.
+        commit: gives the commit of a hub id, or refuses.
+
+    Raises:
+        ConfigError: as ``found``, and as `commit`.
+    """
+
+    def draft(source: str) -> tuple[str, str]:
+        hub = None if _existing(source) else HUB_ID.fullmatch(source)
+        return (source, f"{hub['repo']}@{commit(source)}") if hub else _pulled(source, None)
+
+    return _named(config, overrides, draft).recorded
+
+
+def with_code(one: CheckpointConfig) -> CheckpointConfig:
+    """The checkpoint with an argument for its own code where that is allowed: it is part of the fingerprint."""
+    if not one.allow.remote_code:
+        return one
+    arguments = one.engine_arguments | {"trust-remote-code": True}
+    return one.model_copy(update={"engine_arguments": arguments})
+
+
+def _pulled(draft: str, pins: Pins | None) -> tuple[str, str]:
+    """The folder of a draft model, and what it is recorded as."""
+    checkpoint = resolve(draft, pins=pins)
+    local = checkpoint.revision.startswith("sha256:")
+    return checkpoint.path, checkpoint.revision if local else f"{checkpoint.name}@{checkpoint.revision}"
+
+
+def _named(
+    config: EngineConfig, overrides: Mapping[str, Any], find_draft: Callable[[str], tuple[str, str]]
+) -> Named:
+    """The arguments, with a draft's folder and identity as they are found."""
+    arguments = serving_arguments(config, overrides)
+    taken_away = {key.replace("_", "-") for key in config.arguments} - arguments.keys()
+    served, recorded = dict.fromkeys(taken_away) | arguments, dict(arguments)
+    adapter = adapter_of(arguments)
+    if adapter:
+        name, folder = adapter
+        served |= {"enable-lora": True, LORA: {"name": name, "path": str(folder)}}
+        recorded |= {"enable-lora": True, LORA: {name: _adapter_hash(folder)}}
+    draft = draft_of(arguments)
+    if draft:
+        folder_of_draft, identity = find_draft(draft)
+        settings = arguments[SPECULATIVE]
+        served[SPECULATIVE] = {**settings, "model": folder_of_draft}
+        recorded[SPECULATIVE] = {**settings, "model": identity}
+    for key in PATHS:
+        path = _existing(arguments.get(key))
+        if path is not None:
+            served[key], recorded[key] = str(path), _tree_hash(path)
+    return Named(served, recorded, adapter[0] if adapter else None, _template(arguments))
+
+
+def check(arguments: Mapping[str, Any]) -> None:
+    """Tell at once what is wrong with an argument that names a file, before anything is hashed or pulled.
+
+    Args:
+        arguments: serving arguments by name, without dashes.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    adapter = adapter_of(arguments)
+    if adapter and adapter[0] == SERVED_MODEL:
+        mend = "Call the adapter something else."
+        raise ConfigError(f"'{SERVED_MODEL}' is the model's own name", where=f"{WHERE}: {LORA}", mend=mend)
+    draft = draft_of(arguments)
+    if draft:
+        check_source(draft)
+    _template(arguments)
+
+
+def _template(arguments: Mapping[str, Any]) -> str | None:
+    """The chat template that is given, as a file or in itself."""
+    given = arguments.get(TEMPLATE)
+    if given is None:
+        return None
+    path = _existing(given)
+    if path is not None and path.is_file():
+        return path.read_text(encoding="utf-8")
+    if "{" not in str(given):
+        raise ConfigError("no such file", where=f"{WHERE}: {TEMPLATE}: {given}", mend="Correct the path.")
+    return str(given)
+
+
+def adapter_of(arguments: Mapping[str, Any]) -> tuple[str, Path] | None:
+    """Name and folder of the LoRA adapter, or None where there is none.
+
+    ``lora-modules`` may be ``{name: folder}``, vLLM's own ``{name: …, path: …}``, a list of one of these, or
+    ``name=folder``.
+
+    Raises:
+        ConfigError: there are several, or the folder holds no adapter in safetensors.
+    """
+    given = arguments.get(LORA)
+    where = f"{WHERE}: {LORA}"
+    if given is None:
+        if arguments.get("enable-lora") is True:
+            mend = f"Name one: {LORA}={{my-adapter: FOLDER}}."
+            raise ConfigError(
+                "'enable-lora' without an adapter measures nothing of it", where=where, mend=mend
+            )
+        return None
+    modules = [pair for one in (given if isinstance(given, list) else [given]) for pair in _pairs(one, where)]
+    if len(modules) != 1:
+        mend = "A run measures one adapter: start one for each."
+        raise ConfigError(f"names {len(modules)} adapters", where=where, mend=mend)
+    if arguments.get("enable-lora") is False:
+        raise ConfigError("'enable-lora' is false", where=where, mend="Leave one of the two out.")
+    name, given_path = modules[0]
+    folder = _existing(given_path)
+    if folder is None or not folder.is_dir():
+        mend = "Give the folder that holds its adapter_config.json."
+        raise ConfigError("no such folder", where=f"{where}: {given_path}", mend=mend)
+    shown = f"{where}: {given_path}"
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ConfigError(f"has no {ADAPTER_CONFIG}", where=shown, mend="Give the folder that PEFT saved.")
+    _check_rank(read_json(folder / ADAPTER_CONFIG, shown), arguments.get("max-lora-rank"), shown)
+    if not (folder / "adapter_model.safetensors").is_file():
+        mend = "Save it as safetensors: weights in a pickle file can run code."
+        raise ConfigError("has no adapter_model.safetensors", where=shown, mend=mend)
+    return name, folder
+
+
+def _pairs(given: Any, where: str) -> list[tuple[str, str]]:
+    """Name and folder of each adapter that one value tells of."""
+    if isinstance(given, str):
+        name, equals, path = given.partition("=")
+        pairs = [(name, path)] if equals else []
+    elif isinstance(given, dict) and {"name", "path"} <= given.keys():
+        pairs = [(given["name"], given["path"])]
+    else:
+        pairs = list(given.items()) if isinstance(given, dict) else []
+    if not pairs or not all(isinstance(part, str) and part for pair in pairs for part in pair):
+        shown = str(given)[:60]
+        raise ConfigError(f"'{shown}' names no adapter", where=where, mend="Write {my-adapter: FOLDER}.")
+    return pairs
+
+
+DEFAULT_MAX_LORA_RANK = 16
+"""vLLM's own (0.25 to 0.32)."""
+
+
+def _check_rank(config: Mapping[str, Any], allowed: Any, where: str) -> None:
+    """Refuse an adapter of a higher rank than the engine makes room for."""
+    rank, most = config.get("r"), DEFAULT_MAX_LORA_RANK if allowed is None else allowed
+    if isinstance(rank, int) and isinstance(most, int) and rank > most:
+        mend = f"Add --engine-arg max-lora-rank={next((n for n in (32, 64, 128, 256, 320, 512) if n >= rank), rank)}."
+        raise ConfigError(
+            f"its rank is {rank}, and the engine's max-lora-rank {most}", where=where, mend=mend
+        )
+
+
+def draft_of(arguments: Mapping[str, Any]) -> str | None:
+    """The draft model that speculative decoding names, a folder or a hub id; None where it needs none.
+
+    Raises:
+        ConfigError: the value is not a map.
+    """
+    given = arguments.get(SPECULATIVE)
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        mend = (
+            "Write {method: ngram, num_speculative_tokens: 3} or {model: FOLDER, num_speculative_tokens: 3}."
+        )
+        raise ConfigError(f"'{given}' is not a map", where=f"{WHERE}: {SPECULATIVE}", mend=mend)
+    model = given.get("model")
+    if model is None and "method" not in given:
+        mend = "Add 'model: FOLDER', or 'method: ngram' and the like."
+        raise ConfigError("has neither 'model' nor 'method'", where=f"{WHERE}: {SPECULATIVE}", mend=mend)
+    return None if model is None else str(model)
+
+
+def _existing(value: Any) -> Path | None:
+    """The file or folder that a value names, from here or from the root; None where there is none."""
+    if not isinstance(value, str) or not value or "\n" in value or "{" in value:
+        return None
+    for path in (Path(value).expanduser(), ROOT / value):
+        if path.exists():
+            return path.resolve()
+    return None
+
+
+def _adapter_hash(folder: Path) -> str:
+    """Of what the engine reads of an adapter; a trainer leaves more in its folder."""
+    return _hash([folder / ADAPTER_CONFIG, *sorted(folder.glob("*.safetensors"))], lambda path: path.name)
+
+
+def _tree_hash(path: Path) -> str:
+    """Of a file's content; of a folder's files, by their places in it."""
+    if path.is_file():
+        return _hash([path], lambda _: "")
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return _hash(files, lambda file: file.relative_to(path).as_posix())
+
+
+def _hash(files: list[Path], name: Callable[[Path], str]) -> str:
+    """SHA-256 over sorted lines ``name sha256``."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(f"{name(file)} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,325 @@
+"""One engine process: vLLM's OpenAI server, started, watched and stopped as a whole."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from quantgate.model.config import EngineConfig, KernelRule
+from quantgate.model.enums import KernelMode
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.records import Checkpoint, EngineStart
+from tasks.engine import log as engine_log
+from tasks.engine.environment import EngineEnvironment
+from tasks.engine.process import Tied, child_environment, how_ended, is_secret, last_words
+from tasks.progress import Reporter, Step
+
+HOST = "127.0.0.1"
+OWN_ARGUMENTS = frozenset({"model", "served-model-name", "host", "port", "api-key", "uds", "config"})
+"""Quantgate's to set; a file of arguments (config) would carry others past every check."""
+PARALLEL_ARGUMENTS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+SERVED_MODEL = "quantgate"
+API_KEY_VARIABLE = "VLLM_API_KEY"
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+# Recorded with every start: what changes an engine's numbers, and where it ran. Never a token or a key.
+ENVIRONMENT_ALLOW_LIST = (
+    "VLLM_",
+    "OMP_",
+    "KMP_",
+    DEVICES_VARIABLE,
+    "NCCL_",
+    "TORCH_",
+    "MKL_",
+    "OPENBLAS_",
+)
+# A host's proxy can't reach its loopback.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# In the checkpoint's or the pipeline's way: an engine serves what was pulled, and tells nobody.
+_BASE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """An engine that answers."""
+
+    base_url: str
+    api_key: str
+    served_model: str
+    start: EngineStart
+    process: Tied
+    environment: EngineEnvironment
+
+    def metrics(self) -> str:
+        """The engine's Prometheus metrics, as text; empty where it does not answer."""
+        try:
+            with _DIRECT.open(f"{self.base_url}/metrics", timeout=5) as answer:
+                return str(answer.read().decode())
+        except (OSError, urllib.error.URLError):
+            return ""
+
+    def check_alive(self) -> None:
+        """Raise with the engine's last words where it has ended.
+
+        Raises:
+            RunError: the engine is gone.
+        """
+        status = self.process.exit_status()
+        if status is not None:
+            raise _died(self.start.engine, status, self.process)
+
+
+def _died(name: str, status: int, process: Tied) -> RunError:
+    return RunError(
+        f"the engine {how_ended(status)}; {last_words(process.output())}",
+        where=f"engine {name}",
+        mend=f"Its log: {process.log}",
+    )
+
+
+def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's arguments with a run's own on top; None takes one away.
+
+    Raises:
+        ConfigError: one of them is Quantgate's to set.
+    """
+    merged = dashed(config.arguments) | dashed(overrides)
+    taken = sorted(OWN_ARGUMENTS & merged.keys())
+    if taken:
+        raise ConfigError(
+            f"'{taken[0]}' is set by Quantgate",
+            where="engine arguments",
+            mend="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
+        )
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def dashed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by the names that vLLM's help gives them; ``map.key`` stands for a key of a map, as its parser has it.
+
+    Raises:
+        ConfigError: a key of what is no map.
+    """
+    found: dict[str, Any] = {}
+    for key, value in arguments.items():
+        name, *inner = key.lstrip("-").split(".")
+        name = name.replace("_", "-")
+        nested = value
+        for part in reversed(inner):
+            nested = {part: nested}
+        found[name] = _merged(name, found[name], nested) if inner and name in found else nested
+    return found
+
+
+def _merged(name: str, there: Any, more: dict[str, Any]) -> dict[str, Any]:
+    """A map with another laid over it, key by key."""
+    if not isinstance(there, dict):
+        raise ConfigError(
+            f"'{name}' is not a map", where="engine arguments", mend="Give all of it as one map."
+        )
+    both = there.keys() & more.keys()
+    return {**there, **more} | {
+        k: _merged(name, there[k], more[k]) for k in both if isinstance(more[k], dict)
+    }
+
+
+def gpu_count(arguments: Mapping[str, Any]) -> int:
+    """GPUs that the engine spreads over: tensor x pipeline x data parallel.
+
+    Raises:
+        ConfigError: one of them is not a whole number above 0.
+    """
+    count = 1
+    for key in PARALLEL_ARGUMENTS:
+        value = arguments.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(
+                f"'{key}' is {value!r}", where="engine arguments", mend="Give a whole number above 0."
+            )
+        count *= value
+    return count
+
+
+def recorded_environment(config: EngineConfig) -> dict[str, str]:
+    """Variables on the allow-list that an engine would run with, ours and inherited ones: part of a run's identity.
+
+    Which of a host's GPUs it runs on is not: another worker of the host asks for the same run.
+    """
+    everything = _allowed(child_environment() | _BASE_ENVIRONMENT | config.environment)
+    everything.pop(DEVICES_VARIABLE, None)
+    return everything
+
+
+def _allowed(variables: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in sorted(variables.items())
+        if key.startswith(ENVIRONMENT_ALLOW_LIST) and not is_secret(key, value)
+    }
+
+
+def _port(config: EngineConfig, name: str) -> int:
+    """The configured port, or a free one.
+
+    Raises:
+        ConfigError: the configured port is in use.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, config.port or 0))
+        except OSError:
+            raise ConfigError(
+                f"port {config.port} is in use",
+                where=f"engines.yaml: {name}",
+                mend="Stop what listens there, or leave 'port' out to take a free one.",
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _command(
+    python: Path, checkpoint: Checkpoint, arguments: Mapping[str, Any], port: int
+) -> tuple[str, ...]:
+    flags = [part for key, value in arguments.items() if value is not False for part in _flag(key, value)]
+    return (
+        str(python),
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        checkpoint.path,
+        "--served-model-name",
+        SERVED_MODEL,
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        *flags,
+    )
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    """One argument as vLLM's parser takes it: maps as JSON, a list as several values, true as a bare flag."""
+    if value is True:
+        return [f"--{key}"]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{key}", *(json.dumps(one) if isinstance(one, dict | list) else str(one) for one in values)]
+
+
+def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:
+    """The engine's environment: ours as a child may have it, with the engine's settings.
+
+    It sees the GPUs that the run holds and no others.
+    """
+    devices = {DEVICES_VARIABLE: ",".join(uuids)} if uuids else {}
+    return (
+        child_environment() | _BASE_ENVIRONMENT | config.environment | devices | {API_KEY_VARIABLE: api_key}
+    )
+
+
+def _answers(url: str, api_key: str) -> bool:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {api_key}"})  # noqa: S310 - ours
+    try:
+        with _DIRECT.open(request, timeout=2) as answer:
+            return int(answer.status) == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _await_ready(
+    process: Tied, environment: EngineEnvironment, base_url: str, api_key: str, step: Step
+) -> None:
+    """Return when the engine answers; what listens at its port and doesn't know its key is another one's.
+
+    Raises:
+        RunError: it ended, or did not answer within its time.
+    """
+    limit_s, pause_s = environment.config.start_timeout_s, 0.02
+    while not all(_answers(f"{base_url}{path}", api_key) for path in ("/health", "/v1/models")):
+        status = process.exit_status()
+        if status is not None:
+            raise _died(environment.name, status, process)
+        if time.monotonic() - step.started > limit_s:
+            raise RunError(
+                f"did not answer within {limit_s:.0f} s; {last_words(process.output())}",
+                where=f"engine {environment.name}",
+                mend=f"Raise start_timeout_s in engines.yaml, or see its log: {process.log}",
+            )
+        step.update()
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, 0.25)
+
+
+@contextmanager
+def serve(
+    checkpoint: Checkpoint,
+    environment: EngineEnvironment,
+    overrides: Mapping[str, Any],
+    *,
+    adapter: str | None = None,
+    uuids: tuple[str, ...] = (),
+    log: Path,
+    report: Reporter,
+    expected_s: float | None = None,
+) -> Iterator[RunningEngine]:
+    """Start the engine on a checkpoint; stop all of it at the end, however it ends.
+
+    Args:
+        checkpoint: what to serve.
+        environment: the engine.
+        overrides: serving arguments of this run, the files they name found (:mod:`tasks.engine.argument_files`).
+        adapter: the LoRA adapter that requests go to, by its served name; the model itself if None.
+        uuids: the GPUs it may use; those that are visible if empty.
+        log: where the engine's output goes.
+        report: progress.
+        expected_s: how long the start took before, in seconds.
+
+    Raises:
+        ConfigError: the configured port is in use.
+        RunError: it ended or did not answer within its time; with its last words.
+    """
+    config, rules = environment.config, engine_log.kernel_rules()
+    arguments = serving_arguments(config, overrides)
+    port = _port(config, environment.name)
+    base_url = f"http://{HOST}:{port}"
+    api_key = secrets.token_urlsafe(24)
+    variables = _environment(config, api_key, uuids)
+    command = _command(environment.python, checkpoint, arguments, port)
+    started_at, clock = datetime.now(UTC), time.monotonic()
+    with Tied(command, log=log, environment=variables) as process:
+        title = f"engine {environment.name} {environment.version}: start"
+        with report.step(title, expected_s=expected_s) as step:
+            _await_ready(process, environment, base_url, api_key, step)
+        output = process.output()
+        kernels = engine_log.kernels_in(output)
+        start = EngineStart(
+            engine_start_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            engine=environment.name,
+            engine_version=environment.version,
+            kernels=kernels,
+            kernel_mode=_mode(checkpoint, kernels, rules),
+            attention_backend=engine_log.attention_backend_in(output),
+            start_duration_s=time.monotonic() - clock,
+            environment=_allowed(variables),
+            command=command,
+            started_at=started_at,
+        )
+        engine = RunningEngine(base_url, api_key, adapter or SERVED_MODEL, start, process, environment)
+        tokens = engine_log.kv_cache_tokens_in(engine.metrics())
+        yield replace(engine, start=start.model_copy(update={"kv_cache_tokens": tokens}))
+
+
+def _mode(checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:
+    """A quantized checkpoint whose kernel the log does not name must not pass for native."""
+    if not kernels and checkpoint.weight_format != "unquantized":
+        return KernelMode.EMULATED
+    return engine_log.kernel_mode_of(kernels, rules)

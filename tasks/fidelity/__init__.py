@@ -1,0 +1,1 @@
+"""Compare next-token distributions on a fixed text."""

@@ -1,0 +1,293 @@
+"""Fidelity: what the running engine thinks of each token of a fixed text, by its prompt logprobs."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quantgate.bundles.schema import FIDELITY, LEAST_LOGPROB
+from quantgate.bundles.staging import write_json
+from quantgate.model.errors import QuantgateError
+from quantgate.model.records import FidelityResult
+from tasks.engine.process import await_end
+from tasks.fidelity.text import Passage, Text, windows
+
+ROWS, RESULT, DEATHS = "fidelity.parquet", "result.json", "deaths.json"
+
+WHOLE_VOCABULARY_MOST = 4096
+"""Vocabularies up to this size are asked for whole."""
+TOP_K = 20
+"""Entries of a distribution beyond it: vLLM's default of --max-logprobs, which then needn't be set."""
+WINDOW_TOKENS = 512
+_LOGITS_AT_ONCE = 1 << 26
+"""A window's tokens times the vocabulary: vLLM computes the logits of a whole prompt at once, in 16 and 32 bits and as
+logarithms, and its memory profile doesn't know of them. So they stay under 0.7 GB."""
+_ENTRIES_AT_ONCE = 1 << 19
+"""Entries of an answer; one takes some 60 bytes of JSON."""
+REQUEST_TIMEOUT_S = 300.0
+DEATHS_MOST = 2
+"""An engine that ended so often over this is not asked again: an alarm must not keep a run from its end."""
+_NO_NUMBER = "float values are not JSON compliant"
+"""What vLLM 0.32 answers, with status 400, where a logprob is NaN (tried on a checkpoint with one in its weights)."""
+
+
+class CannotError(Exception):
+    """The engine gives no prompt logprobs; says why."""
+
+
+class _NotANumberError(Exception):
+    """The engine's answer held a logprob that is not a number, so it could not be sent."""
+
+
+def serving_arguments(vocab_size: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's serving arguments with what the whole of a small vocabulary needs.
+
+    vLLM refuses requests for more than ``max-logprobs`` entries and does nothing else with it, where it isn't
+    negative: -1 would rule out sampling in shards (config/vllm.py of 0.32). It is no part of a run's fingerprint.
+
+    Args:
+        vocab_size: of the checkpoint.
+        overrides: the run's own; one of them goes first.
+    """
+    whole = {"max-logprobs": vocab_size} if vocab_size <= WHOLE_VOCABULARY_MOST else {}
+    return {**whole, **overrides}
+
+
+def found(out_dir: Path) -> FidelityResult | None:
+    """What was measured already, or None."""
+    file = out_dir / RESULT
+    return FidelityResult.model_validate_json(file.read_text()) if file.exists() else None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to ask a running engine."""
+
+    base_url: str
+    api_key: str
+    served_model: str
+    engine_start_id: str
+    check_alive: Callable[[], None]
+    """Raises with the engine's last words where it has ended."""
+
+
+def measure(
+    text: Text,
+    engine: Engine,
+    *,
+    vocab_size: int,
+    out_dir: Path,
+    on_progress: Callable[[int, int | None], None] = lambda _done, _total: None,
+) -> FidelityResult:
+    """Ask the engine for its distribution before each token of the text that counts.
+
+    Args:
+        text: the fixed text.
+        engine: the running engine.
+        vocab_size: of the checkpoint; up to `WHOLE_VOCABULARY_MOST` all of it is asked for, else `TOP_K`.
+        out_dir: receives fidelity.parquet (``quantgate.bundles.schema.FIDELITY``) and then result.json.
+        on_progress: told of passages asked, and of all there are.
+
+    Returns:
+        What was measured; or why the engine gave nothing, which fails no run.
+
+    Raises:
+        RunError: the engine has ended; with its last words.
+    """
+    started = time.monotonic()
+    deaths = _deaths(out_dir)
+    skipped, table = f"the engine ended {deaths} times over it", None
+    if deaths < DEATHS_MOST:
+        shutil.rmtree(out_dir, ignore_errors=True)
+        out_dir.mkdir(parents=True)
+        try:
+            with _Asking(engine, vocab_size) as asking:
+                table, skipped = asking.rows(text, on_progress), ""
+        except CannotError as error:
+            skipped = str(error)
+        except BaseException:
+            _count_death(out_dir, deaths, engine)
+            raise
+    if table is not None:
+        pq.write_table(table, out_dir / ROWS)
+    told = FidelityResult(
+        text_id=text.text_id,
+        tokens=table.num_rows if table else 0,
+        k=table["k"][0].as_py() if table else None,
+        vocab_size=table["vocab_size"][0].as_py() if table else None,
+        duration_s=time.monotonic() - started,
+        engine_start_id=engine.engine_start_id,
+        skipped=skipped,
+    )
+    write_json(out_dir / RESULT, told.model_dump(mode="json"))
+    return told
+
+
+def _deaths(out_dir: Path) -> int:
+    file = out_dir / DEATHS
+    return int(json.loads(file.read_text())) if file.exists() else 0
+
+
+def _count_death(out_dir: Path, before: int, engine: Engine) -> None:
+    """Remember that the engine ended over this; whatever else stopped it doesn't count."""
+    try:
+        engine.check_alive()
+    except QuantgateError:
+        write_json(out_dir / DEATHS, before + 1)
+
+
+class _Asking:
+    """Requests to one engine, one at a time: a batch could change what each of them gets."""
+
+    def __init__(self, engine: Engine, vocab_size: int) -> None:
+        """Open a connection that no proxy takes."""
+        self._engine, self._vocab_size = engine, vocab_size
+        self._whole = vocab_size <= WHOLE_VOCABULARY_MOST
+        self._k = vocab_size if self._whole else TOP_K
+        self._client = httpx.Client(
+            base_url=engine.base_url,
+            headers={"Authorization": f"Bearer {engine.api_key}"},
+            timeout=REQUEST_TIMEOUT_S,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> _Asking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def rows(self, text: Text, on_progress: Callable[[int, int | None], None]) -> pa.Table:
+        """Every token that counts, in order.
+
+        Raises:
+            CannotError: the engine doesn't give what is needed.
+        """
+        prefix, size = self._prefix(), self._window_tokens()
+        size -= len(prefix)
+        if size < 2:
+            raise CannotError("the engine's context is too short")
+        rows: list[dict[str, Any]] = []
+        before = 0
+        for number, passage in enumerate(text.passages):
+            tokens, first = self._tokens(passage)
+            for window in windows(len(tokens), first if prefix else max(first, 1), size):
+                asked = [*prefix, *tokens[window.start : window.end]]
+                count = window.end - window.scored
+                for index, place in enumerate(self._places(asked, count), window.scored):
+                    own = {"token_index": before + index, "token_id": tokens[index]}
+                    rows.append({**own, **_distribution(place, tokens[index], self._k)})
+            before += len(tokens)
+            on_progress(number + 1, len(text.passages))
+        common = {
+            "text_id": text.text_id,
+            "k": self._k,
+            "vocab_size": self._vocab_size,
+            "engine_start_id": self._engine.engine_start_id,
+        }
+        if not rows:
+            raise CannotError("no token of the text counts")
+        return pa.Table.from_pylist([{**common, **row} for row in rows], FIDELITY)
+
+    def _window_tokens(self) -> int:
+        """Most tokens of a request: by the engine's context, its memory, and the size of its answer."""
+        told = self._ask("GET", "/v1/models", "data")[0].get("max_model_len")
+        most = min(WINDOW_TOKENS, _LOGITS_AT_ONCE // self._vocab_size, _ENTRIES_AT_ONCE // self._k)
+        return min(most, told - 1) if isinstance(told, int) else most
+
+    def _prefix(self) -> list[int]:
+        """What the tokenizer puts before a text of its own accord, such as a BOS token: before every window."""
+        plain, whole = (self._tokenized("a", special=special) for special in (False, True))
+        starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
+        return whole[: starts[0]] if starts else []
+
+    def _tokens(self, passage: Passage) -> tuple[list[int], int]:
+        """A passage's tokens, and the index of its answer's first."""
+        tokens = self._tokenized(passage.prompt + passage.answer)
+        return tokens, len(self._tokenized(passage.prompt)) if passage.prompt else 0
+
+    def _tokenized(self, text: str, *, special: bool = False) -> list[int]:
+        body = {"model": self._engine.served_model, "prompt": text, "add_special_tokens": special}
+        tokens: list[int] = self._ask("POST", "/tokenize", "tokens", body)
+        return tokens
+
+    def _places(self, tokens: list[int], count: int) -> Iterator[dict[str, Any] | None]:
+        """The engine's word on the last ``count`` tokens; None where it is not a number."""
+        body = {
+            "model": self._engine.served_model,
+            "prompt": tokens,
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": self._k,
+            "add_special_tokens": False,
+        }
+        try:
+            choices = self._ask("POST", "/v1/completions", "choices", body)
+        except _NotANumberError:
+            yield from [None] * count
+            return
+        places = choices[0].get("prompt_logprobs")
+        if not isinstance(places, list) or len(places) != len(tokens):
+            raise CannotError("it gives no prompt logprobs")
+        yield from places[len(tokens) - count :]
+
+    def _ask(self, method: str, path: str, key: str, body: dict[str, Any] | None = None) -> Any:
+        """One request, and what its answer has under a key.
+
+        Raises:
+            CannotError: it was refused, or the answer is not what it should be.
+            RunError: the engine has ended.
+        """
+        try:
+            answer = self._client.request(method, path, json=body)
+            if answer.is_success:
+                return answer.json()[key]
+        except httpx.TransportError as error:
+            await_end(self._engine.check_alive)
+            raise CannotError(f"{path} did not answer ({type(error).__name__})") from None
+        except (ValueError, KeyError, TypeError):
+            raise CannotError(f"{path} answers without '{key}'") from None
+        said = answer.text[:300]
+        if _NO_NUMBER in said:
+            raise _NotANumberError
+        if answer.status_code >= 500:
+            self._engine.check_alive()
+        raise CannotError(f"{path} answered with {answer.status_code}: {said}")
+
+
+def _distribution(place: dict[str, Any] | None, own: int, k: int) -> dict[str, Any]:
+    """A row's part of one place: the text's own token, and the k most probable ones.
+
+    A logprob that is not a number leaves the lists empty: they would have no order.
+    """
+    if place is None:
+        return _NOT_A_NUMBER
+    ids = np.fromiter(map(int, place), np.int64, len(place))
+    told = [entry["logprob"] for entry in place.values()]
+    logprobs = np.array([math.nan if value is None else value for value in told], np.float64)
+    found = logprobs[ids == own]
+    if len(ids) < k or not len(found):
+        raise CannotError(f"it gives {len(ids)} entries where {k} were asked for")
+    if np.isnan(logprobs).any():
+        return _NOT_A_NUMBER
+    logprobs = np.maximum(logprobs, LEAST_LOGPROB)
+    most_probable = np.lexsort((ids, -logprobs))[:k]
+    return {
+        "logprob": max(float(found[0]), LEAST_LOGPROB),
+        "top_token_ids": ids[most_probable].astype(np.int32),
+        "top_logprobs": logprobs[most_probable].astype(np.float32),
+    }
+
+
+_NOT_A_NUMBER: dict[str, Any] = {"logprob": math.nan, "top_token_ids": [], "top_logprobs": []}

@@ -1,0 +1,103 @@
+"""Groups of tasks (mmlu, bbh …): one task whose documents are those of all its subtasks.
+
+A group's members are tasks, groups, or tags, the tasks that carry a label. They are resolved here as lm-eval
+resolves them, from the YAMLs alone: its own index takes some ten seconds to build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantgate.model.errors import ConfigError
+from tasks.quality.task_yaml import TaskSource, is_group, read_source, read_yaml
+
+Find = Callable[[str], Path | None]
+"""The YAML of a task or a group by its name; None where none has it."""
+
+_GROUPS_OWN = ("group", "group_alias", "task", "aggregate_metric_list", "metadata", "include", "tag")
+"""Settings of the group itself; it lays every other one over its members' (lm-eval's GroupConfig)."""
+
+
+def members(
+    path: Path, find: Find, folders: Sequence[Path], overrides: dict[str, Any]
+) -> tuple[TaskSource, ...]:
+    """The subtasks of a group, nested groups flattened, each once, in the group's order.
+
+    Args:
+        path: the group's YAML.
+        find: where a name's YAML is.
+        folders: where the tasks of a tag are looked for; the first that holds any counts.
+        overrides: settings laid over every subtask's, whatever a group says.
+
+    Raises:
+        ConfigError: a member is missing or can't be read.
+    """
+    found: dict[str, TaskSource] = {}
+    config, _ = read_yaml(path)
+    for name, yaml, settings in _members(
+        path, config, _Lookup(find, (path.parent, *folders)), overrides, (path,)
+    ):
+        if name not in found:
+            found[name] = read_source(yaml, settings | overrides)
+    if not found:
+        raise ConfigError("is a group without tasks", where=str(path), mend="List them under `task:`.")
+    return tuple(found.values())
+
+
+class _Lookup(NamedTuple):
+    """Where names and tags are found."""
+
+    find: Find
+    folders: tuple[Path, ...]
+
+
+def _members(
+    path: Path, config: dict[str, Any], lookup: _Lookup, overrides: dict[str, Any], above: tuple[Path, ...]
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Name, YAML and laid-over settings of each subtask of a group or of what stands in its list."""
+    settings = {key: value for key, value in config.items() if key not in _GROUPS_OWN} | overrides
+    listed = config.get("task") or []
+    for item in [listed] if isinstance(listed, str | dict) else listed:
+        own = dict(item) if isinstance(item, dict) else {}
+        name = str(own.pop("group", None) or own.pop("task", None) or "") if own else str(item)
+        if isinstance(item, dict) and "group" in item and lookup.find(name) is None:
+            yield from _members(path, {"group": name, **own}, lookup, settings, above)
+            continue
+        yield from _named(name, path, lookup, settings | own, above)
+
+
+def _named(
+    name: str, path: Path, lookup: _Lookup, settings: dict[str, Any], above: tuple[Path, ...]
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """What a name in a group's list stands for."""
+    yaml = lookup.find(name)
+    if yaml is None:
+        tagged = next((found for one in lookup.folders if (found := _tagged(name, one))), None)
+        if tagged is None:
+            mend = "Name tasks, groups or tags that are beside it or lm-eval's own."
+            raise ConfigError(f"its member '{name}' is nowhere", where=str(path), mend=mend)
+        for one, where in tagged.items():
+            yield one, where, settings
+        return
+    config, _ = read_yaml(yaml)
+    if not is_group(config):
+        yield name, yaml, settings
+        return
+    if yaml in above:
+        raise ConfigError("contains itself", where=str(yaml), mend="Break the circle.")
+    yield from _members(yaml, config, lookup, settings, (*above, yaml))
+
+
+def _tagged(tag: str, folder: Path) -> dict[str, Path]:
+    """Tasks below a folder that carry a tag, by name, in lm-eval's order."""
+    # The tag may stand in what a YAML includes, which lies beside it.
+    places = {file.parent for file in folder.rglob("*yaml") if tag.encode() in file.read_bytes()}
+    found: dict[str, Path] = {}
+    for yaml in sorted(yaml for place in places for yaml in place.glob("*.yaml")):
+        config, _ = read_yaml(yaml)
+        tags = config.get("tag") or []
+        if isinstance(config.get("task"), str) and tag in ([tags] if isinstance(tags, str) else tags):
+            found.setdefault(config["task"], yaml)
+    return dict(sorted(found.items()))

@@ -1,0 +1,151 @@
+"""What a task needs before it may run: permission to run what a model writes, and Python packages.
+
+Both are told before an engine starts. The modules of a task's functions are read, never run: a package counts as
+needed where its import would end the task, not inside a `try` whose handler goes on without it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from quantgate.model.config import Suite
+from quantgate.model.errors import ConfigError
+from tasks.quality.sources import sources_of
+from tasks.quality.task_yaml import TaskSource
+
+_HARNESS = "lm_eval"
+
+
+def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:
+    """The suite with the user's permission to run generated code, where that is given.
+
+    Args:
+        suite: its tasks may each have the permission already.
+        run_generated_code: whether the user gives it to all of them.
+
+    Raises:
+        ConfigError: a task scores programs by running them, and nobody said that it may.
+    """
+    if run_generated_code:
+        allowed = (task.model_copy(update={"run_generated_code": True}) for task in suite.tasks)
+        return suite.model_copy(update={"tasks": tuple(allowed)})
+    for task in suite.tasks:
+        unsafe = any(source.config.get("unsafe_code") for source in sources_of(task))
+        if unsafe and not task.run_generated_code:
+            raise ConfigError(
+                "it is scored by running the code that the model writes, on the host that evaluates",
+                where=task.task,
+                mend="Allow that with --run-generated-code, best in a container; it is no sandbox.",
+            )
+    return suite
+
+
+def check_packages(suite: Suite) -> None:
+    """Refuse a suite with a task whose functions import what isn't installed on this host.
+
+    Raises:
+        ConfigError: names the first such task, its packages, and the line that installs them.
+    """
+    for task in suite.tasks:
+        _check(task.task, sources_of(task))
+
+
+def _check(task: str, sources: Sequence[TaskSource]) -> None:
+    modules = sorted({file for source in sources for file in source.files if file.suffix == ".py"})
+    missing = sorted({name for name in _imported(modules) if not _installed(name)})
+    if missing:
+        wanted = " ".join(repr(one) if "[" in one else one for one in _requirements(missing))
+        raise ConfigError(
+            f"needs Python packages that aren't installed: {', '.join(missing)}",
+            where=task,
+            mend=f"Install them beside the pipeline: `uv pip install --python .venv/bin/python {wanted}`.",
+        )
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _imported(modules: Iterable[Path]) -> set[str]:
+    """Top-level packages that modules import, those of lm-eval's own tasks that they import included."""
+    found: set[str] = set()
+    seen: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for name in _names(path):
+            if name.startswith(f"{_HARNESS}.tasks."):
+                waiting += _within_harness(name)
+            else:
+                found.add(name.partition(".")[0])
+    return found
+
+
+@lru_cache(maxsize=256)
+def _names(path: Path) -> frozenset[str]:
+    """Dotted names that a module imports as it loads; of `from a import b` both `a` and `a.b` inside lm-eval."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return frozenset()  # whoever loads it says what is wrong with it
+    names: set[str] = set()
+    for statement in _loaded(tree.body):
+        if isinstance(statement, ast.Import):
+            names |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            names.add(statement.module)
+            if statement.module.startswith(_HARNESS):
+                names |= {f"{statement.module}.{alias.name}" for alias in statement.names}
+    return frozenset(names)
+
+
+def _loaded(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run as a module loads, those in a `try` only where its handlers raise."""
+    for statement in body:
+        if isinstance(statement, ast.Try):
+            ends = [
+                any(isinstance(one, ast.Raise) for one in ast.walk(handler)) for handler in statement.handlers
+            ]
+            if all(ends):
+                yield from _loaded(statement.body)
+        else:
+            yield statement
+
+
+def _within_harness(name: str) -> list[Path]:
+    """The file of a module of lm-eval's tasks, if the name is one's."""
+    root = importlib.util.find_spec(_HARNESS)
+    assert root is not None
+    assert root.origin is not None
+    path = Path(root.origin).parent.joinpath(*name.split(".")[1:])
+    return [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
+
+
+def _requirements(missing: Sequence[str]) -> list[str]:
+    """What to install: lm-eval's extra that names a package, else the package by its own name."""
+    extras: dict[str, str] = {}  # by distribution
+    for requirement in importlib.metadata.requires(_HARNESS) or []:
+        named = re.match(r"([\w.-]+).*;.*extra == [\"']([\w-]+)[\"']", requirement)
+        if named and named[1] != _HARNESS:
+            extras.setdefault(_plain(named[1]), named[2])
+    version, ours, others = importlib.metadata.version(_HARNESS), set[str](), []
+    for module in map(_plain, missing):
+        near = [one for one in extras if one == module or one.startswith(f"{module}-")]
+        if near:
+            ours.add(extras[min(near, key=len)])
+        else:
+            others.append(module)
+    return ([f"lm_eval[{','.join(sorted(ours))}]=={version}"] if ours else []) + others
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

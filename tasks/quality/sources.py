@@ -1,0 +1,238 @@
+"""Where tasks come from: suites of configs/, lm-eval's own, a user's YAML, a user's JSONL.
+
+lm-eval's index of its own tasks takes some ten seconds to build; reading the names alone takes under one,
+and a task is loaded from its YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
+from quantgate.model.enums import Family
+from quantgate.model.errors import ConfigError
+from tasks.quality import jsonl
+from tasks.quality.groups import members
+from tasks.quality.task_yaml import TaskSource, is_group, names_in, read_source, read_yaml
+
+SUITES = ROOT / "configs" / "suites"
+
+_LIMITS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
+"""Names that lm-eval and engines know a token limit by."""
+
+
+def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir: Path) -> Suite:
+    """The suite that ``--tasks`` names.
+
+    Args:
+        tasks: name of a file in configs/suites, name of one of lm-eval's tasks, or path of a suite's
+            YAML, an lm-eval YAML or a JSONL (see :mod:`tasks.quality.jsonl`).
+        family: family of a task that brings none; `custom` if None.
+        limit: first documents of each task; the suite's own, or all, if None.
+        out_dir: folder for what is generated from a JSONL.
+
+    Raises:
+        ConfigError: there is no such task, or its file is wrong; says where and what to mend.
+    """
+    suite = _suite(tasks, family, out_dir)
+    return suite.model_copy(update={"limit": limit}) if limit is not None else suite
+
+
+def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
+    path = Path(tasks).expanduser()
+    if _is_jsonl(path):
+        made = jsonl.write_task(path, out_dir)
+        suite = _suite_of_yaml(made, path.stem, family)
+        (task,) = suite.tasks
+        return suite.model_copy(update={"tasks": (task.model_copy(update={"clusters": _clusters_in(made)}),)})
+    if path.suffix.lower() in (".yaml", ".yml"):
+        if is_suite(path):
+            return _declared(path, family, out_dir)
+        return _suite_of_yaml(path, path.stem, family)
+    if (SUITES / f"{tasks}.yaml").is_file():
+        return _declared(SUITES / f"{tasks}.yaml", family, out_dir)
+    if "/" in tasks or path.is_file():
+        what = "is neither a YAML nor a JSONL" if path.exists() else "no such file"
+        mend = "Give a task's name, or the path of a .yaml or .jsonl file."
+        raise ConfigError(what, where=tasks, mend=mend)
+    _own_entry(tasks)
+    told = {"family": Family.CUSTOM} | _told_of(tasks) | ({"family": family} if family else {})
+    return Suite(name=tasks, tasks=(SuiteTask(task=tasks, **told),))
+
+
+def _told_of(name: str) -> dict[str, Any]:
+    """A task's family, how many documents and subjects it has and whether those are strata, where a suite says it."""
+    for path in sorted(SUITES.glob("*.yaml")):
+        for task in load_yaml(path, Suite).tasks:
+            if task.task == name and task.path is None and task.documents is not None:
+                told = {"documents", "clusters", "fixed_subjects", "family"}
+                return task.model_dump(include=told)
+    return {}
+
+
+def is_suite(path: Path) -> bool:
+    """Whether a YAML is a suite's and not a task's of lm-eval."""
+    if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
+        return False
+    return b"tasks" in [match[1] for match in re.finditer(rb"(?m)^(\w+):", path.read_bytes())]
+
+
+def _is_jsonl(path: Path) -> bool:
+    return path.suffix.lower() in (".jsonl", ".json", ".ndjson")
+
+
+def _declared(path: Path, family: Family | None, out_dir: Path) -> Suite:
+    if family is not None:
+        raise ConfigError("a suite names its families itself", where=str(path), mend="Leave --family out.")
+    suite = load_yaml(path, Suite)
+    return suite.model_copy(update={"tasks": tuple(_made(task, path, out_dir) for task in suite.tasks)})
+
+
+def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
+    """A suite's task; of one whose documents are a JSONL the YAML is generated, under the name that the suite gives."""
+    if task.path is None or not _is_jsonl(Path(task.path)):
+        return task
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}", task.task):
+        mend = "Use letters, digits, '_', '-' and '.', at most 100 of them."
+        raise ConfigError(f"'{task.task[:100]}' can't name a JSONL's task", where=str(suite), mend=mend)
+    made = jsonl.write_task(_beside(task.path, suite), out_dir, name=task.task)
+    return task.model_copy(update={"path": str(made.parent), "clusters": task.clusters or _clusters_in(made)})
+
+
+def _clusters_in(made: Path) -> int | None:
+    """Clusters of the documents beside a JSONL's YAML; None where no two belong together."""
+    documents = pq.read_table(made.with_suffix(".parquet")).to_pylist()
+    named = [found for one in documents if (found := one["cluster"] or one.get("subject"))]
+    alone = len(documents) - len(named)
+    return None if len(set(named)) == len(named) else len(set(named)) + alone
+
+
+def _beside(given: str, suite: Path) -> Path:
+    """A suite's JSONL: in its folder, or from the root.
+
+    Raises:
+        ConfigError: it is in neither.
+    """
+    for folder in (suite.parent, ROOT):
+        try:
+            path = folder / Path(given).expanduser()
+            if path.exists():
+                return path
+        except (OSError, RuntimeError, ValueError):
+            continue  # no such user, too long, a NUL: no such file
+    mend = f"Put it beside the suite, or give its path from {ROOT}."
+    raise ConfigError(f"no such file: {given[:100]!r}", where=str(suite), mend=mend)
+
+
+def jsonl_files(suite: Path) -> list[Path]:
+    """The JSONL files of a suite's YAML.
+
+    Raises:
+        ConfigError: the suite is wrong, or lacks one.
+    """
+    named = [task.path for task in load_yaml(suite, Suite).tasks if task.path and _is_jsonl(Path(task.path))]
+    return [_beside(path, suite) for path in named]
+
+
+def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:
+    """The suite of one lm-eval YAML, of a task or of a group."""
+    config, _ = read_yaml(path)
+    called = config.get("group") if is_group(config) else read_source(path).name
+    folder = path.resolve().parent
+    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    task = SuiteTask(task=str(called), path=str(shown), family=family or Family.CUSTOM)
+    if (found := _yaml_of(task)) != path.resolve():
+        raise ConfigError(
+            f"{found.name} beside it names its task '{task.task}' too",
+            where=str(path),
+            mend="Give one of them another name.",
+        )
+    sources_of(task)
+    return Suite(name=name, tasks=(task,))
+
+
+def sources_of(task: SuiteTask) -> tuple[TaskSource, ...]:
+    """The YAML of a suite's task; of a group those of all its subtasks, in the group's order.
+
+    Raises:
+        ConfigError: no YAML has that name, or a YAML is wrong.
+    """
+    path = _yaml_of(task)
+    overrides = {} if task.num_fewshot is None else {"num_fewshot": task.num_fewshot}
+    if not is_group(read_yaml(path)[0]):
+        return (_limited(read_source(path, overrides), task.max_gen_toks),)
+    beside = {} if task.path is None else names_in(path.parent, "*.y*ml")
+
+    def find(name: str) -> Path | None:
+        found = beside.get(name) or _own_names().get(name)
+        return found[1] if found else None
+
+    sources = members(path, find, (_own_folder(),), overrides)
+    return tuple(_limited(source, task.max_gen_toks) for source in sources)
+
+
+def _limited(source: TaskSource, max_gen_toks: int | None) -> TaskSource:
+    """A task that generates text with another token limit, whatever name its YAML gives the limit."""
+    if max_gen_toks is None or source.config.get("output_type", "generate_until") != "generate_until":
+        return source
+    settings = {k: v for k, v in (source.config.get("generation_kwargs") or {}).items() if k not in _LIMITS}
+    limit = {"generation_kwargs": settings | {"max_gen_toks": max_gen_toks}}
+    return source._replace(config=source.config | limit, overrides=source.overrides | limit)
+
+
+def group_of(task: SuiteTask) -> dict[str, Any] | None:
+    """A group's own settings; None where the task is none."""
+    config, _ = read_yaml(_yaml_of(task))
+    return config if is_group(config) else None
+
+
+def _yaml_of(task: SuiteTask) -> Path:
+    if task.path is None:
+        return _own_entry(task.task)[1]
+    folder = ROOT / Path(task.path).expanduser()
+    if not folder.is_dir():
+        raise ConfigError("no such folder", where=task.path, mend=f"It should hold the YAML of {task.task}.")
+    names = names_in(folder, "*.y*ml")
+    if task.task not in names:
+        near = difflib.get_close_matches(task.task, names, n=1)
+        mend = f"Did you mean '{near[0]}'?" if near else f"It names: {', '.join(sorted(names)) or 'none'}."
+        raise ConfigError(f"no YAML there has the task '{task.task}'", where=task.path, mend=mend)
+    return names[task.task][1].resolve()
+
+
+@lru_cache(maxsize=1)
+def _own_names() -> dict[str, tuple[str, Path]]:
+    """lm-eval's own tasks and groups by name."""
+    return names_in(_own_folder(), "**/*.yaml")
+
+
+def _own_folder() -> Path:
+    """Where lm-eval's own tasks lie, found without importing it."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        raise ConfigError("lm-eval is not installed", mend="Run `make setup`.")
+    return Path(spec.origin).parent / "tasks"
+
+
+def _own_entry(name: str) -> tuple[str, Path]:
+    """Kind and YAML of one of lm-eval's own tasks."""
+    names = _own_names()
+    if name in names:
+        return names[name]
+    suites = [path.stem for path in SUITES.glob("*.yaml")]
+    near = difflib.get_close_matches(name, [*suites, *names], n=3)
+    mend = (
+        f"Did you mean {' or '.join(repr(one) for one in near)}?"
+        if near
+        else "See `.venv/bin/lm_eval ls tasks`."
+    )
+    if "," in name:
+        mend = "Several tasks make a suite: list them in a file of configs/suites."
+    raise ConfigError("no suite and no task of lm-eval's is called so", where=name, mend=mend)

@@ -1,0 +1,1 @@
+"""Measure load levels with vLLM's own bench."""

@@ -1,0 +1,206 @@
+"""Throughput and latency over a concurrency ladder, by vLLM's own bench, against the running engine."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from quantgate.model.config import Workload
+from quantgate.model.enums import Validity
+from quantgate.model.errors import RunError
+from tasks.engine.process import OutOfTimeError, await_end, child_environment, last_words, run_tied
+from tasks.engine.server import RunningEngine
+from tasks.progress import Reporter
+from tasks.throughput import bench_driver
+
+# A single-threaded client that is busy this share of the time is what is being measured.
+CLIENT_SATURATED_SHARE = 0.9
+# Where half of all tokens follow the one before almost at once, they arrived in bursts: client or server was
+# starved of its core, and TTFT holds what belongs to TPOT.
+BURST_SHARE_OF_TPOT = 0.1
+STARTUP_ALLOWANCE_S = 300.0
+METRICS = ("ttft", "tpot", "itl", "e2el")
+
+
+def operating_point(concurrency: int) -> str:
+    """Name of a level of the ladder, e.g. ``c8``."""
+    return f"c{concurrency}"
+
+
+def levels(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
+    """The ladder: each level with its requests, its warm-up and a seed of its own (fresh prompts)."""
+    return [
+        {
+            "operating_point": operating_point(concurrency),
+            "concurrency": concurrency,
+            "requests": max(workload.min_prompts, workload.prompts_per_concurrency * concurrency),
+            "warmup_requests": concurrency,
+            "seed": workload.seed * 1000 + index,
+            "out": str(out_dir / f"{operating_point(concurrency)}.json"),
+        }
+        for index, concurrency in enumerate(workload.concurrency)
+    ]
+
+
+def unfinished(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
+    """Levels whose result is not there yet."""
+    return [level for level in levels(workload, out_dir) if not Path(level["out"]).exists()]
+
+
+def measure(
+    engine: RunningEngine,
+    workload: Workload,
+    *,
+    tokenizer: str,
+    out_dir: Path,
+    log: Path,
+    report: Reporter,
+    title: str,
+    trust_remote_code: bool = False,
+) -> None:
+    """Measure every level that is not finished; each appears in ``out_dir`` as it ends.
+
+    Raises:
+        RunError: the bench or the engine failed, or ran out of time.
+    """
+    todo = unfinished(workload, out_dir)
+    if not todo:
+        return
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for level in todo:
+        level["engine_start_id"] = engine.start.engine_start_id
+    spec = {
+        "base_url": engine.base_url,
+        "model": engine.served_model,
+        "tokenizer": tokenizer,
+        "isl_tokens": workload.isl_tokens,
+        "osl_tokens": workload.osl_tokens,
+        "levels": todo,
+        "trust_remote_code": trust_remote_code,
+    }
+    spec_file = out_dir / "spec.json"
+    spec_file.write_text(json.dumps(spec))
+    variables = child_environment() | engine.environment.config.environment
+    variables |= {"OPENAI_API_KEY": engine.api_key, "HF_HUB_OFFLINE": "1"}
+    try:
+        with report.step(f"{title}: {len(todo)} load levels", unit="levels") as step:
+
+            def poll() -> None:
+                engine.check_alive()
+                step.update(sum(Path(level["out"]).exists() for level in todo), len(todo))
+
+            run_tied(
+                [str(engine.environment.python), bench_driver.__file__, str(spec_file)],
+                what=title,
+                log=log,
+                environment=variables,
+                timeout_s=STARTUP_ALLOWANCE_S + workload.level_timeout_s * len(todo),
+                poll=poll,
+            )
+        if _with_failures(todo):
+            await_end(engine.check_alive, engine.metrics)
+    except RunError as error:
+        # Requests that failed because the engine was ending say nothing of the level.
+        for file in _with_failures(todo):
+            file.unlink()
+        if isinstance(error, OutOfTimeError):
+            engine.check_alive()
+            words = last_words(engine.process.output())
+            raise RunError(f"{error.what}; the engine: {words}", where=error.where, mend=error.mend) from None
+        if error.where == title:
+            await_end(engine.check_alive, engine.metrics)
+        raise
+
+
+def _with_failures(todo: list[dict[str, Any]]) -> list[Path]:
+    """Results of these levels that hold failed requests."""
+    files = [Path(level["out"]) for level in todo]
+    return [file for file in files if file.exists() and json.loads(file.read_text())["result"]["failed"]]
+
+
+def _reasons(result: dict[str, Any], level: dict[str, Any]) -> list[str]:
+    """Why a level's figures must not be used; none where they may."""
+    reasons = []
+    if not result["completed"]:
+        reasons.append("no_request_completed")
+    if result["failed"]:
+        reasons.append("failed_requests")
+    if level.get("client_cpu_share", 0) >= CLIENT_SATURATED_SHARE:
+        reasons.append("client_saturated")
+    if result["completed"] and result["median_itl_ms"] <= BURST_SHARE_OF_TPOT * result["mean_tpot_ms"]:
+        reasons.append("client_starved")
+    if level.get("prefix_cache_hit_tokens"):
+        reasons.append("prefix_cache_hits")
+    return reasons
+
+
+def _latencies(result: dict[str, Any]) -> dict[str, float | None]:
+    """Mean and percentiles in ms; the bench reports zeros where nothing completed, which says nothing."""
+    names = {"mean": "mean_{}_ms", "p50": "p50_{}_ms", "p90": "p90_{}_ms", "p99": "p99_{}_ms"}
+    return {
+        f"{metric}_{statistic}_ms": result.get(key.format(metric)) if result["completed"] else None
+        for metric in METRICS
+        for statistic, key in names.items()
+    }
+
+
+def rows(workload: Workload, out_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of ``load_points.parquet`` and ``requests.parquet`` from the finished levels."""
+    points, requests = [], []
+    for planned in levels(workload, out_dir):
+        file = Path(planned["out"])
+        level = json.loads(file.read_text())
+        result = level["result"]
+        reasons = _reasons(result, level)
+        points.append(
+            {
+                "operating_point": level["operating_point"],
+                "concurrency": level["concurrency"],
+                "isl_tokens": workload.isl_tokens,
+                "osl_tokens": workload.osl_tokens,
+                "requests": level["requests"],
+                "completed": result["completed"],
+                "failed": result["failed"],
+                "warmup_requests": level["warmup_requests"],
+                "duration_s": result["duration"],
+                "input_tokens": result["total_input_tokens"],
+                "output_tokens": result["total_output_tokens"],
+                "requests_per_s": result["request_throughput"],
+                "output_tok_s": result["output_throughput"],
+                "total_tok_s": result["total_token_throughput"],
+                **_latencies(result),
+                "prefix_cache_hit_tokens": level.get("prefix_cache_hit_tokens"),
+                "client_cpu_share": level.get("client_cpu_share"),
+                "seed": level["seed"],
+                "validity": Validity.QUARANTINED if reasons else Validity.VALID,
+                "validity_reasons": reasons,
+                "engine_start_id": level["engine_start_id"],
+                "measured_at": datetime.fromtimestamp(file.stat().st_mtime, UTC),
+            }
+        )
+        requests += _requests(level["operating_point"], result)
+    return points, requests
+
+
+def _requests(point: str, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a request; an end-to-end latency is the first token's plus all that follow."""
+    found = []
+    for index, error in enumerate(result["errors"]):
+        itls_s, ttft_s = result["itls"][index], result["ttfts"][index]
+        answered = not error
+        found.append(
+            {
+                "operating_point": point,
+                "request": index,
+                "start_s": result["start_times"][index],
+                "ttft_ms": ttft_s * 1000 if answered else None,
+                "itl_ms": [value * 1000 for value in itls_s],
+                "e2el_ms": (ttft_s + sum(itls_s)) * 1000 if answered else None,
+                "input_tokens": result["input_lens"][index],
+                "output_tokens": result["output_lens"][index],
+                "error": error or None,
+            }
+        )
+    return found

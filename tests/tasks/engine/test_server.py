@@ -1,0 +1,305 @@
+"""Faults of an engine: it dies, hangs, its port is taken; and nothing of it is left. (A fake one: fault injection.)"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from quantgate.model.config import ROOT
+from quantgate.model.enums import KernelMode
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.home import Home
+from tasks.engine import environment as engine_env
+from tasks.engine import server
+from tasks.progress import Reporter
+from tests.support.fake_engine import make
+from tests.support.tiny_checkpoints import bare_checkpoint
+from tests.tasks.engine.test_process import alive, plant, wait_for
+
+CHECKPOINT = bare_checkpoint(precision="nvfp4", weight_format="modelopt:NVFP4")
+
+
+def environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, **options: object
+) -> engine_env.EngineEnvironment:
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder, mode, **options)))  # type: ignore[arg-type]
+    name, config = engine_env.load_engine(None, "cpu")
+    return engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+
+
+def serve(found: engine_env.EngineEnvironment, log: Path) -> object:
+    return server.serve(CHECKPOINT, found, {"max-model-len": 64}, log=log, report=Reporter(lambda _: None))
+
+
+def test_an_engine_that_dies_at_start_tells_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "dies")
+    with pytest.raises(RunError) as caught, serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+        pass
+    assert str(caught.value) == (
+        "engine fake: the engine ended with status 1; its last words: RuntimeError: out of cheese. "
+        f"Its log: {tmp_path / 'log'}"
+    )
+    assert caught.value.exit_status == 1
+
+
+def test_an_engine_that_hangs_ends_within_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = environment(tmp_path, monkeypatch, "hangs", start_timeout_s=1.5)
+    told = r"did not answer within 2 s; its last words: INFO still loading"
+    with pytest.raises(RunError, match=told), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+        pass
+
+
+def test_what_speaks_no_http_at_the_port_does_not_answer_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "hangs", start_timeout_s=1.5)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def speak() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    caller, _ = other.accept()
+                    with caller:
+                        caller.sendall(b"220 mail\r\n")
+
+        threading.Thread(target=speak, daemon=True).start()
+        monkeypatch.setattr(server, "_port", lambda *_: other.getsockname()[1])
+        with pytest.raises(RunError, match="did not answer within"), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+            pass
+
+
+class _Others(http.server.BaseHTTPRequestHandler):
+    """An engine with a key of its own."""
+
+    def do_GET(self) -> None:
+        self.send_response(401 if self.path.startswith("/v1/") else 200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_another_engine_at_the_port_does_not_answer_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two starts may find the same free port; the one that comes too late ends by itself."""
+    found = environment(tmp_path, monkeypatch, "hangs", start_timeout_s=1.5)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Others) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        monkeypatch.setattr(server, "_port", lambda *_: other.server_port)
+        with pytest.raises(RunError, match="did not answer within"), serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+            pass
+        other.shutdown()
+
+
+def test_a_port_in_use_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = environment(tmp_path, monkeypatch, "serves", port=port)
+        with pytest.raises(ConfigError) as caught, serve(found, tmp_path / "log"):  # type: ignore[attr-defined]
+            pass
+    assert str(caught.value) == (
+        f"engines.yaml: fake: port {port} is in use. "
+        "Stop what listens there, or leave 'port' out to take a free one."
+    )
+    assert caught.value.exit_status == 2
+
+
+def test_a_running_engine_is_recorded_and_stopped_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret-token")
+    monkeypatch.setenv("VLLM_SOMETHING", "on")
+    found = environment(tmp_path, monkeypatch, "serves", marker="8201")
+    with serve(found, tmp_path / "log") as running:  # type: ignore[attr-defined]
+        start = running.start
+        assert wait_for(lambda: alive("8201") == 2)
+    assert alive("8201") == 0
+    assert start.engine_version == "9.9.9"
+    assert start.kernels == {"QKVParallelLinear": "MarlinNvFp4LinearKernel"}
+    assert start.kernel_mode is KernelMode.WEIGHT_ONLY
+    assert start.kv_cache_tokens == 160
+    assert start.command[-2:] == ("--max-model-len", "64")
+    assert "--host 127.0.0.1" in " ".join(start.command)
+    assert running.api_key not in " ".join(start.command)
+    assert start.environment["VLLM_SOMETHING"] == "on"
+    recorded = start.model_dump_json()
+    assert "secret-token" not in recorded
+    assert running.api_key not in recorded
+
+
+def test_sigkill_during_the_start_leaves_no_engine(tmp_path: Path) -> None:
+    file = make(tmp_path, "serves", marker="8202")
+    code = f"""
+import os, time
+os.environ["QUANTGATE_ENGINES_FILE"] = {str(file)!r}
+from pathlib import Path
+from tests.tasks.test_engine import *
+name, config = engine_env.load_engine(None, "cpu")
+found = engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+with engine.serve(CHECKPOINT, found, {{}}, log=Path({str(tmp_path / "log")!r}), report=Reporter(lambda _: None)):
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ))
+    assert wait_for(lambda: alive("8202") == 2, 30)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert wait_for(lambda: alive("8202") == 0)
+
+
+def test_arguments_of_the_run_come_on_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config.model_copy(
+        update={"arguments": {"enforce-eager": True, "max-num-seqs": 32}}
+    )
+    merged = server.serving_arguments(config, {"max-num-seqs": 8, "enforce-eager": None, "dtype": "bfloat16"})
+    assert merged == {"max-num-seqs": 8, "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("engines: {", "expected"),
+        (
+            "default: {cpu: a}\nengines: {a: {description: x, kind: uv, distribution: v, argumens: {}}}",
+            "'arguments'",
+        ),
+        (
+            "default: {cpu: b}\nengines: {abc: {description: x, kind: uv, distribution: v}}",
+            "nothing is called 'b'",
+        ),
+        (
+            "default: {cpu: a}\nengines: {a: {description: x, kind: docker, distribution: v}}",
+            "'uv' or 'python'",
+        ),
+        (
+            "default: {cpu: a}\nengines: {a: {description: x, kind: python, distribution: v}}",
+            "a.interpreter' is missing",
+        ),
+        ("default: {cpu: a}\ndefault: {cpu: b}\nengines: {}", "stands twice"),
+    ],
+)
+def test_faults_of_the_file_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    file = tmp_path / "engines.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(file))
+    with pytest.raises(ConfigError) as caught:
+        engine_env.load_engine(None, "cpu")
+    assert told in str(caught.value)
+    assert "engines.yaml" in str(caught.value)
+
+
+def test_an_interpreter_without_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = make(tmp_path, "serves")
+    file.write_text(file.read_text().replace(str(tmp_path / "python"), sys.executable))
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(file))
+    name, config = engine_env.load_engine(None, "cpu")
+    with pytest.raises(ConfigError, match="has no package 'vllm'"):
+        engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+
+
+def test_gpus_are_counted_over_every_way_to_be_parallel() -> None:
+    assert server.gpu_count({"max-num-seqs": 8}) == 1
+    assert (
+        server.gpu_count({"tensor-parallel-size": 4, "pipeline-parallel-size": 2, "data-parallel-size": 2})
+        == 16
+    )
+    for value in ("two", 0, True, 1.5):
+        with pytest.raises(ConfigError, match="'tensor-parallel-size' is"):
+            server.gpu_count({"tensor-parallel-size": value})
+
+
+@pytest.mark.parametrize(
+    "flag", ["host", "config", "api-key", "api_key", "--port", "served_model_name", "model"]
+)
+def test_flags_that_would_undo_loopback_or_the_key_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config
+    with pytest.raises(ConfigError, match="is set by Quantgate"):
+        server.serving_arguments(config, {flag: "x"})
+
+
+def test_inherited_variables_that_change_numbers_belong_to_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config
+    before = server.recorded_environment(config)
+    monkeypatch.setenv("VLLM_ATTENTION_SOMETHING", "1")
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    monkeypatch.setenv("HOME_ADDRESS", "no")
+    assert server.recorded_environment(config) == before | {"VLLM_ATTENTION_SOMETHING": "1"}
+
+
+def test_which_of_a_hosts_gpus_an_engine_gets_is_recorded_but_no_part_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "serves", marker="8204")
+    variable, log, report = "CUDA_VISIBLE_DEVICES", tmp_path / "log", Reporter(lambda _: None)
+    plant(monkeypatch)
+
+    def served(uuids: tuple[str, ...]) -> str:
+        with server.serve(CHECKPOINT, found, {}, uuids=uuids, log=log, report=report) as running:
+            below = psutil.Process(running.process.pid).children(recursive=True)
+            got = next(p.environ() for p in below if p.cmdline() == ["sleep", "8204"])
+        assert not [name for name, value in got.items() if "planted" in value]
+        assert got.items() >= running.start.environment.items()
+        assert running.start.environment.items() >= server.recorded_environment(found.config).items()
+        assert got["VLLM_API_KEY"] not in running.start.environment.values()
+        return running.start.environment[variable]
+
+    monkeypatch.setenv(variable, "0")
+    first = server.recorded_environment(found.config)
+    monkeypatch.setenv(variable, "1")
+    assert server.recorded_environment(found.config) == first
+    assert variable not in first
+    assert served(()) == "1"
+    assert served(("GPU-a", "GPU-b")) == "GPU-a,GPU-b"
+
+
+def test_maps_and_lists_reach_the_engine_as_its_parser_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = environment(tmp_path, monkeypatch, "serves", marker="8203")
+    overrides = {
+        "speculative_config": {"method": "ngram", "num_speculative_tokens": 3},
+        "--lora-target-modules": ["q_proj", "v_proj"],
+        "hf-overrides.rope.factor": 2.0,
+        "hf-overrides.rope.rope_type": "linear",
+        "enable-lora": True,
+        "enforce-eager": False,
+        "dtype": None,
+    }
+    log, report = tmp_path / "log", Reporter(lambda _: None)
+    with server.serve(CHECKPOINT, found, overrides, adapter="mine", log=log, report=report) as running:
+        assert running.served_model == "mine"
+        command = running.start.command
+    assert command[command.index("--port") + 2 :] == (
+        *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}'),
+        *("--lora-target-modules", "q_proj", "v_proj"),
+        *("--hf-overrides", '{"rope": {"factor": 2.0, "rope_type": "linear"}}'),
+        "--enable-lora",
+    )
+
+
+def test_a_key_of_what_is_no_map_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = environment(tmp_path, monkeypatch, "serves").config
+    with pytest.raises(ConfigError, match="'dtype' is not a map"):
+        server.serving_arguments(config, {"dtype": "auto", "dtype.x": 1})
