@@ -26,7 +26,7 @@ from quantgate.judge.judge import judge_evidence
 from quantgate.judge.pairing import Counts
 from quantgate.judge.stats import exact
 from quantgate.model.config import load_policy
-from warehouse import load, stored_runs
+from warehouse import judge_runs, load
 from warehouse.query import read_only
 
 Result = dict[str, Any]
@@ -38,8 +38,8 @@ _PARTS: dict[str, tuple[Any, str]] = {
     "bounds": (load, "refresh_bounds"),
     "judge": (load, "_judge_all"),
     "judge_read": (BundleStore, "read_columns"),
-    "judge_count": (stored_runs, "count_pairs"),
-    "judge_test": (stored_runs, "_judged"),
+    "judge_count": (judge_runs, "count_pairs"),
+    "judge_test": (judge_runs, "_judged"),
     "materialize": (load, "refresh_materialized"),
 }
 """Parts of a load: reading and checking bundles, inserting them, the roofline of each point, judging (of which reading
@@ -82,7 +82,7 @@ def judge(folder: Path) -> Result:
     pairs = sorted((m.baseline.run_id, m.run_id) for m in manifests if m.baseline)
     begin, cpu_begin = time.perf_counter(), time.process_time()
     verdicts, tasks = Counter[str](), 0
-    for judged in stored_runs.judge_stored(store, [(candidate, baseline) for baseline, candidate in pairs]):
+    for judged in judge_runs.judge_stored(store, [(candidate, baseline) for baseline, candidate in pairs]):
         verdicts.update(str(found.verdict) for found in judged.verdicts if found.use == "all")
         tasks += sum(len(found.tasks) for found in judged.verdicts if found.use == "all")
     return {

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from flows.cells import Cell, Plan, State, run_name
-from warehouse.render import NULL, aligned
+from warehouse.report.render import NULL, aligned
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
 WIDTH = 100

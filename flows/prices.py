@@ -12,7 +12,7 @@ from quantgate.model.home import Home
 from tasks.progress import Reporter
 from warehouse.configuration import import_prices
 from warehouse.load import load_bundles
-from warehouse.prices import BadOffersError, PriceImport
+from warehouse.prices.offers import BadOffersError, PriceImport
 
 
 class PricesParameters(Parameters):

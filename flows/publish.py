@@ -13,9 +13,9 @@ from pydantic import Field
 from flows.parameters import Parameters
 from flows.reporting import reporter
 from quantgate.model.home import Home
-from warehouse.publish import publish as write_files
 from warehouse.query import query
-from warehouse.summary import summary_table
+from warehouse.report.publish import publish as write_files
+from warehouse.report.summary import summary_table
 
 # What fits a table in a browser; the files hold every column.
 ARTIFACT = """

@@ -34,7 +34,7 @@ from tasks.engine.argument_files import Named
 from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.quality import evaluate
-from warehouse.outside import clusters_line, resolution_line
+from warehouse.evidence.published_scores import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0
 

@@ -21,8 +21,8 @@ from quantgate.model.models import load_models
 from quantgate.model.prices import PriceFile
 from warehouse.architectures import NO_SHAPES, Shapes, read_shapes, refresh_shapes
 from warehouse.database import Connection, insert_rows
-from warehouse.evidence import NO_REFERENCE, Reference, read_reference, store_reference
-from warehouse.prices import (
+from warehouse.evidence.reference import NO_REFERENCE, Reference, read_reference, store_reference
+from warehouse.prices.offers import (
     Placed,
     PriceImport,
     check_end,
@@ -143,7 +143,7 @@ def import_prices(
     """Import the offers of a CSV or JSON file beside a warehouse; the next load prices with them.
 
     Args:
-        file: see `warehouse.prices.import_offers`, which also says what it raises.
+        file: see `warehouse.prices.offers.import_offers`, which also says what it raises.
         warehouse: the DuckDB file; it needn't exist yet.
         configs: folder of gpus.yaml and prices.yaml.
         today: the day (UTC) after which no offer may begin; the present one if empty.

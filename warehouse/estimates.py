@@ -12,7 +12,7 @@ import duckdb
 
 from warehouse.configuration import read_configuration, refresh
 from warehouse.database import Connection, create_views, migrate
-from warehouse.prices import imported_folder
+from warehouse.prices.offers import imported_folder
 
 
 @contextmanager

@@ -28,10 +28,11 @@ from warehouse.database import (
     set_setting,
     setting,
 )
+from warehouse.evidence.mlperf import evidence_folder
 from warehouse.fidelity import compare_all
+from warehouse.judge_runs import judge_stored
 from warehouse.materialized import refresh_materialized
-from warehouse.mlperf_summary import evidence_folder
-from warehouse.prices import imported_folder
+from warehouse.prices.offers import imported_folder
 from warehouse.query import read_only
 from warehouse.rows import (
     KEYS,
@@ -42,7 +43,6 @@ from warehouse.rows import (
     task_verdict_rows,
     verdict_rows,
 )
-from warehouse.stored_runs import judge_stored
 from warehouse.swap import exclusive, next_state, remove_leftovers
 from warehouse.verdict_keys import refresh_keys
 

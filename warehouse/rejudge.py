@@ -17,12 +17,12 @@ from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.records import Manifest
 from warehouse.configuration import CONFIGS, add_policy
 from warehouse.database import insert_rows
-from warehouse.layout import Block, plain
+from warehouse.judge_runs import judge_stored
 from warehouse.load import load_bundles
 from warehouse.query import query, read_only
-from warehouse.render import NULL
+from warehouse.report.blocks import Block, plain
+from warehouse.report.render import NULL
 from warehouse.rows import Row, task_verdict_rows, verdict_rows
-from warehouse.stored_runs import judge_stored
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
 _CANDIDATES = """

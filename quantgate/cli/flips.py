@@ -36,8 +36,8 @@ def command(
 
     Example: quantgate flips --task gsm8k --direction worse
     """
-    from warehouse.flips import find_flips, flip_text
-    from warehouse.render import render
+    from warehouse.report.flips import find_flips, flip_text
+    from warehouse.report.render import render
 
     rows, total = find_flips(
         Home.current().warehouse,

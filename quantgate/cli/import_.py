@@ -17,8 +17,8 @@ def command(file: Path) -> int:
     Its token rates of the closed division become rows of the view published_evidence, never of the validated
     table. Importing a file again changes nothing.
     """
+    from warehouse.evidence.mlperf import evidence_folder, import_summary
     from warehouse.load import load_bundles
-    from warehouse.mlperf_summary import evidence_folder, import_summary
 
     home = Home.current()
     done = import_summary(file, evidence_folder(home.warehouse))

@@ -60,7 +60,7 @@ def command(
     )
     if dry_run:
         from flows.matrix_table import rows_of, text_of
-        from warehouse.render import render
+        from warehouse.report.render import render
 
         planned = plan(parameters, Home.current())
         click.echo(text_of(planned) if form in {None, "table"} else render(rows_of(planned), form))

@@ -20,7 +20,7 @@ _VERDICTS = """
 def show_outcome(home: Home, result: Validation, *, require_validated: bool) -> int:
     """Print the validated table; 3 where a candidate has to be VALIDATED and is not."""
     from warehouse.query import query
-    from warehouse.summary import summary_table
+    from warehouse.report.summary import summary_table
 
     click.echo()
     click.echo(summary_table(home.warehouse, run_ids=result.run_ids))

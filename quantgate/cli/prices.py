@@ -39,7 +39,7 @@ def import_file(file: Path) -> int:
     """
     from warehouse.configuration import import_prices
     from warehouse.load import load_bundles
-    from warehouse.prices import BadOffersError
+    from warehouse.prices.offers import BadOffersError
 
     home = Home.current()
     try:
@@ -61,7 +61,7 @@ def import_file(file: Path) -> int:
 def list_offers(form: str) -> int:
     """List every offer, past ones too; as a table, what has no price and what a reservation may cost as well."""
     from warehouse.query import query
-    from warehouse.render import render
+    from warehouse.report.render import render
 
     warehouse = Home.current().warehouse
     click.echo(render(query(warehouse, OFFERS), form))

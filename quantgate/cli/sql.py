@@ -18,7 +18,7 @@ def command(statement: str, form: str) -> int:
     Example: quantgate sql "SELECT precision, verdict, usd_per_mtok_output FROM validated_table"
     """
     from warehouse.query import query
-    from warehouse.render import render
+    from warehouse.report.render import render
 
     click.echo(render(query(Home.current().warehouse, statement), form))
     return 0

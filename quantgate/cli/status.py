@@ -42,7 +42,7 @@ def _unfinished(home: Home) -> list[dict[str, Any]]:
 def command() -> int:
     """Runs in the warehouse with their verdicts and age; unfinished and failed ones with their logs."""
     from warehouse.query import query
-    from warehouse.render import render
+    from warehouse.report.render import render
 
     home = Home.current()
     if home.warehouse.exists():

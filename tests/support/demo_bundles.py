@@ -9,7 +9,7 @@ from pathlib import Path
 from quantgate.model.config import ROOT
 from quantgate.model.records import Manifest
 from warehouse.load import load_bundles
-from warehouse.summary import summary_table
+from warehouse.report.summary import summary_table
 
 BUNDLES = ROOT / "tests" / "fixtures" / "bundles"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from warehouse.configuration import read_configuration
-from warehouse.prices import import_offers, imported_folder
+from warehouse.prices.offers import import_offers, imported_folder
 from warehouse.query import query
 
 TODAY = date(2026, 11, 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from warehouse.claims_page import paper_warehouse
+from docs.pages.claims import paper_warehouse
 from warehouse.database import Connection
 
 

@@ -21,8 +21,8 @@ from quantgate.model.errors import ConfigError
 from warehouse.configuration import CONFIGS, read_configuration
 from warehouse.load import load_bundles
 from warehouse.query import query
-from warehouse.render import render
-from warehouse.summary import summary_table
+from warehouse.report.render import render
+from warehouse.report.summary import summary_table
 
 Edit = Callable[[dict[str, Any]], None]
 MATH = {"sums": Family.MATH}

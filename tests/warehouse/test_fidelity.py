@@ -20,7 +20,7 @@ from quantgate.model.records import FidelityResult
 from warehouse.fidelity import Tops, figures, kl_top, kl_whole
 from warehouse.load import load_bundles
 from warehouse.query import query
-from warehouse.summary import summary_table
+from warehouse.report.summary import summary_table
 
 
 def tops(probabilities: Floats, own: int | np.ndarray, k: int | None = None) -> Tops:

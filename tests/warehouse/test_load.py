@@ -20,7 +20,7 @@ from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError, RunError
 from warehouse.load import load_bundles
 from warehouse.query import query
-from warehouse.render import render
+from warehouse.report.render import render
 from warehouse.swap import exclusive
 
 COUNTS = """
@@ -225,7 +225,7 @@ def test_a_candidate_that_cannot_be_judged_is_said_and_nothing_is_swapped(
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise ConfigError("no margin for family 'code'", where="policy toys")
 
-    monkeypatch.setattr("warehouse.stored_runs.judge_evidence", refuse)
+    monkeypatch.setattr("warehouse.judge_runs.judge_evidence", refuse)
     line = "run run-fp8 could not be judged: policy toys: no margin for family 'code'"
     first, second = (load_bundles(place.warehouse, place.bundles) for _ in range(2))
     assert (first.loaded, first.judged, first.problems) == (("run-bf16",), (), (line,))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from quantgate.model.errors import ConfigError, RunError
 from warehouse.query import query, query_frame
-from warehouse.render import render
+from warehouse.report.render import render
 
 SQL = (
     "SELECT precision, verdict, quality_delta, usd_per_mtok_output FROM validated_table "

@@ -15,7 +15,7 @@ from quantgate.model.errors import ConfigError
 from warehouse.load import load_bundles
 from warehouse.query import query
 from warehouse.rejudge import JudgeReport, rejudge
-from warehouse.render import render
+from warehouse.report.render import render
 
 WIDE = Policy(
     description="Margins so wide that thirty points are nothing.",

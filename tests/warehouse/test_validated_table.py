@@ -16,7 +16,7 @@ from quantgate.model.enums import KernelMode, Validity, Verdict
 from warehouse.configuration import CONFIGS
 from warehouse.load import load_bundles
 from warehouse.query import query
-from warehouse.render import render
+from warehouse.report.render import render
 
 CONTRACT = """
     model checkpoint revision baseline precision weight_format kv_cache_dtype kernel kernel_mode

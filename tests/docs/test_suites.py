@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from docs.pages.suites import PAGE, POLICY, listed_suites, suites_page
 from quantgate.model.config import Suite, load_policy
 from quantgate.model.enums import Family
 from tasks.quality.evaluate import check_suite
 from tasks.quality.sources import group_of, sources_of, suite_from
-from warehouse.suites_page import PAGE, POLICY, listed_suites, suites_page
 
 
 def test_the_page_is_what_the_suites_say() -> None:
     made = suites_page(listed_suites(), load_policy(POLICY))
-    assert PAGE.read_text(encoding="utf-8") == made, "run `python -m warehouse.suites_page`"
+    assert PAGE.read_text(encoding="utf-8") == made, "run `python -m docs.pages.suites`"
 
 
 def test_questions_of_your_own_are_asked_as_the_page_has_them(tmp_path: Path) -> None:

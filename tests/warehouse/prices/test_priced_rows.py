@@ -19,9 +19,9 @@ from tests.support.offers import OFFER, import_into, rows
 from warehouse.configuration import CONFIGS, read_configuration
 from warehouse.database import insert_rows, migrate, migrations
 from warehouse.load import load_bundles
-from warehouse.prices import imported_folder
+from warehouse.prices.offers import imported_folder
 from warehouse.query import query
-from warehouse.render import render
+from warehouse.report.render import render
 from warehouse.rows import run_row
 
 

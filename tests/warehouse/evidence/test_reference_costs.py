@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.paper import paper_connection
 from warehouse.database import Connection
-from warehouse.render import render
+from warehouse.report.render import render
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantgate.model.errors import ConfigError
+from warehouse.evidence.mlperf import evidence_folder, import_summary, read_summary
 from warehouse.load import load_bundles
-from warehouse.mlperf_summary import evidence_folder, import_summary, read_summary
 from warehouse.query import query
 
 

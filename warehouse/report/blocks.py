@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from warehouse.render import aligned
+from warehouse.report.render import aligned
 
 WIDTH = 100
 """Columns of a terminal that every line fits."""

@@ -18,8 +18,8 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.prices import PriceOffer
 from tests.support.offers import OFFER, OWN, TODAY, import_into, written
 from warehouse.configuration import import_prices, read_configuration
-from warehouse.offer_lines import parse_offer, read_lines
-from warehouse.prices import BadOffersError, import_offers, imported_folder
+from warehouse.prices.offer_file import parse_offer, read_lines
+from warehouse.prices.offers import BadOffersError, import_offers, imported_folder
 
 SAME_DAYS = {"valid_from": "2026-06-01", "valid_to": "2026-07-01"}
 

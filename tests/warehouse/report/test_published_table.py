@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.support.paper import paper_connection
-from warehouse import layout
 from warehouse.database import Connection
-from warehouse.published_table import published_block
 from warehouse.query import query
-from warehouse.summary import summary_table
+from warehouse.report import blocks
+from warehouse.report.published_table import published_block
+from warehouse.report.summary import summary_table
 
 AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
 HEADING = "For comparison, not measured here: what others published for these GPUs, at maximum load"
@@ -42,7 +42,7 @@ def test_what_the_guide_s_gpus_would_cost(paper: Connection) -> None:
     assert cells["llama3.1-8b", "l40s", "fp8"][:2] == ("0.154", "0.069")
     assert {row[-1] for row in block.rows} == {"published"}
     assert "the lowest of spheron, of 2026-03-20" in " ".join(block.notes)
-    assert max(map(len, layout.plain(block).splitlines())) <= 100
+    assert max(map(len, blocks.plain(block).splitlines())) <= 100
 
 
 def test_before_any_offer_it_has_no_cost(paper: Connection) -> None:

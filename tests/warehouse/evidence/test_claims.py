@@ -12,17 +12,17 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from docs.pages.claims import PAGE, claims_page, paper_warehouse
 from quantgate.model.config import parse_record
 from quantgate.model.enums import Validity
 from quantgate.model.errors import ConfigError
 from tests.support.paper import paper_connection
-from warehouse.claim_records import Claim, ClaimFile, Measure
-from warehouse.claims_page import PAGE, claims_page, paper_warehouse
 from warehouse.configuration import CONFIGS
 from warehouse.database import Connection
+from warehouse.evidence.claims import Claim, ClaimFile, Measure
 from warehouse.load import load_bundles
 from warehouse.query import query
-from warehouse.render import render
+from warehouse.report.render import render
 
 CLAIM = {
     "claim_id": "any",
@@ -108,7 +108,7 @@ def test_an_interval_that_reaches_into_the_range_contradicts_nothing(
 
 
 def test_the_page_is_the_view_s(paper: Connection) -> None:
-    assert PAGE.read_text(encoding="utf-8") == claims_page(paper), "run `python -m warehouse.claims_page`"
+    assert PAGE.read_text(encoding="utf-8") == claims_page(paper), "run `python -m docs.pages.claims`"
 
 
 def test_it_reads_well_in_a_terminal(claims: dict[str, dict[str, Any]]) -> None:

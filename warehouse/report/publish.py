@@ -12,8 +12,8 @@ from pydantic import Field
 
 from quantgate.model.config import Strict
 from warehouse.query import read_only
-from warehouse.render import Format, render
-from warehouse.summary import summarize
+from warehouse.report.render import Format, render
+from warehouse.report.summary import summarize
 from warehouse.swap import exclusive, remove_leftovers, replacing
 
 NAME = "validated_table"

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from quantgate.model.errors import ConfigError
 from tests.support.command import quantgate
 from tests.support.demo_bundles import BUNDLES, manifests, warehouse
-from warehouse.flips import around_difference, find_flips, flip_text, one_line
+from warehouse.report.flips import around_difference, find_flips, flip_text, one_line
 
 
 @pytest.fixture(scope="module")

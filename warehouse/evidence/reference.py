@@ -18,9 +18,9 @@ from pydantic import BaseModel
 
 from quantgate.model.config import GpuFile, choose, fingerprint_of, load_yaml, parse_record
 from quantgate.model.errors import ConfigError
-from warehouse.claim_records import ClaimFile, claim_row
 from warehouse.database import Connection, insert_rows
-from warehouse.evidence_records import (
+from warehouse.evidence.claims import ClaimFile, claim_row
+from warehouse.evidence.records import (
     Catalogue,
     Dataset,
     Guide,

@@ -11,8 +11,8 @@ import pyarrow as pa
 from rich.cells import cell_len, set_cell_size
 
 from quantgate.model.config import choose
-from warehouse.layout import WIDTH
 from warehouse.query import query
+from warehouse.report.blocks import WIDTH
 
 _INDENT = 12
 _ROOM = WIDTH - _INDENT

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from quantgate.model.config import Strict, parse_record
 from quantgate.model.errors import ConfigError
-from warehouse.evidence_records import MlperfRow, SummaryResult
+from warehouse.evidence.records import MlperfRow, SummaryResult
 from warehouse.swap import exclusive, remove_leftovers, replacing
 
 _VENDOR = "NVIDIA "

@@ -1,24 +1,24 @@
 """docs/models.md: the models of configs/models, generated with the view ``memory_fit``.
 
-``python -m warehouse.models_page`` writes it from the configuration alone, as ``warehouse.claims_page`` does its page.
+``python -m docs.pages.models`` writes it from the configuration alone, as ``docs.pages.claims`` does its page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from docs.pages.claims import paper_warehouse
 from quantgate.model.config import ROOT
 from quantgate.model.models import ModelConfig, load_models
-from warehouse.claims_page import paper_warehouse
 from warehouse.database import Connection
-from warehouse.render import NULL
+from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "models.md"
 DEFAULT_CONTEXT_TOKENS = 8192
 _INTRODUCTION = """\
 # Models
 
-Generated from `configs/models` and the view `memory_fit` by `python -m warehouse.models_page`; a test compares.
+Generated from `configs/models` and the view `memory_fit` by `python -m docs.pages.models`; a test compares.
 `quantgate validate NAME` measures one of them; `quantgate doctor --models NAME` asks the hub whether its checkpoints
 are what stands here. Ids are as published: nobody could ask the hub when this was written, so a revision is pinned at
 the first pull. A model of your own is one more file in `configs/models`, or none (`--baseline`, `--candidate`).

@@ -9,14 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from warehouse import layout
 from warehouse.controls import control_notes, note_lines
 from warehouse.database import Connection
 from warehouse.fidelity import alarm_lines
-from warehouse.layout import Block
-from warehouse.published_table import published_block
 from warehouse.query import read_only
-from warehouse.render import NULL
+from warehouse.report import blocks as layout
+from warehouse.report.blocks import Block
+from warehouse.report.published_table import published_block
+from warehouse.report.render import NULL
 
 Row = dict[str, Any]
 
@@ -73,7 +73,7 @@ def summary_table(
 ) -> str:
     """The validated table for people: a row for each precision and operating point, and what it rests on.
 
-    Below it, apart, stands what others published for GPUs (`warehouse.published_table`).
+    Below it, apart, stands what others published for GPUs (`warehouse.report.published_table`).
 
     The headline cost uses the cheapest on-demand offer, where there is none the cheapest other.
 

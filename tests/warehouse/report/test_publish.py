@@ -13,11 +13,11 @@ import pytest
 
 from quantgate.model.enums import KernelMode, Validity
 from quantgate.model.errors import ConfigError
-from warehouse import publish as publishing
 from warehouse.load import load_bundles
-from warehouse.publish import publish
 from warehouse.query import query
-from warehouse.summary import summary_table
+from warehouse.report import publish as publishing
+from warehouse.report.publish import publish
+from warehouse.report.summary import summary_table
 
 AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
 NAMES = ["validated_table.csv", "validated_table.md", "validated_table.parquet"]

@@ -21,7 +21,7 @@ from quantgate.judge.pair_counts import COLUMNS, REPETITIVE
 from quantgate.model.enums import Verdict
 from quantgate.model.errors import RunError
 from quantgate.model.records import Manifest
-from warehouse.stored_runs import judge_stored
+from warehouse.judge_runs import judge_stored
 
 
 def rewrite(folder: Path, change: Any) -> None:
@@ -87,7 +87,7 @@ def one_by_one(store: BundleStore, pairs: list[tuple[str, str]]) -> list[Any]:
 def test_verdicts_are_those_of_the_judge_that_takes_one_pair(
     place: Any, pairs: list[tuple[str, str]], batch_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warehouse.stored_runs._BATCH_ROWS", batch_rows)
+    monkeypatch.setattr("warehouse.judge_runs._BATCH_ROWS", batch_rows)
     store = BundleStore(place.bundles)
     judged = list(judge_stored(store, pairs))
     assert [(found.run_id, found.baseline_run_id) for found in judged] == pairs

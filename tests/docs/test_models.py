@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
+from docs.pages.models import PAGE, listed_models, models_page
 from tests.support.paper import paper_connection
-from warehouse.models_page import PAGE, listed_models, models_page
 
 
 def test_the_page_is_generated() -> None:
     with paper_connection() as paper:
         assert PAGE.read_text(encoding="utf-8") == models_page(paper, listed_models()), (
-            "run `python -m warehouse.models_page`"
+            "run `python -m docs.pages.models`"
         )
 
 

@@ -1,6 +1,6 @@
 """docs/claims.md: the guide's claims against the evidence, generated from the view ``claims``.
 
-``python -m warehouse.claims_page`` writes it from the configuration alone, without any run: what a fresh checkout
+``python -m docs.pages.claims`` writes it from the configuration alone, without any run: what a fresh checkout
 knows. ``quantgate sql "FROM claims"`` says the same of a warehouse with runs.
 """
 
@@ -15,7 +15,7 @@ import duckdb
 from quantgate.model.config import ROOT
 from warehouse.configuration import CONFIGS, read_configuration, refresh
 from warehouse.database import Connection, create_views, migrate
-from warehouse.render import NULL
+from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "claims.md"
 _HEADINGS = {
@@ -26,7 +26,7 @@ _HEADINGS = {
 _INTRODUCTION = """\
 # The guide's claims, held against evidence
 
-Generated from the view `claims` by `python -m warehouse.claims_page`; a test compares. It shows what a fresh checkout
+Generated from the view `claims` by `python -m docs.pages.claims`; a test compares. It shows what a fresh checkout
 knows, without any run of yours: `quantgate sql "FROM claims"` recomputes it from what your warehouse holds, and
 measured runs decide a claim where there are any. `configs/claims.yaml` declares each claim's range and what bears on
 it; the view `claim_values` lists every value. Evidence is published (others measured it), or estimated (it follows from

@@ -19,7 +19,7 @@ from quantgate.model.config import Strict, choose, fingerprint_of, load_yaml
 from quantgate.model.enums import Evidence
 from quantgate.model.errors import ConfigError
 from quantgate.model.prices import PriceFile, PriceOffer
-from warehouse.offer_lines import Line, parse_offer, read_lines
+from warehouse.prices.offer_file import Line, parse_offer, read_lines
 from warehouse.swap import exclusive, remove_leftovers, replacing
 
 Series = tuple[str, str, str, int, str]

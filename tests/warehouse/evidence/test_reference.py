@@ -19,8 +19,8 @@ from quantgate.model.errors import ConfigError
 from tests.support.paper import paper_connection
 from warehouse.configuration import CONFIGS
 from warehouse.database import Connection
-from warehouse.evidence import read_csv, read_reference
-from warehouse.evidence_records import MlperfRow, ScoreRow, TrtllmRow
+from warehouse.evidence.records import MlperfRow, ScoreRow, TrtllmRow
+from warehouse.evidence.reference import read_csv, read_reference
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """docs/suites.md: the suites of configs/suites, with what each task can decide under the policy `standard`.
 
-``python -m warehouse.suites_page`` writes it from ``configs/`` alone.
+``python -m docs.pages.suites`` writes it from ``configs/`` alone.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from quantgate.judge.cluster_figures import least_clusters
 from quantgate.judge.stats.clustered import clusters_needed
 from quantgate.model.config import ROOT, Policy, Suite, SuiteTask, load_policy, load_yaml
-from warehouse.outside import ASSUMED_FLIP_RATE, resolvable_points, shown_points
-from warehouse.render import NULL
+from warehouse.evidence.published_scores import ASSUMED_FLIP_RATE, resolvable_points, shown_points
+from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "suites.md"
 POLICY = "standard"
@@ -21,7 +21,7 @@ LOCAL = "demo"
 _INTRODUCTION = """\
 # Suites
 
-Generated from `configs/suites` by `python -m warehouse.suites_page`; a test compares. `--tasks NAME` takes a suite, and
+Generated from `configs/suites` by `python -m docs.pages.suites`; a test compares. `--tasks NAME` takes a suite, and
 a model of `configs/models` names its own. Margins are those of the policy `{policy}`, α = {alpha:g} (one-sided).
 
 "Resolves" is the least margin, in points, within which so many documents show a candidate with power {power:g} at

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
+from docs.pages.outside_cases import PAGE, outside_page
 from quantgate.judge.stats.exact import p_inferior, p_noninferior
 from tests.support.paper import paper_connection
-from warehouse.outside import (
+from warehouse.evidence.published_scores import (
     Concluded,
     read_pairs,
     read_scores,
@@ -15,7 +16,6 @@ from warehouse.outside import (
     resolvable_points,
     unpaired_interval,
 )
-from warehouse.outside_page import PAGE, outside_page
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -127,7 +127,7 @@ def test_the_unpaired_interval_is_the_views() -> None:
         page = outside_page(paper)
     interval = unpaired_interval(0.96, 0.94, 500, ALPHA)
     assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
-    assert PAGE.read_text(encoding="utf-8") == page, "`python -m warehouse.outside_page` writes it anew"
+    assert PAGE.read_text(encoding="utf-8") == page, "`python -m docs.pages.outside_cases` writes it anew"
     gpqa = next(line for line in page.splitlines() if line.startswith("| GPQA-diamond"))
     assert "can't be decided" in gpqa
     assert "| 5.6 | 1 |" in gpqa

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from warehouse.database import Connection
-from warehouse.layout import Block
-from warehouse.render import NULL
+from warehouse.report.blocks import Block
+from warehouse.report.render import NULL
 
 _PRICES = """
     SELECT gpu, price_kind, provider, region, usd_per_gpu_hour, price_as_of

@@ -1,0 +1,1 @@
+"""Dated offers of GPU hours: kept, imported, listed."""
