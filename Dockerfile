@@ -37,6 +37,7 @@ WORKDIR /opt/quantgate
 COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements requirements
 COPY quantgate quantgate
+COPY commands commands
 COPY flows flows
 COPY tasks tasks
 COPY warehouse warehouse

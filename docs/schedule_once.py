@@ -17,7 +17,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentU
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import RRuleSchedule
 
-from flows.server import server
+from flows.fleet.server import server
 
 DELAYS_S = (15, 40, 90)
 """The scheduler makes no run of a moment that is past: a slow machine needs more."""

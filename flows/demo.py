@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import flow
 from pydantic import Field
 
-from flows.declaration import ValidateParameters
 from flows.parameters import Parameters
+from flows.planning.request import ValidateParameters
 from flows.validate import Validation, validate
 from quantgate.model.models import load_model
 

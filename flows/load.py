@@ -6,7 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.parameters import Parameters
-from flows.reporting import reporter
+from flows.progress import reporter
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from warehouse.load import LoadReport, load_bundles

@@ -10,14 +10,14 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, Field
 
-from flows.cells import FAULTS, Plan, State, run_name
-from flows.deployments import LOAD, PUBLISH
-from flows.dispatch import Outcome, dispatch, run_once
-from flows.hub_token import hub_token
-from flows.known import absent, took
-from flows.matrix_table import markdown_of, text_of
-from flows.planning import MatrixParameters, plan
-from flows.reporting import reporter
+from flows.fleet.deployments import LOAD, PUBLISH
+from flows.fleet.dispatch import Outcome, dispatch, run_once
+from flows.fleet.secrets import hub_token
+from flows.planning.cells import FAULTS, Plan, State, run_name
+from flows.planning.matrix_plan import MatrixParameters, plan
+from flows.planning.measured import absent, took
+from flows.planning.table import markdown_of, text_of
+from flows.progress import reporter
 from quantgate.bundles import seal
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home

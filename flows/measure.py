@@ -12,9 +12,6 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import continuing, controls, looks
-from flows.ahead import is_passed_over
-from flows.shared_baseline import take_over
 from quantgate.bundles import batches, seal
 from quantgate.bundles.staging import Staging, open_staging
 from quantgate.bundles.store import BundleStore
@@ -31,6 +28,9 @@ from tasks.fidelity import measure as fidelity
 from tasks.fidelity.text import Text, read_text
 from tasks.progress import Reporter
 from tasks.quality import evaluate as quality
+from tasks.resume import aa_controls, continuation, interim_looks
+from tasks.resume.baseline_reuse import take_over
+from tasks.resume.preflight import is_passed_over
 from tasks.throughput import bench
 
 
@@ -58,9 +58,9 @@ def evaluate(
 ) -> None:
     """Evaluate one task of the suite on the running engine, batch by batch where it is judged on its way."""
     place = context.home.bundles
-    while asked := looks.next_documents(plan, suite_task, staging, place, context.report):
+    while asked := interim_looks.next_documents(plan, suite_task, staging, place, context.report):
         _ask(running, plan, suite_task, staging, context, asked)
-    result = batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
+    result = batches.join(staging, suite_task.task, judged=interim_looks.is_judged(plan))
     if result.truncated_prompts:
         context.report.line(
             f"{plan.checkpoint.name}: {suite_task.task}: {result.truncated_prompts} of its prompts did not fit the "
@@ -74,12 +74,12 @@ def _ask(
     suite_task: SuiteTask,
     staging: Staging,
     context: Context,
-    asked: looks.Asked,
+    asked: interim_looks.Asked,
 ) -> None:
     """Ask some of a task's documents; the batch is kept once it is whole."""
     assert plan.suite is not None
     title = f"{plan.checkpoint.name}: {suite_task.task}"
-    if looks.is_judged(plan):
+    if interim_looks.is_judged(plan):
         title += f": documents {asked.start + 1:,} to {asked.end:,}" if asked.end else ""
     with (
         context.report.step(title, unit="requests") as step,
@@ -152,8 +152,8 @@ def _settle(plan: RunPlan, staging: Staging, context: Context) -> None:
     """Finish the tasks whose batches are enough already: a kill came between, or an earlier run had answered them."""
     for suite_task in plan.suite.tasks if plan.suite else ():
         begun = batches.finished(staging, suite_task.task) and not staging.task_result(suite_task.task)
-        if begun and looks.next_documents(plan, suite_task, staging, context.home.bundles) is None:
-            batches.join(staging, suite_task.task, judged=looks.is_judged(plan))
+        if begun and interim_looks.next_documents(plan, suite_task, staging, context.home.bundles) is None:
+            batches.join(staging, suite_task.task, judged=interim_looks.is_judged(plan))
 
 
 def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | None, bool]:
@@ -210,13 +210,13 @@ def _answer_again(running: server.RunningEngine, plan: RunPlan, staging: Staging
     """A/A of the tasks that another start of the engine answered."""
     tasks = [
         suite_task
-        for suite_task in controls.missing(plan, staging)
-        if controls.over_a_restart(plan, staging, suite_task, running.start)
+        for suite_task in aa_controls.missing(plan, staging)
+        if aa_controls.over_a_restart(plan, staging, suite_task, running.start)
     ]
-    if tasks and plan.suite and controls.text_missing(staging, running.start):
-        compare_tokens(running, controls.once_more(plan), read_text(plan.suite), staging.controls, context)
+    if tasks and plan.suite and aa_controls.text_missing(staging, running.start):
+        compare_tokens(running, aa_controls.once_more(plan), read_text(plan.suite), staging.controls, context)
     for suite_task in tasks:
-        evaluate(running, controls.once_more(plan), suite_task, staging.controls, context)
+        evaluate(running, aa_controls.once_more(plan), suite_task, staging.controls, context)
 
 
 def _measure_controls(plan: RunPlan, staging: Staging, context: Context) -> None:
@@ -251,7 +251,7 @@ def measure(
         plan: what is declared.
         context: home, engine, progress.
         since: what was begun before is measured anew; None takes whatever is there.
-        without: bundles of a baseline that don't count (``flows.ahead``).
+        without: bundles of a baseline that don't count (``tasks.resume.preflight``).
 
     Returns:
         The bundle's manifest, and whether anything was measured now.
@@ -277,7 +277,7 @@ def measure(
         if since and staging.started_at < since:
             staging.discard()
             staging = open_staging(context.home, plan.inputs, _what(plan))
-        answered = None if since else continuing.take_up(plan, staging, place, context.report, without)
+        answered = None if since else continuation.take_up(plan, staging, place, context.report, without)
         if answered:
             _drop_leftover(staging, answered)
             return answered, False
@@ -289,10 +289,14 @@ def measure(
 def _what(plan: RunPlan) -> dict[str, Any]:
     """What runs; of a candidate that is judged on its way also what it asks, so that a second try can tell."""
     what = {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
-    if plan.suite is None or not looks.is_judged(plan) or looks.is_full(plan):
+    if plan.suite is None or not interim_looks.is_judged(plan) or interim_looks.is_full(plan):
         return what
     workload = plan.workload.name if plan.workload else None
-    return what | {"question": looks.question_id(plan), "limit": plan.suite.limit, "workload": workload}
+    return what | {
+        "question": interim_looks.question_id(plan),
+        "limit": plan.suite.limit,
+        "workload": workload,
+    }
 
 
 def _tell_other_text(plan: RunPlan, known: Manifest, context: Context) -> None:
@@ -332,7 +336,7 @@ def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
             if kept:
                 context.report.line(f"{plan.checkpoint.name}: {kept} finished tasks are kept from before")
             _measure_parts(plan, staging, context)
-        if controls.missing(plan, staging):
+        if aa_controls.missing(plan, staging):
             _measure_controls(plan, staging, context)
         return seal.seal(staging, context.home.bundles, plan, continues=batches.continues(staging))
     except QuantgateError as error:

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pydantic import Field
 
 from flows.parameters import Parameters
-from flows.reporting import reporter
+from flows.progress import reporter
 from quantgate.model.home import Home
 from warehouse.query import query
 from warehouse.report.publish import publish as write_files

@@ -12,14 +12,13 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
-from flows.afterwards import artifact_key, load_and_publish
-from flows.ahead import Ahead, look_ahead
-from flows.declaration import Afterwards, Declared, ValidateParameters, declare, hardware_of
-from flows.hub_token import hub_token
+from flows.fleet.publish_mode import artifact_key, load_and_publish
+from flows.fleet.secrets import hub_token
 from flows.load import load
 from flows.measure import Context, measure
+from flows.planning.request import Afterwards, Declared, ValidateParameters, declare, hardware_of
+from flows.progress import reporter
 from flows.publish import PublishParameters, publish
-from flows.reporting import reporter
 from quantgate.bundles.staging import end_fresh, fresh_since
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
@@ -34,6 +33,7 @@ from tasks.engine.argument_files import Named
 from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.quality import evaluate
+from tasks.resume.preflight import Ahead, look_ahead
 from warehouse.evidence.published_scores import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0

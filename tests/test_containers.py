@@ -9,7 +9,7 @@ import shlex
 import pytest
 import yaml
 
-from quantgate.cli import cli
+from commands.main import cli
 from quantgate.model.config import ROOT, EngineFile, load_yaml
 from quantgate.model.fleet import load_fleet
 

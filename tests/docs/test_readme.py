@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.cli import cli
+from commands.main import cli
 from quantgate.model.config import ROOT
 from quantgate.model.models import load_models
 from tests.support.command import quantgate

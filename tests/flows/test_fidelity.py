@@ -8,14 +8,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows import declaration, measure
+from flows import measure
+from flows.planning import request
 from quantgate.bundles.staging import Staging
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import RunPlan
 from tasks.fidelity import text as fidelity_text
-from tests.flows.test_controls import answered, few
 from tests.support.stub_runs import ARITHMETIC, StubRuns, stub_runs  # noqa: F401 - a fixture
+from tests.tasks.resume.test_aa_controls import answered, few
 from warehouse.load import load_bundles
 from warehouse.query import query
 
@@ -44,7 +45,7 @@ def test_a_run_holds_the_text_once_and_of_another_start_once_more(
     text: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(declaration, "load_policy", lambda _: few())
+    monkeypatch.setattr(request, "load_policy", lambda _: few())
     manifest = stub_runs.baseline(limit=24)
     told = manifest.fidelity
     assert told is not None

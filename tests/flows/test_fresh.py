@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from flows import validate as steps
-from flows.declaration import ValidateParameters
 from flows.load import LoadReport
+from flows.planning.request import ValidateParameters
 from quantgate.bundles.staging import fresh_since
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home

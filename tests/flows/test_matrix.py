@@ -19,11 +19,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Fl
 from prefect.flow_engine import run_flow_sync
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import dispatch as dispatching
-from flows.cells import Unit
+from flows.fleet import dispatch as dispatching
 from flows.load import load
 from flows.matrix import MatrixParameters, matrix
-from flows.planning import plan
+from flows.planning.cells import Unit
+from flows.planning.matrix_plan import plan
 from flows.publish import publish
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import validate as flow
-from flows.declaration import ValidateParameters, declare
 from flows.measure import Context
+from flows.planning.request import ValidateParameters, declare
 from flows.validate import _plan, _served
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config import ROOT, Suite, load_yaml

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from prefect import Flow
 
-from flows.declaration import ValidateParameters
 from flows.demo import demo
 from flows.load import load
+from flows.planning.request import ValidateParameters
 from flows.prices import prices
 from flows.publish import publish
 from flows.validate import validate

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.declaration import ValidateParameters
+from flows.planning.request import ValidateParameters
 from flows.validate import _checkpoints
 from quantgate.model.home import Home
 from quantgate.model.models import Allowed, CheckpointConfig

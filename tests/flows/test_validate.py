@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows import validate as module
-from flows.declaration import Afterwards, ValidateParameters
+from flows.planning.request import Afterwards, ValidateParameters
 from flows.validate import Validation, validate
 from quantgate.model.errors import ConfigError, RunError
 from tasks.progress import Reporter

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.declaration import ValidateParameters, declare
+from flows.planning.request import ValidateParameters, declare
 from flows.validate import _plan, _served
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quantgate import cli
-from quantgate.cli import runtime
+from commands import main as cli
+from commands import runtime
 from quantgate.model.config import choose
 from quantgate.model.home import Home
 from quantgate.model.models import load_models
@@ -65,11 +65,11 @@ def main() -> None:
         yield
 
     with runtime.in_process(Home.current()):
-        import flows.declaration
+        import flows.planning.request
 
         models = os.environ.get("TEST_MODELS")
         if models:
-            flows.declaration.load_model = lambda name: choose(
+            flows.planning.request.load_model = lambda name: choose(
                 load_models(Path(models)), name, "configs/models"
             )
         runtime.in_process = shared

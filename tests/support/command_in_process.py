@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from quantgate import cli
+from commands import main as cli
 from tests.support.command import Ended
 
 

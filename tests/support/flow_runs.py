@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows import measure, validate
-from flows.declaration import ValidateParameters, declare
+from flows.planning.request import ValidateParameters, declare
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest

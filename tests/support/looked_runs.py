@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from flows import declaration, measure, validate
-from flows.looks import baseline_of
+from flows import measure, validate
+from flows.planning import request
 from quantgate.model.config import ROOT, FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Manifest, RunPlan
 from tasks.quality import evaluate, worker
+from tasks.resume.interim_looks import baseline_of
 from tasks.throughput import bench
 from tests.stub_engine.make import make
 from tests.support.flow_runs import measured, without_prefect
@@ -71,7 +72,7 @@ class LookedRuns:
         self.close = self._copy("close", "close")
         self.tasks = self._documents()
         self.engine()
-        patch.setattr(declaration, "load_policy", lambda _: self.policy)
+        patch.setattr(request, "load_policy", lambda _: self.policy)
         without_prefect(patch)
         patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
         patch.setattr(bench, "unfinished", lambda *_: [])

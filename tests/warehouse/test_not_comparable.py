@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.declaration import ModelConfig
+from flows.planning.request import ModelConfig
 from quantgate.bundles.schema import SAMPLES
 from quantgate.model.config import ROOT, load_yaml
 from warehouse.load import load_bundles

@@ -1,0 +1,1 @@
+"""Say: the command line, one verb a file."""

@@ -1,0 +1,97 @@
+"""Runs on the fleet's server, from the command line: submitted, watched, and what they end with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+
+from commands.outcome import NOT_VALIDATED
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.fleet import FleetFile, load_fleet
+from quantgate.model.home import Home
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    from flows.planning.request import ValidateParameters
+
+INTERRUPTED = 130
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def run_on_fleet(
+    gpu: str, parameters: ValidateParameters, home: Home, *, watched: bool, require_validated: bool
+) -> int:
+    """Submit a validation to the pool that has the GPU; exit status as of a run here where it is watched."""
+    from prefect.utilities.urls import url_for
+
+    from flows.fleet.server import server, workers_online
+    from flows.fleet.submit import prepare, submit
+
+    fleet = load_fleet()
+    submission = prepare(fleet, gpu, parameters, home)
+    with server() as client:
+        run = submit(client, submission)
+        for note in submission.notes:
+            _say(note)
+        if not workers_online(client, submission.pool):
+            _say(
+                f"no worker of pool {submission.pool} is online, so the run waits. "
+                f"{_start(fleet, submission.pool)}"
+            )
+        _say(f"submitted {run.name} to pool {submission.pool}: {url_for(run) or run.id}")
+        if not watched:
+            _say(f"follow it with `quantgate fleet watch {run.id}`")
+            return 0
+        return follow(client, run.id, require_validated=require_validated)
+
+
+def _start(fleet: FleetFile, pool: str) -> str:
+    from flows.fleet.deployments import worker_commands
+    from quantgate.model.fleet import Host
+
+    hosts = fleet.pools[pool].hosts or (Host(name="$HOSTNAME"),)
+    return f"Start one on {hosts[0].name}: {worker_commands(fleet, pool, hosts[0])[0]}"
+
+
+def follow(client: SyncPrefectClient, run_id: UUID, *, require_validated: bool) -> int:
+    """Watch a run and print its table; Ctrl-C ends the watching, not the run."""
+    from flows.fleet.watch import watch
+
+    try:
+        ended = watch(client, run_id, _say)
+    except KeyboardInterrupt:
+        _say(
+            f"the run goes on: `quantgate fleet watch {run_id}` follows it again, "
+            f"`prefect flow-run cancel {run_id}` cancels it"
+        )
+        return INTERRUPTED
+    if ended.table:
+        click.echo()
+        click.echo(ended.table)
+    if not ended.completed:
+        raise RunError(ended.message or "it did not complete", where=f"run {run_id}")
+    if not require_validated:
+        return 0
+    verdicts = {row["run_id"]: row["verdict"] for row in ended.rows if row["use"] == "all"}
+    good = bool(verdicts) and set(verdicts.values()) <= {"BASELINE", "VALIDATED"}
+    return 0 if good else NOT_VALIDATED
+
+
+def parse_run_id(given: str) -> UUID:
+    """A flow run's id.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return UUID(given)
+    except ValueError:
+        raise ConfigError(
+            f"'{given}' is no id of a run", where="RUN", mend="`prefect flow-run ls` lists them."
+        ) from None

@@ -1,0 +1,1 @@
+"""Verbs that keep hosts and a fleet in order."""

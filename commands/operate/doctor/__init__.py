@@ -1,0 +1,1 @@
+"""Check what this host needs, and the catalogue of models."""

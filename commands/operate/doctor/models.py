@@ -1,0 +1,149 @@
+"""``quantgate doctor --models``: the checkpoints of configs/models against the hub; and the files themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Generic, NamedTuple
+
+from commands.operate.doctor.findings import Finding
+from quantgate.model.architectures import Architecture
+from quantgate.model.config import ROOT, M, Suite, Workload, choose, load_policy, load_yaml
+from quantgate.model.errors import ConfigError
+from quantgate.model.fleet import fleet_path
+from quantgate.model.home import Home
+from quantgate.model.models import ModelConfig, load_model, load_models
+
+CONFIGS = ROOT / "configs"
+AT_ONCE = 8
+"""Checkpoints that are asked about at the same time."""
+
+
+def chosen(names: Sequence[str]) -> list[ModelConfig]:
+    """The models that are named; all of them if none is.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if names:
+        return [load_model(name) for name in names]
+    return sorted(load_models().values(), key=lambda model: model.name.casefold())
+
+
+def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
+    """Hold checkpoints against what the hub says of them now; one line each, as the answers come.
+
+    A model of which nothing could be asked gets one line, and a last one says how many they are.
+
+    Raises:
+        ConfigError: the home's pins or configs/architectures can't be read.
+    """
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from tasks.checkpoint.hub_audit import Hub, State
+    from tasks.checkpoint.pins import pins_file, read_pins
+    from warehouse.architectures import read_shapes
+
+    hub = Hub({repo: pin.commit for repo, pin in read_pins(pins_file(Home.current())).items()})
+    shapes = {name: one.config for name, one in read_shapes(CONFIGS).architectures.items()}
+    asked = [(model, one) for model in models for one in model.checkpoints]
+    with disable_progress_bars(), ThreadPoolExecutor(AT_ONCE) as pool:
+        reports = pool.map(lambda pair: hub.check(pair[1], shapes.get(pair[0].architecture or "")), asked)
+        answered = zip((model.name for model, _ in asked), reports, strict=True)
+        unreached = 0
+        for name, members in groupby(answered, key=lambda pair: pair[0]):
+            found = [report for _, report in members]
+            if all(report.state is State.UNREACHED for report in found):
+                unreached += 1
+                yield Finding("note", name, f"not checked: {hub.unreachable}")
+                continue
+            for report in found:
+                state = "note" if report.state is State.UNREACHED else report.state.name.lower()
+                yield Finding(state, name, report.line)
+    if unreached:
+        yield Finding("note", "hub", f"{unreached} of {len(models)} models not checked")
+
+
+def check_files() -> Iterator[Finding]:
+    """Read every model, suite and workload, and the fleet's file; each fault is a line of its own."""
+    from flows.fleet.check import checked_fleet
+    from warehouse.architectures import read_shapes
+
+    suites, workloads = _Read("suites", Suite), _Read("workloads", Workload)
+    models = _Read("models", ModelConfig)
+    known = _Known(suites.names, workloads.names, read_shapes(CONFIGS).architectures)
+    for path, model in models.records.items():
+        models.attempt(partial(_check_references, model, f"configs/models/{path.name}", known))
+    models.attempt(load_models)  # a name that stands twice
+    for read in (models, suites, workloads):
+        yield from read.findings()
+    try:
+        fleet = checked_fleet({one.name: one for one in models.records.values()})
+    except ConfigError as error:
+        yield Finding("problem", "fleet", str(error))
+    else:
+        yield Finding("ok", "fleet", f"{fleet_path().name}: {len(fleet.pools)} pools")
+
+
+class _Read(Generic[M]):
+    """The records of one folder of configs/, and what is wrong with its files."""
+
+    def __init__(self, folder: str, kind: type[M]) -> None:
+        self.folder, self.faults = folder, list[str]()
+        self.records: dict[Path, M] = {}
+        self.paths = sorted((CONFIGS / folder).glob("*.yaml"))
+        for path in self.paths:
+            self.attempt(partial(self._load, path, kind))
+
+    @property
+    def names(self) -> dict[str, None]:
+        """What others know its records by: their files' names, those that can't be read included."""
+        return dict.fromkeys(path.stem for path in self.paths)
+
+    def _load(self, path: Path, kind: type[M]) -> None:
+        self.records[path] = load_yaml(path, kind)
+
+    def attempt(self, check: Callable[[], object]) -> None:
+        """Keep the fault that a check finds."""
+        try:
+            check()
+        except ConfigError as error:
+            if str(error) not in self.faults:
+                self.faults.append(str(error))
+
+    def findings(self) -> Iterator[Finding]:
+        yield from (Finding("problem", self.folder, fault) for fault in self.faults)
+        if not self.faults:
+            yield Finding("ok", self.folder, f"{len(self.paths)} files read without a fault")
+
+
+class _Known(NamedTuple):
+    """What a model may name, by name."""
+
+    suites: dict[str, None]
+    workloads: dict[str, None]
+    architectures: dict[str, Architecture]
+
+
+def _check_references(model: ModelConfig, where: str, known: _Known) -> None:
+    """That what a model names exists.
+
+    Raises:
+        ConfigError: the first name that doesn't.
+    """
+    from tasks.checkpoint.precision import PRECISIONS
+    from tasks.quality.sources import suite_from
+
+    for one in model.checkpoints:
+        if one.precision is not None:
+            choose(dict.fromkeys(PRECISIONS), one.precision, f"{where}: precision of {one.source}")
+    if model.architecture is not None:
+        choose(known.architectures, model.architecture, f"{where}: architecture")
+    if model.suite not in known.suites and not Path(model.suite).suffix:
+        suite_from(model.suite, family=None, limit=None, out_dir=Home.current().path / "tasks")
+    if not Path(model.workload).suffix:
+        choose(known.workloads, model.workload, f"{where}: workload")
+    load_policy(model.policy)

@@ -1,0 +1,1 @@
+"""A Prefect server's pools, deployments and runs."""

@@ -1,0 +1,121 @@
+"""Runs of deployments that the matrix starts on the pools, waits for, and never starts twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import arun_deployment
+from prefect.exceptions import ObjectNotFound
+
+from flows.planning.cells import Unit, run_name
+
+POLL_S = 5.0
+ATTEMPTS = 100
+"""Keys that are looked up at once."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run; `problem` is empty where it completed."""
+
+    name: str
+    problem: str = ""
+    joined: bool = False
+    """It was under way before: another matrix, since ended, had started it."""
+
+
+async def dispatch(units: Iterable[Unit], wait_s: float) -> list[Outcome]:
+    """Run every unit on its pool, all at once, and wait for all of them; one that fails stops no other.
+
+    Args:
+        units: with parameters.
+        wait_s: the longest to wait, seconds; a run that isn't finished then goes on, and counts as failed.
+
+    Returns:
+        One a unit, in their order.
+    """
+    async with get_client() as client:
+        return list(await asyncio.gather(*(_unit(client, unit, wait_s) for unit in units)))
+
+
+async def run_once(deployment: str, wait_s: float) -> Outcome:
+    """Run a deployment with its own parameters and wait for it."""
+    async with get_client() as client:
+        return await _ended(client, deployment, deployment, wait_s)
+
+
+async def _unit(client: PrefectClient, unit: Unit, wait_s: float) -> Outcome:
+    name = run_name(unit.model, unit.pool)
+    unpinned = [cell.source for cell in unit.due if cell.expected and not cell.expected.checkpoint]
+    if unpinned:
+        return Outcome(name, f"not started, the commit of {', '.join(unpinned)} could not be learnt")
+    return await _ended(client, f"validate/{unit.pool}", name, wait_s, unit)
+
+
+async def _ended(
+    client: PrefectClient, deployment: str, name: str, wait_s: float, unit: Unit | None = None
+) -> Outcome:
+    """Start (or join) a run of a deployment, and how it ended."""
+    joined = False
+    try:
+        key = None
+        if unit:
+            key, joined = await free_key(client, f"matrix {unit.pool} {unit.model} {unit.fingerprint[:16]}")
+        run = await arun_deployment(
+            deployment,
+            client=client,
+            parameters={"parameters": unit.parameters} if unit else {},
+            flow_run_name=name if unit else None,
+            idempotency_key=key,
+            as_subflow=not joined,
+            timeout=wait_s,
+            poll_interval=POLL_S,
+        )
+    except ObjectNotFound:
+        return Outcome(name, f"the server has no deployment '{deployment}'; `quantgate fleet init` makes it")
+    except Exception as error:  # whatever the server or the way to it does, the other runs go on
+        return Outcome(name, f"{deployment}: {' '.join(str(error).split())[:300] or type(error).__name__}")
+    return Outcome(name, _problem(run, wait_s), joined)
+
+
+def _problem(run: FlowRun, wait_s: float) -> str:
+    """Why a run isn't completed, in the words of its own state."""
+    state = run.state
+    if state is not None and state.is_completed():
+        return ""
+    if state is None or not state.is_final():
+        return f"not finished within {wait_s / 3600:g} h; run {run.name} goes on"
+    said = " ".join((state.message or "").split())
+    name = (state.name or state.type.value).lower()
+    return f"{name}: {said}" if said else name
+
+
+async def free_key(client: PrefectClient, stem: str) -> tuple[str, bool]:
+    """The idempotency key for a run of a plan, and whether a run of it is under way.
+
+    The same plan has the same stem, whichever matrix dispatches it, so that one which was killed and started
+    again joins what still runs. A run that ended has had its key: a plan that is still due is tried anew.
+
+    Args:
+        client: of the server.
+        stem: made of pool, model and the plan's fingerprint.
+    """
+    first = 1
+    while True:
+        keys = [f"{stem} {attempt}" for attempt in range(first, first + ATTEMPTS)]
+        runs = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys)),
+            limit=ATTEMPTS,
+        )
+        ended = {run.idempotency_key: run.state is not None and run.state.is_final() for run in runs}
+        for key in keys:
+            if key not in ended:
+                return key, False
+            if not ended[key]:
+                return key, True
+        first += ATTEMPTS

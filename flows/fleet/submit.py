@@ -1,0 +1,189 @@
+"""By hand on a fleet: check what can be checked here, and give the run to the pool that has the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+
+from flows.fleet.deployments import validate_parameters
+from flows.planning.pools import places_of
+from flows.planning.request import (
+    Afterwards,
+    ValidateParameters,
+    chat_template_of,
+    check_arguments,
+    checkpoints_of,
+    chosen_model,
+    declare_work,
+)
+from quantgate.model.config import ROOT, EngineConfig, choose, load_policy
+from quantgate.model.errors import ConfigError
+from quantgate.model.fleet import FleetFile, fleet_path
+from quantgate.model.home import Home
+from tasks.engine import environment, server
+from tasks.engine.argument_files import LORA, PATHS, SPECULATIVE
+from tasks.quality import sources
+
+
+class Submission(NamedTuple):
+    """What goes to which pool, and what there is to say about it."""
+
+    pool: str
+    parameters: ValidateParameters
+    notes: list[str]
+
+
+def pool_of(fleet: FleetFile, gpu: str) -> str:
+    """The pool of that name, or the one that has that GPU type.
+
+    Raises:
+        ConfigError: none or several have it.
+    """
+    if gpu in fleet.pools:
+        return gpu
+    having: dict[str, list[str]] = {}
+    for name, pool in fleet.pools.items():
+        having.setdefault(pool.gpu, []).append(name)
+    pools: list[str] = choose(having | {name: [name] for name in fleet.pools}, gpu, fleet_path().name)
+    if len(pools) > 1:
+        raise ConfigError(
+            f"several pools have {gpu}", where=fleet_path().name, mend=f"Name one: {', '.join(pools)}."
+        )
+    return pools[0]
+
+
+def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Home) -> Submission:
+    """Make a run's parameters fit for another host, and check them.
+
+    Args:
+        fleet: the pools.
+        gpu: a GPU type, or a pool's name.
+        parameters: as given here; paths may be relative.
+        home: where a JSONL's task is written for the check.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    name = pool_of(fleet, gpu)
+    pool = fleet.pools[name]
+    local: list[str] = []
+    found = {
+        "baseline": parameters.baseline and _absolute(parameters.baseline, local),
+        "candidates": [_absolute(one, local) for one in parameters.candidates],
+        "tasks": parameters.tasks and _absolute(parameters.tasks, local),
+        "workload": parameters.workload and _absolute(parameters.workload, local),
+        "engine_arguments": _arguments_absolute(
+            server.dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
+        ),
+    }
+    if parameters.tasks and sources.is_suite(suite := Path(parameters.tasks).expanduser()):
+        questions = [path.resolve() for path in sources.jsonl_files(suite)]
+        local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
+    given = parameters.model_dump(mode="json", exclude_none=True)
+    own = {"gpu": pool.measured_gpu, "afterwards": Afterwards.FLEET}
+    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **found, **own})
+    notes = []
+    if local:
+        notes.append(f"must be at the same place on the hosts of pool {name}: {', '.join(local)}")
+    elsewhere = [path for path in local if not Path(path).exists()]
+    config = _engine(fleet, name, sent.engine)
+    if elsewhere:
+        # What is not here can only be checked there; the rest is.
+        notes.append(f"not on this machine, so checked there only: {', '.join(elsewhere)}")
+        model = chosen_model(sent)
+        load_policy(sent.policy or model.policy)
+        for checkpoint in checkpoints_of(model, sent):
+            server.gpu_count(server.serving_arguments(config, checkpoint.engine_arguments))
+    else:
+        work = declare_work(sent, home)
+        chat = chat_template_of(work.model, sent)
+        for checkpoint in work.checkpoints:
+            check_arguments(checkpoint, config, work.workload, chat_template=chat)
+    if pool.simulated_by:
+        notes.append(
+            f"pool {name} has no {pool.gpu}, {pool.simulated_by} stands for it: its rows say gpu={pool.simulated_by}"
+        )
+    return Submission(name, sent, notes)
+
+
+def _engine(fleet: FleetFile, pool: str, name: str | None) -> EngineConfig:
+    """The engine that a run names, or the one of the pool's hosts as far as it is known here.
+
+    Raises:
+        ConfigError: nothing is called that.
+    """
+    if name:
+        return environment.load_engine(name, "")[1]
+    (place,) = places_of(fleet, [pool])
+    return place.engine
+
+
+def _arguments_absolute(arguments: Mapping[str, Any], absolute: Callable[[str], str]) -> dict[str, Any]:
+    """Engine arguments with the files and folders that they name as another process understands them."""
+    found = dict(arguments)
+    for key in PATHS:
+        # A template may be given in itself, which is no path.
+        if isinstance(found.get(key), str) and not {"\n", "{"} & set(found[key]):
+            found[key] = absolute(found[key])
+    if LORA in found:
+        adapters = found[LORA]
+        each = [
+            _adapter_absolute(one, absolute)
+            for one in (adapters if isinstance(adapters, list) else [adapters])
+        ]
+        found[LORA] = each if isinstance(adapters, list) else each[0]
+    draft = found.get(SPECULATIVE)
+    if isinstance(draft, dict) and isinstance(draft.get("model"), str):
+        found[SPECULATIVE] = {**draft, "model": absolute(draft["model"])}
+    return found
+
+
+def _adapter_absolute(given: Any, absolute: Callable[[str], str]) -> Any:
+    """One value of ``lora-modules`` (``argument_files.adapter_of`` has its forms); a wrong one is told there."""
+    if isinstance(given, str):
+        name, equals, path = given.partition("=")
+        return f"{name}={absolute(path)}" if equals and path else given
+    if not isinstance(given, dict):
+        return given
+    folders = {"path"} if {"name", "path"} <= given.keys() else given.keys()
+    return {
+        key: absolute(value) if key in folders and isinstance(value, str) and value else value
+        for key, value in given.items()
+    }
+
+
+def _absolute(given: str, local: list[str]) -> str:
+    """A path as another process understands it; what is no path (a name, a hub id) stays."""
+    path = Path(given).expanduser()
+    if path.is_absolute():
+        local.append(str(path))
+        return str(path)
+    if path.exists() and (path.is_dir() or path.suffix):
+        inside = path.resolve().is_relative_to(ROOT) and (ROOT / given).resolve() == path.resolve()
+        if inside:
+            return given  # the checkout has it, wherever it lies
+        local.append(str(path.resolve()))
+        return str(path.resolve())
+    return given
+
+
+def submit(client: SyncPrefectClient, one: Submission) -> FlowRun:
+    """Give the run to its pool's deployment.
+
+    Raises:
+        ConfigError: the server has no such deployment.
+    """
+    name = f"validate/{one.pool}"
+    try:
+        deployment = client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        raise ConfigError(
+            "the server has no such deployment", where=name, mend="`quantgate fleet init` makes it."
+        ) from None
+    parameters: dict[str, Any] = {"parameters": one.parameters.model_dump(mode="json", exclude_defaults=True)}
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)

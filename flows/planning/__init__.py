@@ -1,0 +1,1 @@
+"""What a validation or a matrix is to measure, and where it fits."""

@@ -1,0 +1,401 @@
+"""What a validation declares in advance, checked before Prefect or an engine starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
+from flows.parameters import Parameters
+from flows.planning.gpu_fit import spread
+from quantgate.bundles.manifest import open_place
+from quantgate.judge.judge import check_policy
+from quantgate.model.config import (
+    ROOT,
+    EngineConfig,
+    GpuFile,
+    Policy,
+    Suite,
+    Workload,
+    choose,
+    load_policy,
+    load_yaml,
+    parse_record,
+)
+from quantgate.model.enums import Family
+from quantgate.model.errors import ConfigError
+from quantgate.model.home import Home
+from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
+from quantgate.model.records import Hardware
+from tasks.checkpoint.resolve import check_source
+from tasks.device import hardware
+from tasks.engine import argument_files, environment, limits, log
+from tasks.engine import server as engine
+from tasks.fidelity.text import read_text
+from tasks.progress import Reporter
+from tasks.quality import evaluate, sources
+from tasks.quality.requirements import check_packages, permitted
+
+DEFAULT_WORKLOAD = "short"
+DEFAULT_POLICY = "standard"
+
+
+class Afterwards(StrEnum):
+    """Who takes the bundles into the warehouse and publishes the table."""
+
+    HERE = "here"
+    FLEET = "fleet"
+    NOBODY = "nobody"
+
+
+class ValidateParameters(Parameters):
+    """Parameters of the flow ``validate``, as Prefect's form shows them."""
+
+    model: ModelName | None = Field(
+        default=None,
+        title="Model",
+        description="A model of configs/models: its checkpoints, tasks, workload and policy, where none are given.",
+    )
+    precisions: list[Precision] = Field(
+        default_factory=list, title="Precisions", description="Of the model's candidates; all if empty."
+    )
+    baseline: str | None = Field(
+        default=None,
+        title="Baseline",
+        description="Without a model: folder or hub id (org/name[@revision]) that candidates are held against.",
+    )
+    candidates: list[str] = Field(
+        default_factory=list,
+        title="Candidates",
+        description="Without a model: folders or hub ids of the quantized checkpoints.",
+    )
+    name: str | None = Field(
+        default=None, title="Name", description="Name they share in the table; the baseline's own if empty."
+    )
+    tasks: str | None = Field(
+        default=None,
+        title="Tasks",
+        description="Suite of configs/suites, lm-eval task or group, lm-eval YAML, or JSONL of prompts and answers.",
+    )
+    family: Family | None = Field(
+        default=None, title="Family", description="Task family of tasks that bring none; decides the margin."
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        title="Limit",
+        description="Documents of each task: the first in the order they are asked in; all if empty.",
+    )
+    full: bool = Field(
+        default=False,
+        title="Full",
+        description="Candidates answer every document and are judged once, at the end, where the policy has looks.",
+    )
+    workload: str | None = Field(
+        default=None,
+        title="Workload",
+        description=f"A ladder of configs/workloads, or the path of one; '{DEFAULT_WORKLOAD}' if empty.",
+    )
+    concurrency: list[int] | None = Field(
+        default=None, title="Concurrency", description="Load levels in place of the workload's, e.g. 1, 8."
+    )
+    policy: PolicyName | None = Field(
+        default=None,
+        title="Policy",
+        description=f"A policy of configs/policy.yaml; '{DEFAULT_POLICY}' if empty.",
+    )
+    gpu: GpuName | None = Field(
+        default=None,
+        title="GPU",
+        description="The GPU type that the host must have (a key of configs/gpus.yaml); any if empty.",
+    )
+    engine: EngineName | None = Field(
+        default=None,
+        title="Engine",
+        description="An engine of configs/engines.yaml; the hardware's default if empty.",
+    )
+    engine_arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        title="Engine arguments",
+        description="Serving arguments on top of the engine's own, without dashes, e.g. max-model-len: 4096.",
+    )
+    chat_template: bool | None = Field(
+        default=None,
+        title="Chat template",
+        description="Whether prompts go through the checkpoint's chat template; as the model says if empty.",
+    )
+    revisions: dict[str, str] = Field(
+        default_factory=dict,
+        title="Revisions",
+        description="Commit by hub id, where the run must not choose itself.",
+    )
+    update_pins: bool = Field(
+        default=False,
+        title="Update pins",
+        description="Take what a hub repository's main branch names now, in place of the commit it was pinned at.",
+    )
+    afterwards: Afterwards = Field(
+        default=Afterwards.HERE,
+        title="Load and publish",
+        description="here: on this host; fleet: by the deployments of the CPU pool; nobody: left to the caller.",
+    )
+    run_generated_code: bool = Field(
+        default=False,
+        title="Run generated code",
+        description="Allow tasks that score programs by running them, on the host that evaluates.",
+    )
+    fresh: bool = Field(default=False, title="Fresh", description="Measure again what was measured before.")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Parameters resolved to records."""
+
+    name: str | None
+    checkpoints: tuple[CheckpointConfig, ...]
+    """Baseline first; engine arguments are those of model, checkpoint and run together."""
+    suite: Suite
+    suite_content: dict[str, Any]
+    """What the suite measures, for fingerprints: hashed once."""
+    documents: dict[str, int | None]
+    workload: Workload
+    policy_name: str
+    policy: Policy
+    chat_template: bool
+    full: bool
+    hardware: Hardware
+    engine_name: str
+    engine: EngineConfig
+
+
+def chosen_model(parameters: ValidateParameters) -> ModelConfig:
+    """The model of configs/models, or one made of the parameters' own checkpoints.
+
+    Raises:
+        ConfigError: neither or both are given, or a precision is none of the model's.
+    """
+    if parameters.model is None:
+        if parameters.baseline is None or not parameters.candidates:
+            given = "no baseline is named" if parameters.candidates else "no model and no candidate is named"
+            raise ConfigError(
+                given,
+                where="validate",
+                mend="Name a model of configs/models, or give a baseline and at least one candidate.",
+            )
+        if parameters.precisions:
+            raise ConfigError(
+                "'precisions' chooses among a model's candidates, and no model is named",
+                where="validate",
+                mend="Leave it out, or name a model.",
+            )
+        if parameters.tasks is None:
+            raise ConfigError(
+                "no tasks are named", where="validate", mend="Give a suite, task, YAML or JSONL."
+            )
+        return ModelConfig(
+            name=parameters.name or parameters.baseline,
+            baseline=_given(parameters.baseline),
+            candidates=tuple(map(_given, parameters.candidates)),
+            suite=parameters.tasks,
+            workload=parameters.workload or DEFAULT_WORKLOAD,
+            policy=parameters.policy or DEFAULT_POLICY,
+        )
+    if parameters.baseline is not None or parameters.candidates:
+        raise ConfigError(
+            "a model and checkpoints of its own are both named",
+            where=parameters.model,
+            mend="Give one of the two.",
+        )
+    model = load_model(parameters.model)
+    known = [candidate.precision for candidate in model.candidates]
+    for precision in parameters.precisions:
+        if precision not in known:
+            raise ConfigError(
+                f"no candidate is declared as '{precision}'",
+                where=model.name,
+                mend=f"Its candidates: {', '.join(str(one) for one in known)}.",
+            )
+    wanted = [
+        c for c in model.candidates if not parameters.precisions or c.precision in parameters.precisions
+    ]
+    return model.model_copy(update={"candidates": tuple(wanted)})
+
+
+def _given(source: str) -> CheckpointConfig:
+    return CheckpointConfig(source=source)
+
+
+def checkpoints_of(model: ModelConfig, parameters: ValidateParameters) -> tuple[CheckpointConfig, ...]:
+    """Baseline first, each with its revision and with all the engine arguments it is served with."""
+    return tuple(
+        one.model_copy(
+            update={
+                "revision": parameters.revisions.get(one.source, one.revision),
+                "engine_arguments": model.engine_arguments
+                | one.engine_arguments
+                | parameters.engine_arguments,
+            }
+        )
+        for one in (model.baseline, *model.candidates)
+    )
+
+
+def chat_template_of(model: ModelConfig, parameters: ValidateParameters) -> bool:
+    """Whether prompts go through the checkpoint's chat template: as the run says, else as the model does."""
+    return model.chat_template if parameters.chat_template is None else parameters.chat_template
+
+
+def workload_of(name: str, concurrency: list[int] | None) -> Workload:
+    """The ladder, by name or path, with the run's own levels."""
+    named = Path(name)
+    path = named if named.suffix == ".yaml" else ROOT / "configs" / "workloads" / f"{name}.yaml"
+    workload = load_yaml(path, Workload)
+    if concurrency:
+        workload = parse_record(
+            Workload, workload.model_dump() | {"concurrency": concurrency}, "--concurrency"
+        )
+    return workload
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be measured, whatever host does it."""
+
+    model: ModelConfig
+    checkpoints: tuple[CheckpointConfig, ...]
+    """Baseline first; engine arguments are those of model, checkpoint and run together."""
+    suite: Suite
+    documents: dict[str, int | None]
+    workload: Workload
+    policy_name: str
+    policy: Policy
+
+
+def declare_work(parameters: ValidateParameters, home: Home) -> Work:
+    """Resolve what does not depend on the host's hardware.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    model = chosen_model(parameters)
+    checkpoints = checkpoints_of(model, parameters)
+    for checkpoint in checkpoints:
+        check_source(checkpoint.source, checkpoint.precision)
+    suite = sources.suite_from(
+        parameters.tasks or model.suite,
+        family=parameters.family,
+        limit=parameters.limit,
+        out_dir=home.path / "tasks",
+    )
+    suite = permitted(model.asked(suite), run_generated_code=parameters.run_generated_code)
+    read_text(suite)
+    policy_name = parameters.policy or model.policy
+    policy = load_policy(policy_name)
+    check_policy(policy_name, policy, suite.tasks)
+    return Work(
+        model=model,
+        checkpoints=checkpoints,
+        suite=suite,
+        documents=evaluate.check_suite(suite),
+        workload=workload_of(parameters.workload or model.workload, parameters.concurrency),
+        policy_name=policy_name,
+        policy=policy,
+    )
+
+
+def declare(parameters: ValidateParameters, home: Home) -> Declared:
+    """Resolve the parameters; the checkpoints alone are left, reading them may take long.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    open_place(home.bundles)
+    work = declare_work(parameters, home)
+    check_packages(work.suite)
+    model = work.model
+    found = _hardware(parameters.gpu)
+    name, config = environment.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
+    chat = chat_template_of(model, parameters)
+    for checkpoint in work.checkpoints:
+        check_arguments(checkpoint, config, work.workload, chat_template=chat)
+        hardware_of(checkpoint, config, found)
+    checkpoints = spread(model, work.checkpoints, config, found, Reporter.current())
+    for checkpoint in checkpoints:
+        hardware_of(checkpoint, config, found)
+    log.kernel_rules()
+    return Declared(
+        name=model.name if parameters.model else parameters.name,
+        checkpoints=checkpoints,
+        suite=work.suite,
+        suite_content=evaluate.suite_content(work.suite, chat_template=chat),
+        documents=work.documents,
+        workload=work.workload,
+        policy_name=work.policy_name,
+        policy=work.policy,
+        chat_template=chat,
+        full=parameters.full,
+        hardware=found,
+        engine_name=name,
+        engine=config,
+    )
+
+
+def check_arguments(
+    checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload, *, chat_template: bool
+) -> None:
+    """What serving arguments can be told wrong in before a checkpoint is hashed, or pulled.
+
+    Args:
+        checkpoint: with all the engine arguments it is served with.
+        config: the engine.
+        workload: whose requests must fit its longest context.
+        chat_template: whether prompts go through the checkpoint's.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    arguments = engine.serving_arguments(config, checkpoint.engine_arguments)
+    engine.gpu_count(arguments)
+    argument_files.check(arguments)
+    for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
+        if (folder / "config.json").is_file():
+            limits.check(arguments, folder, workload)
+            if chat_template and "chat-template" not in arguments:
+                evaluate.check_chat_template(folder, checkpoint.source)
+            return
+
+
+def _hardware(gpu: str | None) -> Hardware:
+    """What this host has, which must be what is asked for.
+
+    Raises:
+        ConfigError: it has another GPU, or a CPU that can't run the engine.
+    """
+    found = hardware.detect()
+    if gpu is not None:
+        known = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+        choose(known, gpu, "configs/gpus.yaml")
+        if found.gpu != gpu:
+            raise ConfigError(
+                f"this host has {found.device_name} ({found.gpu}), not {gpu}",
+                where="GPU type",
+                mend="Run it on a host of that type: `quantgate validate --gpu` submits it to its pool.",
+            )
+    unsuitable = None if found.uuids else hardware.cpu_unsuitable()
+    if unsuitable:
+        raise ConfigError(unsuitable, where=found.device_name, mend="Run it on another machine.")
+    return found
+
+
+def hardware_of(checkpoint: CheckpointConfig, config: EngineConfig, found: Hardware) -> Hardware:
+    """The devices that one checkpoint is served on: a 70B baseline may need two, its FP8 candidate one.
+
+    Raises:
+        ConfigError: the host has fewer.
+    """
+    gpus = engine.gpu_count(engine.serving_arguments(config, checkpoint.engine_arguments))
+    return found if gpus == found.gpu_count else hardware.detect(gpu_count=gpus)

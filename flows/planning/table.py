@@ -1,0 +1,163 @@
+"""The matrix as a table for people: a terminal's, or Markdown for an artifact."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from flows.planning.cells import Cell, Plan, State, run_name
+from warehouse.report.render import NULL, aligned
+
+COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
+WIDTH = 100
+_TEXT = ("pool", "gpu", "model", "precision", "checkpoint", "revision")
+ROWS = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXT),
+        ("is_baseline", pa.bool_()),
+        ("state", pa.string()),
+        ("reason", pa.string()),
+        ("gpu_count", pa.int32()),
+        ("gpu_hours", pa.float64()),
+        ("usd", pa.float64()),
+        ("basis", pa.string()),
+    ]
+)
+NUMERIC = (False, False, False, False, True, True, True, False)
+
+
+def _number(value: float | None, digits: int) -> str:
+    if value is None:
+        return NULL
+    return f"{value:,.{digits}f}" if value == 0 or value >= 10**-digits / 2 else f"<{10**-digits:.{digits}f}"
+
+
+def _cells(cell: Cell) -> list[str]:
+    runs = cell.state is State.RUN
+    return [
+        cell.pool,
+        cell.model,
+        f"{cell.precision or NULL}{' *' if cell.is_baseline else ''}",
+        cell.state.value,
+        NULL if cell.gpus is None else str(cell.gpus),
+        _number(cell.gpu_hours, 2) if runs else "",
+        _number(cell.usd, 2) if runs else "",
+        cell.basis if runs else "",
+    ]
+
+
+def _reasons(cells: Sequence[Cell]) -> list[str]:
+    """Why, a paragraph a reason: the same one for several cells stands once."""
+    told: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        for reason in (cell.reason, cell.no_usd if cell.state is State.RUN else ""):
+            if reason:
+                of_unit = told.setdefault(reason, {}).setdefault(f"{cell.pool} {cell.model}", [])
+                of_unit.append(cell.precision or cell.source)
+    paragraphs = []
+    for reason, units in told.items():
+        who = "; ".join(f"{unit} {', '.join(precisions)}" for unit, precisions in units.items())
+        paragraphs.append(
+            textwrap.fill(f"{who}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+        )
+    return paragraphs
+
+
+def totals(plan: Plan) -> str:
+    """What is to be run, in one sentence: GPU-hours and USD, and how many runs have none."""
+    due = plan.due
+    if not due:
+        return "Nothing is to be run."
+    parts = [f"{len(due)} of {len(plan.cells)} to be run"]
+    timed = [cell.gpu_hours for cell in due if cell.gpu_hours is not None]
+    priced = [cell.usd for cell in due if cell.usd is not None]
+    if timed:
+        parts.append(f"about {_number(sum(timed), 2)} GPU-hours{_of(timed, due)}")
+    if priced:
+        budget = f" (budget {plan.budget_usd:,.2f})" if plan.budget_usd else ""
+        parts.append(f"{_number(sum(priced), 2)} USD{budget}{_of(priced, due)}")
+    if not priced:
+        parts.append("at a cost that isn't known")
+    return f"{', '.join(parts)}. Downloads aren't counted."
+
+
+def _of(some: Sequence[float], due: Sequence[Cell]) -> str:
+    return f" for {len(some)} of them" if len(some) < len(due) else ""
+
+
+def rows_of(plan: Plan) -> pa.Table:
+    """The plan as rows, for CSV and JSON; a figure that isn't known is NULL."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "pool": cell.pool,
+                "gpu": cell.gpu,
+                "model": cell.model,
+                "precision": cell.precision,
+                "checkpoint": cell.source,
+                "revision": cell.expected.checkpoint if cell.expected else None,
+                "is_baseline": cell.is_baseline,
+                "state": cell.state.value,
+                "reason": cell.reason or cell.no_usd or None,
+                "gpu_count": cell.gpus,
+                "gpu_hours": cell.gpu_hours,
+                "usd": cell.usd,
+                "basis": cell.basis or None,
+            }
+            for cell in plan.cells
+        ],
+        schema=ROWS,
+    )
+
+
+def text_of(plan: Plan) -> str:
+    """The plan as an aligned table, with reasons and totals below it."""
+    if not plan.cells:
+        return "No model has a checkpoint for this choice."
+    return "\n".join(
+        [
+            aligned(COLUMNS, [_cells(cell) for cell in plan.cells], NUMERIC),
+            "* baseline",
+            *_reasons(plan.cells),
+            textwrap.fill(totals(plan), WIDTH),
+        ]
+    )
+
+
+def markdown_of(
+    plan: Plan, results: Mapping[int, float], problems: Mapping[str, str], missing: Mapping[int, str]
+) -> str:
+    """The plan and what became of it, as Markdown.
+
+    Args:
+        plan: what was planned.
+        results: GPU-hours of what was measured, by the cell's place among those that were due.
+        problems: by run ("model on pool") what went wrong, empty where nothing; a run that wasn't
+            started isn't there.
+        missing: by the cell's place among those that were due, why its run completed and left no bundle here.
+    """
+    columns = [*COLUMNS, "outcome", "took GPU-hours", "took USD", "why"]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    due = 0
+    for cell in plan.cells:
+        outcome, hours, usd, why = "skipped", "", "", cell.reason
+        if cell.state is State.RUN:
+            result, lost = results.get(due), missing.get(due, "")
+            problem = problems.get(run_name(cell.model, cell.pool))
+            due += 1
+            why = cell.reason or cell.no_usd
+            if result is not None:
+                outcome, hours = "measured", _number(result, 2)
+                rate = cell.usd_per_gpu_hour
+                usd = NULL if rate is None else _number(result * rate, 2)
+            elif problem is None:
+                outcome = "planned"
+            elif problem or lost:
+                outcome, why = "failed", problem or lost
+            else:
+                outcome, why = "known", "the host had measured it already"
+        cells = [*_cells(cell), outcome, hours, usd, why]
+        lines.append(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |")
+    return "\n".join([*lines, "", totals(plan)])

@@ -1,0 +1,1 @@
+"""What earlier runs leave a run to do."""
