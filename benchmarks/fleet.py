@@ -29,20 +29,15 @@ from benchmarks.suite import (
     draw_generated,
     draw_prompts,
 )
-from quantgate.bundles.manifest import MANIFEST
+from quantgate.bundles.manifest import MANIFEST, EngineStart, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, LOAD_POINTS, SAMPLES
-from quantgate.model.config import ROOT, GpuFile, Workload, load_policy, load_yaml
+from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.policy import load_policy
+from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import KernelMode
-from quantgate.model.records import (
-    BaselineRef,
-    Checkpoint,
-    EngineStart,
-    FileEntry,
-    Hardware,
-    Manifest,
-    RunInputs,
-    TaskResult,
-)
+from quantgate.model.home import ROOT
+from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
+from quantgate.model.yaml_file import load_yaml
 
 GPUS = ("l40s", "h100", "h200", "b200", "b300")
 PRECISIONS = ("bf16", "fp8", "nvfp4")

@@ -25,7 +25,7 @@ from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import judge_evidence
 from quantgate.judge.pairing import Counts
 from quantgate.judge.stats import exact
-from quantgate.model.config import load_policy
+from quantgate.model.config.policy import load_policy
 from warehouse import judge_runs, load
 from warehouse.query import read_only
 

@@ -19,7 +19,7 @@ from quantgate.judge.document_order import look_sizes
 from quantgate.judge.stats.betting import p_noninferior_bounded
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_noninferior_at
-from quantgate.model.config import load_policy
+from quantgate.model.config.policy import load_policy
 
 ALPHA = 0.05
 Ints = NDArray[np.int64]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.bundles.schema import PROMPTS
-from quantgate.model.config import Suite, SuiteTask
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 
 START_ID = "start-1"

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.verdict_cells import STEP, Rule, outcome_of
+from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.pairing import Pairs
 from quantgate.judge.stats.tango import score_at_loss
 from quantgate.judge.task_verdict import decide_interim, figures_of
-from quantgate.model.config import FamilyPolicy, Policy
+from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family
-from quantgate.model.records import TaskResult, TaskVerdict
+from quantgate.model.records import TaskVerdict
 
 
 def drawn(fixed: Rule, sequential: Rule, flip_rate: float, draws: int, seed: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from benchmarks.verdict_tables import markdown
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design
-from quantgate.model.config import load_policy
+from quantgate.model.config.policy import load_policy
 
 Row = dict[str, Any]
 

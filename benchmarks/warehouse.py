@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.fleet import RUNS_PER_MODEL, Size
 from benchmarks.report import markdown
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 
 Result = dict[str, Any]
 

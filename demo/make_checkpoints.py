@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from demo import documents, task_files  # noqa: E402
-from quantgate.model.config import load_policy  # noqa: E402
+from quantgate.model.config.policy import load_policy  # noqa: E402
 
 THREADS = 2
 CALIBRATION_DOCUMENTS = 128

@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from quantgate.model.config import ROOT, EngineFile, GpuFile, PolicyFile, load_yaml
-from quantgate.model.models import load_models
+from quantgate.model.config.engines import EngineFile
+from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.models import load_models
+from quantgate.model.config.policy import PolicyFile
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 
 
 def _offering(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from flows.parameters import Parameters
 from flows.planning.request import ValidateParameters
 from flows.validate import Validation, validate
-from quantgate.model.models import load_model
+from quantgate.model.config.models import load_model
 
 QUICK_DOCUMENTS = 50
 QUICK_CONCURRENCY = 4

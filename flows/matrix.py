@@ -18,10 +18,10 @@ from flows.planning.matrix_plan import MatrixParameters, plan
 from flows.planning.measured import absent, took
 from flows.planning.table import markdown_of, text_of
 from flows.progress import reporter
-from quantgate.bundles import seal
+from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest
 
 AFTERWARDS = (LOAD, PUBLISH)
 AFTERWARDS_WAIT_S = 3600.0
@@ -61,7 +61,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
         joined = " (was under way)" if outcome.joined else ""
         report.line(f"matrix: {outcome.name}{joined}: {outcome.problem or 'completed'}")
     done = [asyncio.run(run_once(name, AFTERWARDS_WAIT_S)) for name in AFTERWARDS]
-    manifests = tuple(seal.manifests(home.bundles))
+    manifests = tuple(BundleStore(home.bundles).manifests())
     results = took([cell.expected for cell in planned.due], manifests, begun)
     missing = _missing(planned, outcomes, manifests, home)
     _show(planned, results, outcomes, missing)

@@ -13,12 +13,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from quantgate.bundles import batches, seal
+from quantgate.bundles.history import RunHistory
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.staging import Staging, open_staging
 from quantgate.bundles.store import BundleStore
-from quantgate.model.config import SuiteTask
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest, RunPlan
+from quantgate.model.records import RunPlan
 from tasks.device.idle import idle
 from tasks.device.lock import held, run_held
 from tasks.engine import server, telemetry
@@ -160,7 +162,7 @@ def _missing(plan: RunPlan, staging: Staging) -> tuple[list[SuiteTask], Text | N
     """Quality tasks that are not finished, the fidelity text where it is not, and whether a load level is not."""
     tasks = [t for t in plan.suite.tasks if staging.task_result(t.task) is None] if plan.suite else []
     text = read_text(plan.suite) if plan.suite else None
-    told = fidelity.found(staging.fidelity_dir)
+    told = staging.fidelity_result()
     text_missing = text if text and (told is None or told.text_id != text.text_id) else None
     return tasks, text_missing, bool(plan.workload and bench.unfinished(plan.workload, staging.load_dir))
 
@@ -262,7 +264,10 @@ def measure(
     name, fingerprint = plan.checkpoint.name, plan.inputs.fingerprint()
     with run_held(context.home, fingerprint, name, context.report):
         place = context.home.bundles
-        known = seal.find(place, fingerprint, without)
+        runs = [
+            run for run in RunHistory.read(BundleStore(place)).of(fingerprint) if run.run_id not in without
+        ]
+        known = runs[-1] if runs else None
         if known and since is None and is_passed_over(plan, known, place):
             known = None
         staging = open_staging(context.home, plan.inputs, _what(plan))
@@ -338,7 +343,8 @@ def _complete(plan: RunPlan, staging: Staging, context: Context) -> Manifest:
             _measure_parts(plan, staging, context)
         if aa_controls.missing(plan, staging):
             _measure_controls(plan, staging, context)
-        return seal.seal(staging, context.home.bundles, plan, continues=batches.continues(staging))
+        rows = bench.rows(plan.workload, staging.load_dir) if plan.workload else seal.NO_LOAD
+        return seal.seal(staging, context.home.bundles, plan, rows, continues=batches.continues(staging))
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
         raise

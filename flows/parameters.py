@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from quantgate.model.config import explained
+from quantgate.model.yaml_file import explained
 
 
 class Parameters(BaseModel):

@@ -19,11 +19,12 @@ from flows.measure import Context, measure
 from flows.planning.request import Afterwards, Declared, ValidateParameters, declare, hardware_of
 from flows.progress import reporter
 from flows.publish import PublishParameters, publish
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.staging import end_fresh, fresh_since
+from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
-from quantgate.model.models import CheckpointConfig
-from quantgate.model.records import BaselineRef, Checkpoint, Manifest, RunInputs, RunPlan
+from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
 from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import argument_files, limits, server

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 
 sys.path.insert(0, str(ROOT))
 

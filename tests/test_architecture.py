@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 
 GROUND = {"quantgate.judge", "quantgate.bundles", "quantgate.model"}
 ALLOWED = {

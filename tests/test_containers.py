@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from commands.main import cli
-from quantgate.model.config import ROOT, EngineFile, load_yaml
-from quantgate.model.fleet import load_fleet
+from quantgate.model.config.engines import EngineFile
+from quantgate.model.config.fleet import load_fleet
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())

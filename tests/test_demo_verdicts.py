@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom, multinomial
 
-from quantgate.model.config import load_policy
+from quantgate.model.config.policy import load_policy
 from tests.support.demo_bundles import BUNDLES, manifests, warehouse
 from warehouse.query import query
 

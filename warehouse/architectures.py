@@ -10,14 +10,10 @@ from typing import Any
 
 from pydantic import AliasChoices
 
-from quantgate.model.architectures import (
-    Architecture,
-    ArchitectureFile,
-    FormatFile,
-    ModelConfigKeys,
-)
-from quantgate.model.config import ROOT, fingerprint_of, load_yaml, parse_record
+from quantgate.model.config.architectures import Architecture, ArchitectureFile, FormatFile, ModelConfigKeys
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import fingerprint_of, load_yaml, parse_record
 from warehouse.database import Connection, insert_rows
 
 

@@ -6,19 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from quantgate.model.config import (
-    ROOT,
-    GpuConfig,
-    GpuFile,
-    Policy,
-    PolicyFile,
-    choose,
-    fingerprint_of,
-    load_yaml,
-)
+from quantgate.model.config.gpus import GpuConfig, GpuFile
+from quantgate.model.config.models import load_models
+from quantgate.model.config.policy import Policy, PolicyFile
+from quantgate.model.config.prices import PriceFile
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import load_models
-from quantgate.model.prices import PriceFile
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml
 from warehouse.architectures import NO_SHAPES, Shapes, read_shapes, refresh_shapes
 from warehouse.database import Connection, insert_rows
 from warehouse.evidence.reference import NO_REFERENCE, Reference, read_reference, store_reference

@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from quantgate.model.config import fingerprint_of
 from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.yaml_file import fingerprint_of
 
 _HERE = Path(__file__).resolve().parent
 MIGRATIONS = _HERE / "migrations"

@@ -8,13 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.store import BundleStore, Columns
 from quantgate.judge.judge import incomparable, judge, judge_evidence
 from quantgate.judge.pair_counts import COLUMNS, REPETITIVE, PlainTasks, RunSamples, count_pairs, evidence_of
-from quantgate.model.config import Policy
+from quantgate.model.config.policy import Policy
 from quantgate.model.errors import QuantgateError
-from quantgate.model.records import Manifest, UseVerdict
+from quantgate.model.records import UseVerdict
 
 _BATCH_ROWS = 500_000
 """Candidates' rows that are counted together: many small runs cost one query, and few large ones fit in memory."""

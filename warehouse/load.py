@@ -13,8 +13,8 @@ from pydantic import Field
 
 from quantgate.bundles.schema import BUNDLE_FILES, PROMPTS_FILE
 from quantgate.bundles.store import Bundle, BundleStore
-from quantgate.model.config import Strict, fingerprint_of
 from quantgate.model.errors import QuantgateError
+from quantgate.model.yaml_file import Strict, fingerprint_of
 from warehouse.architectures import refresh_bounds
 from warehouse.configuration import CONFIGS, Configuration, add_policy, read_configuration, refresh
 from warehouse.controls import refresh_controls

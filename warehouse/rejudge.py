@@ -11,10 +11,11 @@ from pathlib import Path
 import duckdb
 from pydantic import Field
 
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
-from quantgate.model.config import Policy, Strict, choose
+from quantgate.model.config.policy import Policy
 from quantgate.model.errors import ConfigError, QuantgateError
-from quantgate.model.records import Manifest
+from quantgate.model.yaml_file import Strict, choose
 from warehouse.configuration import CONFIGS, add_policy
 from warehouse.database import insert_rows
 from warehouse.judge_runs import judge_stored

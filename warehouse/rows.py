@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from quantgate.model.config import Policy, fingerprint_of
-from quantgate.model.records import Manifest, RunPlan, UseVerdict, question_of
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.config.policy import Policy
+from quantgate.model.records import RunPlan, UseVerdict, question_of
+from quantgate.model.yaml_file import fingerprint_of
 
 _BY_GPU_COUNT = frozenset({"tensor-parallel-size", "tensor_parallel_size"})
 """Serving arguments that follow from gpu_count, in which a baseline and its candidate may differ."""

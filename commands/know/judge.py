@@ -25,7 +25,7 @@ def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
 
     Example: quantgate judge --policy standard
     """
-    from quantgate.model.config import load_policy
+    from quantgate.model.config.policy import load_policy
     from warehouse.rejudge import post_hoc_table, rejudge
 
     home = Home.current()

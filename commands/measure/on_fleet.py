@@ -8,8 +8,8 @@ from uuid import UUID
 import click
 
 from commands.outcome import NOT_VALIDATED
+from quantgate.model.config.fleet import FleetFile, load_fleet
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.fleet import FleetFile, load_fleet
 from quantgate.model.home import Home
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run_on_fleet(
 
 def _start(fleet: FleetFile, pool: str) -> str:
     from flows.fleet.deployments import worker_commands
-    from quantgate.model.fleet import Host
+    from quantgate.model.config.fleet import Host
 
     hosts = fleet.pools[pool].hosts or (Host(name="$HOSTNAME"),)
     return f"Start one on {hosts[0].name}: {worker_commands(fleet, pool, hosts[0])[0]}"

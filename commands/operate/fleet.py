@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantgate.model.fleet import FleetFile, fleet_path
+from quantgate.model.config.fleet import FleetFile, fleet_path
 
 if TYPE_CHECKING:
     from flows.fleet.provision import Done

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from warehouse.configuration import CONFIGS, read_configuration, refresh
 from warehouse.database import Connection, create_views, migrate
 from warehouse.report.render import NULL

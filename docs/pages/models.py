@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from docs.pages.claims import paper_warehouse
-from quantgate.model.config import ROOT
-from quantgate.model.models import ModelConfig, load_models
+from quantgate.model.config.models import ModelConfig, load_models
+from quantgate.model.home import ROOT
 from warehouse.database import Connection
 from warehouse.report.render import NULL
 

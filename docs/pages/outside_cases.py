@@ -11,8 +11,10 @@ from typing import Any
 from pydantic import Field
 
 from docs.pages.claims import paper_warehouse
-from quantgate.model.config import ROOT, Policy, Strict, choose, load_policy, load_yaml
+from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.enums import Family
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import Strict, choose, load_yaml
 from warehouse.configuration import CONFIGS
 from warehouse.database import Connection
 from warehouse.evidence.published_scores import ASSUMED_FLIP_RATE, Concluded, Outside, read_pairs, read_scores

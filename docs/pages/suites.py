@@ -9,7 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from quantgate.judge.cluster_figures import least_clusters
 from quantgate.judge.stats.clustered import clusters_needed
-from quantgate.model.config import ROOT, Policy, Suite, SuiteTask, load_policy, load_yaml
+from quantgate.model.config.policy import Policy, load_policy
+from quantgate.model.config.suites import Suite, SuiteTask
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 from warehouse.evidence.published_scores import ASSUMED_FLIP_RATE, resolvable_points, shown_points
 from warehouse.report.render import NULL
 

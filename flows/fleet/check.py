@@ -7,10 +7,12 @@ from zoneinfo import available_timezones
 
 from prefect.client.schemas.schedules import CronSchedule
 
-from quantgate.model.config import ROOT, GpuFile, choose, load_yaml
+from quantgate.model.config.fleet import FleetFile, Pool, fleet_path, load_fleet
+from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.models import ModelConfig, load_models
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import FleetFile, Pool, fleet_path, load_fleet
-from quantgate.model.models import ModelConfig, load_models
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import choose, load_yaml
 from tasks.engine import environment
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from quantgate.model.config import ROOT, Strict
-from quantgate.model.fleet import FleetFile, Host, Pool, fleet_path
+from quantgate.model.config.fleet import FleetFile, Host, Pool, fleet_path
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import Strict
 
 SCHEDULE_SLUG = "fleet"
 """Marks the schedules that come from configs/fleet.yaml; others are the user's own."""

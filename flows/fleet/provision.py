@@ -20,8 +20,8 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from flows.fleet.deployments import GRACE_S, PULL, SCHEDULE_SLUG, TAG, Deployment, deployments
+from quantgate.model.config.fleet import FleetFile, Pool
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import FleetFile, Pool
 
 MADE, CHANGED, UNCHANGED, LEFT, REMOVED = "made", "changed", "unchanged", "left", "removed"
 

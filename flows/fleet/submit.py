@@ -21,10 +21,12 @@ from flows.planning.request import (
     chosen_model,
     declare_work,
 )
-from quantgate.model.config import ROOT, EngineConfig, choose, load_policy
+from quantgate.model.config.engines import EngineConfig
+from quantgate.model.config.fleet import FleetFile, fleet_path
+from quantgate.model.config.policy import load_policy
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import FleetFile, fleet_path
-from quantgate.model.home import Home
+from quantgate.model.home import ROOT, Home
+from quantgate.model.yaml_file import choose
 from tasks.engine import environment, server
 from tasks.engine.argument_files import LORA, PATHS, SPECULATIVE
 from tasks.quality import sources

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from flows.planning.measured import Expected
-from quantgate.model.config import fingerprint_of
+from quantgate.model.yaml_file import fingerprint_of
 
 
 class State(StrEnum):

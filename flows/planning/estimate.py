@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from flows.planning.cells import Cell
 from flows.planning.measured import measured_duration, measured_start_s
-from quantgate.model.config import Workload
-from quantgate.model.records import Manifest
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.config.workloads import Workload
 from warehouse.database import Connection
 from warehouse.estimates import Load, on_demand_price, seconds_of
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from quantgate.model.config import EngineConfig
+from quantgate.model.config.engines import EngineConfig
+from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import CheckpointConfig, ModelConfig
 from quantgate.model.records import Hardware
 from tasks.engine import limits
 from tasks.engine.server import PARALLEL_ARGUMENTS, gpu_count, serving_arguments

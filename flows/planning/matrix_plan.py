@@ -16,14 +16,15 @@ from flows.planning.cells import FAULTS, Cell, Plan, State, Unit, within_budget
 from flows.planning.estimate import Asked, estimate
 from flows.planning.pools import Place, configured_environment, places_of
 from flows.planning.request import Afterwards, ValidateParameters, checkpoints_of, workload_of
-from quantgate.bundles import seal
+from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import check_policy
-from quantgate.model.config import choose, load_policy
+from quantgate.model.config.fleet import Pool, load_fleet
+from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_models
+from quantgate.model.config.policy import load_policy
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import Pool, load_fleet
 from quantgate.model.home import Home
-from quantgate.model.models import CheckpointConfig, ModelConfig, load_models
-from quantgate.model.records import Manifest
+from quantgate.model.yaml_file import choose
 from tasks.checkpoint.hub import NotAskedError
 from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import resolve
@@ -175,7 +176,7 @@ class _Planner:
     ) -> None:
         """Read the manifests."""
         self.connection, self.everything = connection, everything
-        self.manifests: tuple[Manifest, ...] = tuple(seal.manifests(home.bundles))
+        self.manifests: tuple[Manifest, ...] = tuple(BundleStore(home.bundles).manifests())
         self.share = published_share(connection)
         self.commit = _once(commit)
         self.content = _once(_content)

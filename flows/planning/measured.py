@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from quantgate.model.records import Manifest, RunInputs, question_of
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.records import RunInputs, question_of
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantgate.model.config import ROOT, EngineConfig, EngineFile, GpuConfig, GpuFile, choose, load_yaml
+from quantgate.model.config.engines import EngineConfig, EngineFile
+from quantgate.model.config.fleet import FleetFile, Pool
+from quantgate.model.config.gpus import GpuConfig, GpuFile
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import FleetFile, Pool
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import choose, load_yaml
 from tasks.engine import environment
 from tasks.engine import server as engine
 

@@ -12,25 +12,19 @@ from pydantic import Field
 from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
 from flows.parameters import Parameters
 from flows.planning.gpu_fit import spread
-from quantgate.bundles.manifest import open_place
+from quantgate.bundles.store import open_place
 from quantgate.judge.judge import check_policy
-from quantgate.model.config import (
-    ROOT,
-    EngineConfig,
-    GpuFile,
-    Policy,
-    Suite,
-    Workload,
-    choose,
-    load_policy,
-    load_yaml,
-    parse_record,
-)
+from quantgate.model.config.engines import EngineConfig
+from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_model
+from quantgate.model.config.policy import Policy, load_policy
+from quantgate.model.config.suites import Suite
+from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import Home
-from quantgate.model.models import CheckpointConfig, ModelConfig, load_model
+from quantgate.model.home import ROOT, Home
 from quantgate.model.records import Hardware
+from quantgate.model.yaml_file import choose, load_yaml, parse_record
 from tasks.checkpoint.resolve import check_source
 from tasks.device import hardware
 from tasks.engine import argument_files, environment, limits, log

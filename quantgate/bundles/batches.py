@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE
-from quantgate.bundles.staging import Staging, write_json
+from quantgate.bundles.staging import RESULT, Staging, write_json
 from quantgate.model.errors import RunError
-from quantgate.model.records import Manifest, RunPlan, TaskResult
-from tasks.quality.evaluate import RESULT
+from quantgate.model.records import RunPlan
 
 _BATCHES = ".batches"
 _CONTINUES = "continues.json"

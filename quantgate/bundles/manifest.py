@@ -4,13 +4,110 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-import fsspec
+from pydantic import Field
 
-from quantgate.model.config import parse_record
+from quantgate.model.config.policy import Policy
+from quantgate.model.config.suites import Suite
+from quantgate.model.config.workloads import Workload
+from quantgate.model.enums import Evidence, Family, KernelMode, Validity
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import SCHEMA_VERSION, Manifest
+from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
+from quantgate.model.yaml_file import Strict, parse_record
+
+SCHEMA_VERSION = 2
+"""Version of the bundle's layout; the loader reads every older one."""
+
+
+class EngineStart(Strict):
+    """One start of the engine: what ran, with which kernels."""
+
+    engine_start_id: str
+    engine: str
+    engine_version: str
+    kernels: dict[str, str] = Field(description="Kernel by linear layer type, as the engine's log names it.")
+    kernel_mode: KernelMode
+    attention_backend: str | None = None
+    kv_cache_tokens: int | None = Field(default=None, description="Capacity of the KV cache, tokens.")
+    start_duration_s: float = Field(description="Seconds from launch until it answered.")
+    environment: dict[str, str] = Field(description="Environment variables on the allow-list.")
+    command: tuple[str, ...]
+    started_at: datetime
+
+
+class TaskResult(Strict):
+    """What a finished quality task was: enough to know whether two of them pair."""
+
+    task: str
+    family: Family
+    metric: str
+    filter: str
+    version: str = Field(description="The task's own version in lm-eval.")
+    documents: int
+    mean_score: float
+    output_type: str
+    duration_s: float
+    engine_start_id: str
+    truncated_prompts: int = Field(
+        default=0, description="Requests whose prompt was cut on the left to fit the engine's context."
+    )
+    documents_available: int | None = Field(
+        default=None, description="Documents that the task has; None where that was not recorded."
+    )
+    looks: tuple[int, ...] = Field(
+        default=(),
+        description="Documents after which the candidate was judged on its way, the last being all it answered.",
+    )
+
+
+class FidelityResult(Strict):
+    """What was measured of a checkpoint's next-token distributions on a fixed text, or why nothing was."""
+
+    text_id: str = Field(description="The text's name and the beginning of its SHA-256.")
+    tokens: int = Field(default=0, description="Tokens that count.")
+    k: int | None = Field(default=None, description="Entries of each distribution, the most probable first.")
+    vocab_size: int | None = None
+    duration_s: float
+    engine_start_id: str
+    skipped: str = Field(default="", description="Why the engine gave nothing; empty where it did.")
+
+
+class FileEntry(Strict):
+    """One file of a bundle."""
+
+    sha256: str
+    size_bytes: int
+    rows: int
+
+
+class Manifest(Strict):
+    """manifest.json of a bundle."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    fingerprint: str
+    inputs: RunInputs
+    checkpoint: Checkpoint
+    baseline: BaselineRef | None = Field(description="None for the baseline itself.")
+    hardware: Hardware
+    engine_starts: tuple[EngineStart, ...]
+    tasks: tuple[TaskResult, ...]
+    fidelity: FidelityResult | None = Field(default=None, description="None where it was not asked for.")
+    suite: Suite | None
+    workload: Workload | None
+    policy_name: str
+    policy: Policy
+    evidence: Evidence = Evidence.MEASURED
+    validity: Validity = Validity.VALID
+    validity_reasons: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict, description="Of the pipeline's own packages.")
+    started_at: datetime
+    measured_at: datetime
+    continues: str | None = None
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
 
 MANIFEST = "manifest.json"
 """A bundle's manifest; written last, a folder without one is not a bundle."""
@@ -59,23 +156,3 @@ def parse_manifest(raw: bytes, run_id: str) -> Manifest:
         return reader(data, MANIFEST)
     except ConfigError as error:
         raise damaged(run_id, str(error)) from None
-
-
-def open_place(place: str) -> tuple[Any, str]:
-    """The file system of a place of bundles, and its path there.
-
-    Args:
-        place: a folder or an fsspec URL.
-
-    Raises:
-        ConfigError: no file system serves such a URL here.
-    """
-    try:
-        filesystem, root = fsspec.core.url_to_fs(place)
-    except (ValueError, ImportError, OSError) as error:
-        raise ConfigError(
-            f"can't be opened ({error})",
-            where=place,
-            mend="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
-        ) from None
-    return filesystem, str(root)

@@ -113,7 +113,7 @@ FIDELITY = (
 )
 
 SAMPLES_FILE, PROMPTS_FILE = "samples.parquet", "prompts.parquet"
-CONTROL_SAMPLES_FILE = "control_samples.parquet"
+CONTROL_SAMPLES_FILE, FIDELITY_FILE = "control_samples.parquet", "fidelity.parquet"
 
 LEAST_LOGPROB = -9999.0
 """What vLLM writes for a probability of 0 (its clamp_prompt_logprobs); infinity is read as it."""

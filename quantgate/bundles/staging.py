@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from quantgate.model.config import fingerprint_of
+from quantgate.bundles.manifest import EngineStart, FidelityResult, TaskResult
 from quantgate.model.home import Home
-from quantgate.model.records import EngineStart, RunInputs, TaskResult
+from quantgate.model.records import RunInputs
+from quantgate.model.yaml_file import fingerprint_of
 
 PARTS = ("quality", "control", "fidelity", "control_fidelity", "load", "starts", "telemetry")
 """Folders of finished parts."""
+RESULT = "result.json"
+"""Of a finished task, or of the fixed text: written last, a part without one is not finished."""
 RUN_ID_DIGITS = 12
 """A run's id ends with so many digits of its fingerprint."""
 
@@ -53,13 +56,18 @@ class Staging:
 
     def task_result(self, task: str) -> TaskResult | None:
         """The finished task's result, or None."""
-        file = self.task_dir(task) / "result.json"
+        file = self.task_dir(task) / RESULT
         return TaskResult.model_validate_json(file.read_text()) if file.exists() else None
 
     @property
     def fidelity_dir(self) -> Path:
         """Where what the engine thinks of the fixed text lies."""
         return self.path / self.fidelity
+
+    def fidelity_result(self) -> FidelityResult | None:
+        """What was measured on the fixed text, or None."""
+        file = self.fidelity_dir / RESULT
+        return FidelityResult.model_validate_json(file.read_text()) if file.exists() else None
 
     @property
     def load_dir(self) -> Path:

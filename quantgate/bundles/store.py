@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantgate.bundles.manifest import MANIFEST, damaged, open_place, parse_manifest
+from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, damaged, parse_manifest
 from quantgate.bundles.schema import BUNDLE_FILES, LATER_COLUMNS, LATER_FILES
-from quantgate.model.records import FileEntry, Manifest
+from quantgate.model.errors import ConfigError, RunError
 
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
@@ -43,6 +46,43 @@ class Columns:
     """By column, how each row group is stored: all that decoding depends on, and the bytes."""
 
 
+def open_place(place: str) -> tuple[Any, str]:
+    """The file system of a place of bundles, and its path there.
+
+    Args:
+        place: a folder or an fsspec URL.
+
+    Raises:
+        ConfigError: no file system serves such a URL here.
+    """
+    try:
+        filesystem, root = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError, OSError) as error:
+        raise ConfigError(
+            f"can't be opened ({error})",
+            where=place,
+            mend="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
+        ) from None
+    return filesystem, str(root)
+
+
+@contextmanager
+def reached(bundles_url: str, what: str) -> Iterator[None]:
+    """Report a store that refuses or is away in one line; what was measured stays in staging.
+
+    Raises:
+        RunError: an operating system error was raised within.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"bundles can't be {what} there ({error.strerror or error})",
+            where=bundles_url,
+            mend="Check QUANTGATE_BUNDLES and its credentials; what was measured is kept.",
+        ) from None
+
+
 class BundleStore:
     """A place of bundles: a folder or an fsspec URL.
 
@@ -56,16 +96,39 @@ class BundleStore:
         Raises:
             ConfigError: no file system serves such a URL here.
         """
-        self._fs, self._root = open_place(str(place))
+        self.url = str(place)
+        self._fs, self._root = open_place(self.url)
 
     def run_ids(self) -> list[str]:
-        """Names of the folders in it, sorted; hidden ones are somebody's unfinished work."""
-        if not self._fs.isdir(self._root):
-            return []
-        self._fs.invalidate_cache()
-        entries = self._fs.ls(self._root, detail=True)
+        """List the folders that are there now, sorted; hidden ones are somebody's unfinished work.
+
+        File systems that cache their listings (S3 does) would hide what another process wrote meanwhile.
+
+        Raises:
+            RunError: the store can't be read.
+        """
+        with reached(self.url, "read"):
+            self._fs.invalidate_cache()
+            if not self._fs.isdir(self._root):
+                return []
+            entries = self._fs.ls(self._root, detail=True)
         names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
         return sorted(name for name in names if not name.startswith("."))
+
+    def manifests(self) -> list[Manifest]:
+        """Read the manifests of the bundles that are there now, sorted by run id.
+
+        Half-written folders are passed over, and so are manifests that can't be read: the loader reports them.
+
+        Raises:
+            RunError: the store can't be read.
+        """
+        manifests = []
+        for run_id in self.run_ids():
+            with contextlib.suppress(RunError):
+                if self.is_bundle(run_id):
+                    manifests.append(self.read_manifest(run_id))
+        return manifests
 
     def is_bundle(self, run_id: str) -> bool:
         """Whether a folder holds a manifest, which is written last."""

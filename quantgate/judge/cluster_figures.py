@@ -14,7 +14,7 @@ from quantgate.judge.stats.clustered import (
     p_noninferior_clusters,
 )
 from quantgate.judge.stats.tango import Floats
-from quantgate.model.config import Policy
+from quantgate.model.config.policy import Policy
 from quantgate.model.records import TaskVerdict
 
 FIXED = "; a suite's `fixed_subjects: true`, declared before the next run, asks about these very subjects"

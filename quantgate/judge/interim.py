@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.pairing import DeclaredTask, Unpaired
 from quantgate.judge.stats.group_sequential import Design
-from quantgate.model.config import Policy
-from quantgate.model.records import TaskResult
+from quantgate.model.config.policy import Policy
 
 
 class Look(NamedTuple):

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.judge.interim import answered_first, judged_by_another, stopped_early
 from quantgate.judge.pairing import (
     Counts,
@@ -29,10 +30,10 @@ from quantgate.judge.pairing import (
 )
 from quantgate.judge.stats.exact import MISS
 from quantgate.judge.task_verdict import decide_interim, decide_tasks, figures_of, hold, not_paired
-from quantgate.model.config import Policy
+from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
-from quantgate.model.records import Manifest, TaskResult, TaskVerdict, UseVerdict
+from quantgate.model.records import TaskVerdict, UseVerdict
 
 Evidence = Mapping[str, Pairs | Counts | Unpaired | Unmeasured]
 """What the samples hold of each declared task."""

@@ -31,7 +31,7 @@ from quantgate.judge.pairing import (
     is_graded,
     shares_clusters,
 )
-from quantgate.model.config import Policy
+from quantgate.model.config.policy import Policy
 
 KEY = ("task", "filter", "doc_id", "doc_repeat")
 """What tells the samples of a run apart."""

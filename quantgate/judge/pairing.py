@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.judge.stats.tango import Floats, Ints
 from quantgate.model.enums import Family, Weights
-from quantgate.model.records import Manifest, TaskResult, question_of
+from quantgate.model.records import question_of
 
 _KEY = ["doc_id", "doc_repeat"]
 _MUST_EQUAL = {

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import norm
 
+from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.cluster_figures import (
     clusters_wanting,
     documents_wanting,
@@ -35,8 +36,8 @@ from quantgate.judge.stats.exact import (
 )
 from quantgate.judge.stats.group_sequential import p_inferior_at, p_noninferior_at, sequential_interval
 from quantgate.judge.stats.tango import Floats, Interval, tango_interval
-from quantgate.model.config import Policy
-from quantgate.model.records import TaskResult, TaskVerdict
+from quantgate.model.config.policy import Policy
+from quantgate.model.records import TaskVerdict
 
 _CLUSTERS_WAIT = (
     "undecided until all {everything} documents are answered, since they share subjects or passages"

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantgate.model.config import ROOT
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout or image that the application runs from."""
 
 
 @dataclass(frozen=True)

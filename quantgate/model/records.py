@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from pydantic import Field
 
-from quantgate.model.config import Policy, Strict, Suite, Workload, fingerprint_of
-from quantgate.model.enums import Evidence, Family, KernelMode, Validity, Verdict, Weights
-
-SCHEMA_VERSION = 2
-"""Version of the bundle's layout; the loader reads every older one."""
+from quantgate.model.config.policy import Policy
+from quantgate.model.config.suites import Suite
+from quantgate.model.config.workloads import Workload
+from quantgate.model.enums import Family, Verdict, Weights
+from quantgate.model.yaml_file import Strict, fingerprint_of
 
 
 class Checkpoint(Strict):
@@ -59,22 +58,6 @@ class Hardware(Strict):
     uuids: tuple[str, ...] = ()
     memory_bytes: int = 0
     cpu_cores: int = 0
-
-
-class EngineStart(Strict):
-    """One start of the engine: what ran, with which kernels."""
-
-    engine_start_id: str
-    engine: str
-    engine_version: str
-    kernels: dict[str, str] = Field(description="Kernel by linear layer type, as the engine's log names it.")
-    kernel_mode: KernelMode
-    attention_backend: str | None = None
-    kv_cache_tokens: int | None = Field(default=None, description="Capacity of the KV cache, tokens.")
-    start_duration_s: float = Field(description="Seconds from launch until it answered.")
-    environment: dict[str, str] = Field(description="Environment variables on the allow-list.")
-    command: tuple[str, ...]
-    started_at: datetime
 
 
 class BaselineRef(Strict):
@@ -130,78 +113,6 @@ class RunPlan(Strict):
     workload: Workload | None
     policy_name: str
     policy: Policy
-
-
-class TaskResult(Strict):
-    """What a finished quality task was: enough to know whether two of them pair."""
-
-    task: str
-    family: Family
-    metric: str
-    filter: str
-    version: str = Field(description="The task's own version in lm-eval.")
-    documents: int
-    mean_score: float
-    output_type: str
-    duration_s: float
-    engine_start_id: str
-    truncated_prompts: int = Field(
-        default=0, description="Requests whose prompt was cut on the left to fit the engine's context."
-    )
-    documents_available: int | None = Field(
-        default=None, description="Documents that the task has; None where that was not recorded."
-    )
-    looks: tuple[int, ...] = Field(
-        default=(),
-        description="Documents after which the candidate was judged on its way, the last being all it answered.",
-    )
-
-
-class FidelityResult(Strict):
-    """What was measured of a checkpoint's next-token distributions on a fixed text, or why nothing was."""
-
-    text_id: str = Field(description="The text's name and the beginning of its SHA-256.")
-    tokens: int = Field(default=0, description="Tokens that count.")
-    k: int | None = Field(default=None, description="Entries of each distribution, the most probable first.")
-    vocab_size: int | None = None
-    duration_s: float
-    engine_start_id: str
-    skipped: str = Field(default="", description="Why the engine gave nothing; empty where it did.")
-
-
-class FileEntry(Strict):
-    """One file of a bundle."""
-
-    sha256: str
-    size_bytes: int
-    rows: int
-
-
-class Manifest(Strict):
-    """manifest.json of a bundle."""
-
-    schema_version: int = SCHEMA_VERSION
-    run_id: str
-    fingerprint: str
-    inputs: RunInputs
-    checkpoint: Checkpoint
-    baseline: BaselineRef | None = Field(description="None for the baseline itself.")
-    hardware: Hardware
-    engine_starts: tuple[EngineStart, ...]
-    tasks: tuple[TaskResult, ...]
-    fidelity: FidelityResult | None = Field(default=None, description="None where it was not asked for.")
-    suite: Suite | None
-    workload: Workload | None
-    policy_name: str
-    policy: Policy
-    evidence: Evidence = Evidence.MEASURED
-    validity: Validity = Validity.VALID
-    validity_reasons: tuple[str, ...] = ()
-    versions: dict[str, str] = Field(default_factory=dict, description="Of the pipeline's own packages.")
-    started_at: datetime
-    measured_at: datetime
-    continues: str | None = None
-    files: dict[str, FileEntry] = Field(default_factory=dict)
 
 
 class TaskVerdict(Strict):

@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import Allowed
 from tasks.checkpoint.safetensors import DAMAGED_MEND, Tensor, read_header
 
 SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")

@@ -24,8 +24,8 @@ from huggingface_hub import (
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import SHA, Allowed
 from tasks.checkpoint.download import RemoteFile, RepositoryCache, check_room, fetch
 from tasks.checkpoint.files import NOT_SERVED, check_listing, is_weight, served_patterns, served_under
 from tasks.checkpoint.hub_errors import client_told, refusal

@@ -21,10 +21,10 @@ from huggingface_hub.errors import (
 )
 from pydantic import AliasChoices
 
-from quantgate.model.architectures import ModelConfigKeys
-from quantgate.model.config import ROOT
+from quantgate.model.config.architectures import ModelConfigKeys
+from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import CheckpointConfig
+from quantgate.model.home import ROOT
 from tasks.checkpoint.files import check_listing, is_served, read_json, read_weights
 from tasks.checkpoint.hub import endpoint, offline, token
 from tasks.checkpoint.precision import CONFIG_DTYPES, classify

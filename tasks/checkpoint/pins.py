@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from quantgate.bundles.staging import write_json
-from quantgate.model.config import Strict
+from quantgate.model.config.models import SHA
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from quantgate.model.models import SHA
+from quantgate.model.yaml_file import Strict
 from tasks.progress import Reporter
 
 

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quantgate.model.config import ROOT
+from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import SHA, Allowed
+from quantgate.model.home import ROOT
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint.files import (
     check_listing,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from quantgate.model.config import ROOT
+from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import Allowed
+from quantgate.model.home import ROOT
 from tasks.checkpoint import hub
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins

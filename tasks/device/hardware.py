@@ -12,9 +12,11 @@ from typing import Any
 import psutil
 import pynvml
 
-from quantgate.model.config import ROOT, GpuFile, load_yaml
+from quantgate.model.config.gpus import GpuFile
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
+from quantgate.model.yaml_file import load_yaml
 
 CPUINFO = Path("/proc/cpuinfo")
 

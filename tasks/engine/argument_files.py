@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from quantgate.model.config import ROOT, EngineConfig
+from quantgate.model.config.engines import EngineConfig
+from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import CheckpointConfig
+from quantgate.model.home import ROOT
 from tasks.checkpoint.files import read_json
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins

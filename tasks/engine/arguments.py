@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from quantgate.model.config import fingerprint_of
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
+from quantgate.model.yaml_file import fingerprint_of
 from tasks.engine.environment import EngineEnvironment
 from tasks.engine.process import child_environment, run_tied
 from tasks.progress import Reporter

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import uv
 
-from quantgate.model.config import ROOT, EngineConfig, EngineFile, choose, fingerprint_of, load_yaml
+from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.enums import EngineKind
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.home import Home
+from quantgate.model.home import ROOT, Home
+from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml
 from tasks.engine.process import PROXIES, child_environment, run_tied
 from tasks.progress import Reporter
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quantgate.model.config import Workload
+from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint.files import read_json
 from tasks.checkpoint.resolve import POSITION_KEYS

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fnmatch
 import re
 
-from quantgate.model.config import ROOT, KernelFile, KernelRule, load_yaml
+from quantgate.model.config.engines import KernelFile, KernelRule
 from quantgate.model.enums import KernelMode
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 
 _KERNEL = re.compile(r"\b(?:Selected|Using) '?(\w+Kernel\w*)'? for ([\w .]+?)\s*(?:\.|,|$)", re.MULTILINE)
 _ATTENTION = (

@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from quantgate.model.config import EngineConfig, KernelRule
+from quantgate.bundles.manifest import EngineStart
+from quantgate.model.config.engines import EngineConfig, KernelRule
 from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import Checkpoint, EngineStart
+from quantgate.model.records import Checkpoint
 from tasks.engine import log as engine_log
 from tasks.engine.environment import EngineEnvironment
 from tasks.engine.process import Tied, child_environment, how_ended, is_secret, last_words

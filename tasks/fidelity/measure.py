@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quantgate.bundles.schema import FIDELITY, LEAST_LOGPROB
-from quantgate.bundles.staging import write_json
+from quantgate.bundles.manifest import FidelityResult
+from quantgate.bundles.schema import FIDELITY, FIDELITY_FILE, LEAST_LOGPROB
+from quantgate.bundles.staging import RESULT, write_json
 from quantgate.model.errors import QuantgateError
-from quantgate.model.records import FidelityResult
 from tasks.engine.process import await_end
 from tasks.fidelity.text import Passage, Text, windows
 
-ROWS, RESULT, DEATHS = "fidelity.parquet", "result.json", "deaths.json"
+DEATHS = "deaths.json"
 
 WHOLE_VOCABULARY_MOST = 4096
 """Vocabularies up to this size are asked for whole."""
@@ -62,12 +62,6 @@ def serving_arguments(vocab_size: int, overrides: Mapping[str, Any]) -> dict[str
     """
     whole = {"max-logprobs": vocab_size} if vocab_size <= WHOLE_VOCABULARY_MOST else {}
     return {**whole, **overrides}
-
-
-def found(out_dir: Path) -> FidelityResult | None:
-    """What was measured already, or None."""
-    file = out_dir / RESULT
-    return FidelityResult.model_validate_json(file.read_text()) if file.exists() else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ def measure(
             _count_death(out_dir, deaths, engine)
             raise
     if table is not None:
-        pq.write_table(table, out_dir / ROWS)
+        pq.write_table(table, out_dir / FIDELITY_FILE)
     told = FidelityResult(
         text_id=text.text_id,
         tokens=table.num_rows if table else 0,

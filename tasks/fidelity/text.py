@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from quantgate.model.config import ROOT, Strict, Suite, parse_record
+from quantgate.model.config.suites import Suite
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import Strict, parse_record
 
 DEFAULT_TEXT = "configs/fidelity/plain.txt"
 HASH_DIGITS = 12

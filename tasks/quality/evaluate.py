@@ -14,16 +14,19 @@ from typing import Any
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from quantgate.model.config import ROOT, Strict, Suite, SuiteTask
+from quantgate.bundles.manifest import TaskResult
+from quantgate.bundles.staging import RESULT
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import TaskResult
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import Strict
 from tasks.checkpoint.files import read_json
 from tasks.engine.process import PROXIES, OutOfTimeError, await_end, child_environment, run_tied
 from tasks.quality.scoring import check_scores
 from tasks.quality.sources import group_of, sources_of
 from tasks.quality.task_yaml import TaskSource, evaluated_split
 
-SPEC, PROGRESS, FAILURE, RESULT = "spec.json", "progress.json", "failure.json", "result.json"
+SPEC, PROGRESS, FAILURE = "spec.json", "progress.json", "failure.json"
 """Files between this module and the worker, and the record that a finished task leaves."""
 
 STOPPED_ANSWERING = "the engine stopped answering"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from quantgate.model.config import Strict, fingerprint_of
 from quantgate.model.errors import ConfigError
+from quantgate.model.yaml_file import Strict, fingerprint_of
 
 PASSAGE_FIELDS = ("cluster", "passage_id", "passage", "article")
 SUBJECT_FIELDS = ("subject", "category")

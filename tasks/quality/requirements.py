@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from quantgate.model.config import Suite
+from quantgate.model.config.suites import Suite
 from quantgate.model.errors import ConfigError
 from tasks.quality.sources import sources_of
 from tasks.quality.task_yaml import TaskSource

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from quantgate.model.config import SuiteTask
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import RunError
 from tasks.quality.documents import Placed
 

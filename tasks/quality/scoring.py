@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from quantgate.model.config import Suite, SuiteTask, load_yaml
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
+from quantgate.model.yaml_file import load_yaml
 from tasks.quality import sources as task_sources
 from tasks.quality.task_yaml import Function, TaskSource
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 from tasks.quality import jsonl
 from tasks.quality.groups import members
 from tasks.quality.task_yaml import TaskSource, is_group, names_in, read_source, read_yaml

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 
 FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow", "xml")
 """Values of `dataset_path` that read the files of `data_files`."""

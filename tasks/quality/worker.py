@@ -28,9 +28,9 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import _import_fun_from_str, load_yaml
 
 from quantgate.bundles import batches
+from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
-from quantgate.model.records import TaskResult
 from tasks.quality.client import EngineClient, Progress, context_tokens_of
 from tasks.quality.documents import ask_only, placed_in
 from tasks.quality.evaluate import FAILURE, PROGRESS, STOPPED_ANSWERING, Evaluation

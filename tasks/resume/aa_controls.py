@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
+from quantgate.bundles.manifest import EngineStart
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.staging import Staging
-from quantgate.model.config import SuiteTask
-from quantgate.model.records import EngineStart, RunPlan
-from tasks.fidelity import measure
+from quantgate.model.config.suites import SuiteTask
+from quantgate.model.records import RunPlan
 
 
 def once_more(plan: RunPlan) -> RunPlan:
@@ -59,6 +59,6 @@ def over_a_restart(plan: RunPlan, staging: Staging, task: SuiteTask, start: Engi
 
 def text_missing(staging: Staging, start: EngineStart) -> bool:
     """Whether another start of the engine was asked about the fixed text, and none once more."""
-    told = measure.found(staging.fidelity_dir)
+    told = staging.fidelity_result()
     asked = told is not None and not told.skipped and told.engine_start_id != start.engine_start_id
-    return asked and measure.found(staging.controls.fidelity_dir) is None
+    return asked and staging.controls.fidelity_result() is None

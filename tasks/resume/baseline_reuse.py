@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from quantgate.bundles import batches, seal
+from quantgate.bundles import batches
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import BundleStore
-from quantgate.model.config import SuiteTask
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import RunError
-from quantgate.model.records import Manifest, RunPlan
+from quantgate.model.records import RunPlan
 from tasks.progress import Reporter
 from tasks.resume import shared_parts
 
@@ -32,7 +33,9 @@ def take_over(
     if not wanted:
         return
     usable = [
-        m for m in seal.manifests(place) if m.run_id not in without and shared_parts.is_of_the_same(plan, m)
+        m
+        for m in BundleStore(place).manifests()
+        if m.run_id not in without and shared_parts.is_of_the_same(plan, m)
     ]
     by_run: dict[str, list[SuiteTask]] = {}
     for task in wanted:

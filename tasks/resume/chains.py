@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import judge_runs
 from quantgate.model.enums import Validity, Verdict
-from quantgate.model.records import Manifest, RunPlan, TaskResult, UseVerdict
+from quantgate.model.records import RunPlan, UseVerdict
 
 DECIDED = frozenset({Verdict.VALIDATED, Verdict.REJECTED})
 

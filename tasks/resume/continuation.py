@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from quantgate.bundles import batches, seal
+from quantgate.bundles import batches
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import CONTROL_SAMPLES_FILE, PROMPTS_FILE, SAMPLES_FILE
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import BaselineRef, Manifest, RunInputs, RunPlan, question_of
+from quantgate.model.records import BaselineRef, RunInputs, RunPlan, question_of
 from tasks.progress import Reporter
 from tasks.resume import chains, shared_parts
 from tasks.resume.chains import DECIDED, Chain
@@ -68,7 +69,7 @@ def take_up(
     """
     if plan.suite is None or batches.begun(staging):
         return None
-    every = [one for one in seal.manifests(place) if one.run_id not in without]
+    every = [one for one in BundleStore(place).manifests() if one.run_id not in without]
     try:
         if plan.baseline is None:
             return _baseline(plan, every, staging, place, report)

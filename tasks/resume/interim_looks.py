@@ -9,14 +9,16 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from quantgate.bundles import batches
+from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.judge import interim
 from quantgate.judge.pairing import shares_clusters
-from quantgate.model.config import SuiteTask, fingerprint_of
-from quantgate.model.records import RunPlan, TaskResult, TaskVerdict
+from quantgate.model.config.suites import SuiteTask
+from quantgate.model.records import RunPlan, TaskVerdict
+from quantgate.model.yaml_file import fingerprint_of
 from tasks.progress import Reporter
 from warehouse.rows import question
 

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from quantgate.bundles import batches, seal
+from quantgate.bundles import batches
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.staging import same_engine, staged
 from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest, RunPlan
+from quantgate.model.records import RunPlan
 from tasks.resume import interim_looks, shared_parts
 from tasks.resume.continuation import (
     Pursuit,
@@ -72,7 +73,7 @@ def look_ahead(plans: Sequence[RunPlan], home: Home, *, fresh: bool) -> Ahead:
     refused: dict[str, ConfigError] = {}
     if baseline.suite is None or not baseline.policy.looks:
         return Ahead(refused)
-    every, store = list(seal.manifests(home.bundles)), BundleStore(home.bundles)
+    every, store = BundleStore(home.bundles).manifests(), BundleStore(home.bundles)
     needed, idle = [], []
     for plan in candidates:
         try:
@@ -133,7 +134,7 @@ def is_passed_over(plan: RunPlan, known: Manifest, place: str) -> bool:
     """
     if plan.baseline is None or known.baseline is None or not plan.policy.looks:
         return False
-    every, store = list(seal.manifests(place)), BundleStore(place)
+    every, store = BundleStore(place).manifests(), BundleStore(place)
     if not _is_beside(known, every):
         return False
     try:

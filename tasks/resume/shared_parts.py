@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.bundles import batches
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.staging import Staging, same_engine
-from quantgate.model.config import SuiteTask
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Validity
-from quantgate.model.records import Manifest, RunInputs, RunPlan, TaskResult
+from quantgate.model.records import RunInputs, RunPlan
 
 SETTING = (
     *("checkpoint_revision", "baseline_revision", "engine", "engine_version", "serving"),

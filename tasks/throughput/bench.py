@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from quantgate.model.config import Workload
+from quantgate.bundles.seal import LoadRows
+from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Validity
 from quantgate.model.errors import RunError
 from tasks.engine.process import OutOfTimeError, await_end, child_environment, last_words, run_tied
@@ -146,7 +147,7 @@ def _latencies(result: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def rows(workload: Workload, out_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def rows(workload: Workload, out_dir: Path) -> LoadRows:
     """Rows of ``load_points.parquet`` and ``requests.parquet`` from the finished levels."""
     points, requests = [], []
     for planned in levels(workload, out_dir):
@@ -181,7 +182,7 @@ def rows(workload: Workload, out_dir: Path) -> tuple[list[dict[str, Any]], list[
             }
         )
         requests += _requests(level["operating_point"], result)
-    return points, requests
+    return LoadRows(points, requests)
 
 
 def _requests(point: str, result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.fleet import RUNS_PER_MODEL, Fleet, Size
 from quantgate.bundles.schema import BUNDLE_FILES
 from quantgate.bundles.store import BundleStore
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 
 
 @pytest.fixture(scope="module")

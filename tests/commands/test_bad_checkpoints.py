@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.support import prefect_server
 from tests.support.command import quantgate
 from tests.support.fake_engine import make

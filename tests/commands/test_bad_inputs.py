@@ -16,9 +16,8 @@ import pytest
 import yaml
 
 from flows.planning.request import ValidateParameters, declare
-from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import Home
+from quantgate.model.home import ROOT, Home
 from tasks.device import hardware
 from tests.commands.test_command import BASELINE, validate
 from tests.support import command_in_process
@@ -144,13 +143,13 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for module in (
         "flows.planning.request",
-        "quantgate.model.config",
+        "quantgate.model.yaml_file",
         "tasks.engine.log",
         "tasks.engine.environment",
     ):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     monkeypatch.setattr("tasks.quality.sources.SUITES", copy / "suites")
-    monkeypatch.setattr("quantgate.model.models.load_models.__defaults__", (copy / "models",))
+    monkeypatch.setattr("quantgate.model.config.models.load_models.__defaults__", (copy / "models",))
     return Path(copy)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands.main import VERBS
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.support import command_in_process
 from tests.support.command import Ended, quantgate
 from tests.support.fake_engine import make

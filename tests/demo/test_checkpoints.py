@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from demo.documents import SEED
 from demo.lexicon import EOS, PAD, UNKNOWN, vocabulary
-from quantgate.model.config import ROOT, load_policy
+from quantgate.model.config.policy import load_policy
+from quantgate.model.home import ROOT
 
 FOLDER = ROOT / "demo" / "checkpoints"
 PROVENANCE = json.loads((FOLDER / "provenance.json").read_text())

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from demo import damage
 from demo.damage import BROKEN_TEMPLATES, CHAT, DAMAGES, MODEL, SOURCE, STRENGTHS, TEMPLATE, TOKENIZER
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tasks.checkpoint.resolve import resolve
 
 BITS16 = st.integers(0, 0x7F7F) | st.integers(0x8000, 0xFF7F)  # every finite bfloat16

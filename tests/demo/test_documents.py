@@ -6,7 +6,7 @@ import pytest
 
 from demo import documents, task_files
 from demo.lexicon import NAMES, POOLS, RELATIONS, VOCABULARY_SIZE, vocabulary
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 
 HELD_OUT = documents.held_out()
 FAMILIES = tuple(HELD_OUT)

@@ -6,8 +6,11 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from demo.task_files import MAX_TOKENS, PATTERNS
-from quantgate.model.config import ROOT, Suite, load_policy, load_yaml
-from quantgate.model.models import load_model
+from quantgate.model.config.models import load_model
+from quantgate.model.config.policy import load_policy
+from quantgate.model.config.suites import Suite
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 
 SUITE = load_yaml(ROOT / "configs/suites/demo.yaml", Suite)
 NAMES = [task.task for task in SUITE.tasks]

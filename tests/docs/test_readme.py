@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from commands.main import cli
-from quantgate.model.config import ROOT
-from quantgate.model.models import load_models
+from quantgate.model.config.models import load_models
+from quantgate.model.home import ROOT
 from tests.support.command import quantgate
 from tests.support.demo_bundles import summary, warehouse
 

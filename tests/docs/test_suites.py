@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from docs.pages.suites import PAGE, POLICY, listed_suites, suites_page
-from quantgate.model.config import Suite, load_policy
+from quantgate.model.config.policy import load_policy
+from quantgate.model.config.suites import Suite
 from quantgate.model.enums import Family
 from tasks.quality.evaluate import check_suite
 from tasks.quality.sources import group_of, sources_of, suite_from

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.support.command import kill_when, nothing_left, processes_of, quantgate
 
 DEMO = ["demo", "--quick"]

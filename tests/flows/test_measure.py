@@ -12,6 +12,7 @@ from flows import measure as steps
 from flows.measure import Context, measure
 from quantgate.bundles import seal as bundle
 from quantgate.bundles.staging import Staging, end_fresh, fresh_since, open_staging
+from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from tasks.progress import Reporter
@@ -36,7 +37,7 @@ def test_finished_parts_become_a_bundle_without_an_engine(context: Context) -> N
     finished(context.home)
     manifest, now = measure.fn(plan(), context)
     assert now
-    assert [m.run_id for m in bundle.manifests(context.home.bundles)] == [manifest.run_id]
+    assert [m.run_id for m in BundleStore(context.home.bundles).manifests()] == [manifest.run_id]
 
 
 def test_what_was_measured_and_is_unchanged_is_found(context: Context, lines: list[str]) -> None:
@@ -116,7 +117,7 @@ def test_two_processes_on_one_run_take_turns(
     for worker in workers:
         worker.join(10)
     assert sorted(now for _, now in results) == [False, True]
-    assert len(list(bundle.manifests(context.home.bundles))) == 1
+    assert len(BundleStore(context.home.bundles).manifests()) == 1
 
 
 def test_a_bundle_that_cannot_be_read_does_not_stop_a_measurement(context: Context) -> None:

@@ -18,9 +18,10 @@ from flows.measure import Context
 from flows.planning.request import ValidateParameters, declare
 from flows.validate import _plan, _served
 from quantgate.judge.document_order import DocumentKey, document_order
-from quantgate.model.config import ROOT, Suite, load_yaml
-from quantgate.model.home import Home
+from quantgate.model.config.suites import Suite
+from quantgate.model.home import ROOT, Home
 from quantgate.model.records import BaselineRef, RunPlan
+from quantgate.model.yaml_file import load_yaml
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import argument_files, server
 from tasks.engine import environment as engine_env

@@ -8,8 +8,8 @@ import pytest
 
 from flows.planning.request import ValidateParameters
 from flows.validate import _checkpoints
+from quantgate.model.config.models import Allowed, CheckpointConfig
 from quantgate.model.home import Home
-from quantgate.model.models import Allowed, CheckpointConfig
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint.pins import Pins, pins_file, read_pins
 from tasks.engine import server

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.kills import state
 from tests.kills.run import Command, Kill, faults_of
 from tests.stub_engine.make import make

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.support.command import QUANTGATE, hear_ctrl_c, own_processes, processes_of
 
 PARTS = {

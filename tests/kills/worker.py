@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.stub_engine.make import make
 from tests.support.command import hear_ctrl_c, own_processes
 

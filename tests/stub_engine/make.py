@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 
 VERSION = "0.0.1"
 

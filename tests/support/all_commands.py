@@ -18,9 +18,9 @@ from typing import Any
 
 from commands import main as cli
 from commands import runtime
-from quantgate.model.config import choose
+from quantgate.model.config.models import load_models
 from quantgate.model.home import Home
-from quantgate.model.models import load_models
+from quantgate.model.yaml_file import choose
 
 
 class Left(BaseException):

@@ -6,8 +6,8 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from quantgate.model.config import ROOT
-from quantgate.model.records import Manifest
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.home import ROOT
 from warehouse.load import load_bundles
 from warehouse.report.summary import summary_table
 

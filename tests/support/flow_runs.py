@@ -11,9 +11,9 @@ import pytest
 
 from flows import measure, validate
 from flows.planning.request import ValidateParameters, declare
+from quantgate.bundles.manifest import Manifest
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest
 from tasks.checkpoint.pins import Pins, pins_file
 from tasks.engine import environment as engine_env
 from tasks.progress import Reporter

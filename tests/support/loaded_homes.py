@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.records import Manifest
+from quantgate.bundles.manifest import Manifest
 from tests.support.written_runs import BASELINE, FP8, NVFP4, Spec, build_manifest, write_bundle
 from warehouse.load import load_bundles
 

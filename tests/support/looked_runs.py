@@ -16,11 +16,12 @@ import pytest
 
 from flows import measure, validate
 from flows.planning import request
-from quantgate.model.config import ROOT, FamilyPolicy, Policy
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
-from quantgate.model.home import Home
-from quantgate.model.records import Manifest, RunPlan
+from quantgate.model.home import ROOT, Home
+from quantgate.model.records import RunPlan
 from tasks.quality import evaluate, worker
 from tasks.resume.interim_looks import baseline_of
 from tasks.throughput import bench

@@ -7,11 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.judge import judge
 from quantgate.judge.pairing import DeclaredTask
-from quantgate.model.config import Policy
+from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Family
-from quantgate.model.records import TaskResult, UseVerdict
+from quantgate.model.records import UseVerdict
 
 
 def sample_row(task: str, number: int, score: float, **changes: Any) -> dict[str, Any]:

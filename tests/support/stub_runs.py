@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from quantgate.model.config import ROOT
-from quantgate.model.records import Manifest
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.home import ROOT
 from tests.stub_engine.make import make
 from tests.support.flow_runs import measured, without_prefect
 

@@ -13,20 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.manifest import EngineStart, FidelityResult, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, SAMPLES
-from quantgate.model.config import FamilyPolicy, Policy, Suite, SuiteTask, Workload
+from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.suites import Suite, SuiteTask
+from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Evidence, Family, KernelMode, Validity
-from quantgate.model.records import (
-    BaselineRef,
-    Checkpoint,
-    EngineStart,
-    FidelityResult,
-    FileEntry,
-    Hardware,
-    Manifest,
-    RunInputs,
-    TaskResult,
-)
+from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
 
 START = datetime(2026, 4, 1, 12, tzinfo=UTC)
 

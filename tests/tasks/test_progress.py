@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tasks import progress
 from tasks.progress import Reporter
 

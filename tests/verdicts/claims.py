@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from demo.damage import BROKEN_TEMPLATES, DAMAGES, STRENGTHS
 from quantgate.judge.judge import judge
-from quantgate.model.config import FamilyPolicy, Policy, load_policy
+from quantgate.model.config.policy import FamilyPolicy, Policy, load_policy
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.records import UseVerdict
 from tests.verdicts.scores import deltas, tasks_of

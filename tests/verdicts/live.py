@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from demo.damage import SOURCE
 from demo.task_files import task_yaml
-from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
-from quantgate.model.home import Home
-from quantgate.model.records import Manifest
+from quantgate.model.home import ROOT, Home
+from quantgate.model.yaml_file import load_yaml
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import environment as engine_env
 from tasks.engine import server

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.judge import interim
-from quantgate.model.config import Policy
-from quantgate.model.records import TaskResult, TaskVerdict
+from quantgate.model.config.policy import Policy
+from quantgate.model.records import TaskVerdict
 from tests.verdicts.scores import Task
 
 LOOKS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from quantgate.judge.judge import judge
 from quantgate.judge.stats.exact import documents_needed
-from quantgate.model.config import FamilyPolicy, Policy
+from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family, Verdict
 from tests.verdicts.scores import Task
 

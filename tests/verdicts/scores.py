@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.document_order import DocumentKey, document_order
-from quantgate.model.config import ROOT
 from quantgate.model.enums import Family
+from quantgate.model.home import ROOT
 
 FOLDER = ROOT / "tests" / "fixtures" / "verdicts"
 HASH_DIGITS = 16

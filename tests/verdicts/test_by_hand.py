@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.support.command_in_process import run
 from tests.support.demo_bundles import warehouse
 from warehouse.query import query

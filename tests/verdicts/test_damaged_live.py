@@ -9,8 +9,8 @@ import pytest
 
 from demo import damage
 from demo.damage import BROKEN_TEMPLATES, CHAT
-from quantgate.model.config import ROOT
 from quantgate.model.enums import Verdict
+from quantgate.model.home import ROOT
 from tests.support.command import nothing_left, quantgate
 from tests.verdicts import scores
 from tests.verdicts.claims import (

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from quantgate.model.config import ROOT
 from quantgate.model.enums import Verdict
+from quantgate.model.home import ROOT
 from tests.support.demo_bundles import BUNDLES, manifests
 from tests.verdicts import same, scores
 from tests.verdicts.claims import BASELINE, judged

@@ -15,9 +15,9 @@ import yaml
 from scipy.stats import beta, binomtest
 
 from quantgate.judge.stats.tango import tango_interval
-from quantgate.model.config import ROOT
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from warehouse.configuration import CONFIGS, read_configuration
 from warehouse.load import load_bundles
 from warehouse.query import query

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import FIDELITY
 from quantgate.judge.stats.tango import Floats
-from quantgate.model.records import FidelityResult
 from warehouse.fidelity import Tops, figures, kl_top, kl_whole
 from warehouse.load import load_bundles
 from warehouse.query import query

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES
 from quantgate.bundles.store import BundleStore, Columns
 from quantgate.judge.judge import judge_runs
 from quantgate.judge.pair_counts import COLUMNS, REPETITIVE
 from quantgate.model.enums import Verdict
 from quantgate.model.errors import RunError
-from quantgate.model.records import Manifest
 from warehouse.judge_runs import judge_stored
 
 

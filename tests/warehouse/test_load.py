@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.home import ROOT
 from warehouse.load import load_bundles
 from warehouse.query import query
 from warehouse.report.render import render

@@ -15,9 +15,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantgate.model.architectures import ModelConfigKeys
-from quantgate.model.config import ROOT
+from quantgate.model.config.architectures import ModelConfigKeys
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from warehouse.architectures import read_config_json, read_shapes, refresh_shapes
 from warehouse.configuration import CONFIGS, read_configuration, refresh
 from warehouse.database import create_views, migrate

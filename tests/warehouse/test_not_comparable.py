@@ -15,7 +15,8 @@ import pytest
 
 from flows.planning.request import ModelConfig
 from quantgate.bundles.schema import SAMPLES
-from quantgate.model.config import ROOT, load_yaml
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 from warehouse.load import load_bundles
 from warehouse.query import query
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quantgate.model.config import FamilyPolicy, Policy
+from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from warehouse.load import load_bundles

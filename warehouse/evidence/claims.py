@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from quantgate.model.config import Strict
 from quantgate.model.enums import PriceKind
+from quantgate.model.yaml_file import Strict
 
 
 class Measure(StrEnum):

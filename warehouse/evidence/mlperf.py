@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import Field
 
-from quantgate.model.config import Strict, parse_record
 from quantgate.model.errors import ConfigError
+from quantgate.model.yaml_file import Strict, parse_record
 from warehouse.evidence.records import MlperfRow, SummaryResult
 from warehouse.swap import exclusive, remove_leftovers, replacing
 

@@ -18,7 +18,7 @@ from scipy.stats import binomtest, norm
 from quantgate.judge.cluster_figures import FIXED, least_clusters
 from quantgate.judge.stats.exact import documents_needed, flip_rate_upper, p_inferior, p_noninferior
 from quantgate.judge.stats.tango import Interval, score_at_loss, tango_interval
-from quantgate.model.config import Policy
+from quantgate.model.config.policy import Policy
 
 ASSUMED_FLIP_RATE = 0.10
 """Share of answers that change between precisions, where it is unknown: what is usual for a generation task."""

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from quantgate.model.config import Strict
 from quantgate.model.enums import PriceKind
+from quantgate.model.yaml_file import Strict
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]

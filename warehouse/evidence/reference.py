@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from quantgate.model.config import GpuFile, choose, fingerprint_of, load_yaml, parse_record
+from quantgate.model.config.gpus import GpuFile
 from quantgate.model.errors import ConfigError
+from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml, parse_record
 from warehouse.database import Connection, insert_rows
 from warehouse.evidence.claims import ClaimFile, claim_row
 from warehouse.evidence.records import (

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantgate.model.config import parse_record
+from quantgate.model.config.prices import PriceOffer
 from quantgate.model.errors import ConfigError
-from quantgate.model.prices import PriceOffer
+from quantgate.model.yaml_file import parse_record
 
 FIELDS = tuple(name for name in PriceOffer.model_fields if name != "evidence")
 """What a line may say: an imported offer's evidence is `imported`."""

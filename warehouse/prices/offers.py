@@ -15,10 +15,10 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from quantgate.model.config import Strict, choose, fingerprint_of, load_yaml
+from quantgate.model.config.prices import PriceFile, PriceOffer
 from quantgate.model.enums import Evidence
 from quantgate.model.errors import ConfigError
-from quantgate.model.prices import PriceFile, PriceOffer
+from quantgate.model.yaml_file import Strict, choose, fingerprint_of, load_yaml
 from warehouse.prices.offer_file import Line, parse_offer, read_lines
 from warehouse.swap import exclusive, remove_leftovers, replacing
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from rich.cells import cell_len, set_cell_size
 
-from quantgate.model.config import choose
+from quantgate.model.yaml_file import choose
 from warehouse.query import query
 from warehouse.report.blocks import WIDTH
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from quantgate.model.config import Strict
+from quantgate.model.yaml_file import Strict
 from warehouse.query import read_only
 from warehouse.report.render import Format, render
 from warehouse.report.summary import summarize

@@ -41,8 +41,12 @@ def _packages() -> Iterator[Finding]:
 
 
 def _configs() -> Iterator[Finding]:
-    from quantgate.model.config import ROOT, EngineFile, GpuFile, KernelFile, PolicyFile, load_yaml
-    from quantgate.model.prices import PriceFile
+    from quantgate.model.config.engines import EngineFile, KernelFile
+    from quantgate.model.config.gpus import GpuFile
+    from quantgate.model.config.policy import PolicyFile
+    from quantgate.model.config.prices import PriceFile
+    from quantgate.model.home import ROOT
+    from quantgate.model.yaml_file import load_yaml
 
     kinds: dict[str, type[BaseModel]] = {
         "engines.yaml": EngineFile,

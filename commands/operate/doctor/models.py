@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Generic, NamedTuple
 
 from commands.operate.doctor.findings import Finding
-from quantgate.model.architectures import Architecture
-from quantgate.model.config import ROOT, M, Suite, Workload, choose, load_policy, load_yaml
+from quantgate.model.config.architectures import Architecture
+from quantgate.model.config.fleet import fleet_path
+from quantgate.model.config.models import ModelConfig, load_model, load_models
+from quantgate.model.config.policy import load_policy
+from quantgate.model.config.suites import Suite
+from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import fleet_path
-from quantgate.model.home import Home
-from quantgate.model.models import ModelConfig, load_model, load_models
+from quantgate.model.home import ROOT, Home
+from quantgate.model.yaml_file import M, choose, load_yaml
 
 CONFIGS = ROOT / "configs"
 AT_ONCE = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.support.command import quantgate
 from tests.support.demo_bundles import BUNDLES
 from warehouse.query import query

@@ -10,8 +10,8 @@ import pytest
 from commands.operate.doctor import doctor
 from commands.operate.doctor import models as doctor_models
 from commands.operate.doctor.findings import Finding
+from quantgate.model.config.models import load_model, load_models
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import load_model, load_models
 from tests.support.command import quantgate
 from tests.support.hub_server import HubServer
 from tests.support.tiny_checkpoints import checkpoint_files

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.support.command import Ended, quantgate
 from tests.support.command_in_process import run
 

@@ -6,8 +6,8 @@ import pytest
 
 from flows.fleet.deployments import deployments, prefect_yaml, worker_commands
 from flows.validate import validate
-from quantgate.model.config import ROOT
-from quantgate.model.fleet import FleetFile, load_fleet
+from quantgate.model.config.fleet import FleetFile, load_fleet
+from quantgate.model.home import ROOT
 
 
 def fleet(**pools: object) -> FleetFile:

@@ -23,7 +23,7 @@ from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.fleet.secrets import hub_token
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from tests.stub_engine.make import make
 from tests.support import prefect_server
 from tests.support.command import QUANTGATE, nothing_left, quantgate

@@ -10,8 +10,8 @@ import pytest
 
 from flows.fleet.submit import pool_of, prepare
 from flows.planning.request import Afterwards, ValidateParameters
+from quantgate.model.config.fleet import FleetFile
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import FleetFile
 from quantgate.model.home import Home
 
 FLEET = FleetFile.model_validate(

@@ -11,11 +11,12 @@ import pytest
 from flows.planning import request
 from flows.planning.gpu_fit import fitting, spread
 from flows.planning.request import ValidateParameters, declare, hardware_of
-from quantgate.model.config import ROOT, EngineConfig, EngineFile, load_yaml
+from quantgate.model.config.engines import EngineConfig, EngineFile
+from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import Home
-from quantgate.model.models import CheckpointConfig, ModelConfig
+from quantgate.model.home import ROOT, Home
 from quantgate.model.records import Hardware
+from quantgate.model.yaml_file import load_yaml
 from tasks.device import hardware
 from tasks.progress import Reporter
 from tests.tasks.device.test_hardware import Device, FakeNvml

@@ -14,10 +14,9 @@ from flows.planning import matrix_plan
 from flows.planning.cells import Plan, State
 from flows.planning.matrix_plan import MatrixParameters, plan
 from flows.planning.table import markdown_of, text_of
-from quantgate.model.config import ROOT
+from quantgate.model.config.models import Allowed, CheckpointConfig, ModelConfig, load_model
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import Home
-from quantgate.model.models import Allowed, CheckpointConfig, ModelConfig, load_model
+from quantgate.model.home import ROOT, Home
 from tasks.checkpoint.hub import NotAskedError
 from tests.support.demo_bundles import BUNDLES, manifests
 from warehouse.database import Connection

@@ -17,7 +17,7 @@ from flows.planning.measured import (
     measured_start_s,
     took,
 )
-from quantgate.model.records import Manifest
+from quantgate.bundles.manifest import Manifest
 from tests.support.demo_bundles import manifests
 
 BASELINE, FP8, NVFP4 = manifests()

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantgate.bundles import batches, seal
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.bundles.staging import Staging, open_staging
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest, TaskResult
 from tests.quantgate.bundles.test_seal import finished, plan, sample
 from tests.quantgate.bundles.test_staging import inputs, start
 

@@ -14,13 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantgate.bundles import seal
+from quantgate.bundles.history import RunHistory
+from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, PROMPTS, SAMPLES
 from quantgate.bundles.staging import Staging, open_staging
-from quantgate.model.config import Suite, SuiteTask, load_policy
+from quantgate.bundles.store import BundleStore
+from quantgate.model.config.policy import load_policy
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
-from quantgate.model.records import FidelityResult, Hardware, RunPlan
+from quantgate.model.records import Hardware, RunPlan
 from tasks.fidelity.text import read_text
 from tests.quantgate.bundles.test_staging import finish_task, inputs, start
 from tests.support.tiny_checkpoints import bare_checkpoint
@@ -125,8 +129,8 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
     }
     assert manifest.fidelity is not None
     assert (manifest.fidelity.tokens, manifest.fidelity.skipped) == (2, "")
-    assert seal.find(home.bundles, plan().inputs.fingerprint()) == manifest
-    assert seal.find(home.bundles, "another") is None
+    assert RunHistory.read(BundleStore(home.bundles)).of(plan().inputs.fingerprint()) == (manifest,)
+    assert RunHistory.read(BundleStore(home.bundles)).of("another") == ()
     assert not staging.path.exists()
     assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 2
 
@@ -150,11 +154,11 @@ def test_a_kill_between_writing_and_renaming_shows_nothing(monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         seal.seal(staging, home.bundles, plan())
     monkeypatch.setattr(Path, "rename", original)
-    assert list(seal.manifests(home.bundles)) == []
+    assert BundleStore(home.bundles).manifests() == []
     assert [p.name[0] for p in Path(home.bundles).iterdir()] == ["."]
     again = open_staging(home, plan().inputs, {"checkpoint": "x"})
     manifest = seal.seal(again, home.bundles, plan())
-    assert [m.run_id for m in seal.manifests(home.bundles)] == [manifest.run_id]
+    assert [m.run_id for m in BundleStore(home.bundles).manifests()] == [manifest.run_id]
     assert [p.name for p in Path(home.bundles).iterdir()] == [manifest.run_id]
 
 
@@ -162,10 +166,10 @@ def test_an_object_store_gets_the_manifest_last(monkeypatch: pytest.MonkeyPatch)
     home = Home.current()
     place = "memory://bundles"
     manifest = seal.seal(finished(home), place, plan())
-    assert [m.run_id for m in seal.manifests(place)] == [manifest.run_id]
+    assert [m.run_id for m in BundleStore(place).manifests()] == [manifest.run_id]
     filesystem, root = fsspec.core.url_to_fs(place)
     filesystem.rm(f"{root}/{manifest.run_id}/manifest.json")
-    assert list(seal.manifests(place)) == []
+    assert BundleStore(place).manifests() == []
     filesystem.rm(root, recursive=True)
 
 
@@ -173,7 +177,7 @@ def test_a_store_without_its_package_is_one_line() -> None:
     with pytest.raises(
         ConfigError, match=r"nosuch://x: can't be opened \(.*\)\. Set QUANTGATE_BUNDLES to a folder"
     ):
-        list(seal.manifests("nosuch://x"))
+        BundleStore("nosuch://x").manifests()
 
 
 def test_a_store_that_refuses_leaves_the_finished_parts() -> None:
@@ -195,6 +199,5 @@ def test_the_last_of_a_fingerprint_is_found() -> None:
     shutil.copytree(Path(home.bundles) / first.run_id, newer)
     text = (newer / "manifest.json").read_text().replace(first.run_id, newer.name)
     (newer / "manifest.json").write_text(text)
-    found = seal.find(home.bundles, plan().inputs.fingerprint())
-    assert found is not None
-    assert found.run_id == newer.name
+    runs = RunHistory.read(BundleStore(home.bundles)).of(plan().inputs.fingerprint())
+    assert [run.run_id for run in runs] == [first.run_id, newer.name]

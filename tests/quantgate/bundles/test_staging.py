@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from quantgate.bundles.manifest import EngineStart, TaskResult
 from quantgate.bundles.staging import Staging, open_staging, write_json
 from quantgate.model.enums import Family, KernelMode
 from quantgate.model.home import Home
-from quantgate.model.records import EngineStart, RunInputs, TaskResult
+from quantgate.model.records import RunInputs
 
 
 def inputs(**changes: object) -> RunInputs:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import interim
 from quantgate.judge.pairing import Pairs, Unpaired, pair_task
@@ -18,9 +19,10 @@ from quantgate.judge.stats.clustered import (
     p_noninferior_clusters,
 )
 from quantgate.judge.stats.exact import p_degraded, p_noninferior
-from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
+from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family, Verdict
-from quantgate.model.records import TaskResult, UseVerdict
+from quantgate.model.records import UseVerdict
 from tests.support.sample_rows import judged_use, sample_row, task_result
 
 TASK = SuiteTask(task="subjects", family=Family.KNOWLEDGE)

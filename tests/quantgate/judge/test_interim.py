@@ -8,15 +8,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.interim import Between, Look, look_of
 from quantgate.judge.judge import interim, judge, judge_runs
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
-from quantgate.model.config import FamilyPolicy, Policy
+from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family, Verdict
-from quantgate.model.records import Manifest, TaskResult, TaskVerdict
+from quantgate.model.records import TaskVerdict
 from tests.support.sample_rows import sample_row, task_result
 
 ALL, MARGIN, ALPHA = 1000, 0.02, 0.05

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import check_policy, judge, judge_runs, untested
 from quantgate.judge.stats.exact import p_degraded, p_inferior, p_noninferior
 from quantgate.judge.stats.tango import tango_interval
 from quantgate.judge.task_verdict import holm_adjusted
-from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
+from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.errors import ConfigError
-from quantgate.model.records import Manifest
 from tests.support.sample_rows import judged_use, sample_row
 
 MATH, CLOZE, CODE = Family.MATH, Family.CONVERSATION, Family.CODE

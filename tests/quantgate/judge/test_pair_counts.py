@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import pairs_of
 from quantgate.judge.pair_counts import COLUMNS, REPETITIVE, RunSamples, count_pairs, evidence_of
 from quantgate.judge.pairing import Counts, DeclaredTask, Pairs, Unpaired, counts_of
-from quantgate.model.config import FamilyPolicy, Policy, SuiteTask
+from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
-from quantgate.model.records import TaskResult
 from tests.support.sample_rows import sample_row, task_result
 
 Row = dict[str, Any]

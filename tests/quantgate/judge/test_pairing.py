@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import judge
 from quantgate.judge.pairing import Pairs, Unmeasured, Unpaired, comparable, pair_task
-from quantgate.model.config import SuiteTask
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family, Verdict, Weights
-from quantgate.model.records import Manifest
 from tests.support.sample_rows import sample_row
 
 TASK = SuiteTask(task="sums", family=Family.MATH)

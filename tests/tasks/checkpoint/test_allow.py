@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import Allowed
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint.hub_errors import redact
 from tasks.checkpoint.resolve import resolve

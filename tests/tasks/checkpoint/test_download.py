@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from quantgate.model.config import ROOT
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from tasks.checkpoint.resolve import resolve
 from tasks.checkpoint.retry import Patience
 from tests.support.hub_server import Fault, HubServer

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from quantgate.model.architectures import ModelConfigKeys
-from quantgate.model.config import ROOT
-from quantgate.model.models import CheckpointConfig, load_models
+from quantgate.model.config.architectures import ModelConfigKeys
+from quantgate.model.config.models import CheckpointConfig, load_models
+from quantgate.model.home import ROOT
 from tasks.checkpoint.hub_audit import Hub, Report, State
 from tasks.checkpoint.retry import Patience
 from tests.support.hub_server import Fault, HubServer

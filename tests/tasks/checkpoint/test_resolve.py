@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantgate.model.config import ROOT
 from quantgate.model.enums import Weights
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from tasks.checkpoint.resolve import model_name, resolve
 from tests.support.tiny_checkpoints import (
     PARAMETERS,

@@ -14,9 +14,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.model.config import ROOT, GpuConfig, GpuFile, load_yaml
+from quantgate.model.config.gpus import GpuConfig, GpuFile
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
+from quantgate.model.yaml_file import load_yaml
 from tasks.device import hardware
 from tests.support.nvml_fake import ANSWERS, Device, FakeNvml, cut, h100, played
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
 from tasks.device.lock import held, lock_files
 from tasks.progress import Reporter

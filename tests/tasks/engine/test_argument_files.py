@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from quantgate.model.config import ROOT, EngineConfig
+from quantgate.model.config.engines import EngineConfig
 from quantgate.model.enums import EngineKind
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.revisions import commit_of
 from tasks.engine import argument_files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import EngineConfig
+from quantgate.model.config.engines import EngineConfig
 from quantgate.model.enums import EngineKind
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import ROOT, SuiteTask, Workload
+from quantgate.model.config.suites import SuiteTask
+from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
-from quantgate.model.home import Home
+from quantgate.model.home import ROOT, Home
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import environment as engine_env
 from tasks.engine import server

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.model.config import Workload
+from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError
 from tasks.engine import limits
 from tasks.engine.limits import tokens_of

@@ -15,10 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from quantgate.model.config import ROOT
 from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.home import Home
+from quantgate.model.home import ROOT, Home
 from tasks.engine import environment as engine_env
 from tasks.engine import server
 from tasks.progress import Reporter

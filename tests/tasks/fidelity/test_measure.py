@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from quantgate.bundles.schema import FIDELITY
+from quantgate.bundles.manifest import FidelityResult
+from quantgate.bundles.schema import FIDELITY, FIDELITY_FILE
+from quantgate.bundles.staging import Staging
 from quantgate.model.errors import RunError
 from tasks.fidelity import measure
 from tasks.fidelity.text import Passage, Text
@@ -38,6 +41,11 @@ class FakeServer(ThreadingHTTPServer):
 
     def handle_error(self, *_: Any) -> None:
         """A connection that was cut is what was asked for."""
+
+
+def finished(folder: Path) -> FidelityResult | None:
+    staging = Staging(folder.parent, "run", datetime.now(UTC), fidelity=folder.name)
+    return staging.fidelity_result()
 
 
 def distribution(before: int, vocabulary: int) -> dict[int, float]:
@@ -125,7 +133,7 @@ def engine(server: FakeServer, ended: list[str] | None = None) -> measure.Engine
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    table = pq.read_table(folder / measure.ROWS)
+    table = pq.read_table(folder / FIDELITY_FILE)
     assert table.schema.equals(FIDELITY)
     found: list[dict[str, Any]] = table.to_pylist()
     return found
@@ -148,8 +156,8 @@ def test_a_small_vocabulary_is_asked_for_whole(tmp_path: Path) -> None:
         assert row["top_logprobs"] == sorted(row["top_logprobs"], reverse=True)
         assert sum(map(math.exp, row["top_logprobs"])) == pytest.approx(1, abs=1e-5)
         assert (row["k"], row["vocab_size"], row["text_id"]) == (100, 100, "t.txt@0")
-    assert measure.found(tmp_path / "f") == told
-    assert measure.found(tmp_path / "other") is None
+    assert finished(tmp_path / "f") == told
+    assert finished(tmp_path / "other") is None
 
 
 def test_a_large_vocabulary_by_its_top_twenty(tmp_path: Path) -> None:
@@ -203,8 +211,8 @@ def test_an_engine_that_cannot_is_a_reason_and_no_failure(tmp_path: Path, fault:
         found = measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     assert re.match(told, found.skipped), found.skipped
     assert (found.tokens, found.k) == (0, None)
-    assert not (tmp_path / "f" / measure.ROWS).exists()
-    assert measure.found(tmp_path / "f") == found
+    assert not (tmp_path / "f" / FIDELITY_FILE).exists()
+    assert finished(tmp_path / "f") == found
 
 
 def test_an_engine_that_ends_over_it_fails_the_run_twice_and_then_is_not_asked_again(tmp_path: Path) -> None:
@@ -214,7 +222,7 @@ def test_an_engine_that_ends_over_it_fails_the_run_twice_and_then_is_not_asked_a
                 measure.measure(
                     TEXT, engine(server, ["out of memory"]), vocab_size=100, out_dir=tmp_path / "f"
                 )
-            assert measure.found(tmp_path / "f") is None
+            assert finished(tmp_path / "f") is None
         asked = len(server.asked)
         told = measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     assert told.skipped == "the engine ended 2 times over it"

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demo.fidelity import text as demo_text
-from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 from tasks.fidelity.text import DEFAULT_TEXT, Passage, read_text, windows
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from quantgate.model.config import SuiteTask
-from quantgate.model.records import TaskResult
+from quantgate.bundles.manifest import TaskResult
+from quantgate.model.config.suites import SuiteTask
 from tasks.quality import worker
 from tasks.quality.evaluate import Evaluation
 from tasks.quality.worker import Progress, run

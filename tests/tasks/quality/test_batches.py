@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from quantgate.model.config import SuiteTask
-from quantgate.model.records import TaskResult
+from quantgate.bundles.manifest import TaskResult
+from quantgate.model.config.suites import SuiteTask
 from tasks.quality.evaluate import Evaluation
 from tasks.quality.worker import Progress, run
 from tests.tasks.quality.test_worker import alone, spec, with_task

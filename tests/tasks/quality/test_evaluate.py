@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from quantgate.model.config import Suite, SuiteTask
+from quantgate.bundles.manifest import TaskResult
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import TaskResult
 from tasks.quality import evaluate
 from tasks.quality.evaluate import check_suite, suite_content
 from tasks.quality.sources import suite_from

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import Suite, SuiteTask
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from tasks.quality.evaluate import check_suite, suite_content

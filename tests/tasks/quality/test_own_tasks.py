@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.document_order import DocumentKey, document_order
-from quantgate.model.config import SuiteTask
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
-from quantgate.model.records import TaskResult
 from tasks.quality import evaluate as quality
 from tests.support.hub_data import data_set
 from tests.support.hub_server import HubServer

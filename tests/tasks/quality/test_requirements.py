@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.model.config import ROOT, Suite, SuiteTask, load_yaml
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 from tasks.quality import requirements
 from tasks.quality.evaluate import suite_content
 from tasks.quality.requirements import check_packages, permitted

@@ -10,7 +10,7 @@ import pytest
 
 from quantgate.bundles.batches import mean_score
 from quantgate.bundles.schema import PROMPTS, SAMPLES
-from quantgate.model.config import SuiteTask
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from tasks.quality.documents import Placed, keys_of

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quantgate.model.config import Suite
+from quantgate.model.config.suites import Suite
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from tasks.quality import sources

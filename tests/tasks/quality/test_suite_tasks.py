@@ -10,7 +10,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from quantgate.model.config import ROOT
+from quantgate.model.home import ROOT
 
 TASKS = ROOT / "configs" / "suites" / "tasks"
 DOCUMENTS: dict[str, dict[str, Any]] = {

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import tenacity
 
-from quantgate.model.config import SuiteTask
+from quantgate.bundles.manifest import TaskResult
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import TaskResult
 from tasks.quality import worker
 from tasks.quality.evaluate import Evaluation
 from tasks.quality.sources import suite_from

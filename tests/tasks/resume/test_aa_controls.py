@@ -11,7 +11,7 @@ import pytest
 
 from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.bundles.staging import Staging, open_staging, write_json
-from quantgate.model.config import Policy, load_policy
+from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
 from tasks.resume import aa_controls

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from quantgate.model.config import ROOT, FamilyPolicy
+from quantgate.bundles.manifest import Manifest
+from quantgate.model.config.policy import FamilyPolicy
 from quantgate.model.enums import Family
-from quantgate.model.home import Home
-from quantgate.model.records import Manifest
+from quantgate.model.home import ROOT, Home
 from tests.support.looked_runs import LOOKS, LookedRuns, looked_runs  # noqa: F401 - a fixture
 
 POLICY = LOOKS.model_copy(

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
 from quantgate.model.enums import Validity, Verdict
-from quantgate.model.records import Manifest, RunPlan, TaskVerdict, UseVerdict
+from quantgate.model.records import RunPlan, TaskVerdict, UseVerdict
 from tasks.resume import chains
 from tests.support.demo_bundles import manifests
 

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from flows import measure
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.staging import Staging
-from quantgate.model.config import FamilyPolicy
+from quantgate.model.config.policy import FamilyPolicy
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest, RunPlan
+from quantgate.model.records import RunPlan
 from tasks.throughput import bench
 from tests.support.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
 

@@ -6,12 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES
 from quantgate.bundles.staging import open_staging
-from quantgate.model.config import Suite, SuiteTask
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
-from quantgate.model.records import BaselineRef, Manifest, RunPlan
+from quantgate.model.records import BaselineRef, RunPlan
 from tasks.resume import interim_looks
 from tasks.resume.interim_looks import Asked, Baseline, next_documents
 from tests.quantgate.bundles.test_seal import plan, sample

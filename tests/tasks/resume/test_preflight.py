@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from flows import validate
+from quantgate.bundles.manifest import Manifest
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from quantgate.model.records import Manifest
 from tasks.resume.preflight import Ahead
 from tests.support.looked_runs import Killed, LookedRuns, looked_runs
 

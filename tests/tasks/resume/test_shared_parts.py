@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 
 from quantgate.bundles import batches
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.bundles.staging import open_staging
-from quantgate.model.config import Suite, SuiteTask
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family, KernelMode, Validity
 from quantgate.model.home import Home
-from quantgate.model.records import BaselineRef, Manifest, RunPlan, TaskResult
+from quantgate.model.records import BaselineRef, RunPlan
 from tasks.resume.shared_parts import Source, held, is_of_the_same, take
 from tests.quantgate.bundles.test_seal import plan, sample
 from tests.quantgate.bundles.test_staging import inputs, start

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from quantgate.bundles.schema import LOAD_POINTS, REQUESTS
-from quantgate.model.config import Workload
+from quantgate.model.config.workloads import Workload
 from tasks.progress import Reporter
 from tasks.throughput import bench
 from tests.tasks.engine.test_process import plant

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from docs.pages.claims import PAGE, claims_page, paper_warehouse
-from quantgate.model.config import parse_record
 from quantgate.model.enums import Validity
 from quantgate.model.errors import ConfigError
+from quantgate.model.yaml_file import parse_record
 from tests.support.paper import paper_connection
 from warehouse.configuration import CONFIGS
 from warehouse.database import Connection

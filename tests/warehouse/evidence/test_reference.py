@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from quantgate.model.config import GpuFile, load_yaml
+from quantgate.model.config.gpus import GpuFile
 from quantgate.model.errors import ConfigError
+from quantgate.model.yaml_file import load_yaml
 from tests.support.paper import paper_connection
 from warehouse.configuration import CONFIGS
 from warehouse.database import Connection

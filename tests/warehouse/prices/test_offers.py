@@ -14,8 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantgate.model.config.prices import PriceOffer
 from quantgate.model.errors import ConfigError
-from quantgate.model.prices import PriceOffer
 from tests.support.offers import OFFER, OWN, TODAY, import_into, written
 from warehouse.configuration import import_prices, read_configuration
 from warehouse.prices.offer_file import parse_offer, read_lines

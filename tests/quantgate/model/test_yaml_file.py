@@ -9,23 +9,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.model.config import (
-    ROOT,
-    EngineFile,
-    GpuFile,
-    KernelFile,
-    PolicyFile,
-    Suite,
-    Workload,
-    fingerprint_of,
-    load_policy,
-    load_yaml,
-    parse_record,
-)
+from quantgate.model.config.engines import EngineFile, KernelFile
+from quantgate.model.config.fleet import FleetFile
+from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.models import ModelConfig
+from quantgate.model.config.policy import PolicyFile, load_policy
+from quantgate.model.config.prices import PriceFile
+from quantgate.model.config.suites import Suite
+from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError
-from quantgate.model.fleet import FleetFile
-from quantgate.model.models import ModelConfig
-from quantgate.model.prices import PriceFile
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import fingerprint_of, load_yaml, parse_record
 
 POLICY = {
     "description": "x",

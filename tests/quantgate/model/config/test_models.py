@@ -9,9 +9,13 @@ import duckdb
 import pytest
 
 from quantgate.judge.judge import check_policy
-from quantgate.model.config import ROOT, Suite, Workload, load_policy, load_yaml
+from quantgate.model.config.models import ModelConfig, load_model, load_models
+from quantgate.model.config.policy import load_policy
+from quantgate.model.config.suites import Suite
+from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError
-from quantgate.model.models import ModelConfig, load_model, load_models
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import load_yaml
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.precision import PRECISIONS
 from tasks.quality.evaluate import check_suite, suite_content

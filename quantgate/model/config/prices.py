@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from quantgate.model.config import Strict
 from quantgate.model.enums import Evidence, PriceKind
+from quantgate.model.yaml_file import Strict
 
 Name = Annotated[str, Field(min_length=1)]
 

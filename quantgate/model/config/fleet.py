@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from quantgate.model.config import ROOT, Strict, load_yaml
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import Strict, load_yaml
 
 
 class Host(Strict):

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from quantgate.model.config import ROOT, Strict, Suite, load_yaml
+from quantgate.model.config.suites import Suite
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import Strict, load_yaml
 
 SHA = r"^[0-9a-f]{40}$"
 """A commit of the hub; a branch or a tag may move."""

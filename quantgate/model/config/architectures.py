@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from quantgate.model.config import Strict
+from quantgate.model.yaml_file import Strict
 
 
 class ModelConfigKeys(Strict):

@@ -1,0 +1,1 @@
+"""Records of the files in configs/, a module a kind of file."""
