@@ -103,7 +103,7 @@ def _ended(what: str, server: Tied) -> RunError:
     status = server.exit_status()
     how = f"{what}: it {how_ended(status)}" if status is not None else what
     return RunError(
-        f"{how}; {last_words(server.output())}", where="private Prefect server", mend=f"Its log: {server.log}"
+        f"{how}; {last_words(server.output())}", where="private Prefect server", hint=f"Its log: {server.log}"
     )
 
 

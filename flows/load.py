@@ -54,7 +54,7 @@ def _check_loaded(run_ids: list[str], home: Home, done: LoadReport) -> None:
         raise RunError(
             f"not in the warehouse: {', '.join(missing)}" + "".join(f" | {reason}" for reason in reasons),
             where="load",
-            mend=""
+            hint=""
             if reasons
             else f"No such bundles in {home.bundles}: do all hosts share QUANTGATE_BUNDLES?",
         )

@@ -80,7 +80,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
         raise RunError(
             f"{len(problems)} of it failed: {' | '.join(problems)}",
             where="matrix",
-            mend="What was measured is kept; the next matrix tries the rest again.",
+            hint="What was measured is kept; the next matrix tries the rest again.",
         )
     return MatrixReport(
         dispatched=[outcome.name for outcome in outcomes],

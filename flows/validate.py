@@ -220,10 +220,10 @@ def _measure_all(
 
 
 def _tell_refused(plans: Sequence[RunPlan], ahead: Ahead, report: Reporter) -> None:
-    """At once, not when its turn would come: whoever waits for the others may mend it meanwhile."""
+    """At once, not when its turn would come: whoever waits for the others may fix it meanwhile."""
     for plan in plans:
         if error := ahead.refused.get(plan.inputs.fingerprint()):
-            report.line(f"{plan.checkpoint.name}: not measured: {error.what}. {error.mend}")
+            report.line(f"{plan.checkpoint.name}: not measured: {error.what}. {error.hint}")
 
 
 def _measured(plan: RunPlan, context: Context, since: datetime | None, ahead: Ahead) -> tuple[Manifest, bool]:
@@ -294,7 +294,7 @@ def _incomplete(
     tries = "; the same command tries the rest again" if lost or not _are_refusals(failures) else ""
     return RunError(
         f"{', and '.join(what)}: {' | '.join([*map(str, failures), *lost])}".rstrip("."),
-        mend=f"{measured or 'What was measured is in the table'}{tries}.",
+        hint=f"{measured or 'What was measured is in the table'}{tries}.",
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from quantgate.model.home import ROOT
 
-GROUND = {"quantgate.judge", "quantgate.bundles", "quantgate.model"}
+GROUND = {"quantgate.judge", "quantgate.judge.stats", "quantgate.bundles", "quantgate.model"}
 ALLOWED = {
     "commands": {"flows", "tasks", "warehouse"} | GROUND,
     "flows": {"tasks", "warehouse"} | GROUND,
@@ -26,7 +26,7 @@ ALLOWED = {
     "quantgate.bundles": {"quantgate.model"},
     "quantgate.model": set(),
     "docs.pages": {"warehouse"} | GROUND,
-    "benchmarks": {"warehouse", "quantgate.judge.stats"} | GROUND,
+    "benchmarks": {"warehouse"} | GROUND,
 }
 STEPS = [
     "tasks.resume",
@@ -42,7 +42,9 @@ WAREHOUSE_FILE = {"warehouse", "benchmarks", "commands", "quantgate.judge", "doc
 """Rooms that may import duckdb; the judge counts pairs in memory."""
 NO_FSSPEC = {"quantgate.model", "quantgate.judge", "quantgate.judge.stats", "tasks", "warehouse", "flows"}
 FOLDERS = ("commands", "flows", "tasks", "warehouse", "quantgate", "benchmarks", "docs/pages")
-MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+MODULES = sorted(
+    path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path.parent.name != "quantgate"
+)
 MOST_MODULES, MOST_LINES, MOST_FUNCTION_LINES = 12, 600, 60
 
 

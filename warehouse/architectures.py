@@ -53,7 +53,7 @@ def read_shapes(configs: Path) -> Shapes:
                     raise ConfigError(
                         f"the name '{name}' stands twice (for {owners[name]} and {model})",
                         where=f"architectures/{path.name}",
-                        mend="Keep one.",
+                        hint="Keep one.",
                     )
                 owners[name] = model
             found[model] = _with_shape(one, f"architectures/{path.name}: {model}")
@@ -74,12 +74,12 @@ def read_config_json(path: Path) -> ModelConfigKeys:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"can't be read ({error.strerror or error})", where=str(path), mend="Check the path."
+            f"can't be read ({error.strerror or error})", where=str(path), hint="Check the path."
         ) from None
     except ValueError:
-        raise ConfigError("not valid JSON", where=str(path), mend="Correct the file.") from None
+        raise ConfigError("not valid JSON", where=str(path), hint="Correct the file.") from None
     if not isinstance(data, dict):
-        raise ConfigError("not a JSON object", where=str(path), mend="Give a checkpoint's config.json.")
+        raise ConfigError("not a JSON object", where=str(path), hint="Give a checkpoint's config.json.")
     text = data.get("text_config")
     merged = {**data, **(text if isinstance(text, dict) else {})}
     known = set(_known_keys())
@@ -133,7 +133,7 @@ def _with_shape(one: Architecture, where: str) -> Architecture:
         return one
     path = ROOT / one.config_json
     if not path.is_file():
-        raise ConfigError(f"no such file '{one.config_json}'", where=where, mend="Correct config_json.")
+        raise ConfigError(f"no such file '{one.config_json}'", where=where, hint="Correct config_json.")
     return one.model_copy(update={"config": read_config_json(path)})
 
 

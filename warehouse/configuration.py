@@ -127,7 +127,7 @@ def _two_offers(placed: Placed, first: Placed) -> ConfigError:
     return ConfigError(
         f"two offers for {', '.join(map(str, _key(placed)))}, the other at {first.where}",
         where=placed.where,
-        mend="Keep one, or give the newer its own valid_from.",
+        hint="Keep one, or give the newer its own valid_from.",
     )
 
 

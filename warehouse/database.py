@@ -46,10 +46,10 @@ def migrations(folder: Path = MIGRATIONS) -> tuple[Migration, ...]:
     for path in sorted(folder.glob("*.sql")):
         match = re.fullmatch(r"(\d{3})_\w+\.sql", path.name)
         if match is None:
-            raise RunError("not named like 001_what.sql", where=path.name, mend="Rename the migration.")
+            raise RunError("not named like 001_what.sql", where=path.name, hint="Rename the migration.")
         found.append(Migration(int(match[1]), path.stem, path.read_text(encoding="utf-8")))
     if [m.version for m in found] != list(range(1, len(found) + 1)):
-        raise RunError("the numbers have a gap or stand twice", where=folder.name, mend="Number from 001 on.")
+        raise RunError("the numbers have a gap or stand twice", where=folder.name, hint="Number from 001 on.")
     return tuple(found)
 
 
@@ -85,13 +85,13 @@ def migrate(connection: Connection, steps: tuple[Migration, ...] | None = None) 
             raise ConfigError(
                 f"it holds migration {name}, which this Quantgate doesn't know",
                 where="warehouse",
-                mend="Update Quantgate, or move the warehouse away and load the bundles again.",
+                hint="Update Quantgate, or move the warehouse away and load the bundles again.",
             )
         if known[version].sha256 != sha256:
             raise ConfigError(
                 f"migration {name} was changed after it had been applied",
                 where="warehouse",
-                mend="Restore the file and add a new migration, or rebuild the warehouse from its bundles.",
+                hint="Restore the file and add a new migration, or rebuild the warehouse from its bundles.",
             )
     pending = [step for step in steps if step.version > len(rows)]
     for step in pending:

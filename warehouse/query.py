@@ -39,7 +39,7 @@ def read_only(warehouse: Path) -> Iterator[Connection]:
         raise ConfigError(
             "there is no warehouse yet",
             where=str(warehouse),
-            mend="Run `quantgate demo`, or `quantgate load` where bundles are already there.",
+            hint="Run `quantgate demo`, or `quantgate load` where bundles are already there.",
         )
     connection = duckdb.connect(":memory:", config=_BARE)
     try:
@@ -50,7 +50,7 @@ def read_only(warehouse: Path) -> Iterator[Connection]:
             raise RunError(
                 f"can't be opened ({_first_line(error)})",
                 where=str(warehouse),
-                mend="Move it away and run `quantgate load`: it is rebuilt from the bundles.",
+                hint="Move it away and run `quantgate load`: it is rebuilt from the bundles.",
             ) from None
         for setting in ("USE warehouse", "SET TimeZone = 'UTC'", "SET enable_external_access = false"):
             connection.execute(setting)
@@ -96,7 +96,7 @@ def _check_reads(connection: Connection, sql: str) -> None:
         raise ConfigError(
             f"expected one SQL statement, found {len(statements)}",
             where="sql",
-            mend='Give one, e.g. "SELECT precision, verdict FROM validated_table".',
+            hint='Give one, e.g. "SELECT precision, verdict FROM validated_table".',
         )
     if statements[0].type not in _READING:
         raise _refused()
@@ -106,7 +106,7 @@ def _refused() -> ConfigError:
     return ConfigError(
         "only statements that read are allowed",
         where="sql",
-        mend="Use SELECT; the loader alone writes.",
+        hint="Use SELECT; the loader alone writes.",
     )
 
 
@@ -121,18 +121,18 @@ def _explained(error: duckdb.Error) -> ConfigError:
         return ConfigError(
             "files and extensions can't be reached from here",
             where="sql",
-            mend="Query the views of the warehouse; `SHOW TABLES` lists them.",
+            hint="Query the views of the warehouse; `SHOW TABLES` lists them.",
         )
     missing = re.search(r"(?:Table|Function) with name (\w+) does not exist", text)
     if missing and missing[1].lower() in defined():
         return ConfigError(
             f"this warehouse, made by another version of Quantgate, has no '{missing[1]}' yet",
             where="sql",
-            mend="`quantgate load` brings it to this version.",
+            hint="`quantgate load` brings it to this version.",
         )
-    hint = re.search(r'(Did you mean "[^"]+"\??|Candidate bindings: [^\n]+)', text)
+    suggestion = re.search(r'(Did you mean "[^"]+"\??|Candidate bindings: [^\n]+)', text)
     return ConfigError(
         _first_line(error),
         where="sql",
-        mend=hint[1] if hint else "`SHOW TABLES` lists the views, `DESCRIBE` one.",
+        hint=suggestion[1] if suggestion else "`SHOW TABLES` lists the views, `DESCRIBE` one.",
     )

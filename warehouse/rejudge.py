@@ -159,11 +159,11 @@ def _chosen(candidates: list[_Candidate], run_id: str) -> _Candidate:
         raise ConfigError(
             "it is a baseline: there is nothing to hold it against",
             where=f"run {run_id}",
-            mend="Name a candidate's run; `quantgate status` lists them.",
+            hint="Name a candidate's run; `quantgate status` lists them.",
         )
     if not chosen.has_quality:
         raise ConfigError(
-            "no quality was measured", where=f"run {run_id}", mend="Name a run that measured a suite."
+            "no quality was measured", where=f"run {run_id}", hint="Name a run that measured a suite."
         )
     return chosen
 
@@ -184,7 +184,7 @@ def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, p
         if judged.manifest is None:
             error = judged.error
             assert error is not None
-            found.errors.append(type(error)(error.what, where=_where(judged.run_id, error), mend=error.mend))
+            found.errors.append(type(error)(error.what, where=_where(judged.run_id, error), hint=error.hint))
             continue
         found.verdicts += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
         found.task_verdicts += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)

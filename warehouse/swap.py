@@ -39,7 +39,7 @@ def exclusive(target: Path, wait_s: float = 600) -> Iterator[None]:
                     raise RunError(
                         f"another process has been writing it for {wait_s:.0f} s",
                         where=target.name,
-                        mend="Wait for that load to end, then try again.",
+                        hint="Wait for that load to end, then try again.",
                     ) from None
                 time.sleep(0.05)
         yield
@@ -93,7 +93,7 @@ def next_state(warehouse: Path) -> Iterator[Path]:
         raise RunError(
             "another program opened it for writing",
             where=str(warehouse),
-            mend=f"End that program; if {log.name} stays, open the file with DuckDB once and close it.",
+            hint=f"End that program; if {log.name} stays, open the file with DuckDB once and close it.",
         )
     with replacing(warehouse) as temporary:
         if warehouse.exists():

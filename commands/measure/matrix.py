@@ -40,7 +40,7 @@ def command(
     """
     if form and not dry_run:
         raise ConfigError(
-            "--format is for --dry-run", where="matrix", mend="Add --dry-run, or leave --format out."
+            "--format is for --dry-run", where="matrix", hint="Add --dry-run, or leave --format out."
         )
     if not dry_run:
         # Our own lines say what happens, and a run that fails is one of them; the server has Prefect's record.

@@ -93,5 +93,5 @@ def parse_run_id(given: str) -> UUID:
         return UUID(given)
     except ValueError:
         raise ConfigError(
-            f"'{given}' is no id of a run", where="RUN", mend="`prefect flow-run ls` lists them."
+            f"'{given}' is no id of a run", where="RUN", hint="`prefect flow-run ls` lists them."
         ) from None

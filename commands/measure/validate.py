@@ -21,7 +21,7 @@ def _engine_arguments(given: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise ConfigError(
-                f"'{pair}' is not KEY=VALUE", where="--engine-arg", mend="Write e.g. max-model-len=4096."
+                f"'{pair}' is not KEY=VALUE", where="--engine-arg", hint="Write e.g. max-model-len=4096."
             )
         try:
             arguments[key.lstrip("-")] = yaml.safe_load(value)
@@ -41,7 +41,7 @@ def _levels(given: str | None) -> list[int] | None:
         raise ConfigError(
             f"'{given}' is not a list of whole numbers from 1 on",
             where="--concurrency",
-            mend="Write e.g. 1,8,32.",
+            hint="Write e.g. 1,8,32.",
         )
     return levels
 
@@ -125,11 +125,11 @@ def command(  # noqa: PLR0913, PLR0917 - one a flag
     """
     if gpu is None and watch:
         raise ConfigError(
-            "a run here is watched anyway", where="--watch", mend="Give --gpu too, or leave it out."
+            "a run here is watched anyway", where="--watch", hint="Give --gpu too, or leave it out."
         )
     if gpu is not None and require_validated and not watch:
         raise ConfigError(
-            "nobody waits for the verdict", where="--require-validated", mend="Give --watch too."
+            "nobody waits for the verdict", where="--require-validated", hint="Give --watch too."
         )
     arguments, levels = _engine_arguments(engine_args), _levels(concurrency)
     from commands.runtime import expected_failures, in_process

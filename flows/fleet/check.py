@@ -53,5 +53,5 @@ def _check_schedule(cron: str, timezone: str, where: str) -> None:
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValueError:
-        mend = 'Write five fields: minute, hour, day, month, weekday ("0 1 * * *": every night at 1).'
-        raise ConfigError(f"'{cron}' is no cron schedule", where=f"{where}.cron", mend=mend) from None
+        hint = 'Write five fields: minute, hour, day, month, weekday ("0 1 * * *": every night at 1).'
+        raise ConfigError(f"'{cron}' is no cron schedule", where=f"{where}.cron", hint=hint) from None

@@ -75,7 +75,7 @@ def _pool(client: SyncPrefectClient, name: str, pool: Pool) -> Done:
         raise ConfigError(
             f"a pool of type {found.type} has that name on the server",
             where=what,
-            mend=f"Call it something else in the fleet's file, or `prefect work-pool delete {name}`.",
+            hint=f"Call it something else in the fleet's file, or `prefect work-pool delete {name}`.",
         )
     if found.description == description:
         return Done(UNCHANGED, what)
@@ -187,6 +187,6 @@ def _leftovers(client: SyncPrefectClient, fleet: FleetFile, wanted: set[str]) ->
             pools.add(found.work_pool_name)
     for pool in sorted(pools):
         waiting = len(client.get_scheduled_flow_runs_for_work_pool(pool))
-        mend = f"{waiting} runs wait there; `prefect work-pool delete {pool}` removes it and them"
-        done.append(Done(LEFT, f"pool {pool}", mend))
+        hint = f"{waiting} runs wait there; `prefect work-pool delete {pool}` removes it and them"
+        done.append(Done(LEFT, f"pool {pool}", hint))
     return done

@@ -37,7 +37,7 @@ def load_and_publish(run_ids: list[str], report: Reporter) -> list[str]:
         lost.append(_reason(LOAD, loaded))
     published = _run(PUBLISH, {"run_ids": run_ids, "key": artifact_key(str(current.id))}, report)
     if not _completed(published):
-        raise RunError(" | ".join([*lost, _reason(PUBLISH, published)]), mend=_KEPT)
+        raise RunError(" | ".join([*lost, _reason(PUBLISH, published)]), hint=_KEPT)
     return lost
 
 
@@ -63,14 +63,14 @@ def _run(name: str, parameters: dict[str, Any], report: Reporter) -> FlowRun:
             )
         except ObjectNotFound:
             raise RunError(
-                "the server has no such deployment", where=name, mend=f"`quantgate fleet init`. {_KEPT}"
+                "the server has no such deployment", where=name, hint=f"`quantgate fleet init`. {_KEPT}"
             ) from None
     if run.state is None or not run.state.is_final():
         where = run.work_pool_name or "?"
         raise RunError(
             f"not done within {TIMEOUT_S / 60:.0f} min ({run.state_name}): is a worker of pool {where} online?",
             where=name,
-            mend=f"`quantgate fleet init` prints the command that starts one. {_KEPT}",
+            hint=f"`quantgate fleet init` prints the command that starts one. {_KEPT}",
         )
     return run
 

@@ -25,13 +25,13 @@ def api_url() -> str:
     """
     url = get_current_settings().api.url
     if not url:
-        raise ConfigError("no server is configured", where="Prefect", mend=_START)
+        raise ConfigError("no server is configured", where="Prefect", hint=_START)
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=TIMEOUT_S):  # noqa: S310 - the user's own setting
             return url
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise ConfigError(f"does not answer ({reason})", where=f"Prefect server {url}", mend=_START) from None
+        raise ConfigError(f"does not answer ({reason})", where=f"Prefect server {url}", hint=_START) from None
 
 
 @contextmanager

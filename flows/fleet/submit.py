@@ -54,7 +54,7 @@ def pool_of(fleet: FleetFile, gpu: str) -> str:
     pools: list[str] = choose(having | {name: [name] for name in fleet.pools}, gpu, fleet_path().name)
     if len(pools) > 1:
         raise ConfigError(
-            f"several pools have {gpu}", where=fleet_path().name, mend=f"Name one: {', '.join(pools)}."
+            f"several pools have {gpu}", where=fleet_path().name, hint=f"Name one: {', '.join(pools)}."
         )
     return pools[0]
 
@@ -185,7 +185,7 @@ def submit(client: SyncPrefectClient, one: Submission) -> FlowRun:
         deployment = client.read_deployment_by_name(name)
     except ObjectNotFound:
         raise ConfigError(
-            "the server has no such deployment", where=name, mend="`quantgate fleet init` makes it."
+            "the server has no such deployment", where=name, hint="`quantgate fleet init` makes it."
         ) from None
     parameters: dict[str, Any] = {"parameters": one.parameters.model_dump(mode="json", exclude_defaults=True)}
     return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)

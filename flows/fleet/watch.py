@@ -78,8 +78,8 @@ def watch(
         except httpx.HTTPError as error:
             server, reason = f"Prefect server {client.api_url}", what_went_wrong(error)
             if not may_pass(error) or (down_since is not None and time.monotonic() - down_since > patience_s):
-                mend = f"The run goes on: `quantgate fleet watch {run_id}` follows it again."
-                raise RunError(reason, where=server, mend=mend) from None
+                hint = f"The run goes on: `quantgate fleet watch {run_id}` follows it again."
+                raise RunError(reason, where=server, hint=hint) from None
             if down_since is None:
                 down_since = time.monotonic()
                 tell(f"{server}: {reason}; asking again for {patience_s:.0f} s")
@@ -91,7 +91,7 @@ def _read(client: SyncPrefectClient, run_id: UUID) -> FlowRun:
         return client.read_flow_run(run_id)
     except ObjectNotFound:
         raise ConfigError(
-            "the server has no such run", where=str(run_id), mend="`prefect flow-run ls` lists them."
+            "the server has no such run", where=str(run_id), hint="`prefect flow-run ls` lists them."
         ) from None
 
 

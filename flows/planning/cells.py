@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 FAULTS = frozenset({State.MISSING, State.WRONG})
-"""What somebody has to mend: a matrix that meets it goes on and fails at its end."""
+"""What somebody has to fix: a matrix that meets it goes on and fails at its end."""
 
 
 def run_name(model: str, pool: str) -> str:

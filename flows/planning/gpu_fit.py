@@ -102,7 +102,7 @@ def _undecided(shape: Shape, gpu: str, why: str) -> ConfigError:
     return ConfigError(
         f"how many {gpu} {shape.model} needs isn't known: {why}",
         where="engine arguments",
-        mend="Correct it, or declare the engine argument tensor-parallel-size.",
+        hint="Correct it, or declare the engine argument tensor-parallel-size.",
     )
 
 
@@ -116,7 +116,7 @@ def _utilization(value: Any) -> float:
         raise ConfigError(
             f"'gpu-memory-utilization' is {value!r}",
             where="engine arguments",
-            mend="Give a share above 0 and at most 1, e.g. 0.9.",
+            hint="Give a share above 0 and at most 1, e.g. 0.9.",
         )
     return share
 
@@ -170,7 +170,7 @@ def _spread(
         raise ConfigError(
             need.reason,
             where=one.source,
-            mend="Lower the engine argument max-model-len, or declare tensor-parallel-size.",
+            hint="Lower the engine argument max-model-len, or declare tensor-parallel-size.",
         )
     report.line(f"{one.source}: {need.reason}")
     return with_gpus(one, need)

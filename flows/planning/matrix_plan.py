@@ -212,7 +212,7 @@ class _Planner:
             [self.cell(one, model, place, declared, baseline) for one in checkpoints[1:]]
         )
         if baseline.state not in {State.RUN, State.KNOWN}:
-            # One that has a fault of its own keeps it: it has to be mended too.
+            # One that has a fault of its own keeps it: it has to be fixed too.
             cells = [
                 replace(cell, state=State.NO_BASELINE, reason="")
                 if cell.state in {State.RUN, State.KNOWN}

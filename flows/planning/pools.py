@@ -36,7 +36,7 @@ def places_of(fleet: FleetFile, names: Sequence[str]) -> list[Place]:
     """
     names = names or [name for name, pool in fleet.pools.items() if pool.hosts]
     if not names:
-        raise ConfigError("no pool has hosts", where="fleet", mend="List hosts there, or name a --pool.")
+        raise ConfigError("no pool has hosts", where="fleet", hint="List hosts there, or name a --pool.")
     gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
     places = []
     for name in names:

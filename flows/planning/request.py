@@ -178,17 +178,17 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
             raise ConfigError(
                 given,
                 where="validate",
-                mend="Name a model of configs/models, or give a baseline and at least one candidate.",
+                hint="Name a model of configs/models, or give a baseline and at least one candidate.",
             )
         if parameters.precisions:
             raise ConfigError(
                 "'precisions' chooses among a model's candidates, and no model is named",
                 where="validate",
-                mend="Leave it out, or name a model.",
+                hint="Leave it out, or name a model.",
             )
         if parameters.tasks is None:
             raise ConfigError(
-                "no tasks are named", where="validate", mend="Give a suite, task, YAML or JSONL."
+                "no tasks are named", where="validate", hint="Give a suite, task, YAML or JSONL."
             )
         return ModelConfig(
             name=parameters.name or parameters.baseline,
@@ -202,7 +202,7 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
         raise ConfigError(
             "a model and checkpoints of its own are both named",
             where=parameters.model,
-            mend="Give one of the two.",
+            hint="Give one of the two.",
         )
     model = load_model(parameters.model)
     known = [candidate.precision for candidate in model.candidates]
@@ -211,7 +211,7 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
             raise ConfigError(
                 f"no candidate is declared as '{precision}'",
                 where=model.name,
-                mend=f"Its candidates: {', '.join(str(one) for one in known)}.",
+                hint=f"Its candidates: {', '.join(str(one) for one in known)}.",
             )
     wanted = [
         c for c in model.candidates if not parameters.precisions or c.precision in parameters.precisions
@@ -377,11 +377,11 @@ def _hardware(gpu: str | None) -> Hardware:
             raise ConfigError(
                 f"this host has {found.device_name} ({found.gpu}), not {gpu}",
                 where="GPU type",
-                mend="Run it on a host of that type: `quantgate validate --gpu` submits it to its pool.",
+                hint="Run it on a host of that type: `quantgate validate --gpu` submits it to its pool.",
             )
     unsuitable = None if found.uuids else hardware.cpu_unsuitable()
     if unsuitable:
-        raise ConfigError(unsuitable, where=found.device_name, mend="Run it on another machine.")
+        raise ConfigError(unsuitable, where=found.device_name, hint="Run it on another machine.")
     return found
 
 

@@ -175,7 +175,7 @@ def mean_score(scores: Sequence[float], where: str = "") -> float:
     """
     numbers = [score for score in scores if not math.isnan(score)]
     if not numbers:
-        raise RunError("no document has a score", where=where, mend="See its log.")
+        raise RunError("no document has a score", where=where, hint="See its log.")
     return math.fsum(numbers) / len(numbers)
 
 

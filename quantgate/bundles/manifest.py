@@ -126,7 +126,7 @@ def damaged(run_id: str, what: str) -> RunError:
     return RunError(
         what,
         where=f"bundle {run_id}",
-        mend="It was skipped; restore its files, or measure again with --fresh.",
+        hint="It was skipped; restore its files, or measure again with --fresh.",
     )
 
 
@@ -150,7 +150,7 @@ def parse_manifest(raw: bytes, run_id: str) -> Manifest:
         raise RunError(
             f"schema_version {version} is unknown (this Quantgate reads 1 to {SCHEMA_VERSION})",
             where=f"bundle {run_id}",
-            mend="Update Quantgate, or remove the bundle.",
+            hint="Update Quantgate, or remove the bundle.",
         )
     try:
         return reader(data, MANIFEST)

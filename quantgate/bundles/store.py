@@ -61,7 +61,7 @@ def open_place(place: str) -> tuple[Any, str]:
         raise ConfigError(
             f"can't be opened ({error})",
             where=place,
-            mend="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
+            hint="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
         ) from None
     return filesystem, str(root)
 
@@ -79,7 +79,7 @@ def reached(bundles_url: str, what: str) -> Iterator[None]:
         raise RunError(
             f"bundles can't be {what} there ({error.strerror or error})",
             where=bundles_url,
-            mend="Check QUANTGATE_BUNDLES and its credentials; what was measured is kept.",
+            hint="Check QUANTGATE_BUNDLES and its credentials; what was measured is kept.",
         ) from None
 
 

@@ -168,14 +168,14 @@ def check_policy(policy_name: str, policy: Policy, declared: Sequence[DeclaredTa
         raise ConfigError(
             f"alpha {policy.alpha:g} can never be met: the exact test's p-values start at {MISS:g}",
             where=where,
-            mend="Set a greater alpha, such as 0.05.",
+            hint="Set a greater alpha, such as 0.05.",
         )
     for task in declared:
         if task.family not in policy.families:
             raise ConfigError(
                 f"no margin for family '{task.family}', which task {task.task} belongs to",
                 where=where,
-                mend=f"Add '{task.family}: {{margin: 0.01, min_documents: 100}}' under families.",
+                hint=f"Add '{task.family}: {{margin: 0.01, min_documents: 100}}' under families.",
             )
 
 

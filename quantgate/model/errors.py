@@ -1,4 +1,4 @@
-"""Errors a user can mend: one line each, saying what, where and the mend."""
+"""Errors a user can fix: one line each, saying what, where and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ class QuantgateError(Exception):
     Args:
         what: what is wrong, in a few words.
         where: the file, key, task or engine it concerns; empty where the sentence says it.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
     exit_status = 1
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         """Compose the one line."""
-        self.what, self.where, self.mend = what, where, mend
+        self.what, self.where, self.hint = what, where, hint
         line = f"{where}: {what}" if where else what
-        super().__init__(" ".join((f"{line}. {mend}" if mend else line).split()))
+        super().__init__(" ".join((f"{line}. {hint}" if hint else line).split()))
 
 
 class ConfigError(QuantgateError):

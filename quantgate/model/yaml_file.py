@@ -45,14 +45,14 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
 
 
 def _explain(model: type[BaseModel], error: Any) -> tuple[str, str]:
-    """What is wrong at the first validation error and how to mend it."""
+    """What is wrong at the first validation error and a hint."""
     location = tuple(error["loc"])
     dotted = ".".join(str(part) for part in location) or "top level"
     if error["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
-        mend = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."
-        return f"unknown key '{dotted}'", mend
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."
+        return f"unknown key '{dotted}'", hint
     if error["type"] == "missing":
         return f"key '{dotted}' is missing", "Add it."
     shown = repr(error.get("input"))[:60]
@@ -66,8 +66,8 @@ def explained(model: type[BaseModel], error: ValidationError, where: str) -> Con
     """The first thing that a validation found wrong, in one line, with the nearest known key."""
     # A misspelt key is also a missing one: what was written tells more than what was not.
     found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    what, mend = _explain(model, found[0])
-    return ConfigError(what, where=where, mend=mend)
+    what, hint = _explain(model, found[0])
+    return ConfigError(what, where=where, hint=hint)
 
 
 def parse_record(model: type[M], data: Any, where: str) -> M:
@@ -78,7 +78,7 @@ def parse_record(model: type[M], data: Any, where: str) -> M:
     """
     if not isinstance(data, dict):
         raise ConfigError(
-            "expected a mapping of keys to values", where=where, mend="See configs/ for examples."
+            "expected a mapping of keys to values", where=where, hint="See configs/ for examples."
         )
     try:
         return model.model_validate(data)
@@ -122,10 +122,10 @@ def load_yaml(path: Path, model: type[M]) -> M:
     except FileNotFoundError:
         others = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, others, n=1)
-        mend = f"Did you mean '{near[0]}'?" if near else "Give the path of a YAML file."
-        raise ConfigError("no such file", where=shown, mend=mend) from None
+        hint = f"Did you mean '{near[0]}'?" if near else "Give the path of a YAML file."
+        raise ConfigError("no such file", where=shown, hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't be read ({error})", where=shown, mend="Check the file.") from None
+        raise ConfigError(f"can't be read ({error})", where=shown, hint="Check the file.") from None
     try:
         try:
             data = yaml.load(text, Loader=_QuickLoader)  # noqa: S506 - a safe one
@@ -135,7 +135,7 @@ def load_yaml(path: Path, model: type[M]) -> M:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(problem, where=f"{shown}{line}", mend="Correct the YAML there.") from None
+        raise ConfigError(problem, where=f"{shown}{line}", hint="Correct the YAML there.") from None
     return parse_record(model, data, shown)
 
 
@@ -156,5 +156,5 @@ def choose(mapping: dict[str, Any], name: str, where: str) -> Any:
     if name in mapping:
         return mapping[name]
     near = difflib.get_close_matches(name, mapping, n=1)
-    mend = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(mapping))}."
-    raise ConfigError(f"nothing is called '{name}'", where=where, mend=mend)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(mapping))}."
+    raise ConfigError(f"nothing is called '{name}'", where=where, hint=hint)

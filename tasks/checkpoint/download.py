@@ -112,7 +112,7 @@ def check_room(needed_bytes: int, cache: Path, where: str) -> None:
             f"but {free_bytes / 1e9:,.2f} GB are free in {cache}"
         )
         raise ConfigError(
-            what, where=where, mend="Free some space there, or set HF_HOME to a folder on a larger disk."
+            what, where=where, hint="Free some space there, or set HF_HOME to a folder on a larger disk."
         )
 
 

@@ -86,13 +86,13 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ConfigError(f"{path.name} is not valid JSON{line}", where=where, mend=DAMAGED_MEND) from None
+        raise ConfigError(f"{path.name} is not valid JSON{line}", where=where, hint=DAMAGED_MEND) from None
     except OSError as error:
         raise ConfigError(
-            f"{path.name} can't be read ({error.strerror})", where=where, mend=DAMAGED_MEND
+            f"{path.name} can't be read ({error.strerror})", where=where, hint=DAMAGED_MEND
         ) from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{path.name} doesn't hold a JSON object", where=where, mend=DAMAGED_MEND)
+        raise ConfigError(f"{path.name} doesn't hold a JSON object", where=where, hint=DAMAGED_MEND)
     return value
 
 
@@ -115,8 +115,8 @@ def check_listing(names: Iterable[str], where: str, allow: Allowed | None = None
     names = set(names)
     served = {name for name in names if is_served(name)}
     if "config.json" not in served:
-        mend = "Give the folder or repository that holds config.json, weights and tokenizer."
-        raise ConfigError("no config.json", where=where, mend=mend)
+        hint = "Give the folder or repository that holds config.json, weights and tokenizer."
+        raise ConfigError("no config.json", where=where, hint=hint)
     allowed = allow is not None and allow.pickle and any(map(is_pickled_weight, names))
     if not allowed and not any(name.endswith(".safetensors") for name in served):
         pickles = sorted(
@@ -124,20 +124,20 @@ def check_listing(names: Iterable[str], where: str, allow: Allowed | None = None
         )
         if pickles:
             what = f"pickle weights only ({pickles[0]}), which can run code when they are loaded"
-            mend = (
+            hint = (
                 "Convert them to safetensors: save_pretrained(…, safe_serialization=True); or set `allow: {pickle: "
                 "true}` and a revision for it in configs/models."
             )
-            raise ConfigError(what, where=where, mend=mend)
-        raise ConfigError("no weights (*.safetensors)", where=where, mend="Export the model as safetensors.")
+            raise ConfigError(what, where=where, hint=hint)
+        raise ConfigError("no weights (*.safetensors)", where=where, hint="Export the model as safetensors.")
     for files in TOKENIZERS:
         if all(any(fnmatch(name, pattern) for name in served) for pattern in files):
             return
-    mend = (
+    hint = (
         "Put the base model's tokenizer files (tokenizer.json, tokenizer_config.json …) beside the weights."
     )
     raise ConfigError(
-        "no tokenizer (tokenizer.json, tokenizer.model or a vocabulary)", where=where, mend=mend
+        "no tokenizer (tokenizer.json, tokenizer.model or a vocabulary)", where=where, hint=hint
     )
 
 
@@ -156,22 +156,22 @@ def read_weights(folder: Path, where: str) -> Weights:
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         what = f"{len(missing)} of {len(files)} weight files missing: {', '.join(missing[:3])}"
-        raise ConfigError(what, where=where, mend="Copy or download the missing ones.")
+        raise ConfigError(what, where=where, hint="Copy or download the missing ones.")
     tensors: dict[str, Tensor] = {}
     home: dict[str, str] = {}
     for path in files:
         for name, tensor in read_header(path, where).items():
             if name in tensors:
                 what = f"tensor '{name}' stands in {home[name]} and in {path.name}"
-                raise ConfigError(what, where=where, mend="Remove the file that isn't the checkpoint's.")
+                raise ConfigError(what, where=where, hint="Remove the file that isn't the checkpoint's.")
             tensors[name] = tensor
             home[name] = path.name
     for name, shard in weight_map.items():
         if home.get(name) != shard:
             what = f"{index.name} names tensor '{name}', which {shard} doesn't hold"
-            raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+            raise ConfigError(what, where=where, hint=DAMAGED_MEND)
     if not tensors:
-        raise ConfigError("the weight files hold no tensors", where=where, mend=DAMAGED_MEND)
+        raise ConfigError("the weight files hold no tensors", where=where, hint=DAMAGED_MEND)
     return Weights(tuple(files), tensors)
 
 
@@ -179,11 +179,11 @@ def _weight_map(index: Path, where: str) -> dict[str, str]:
     """Weight file by tensor, from an index."""
     weight_map = read_json(index, where).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ConfigError(f"{index.name} has no 'weight_map'", where=where, mend=DAMAGED_MEND)
+        raise ConfigError(f"{index.name} has no 'weight_map'", where=where, hint=DAMAGED_MEND)
     for shard in weight_map.values():
         if not isinstance(shard, str) or "/" in shard or not shard.endswith(".safetensors"):
             what = f"{index.name} names {str(shard)[:60]!r}, which is no safetensors file beside it"
-            raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+            raise ConfigError(what, where=where, hint=DAMAGED_MEND)
     return weight_map
 
 

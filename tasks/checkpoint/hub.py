@@ -151,9 +151,9 @@ def commit_of(
         answer = response_of(error)
         if answer is not None and int(answer.status_code) in {401, 403, 404}:
             raise told from None
-        mend = "Check the network and HF_ENDPOINT, or write the commit to 'revision' in configs/models."
+        hint = "Check the network and HF_ENDPOINT, or write the commit to 'revision' in configs/models."
         raise NotAskedError(
-            f"the hub could not be asked for its commit ({told.what})", where=where, mend=mend
+            f"the hub could not be asked for its commit ({told.what})", where=where, hint=hint
         ) from None
 
 
@@ -203,7 +203,7 @@ class _Hub:
                 return last
             sha = self.waiting.call(ask).sha
         if sha is None:
-            raise ConfigError("the hub names no commit of it", where=self.where, mend="Check HF_ENDPOINT.")
+            raise ConfigError("the hub names no commit of it", where=self.where, hint="Check HF_ENDPOINT.")
         self.answered = True
         self.place.remember_ref(revision or constants.DEFAULT_REVISION, sha)
         return sha

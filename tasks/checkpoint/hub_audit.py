@@ -109,7 +109,7 @@ class Hub:
                 check_source(checkpoint.source)
                 self._check_repository(checkpoint, shape, seen)
         except ConfigError as error:
-            seen.add(State.PROBLEM, f"{error.what}. {error.mend}".rstrip(". "))
+            seen.add(State.PROBLEM, f"{error.what}. {error.hint}".rstrip(". "))
         except (
             Exception
         ) as error:  # a service of others and three network libraries: whatever it is, one line
@@ -172,11 +172,11 @@ class Hub:
         status = getattr(response, "status_code", None)
         if isinstance(error, GatedRepoError):
             token = "the token may not read it" if self.token else "no token is set"
-            mend = "Accept its terms on the hub, and set HF_TOKEN to a token that may read it"
-            seen.add(State.PROBLEM, f"gated, and {token} (HTTP {status}). {mend}")
+            hint = "Accept its terms on the hub, and set HF_TOKEN to a token that may read it"
+            seen.add(State.PROBLEM, f"gated, and {token} (HTTP {status}). {hint}")
         elif isinstance(error, RepositoryNotFoundError):
-            mend = "Correct the id; a private one needs HF_TOKEN"
-            seen.add(State.PROBLEM, f"the hub shows no such repository (HTTP {status}). {mend}")
+            hint = "Correct the id; a private one needs HF_TOKEN"
+            seen.add(State.PROBLEM, f"the hub shows no such repository (HTTP {status}). {hint}")
         elif isinstance(error, RevisionNotFoundError):
             seen.add(State.PROBLEM, "it has no such revision any more. Pin another commit")
         elif isinstance(error, HfHubHTTPError) and status in {401, 403}:

@@ -1,4 +1,4 @@
-"""What a hub's client complains of, in one line with its mend, and never with a token in it."""
+"""What a hub's client complains of, in one line with a hint, and never with a token in it."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def refusal(error: Exception, revision: str | None, where: str, *, offline: bool
         error, kept = error.error, " What has arrived is kept."
     response = response_of(error)
     if response is not None:
-        what, mend = _refused(error, int(response.status_code), revision, tried)
+        what, hint = _refused(error, int(response.status_code), revision, tried)
     else:
-        what, mend = _failed(error, tried, offline=offline)
-    return ConfigError(redact(what), where=where, mend=mend + kept)
+        what, hint = _failed(error, tried, offline=offline)
+    return ConfigError(redact(what), where=where, hint=hint + kept)
 
 
 def _refused(error: Exception, status: int, revision: str | None, tried: str) -> tuple[str, str]:
-    """What the hub answered, and the mend."""
+    """What the hub answered, and a hint."""
     answer = f"(HTTP {status}{tried})"
     if isinstance(error, GatedRepoError):
         what = f"the hub grants no access to this gated repository {answer}"
@@ -103,7 +103,7 @@ def _refused(error: Exception, status: int, revision: str | None, tried: str) ->
 
 
 def _failed(error: Exception, tried: str, *, offline: bool) -> tuple[str, str]:
-    """What went wrong without an answer of the hub, and the mend."""
+    """What went wrong without an answer of the hub, and a hint."""
     full = next((one for one in causes(error) if getattr(one, "errno", None) in DISK_FULL), None)
     if isinstance(error, DamagedError):
         return str(error), "Run the same command again; if it stays so, a proxy changes what passes."

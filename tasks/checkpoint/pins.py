@@ -47,7 +47,7 @@ def read_pins(path: Path) -> dict[str, Pin]:
         raise ConfigError(
             "holds no pins that can be read",
             where=str(path),
-            mend="Put back a copy of it; without the file, ids are pinned anew at their next pull.",
+            hint="Put back a copy of it; without the file, ids are pinned anew at their next pull.",
         ) from None
 
 

@@ -104,8 +104,8 @@ def classify_unread(
     declared = read_declared(config, hf_quant, where)
     precision = _stated_precision(config, declared)
     if precision is None:
-        mend = 'Add "dtype", e.g. "bfloat16", to config.json: pickle weights are not opened to find out.'
-        raise ConfigError("config.json names no known 'dtype'", where=where, mend=mend)
+        hint = 'Add "dtype", e.g. "bfloat16", to config.json: pickle weights are not opened to find out.'
+        raise ConfigError("config.json names no known 'dtype'", where=where, hint=hint)
     stored_bits = [scheme.stored_bits for scheme in declared.schemes]
     bits = max(stored_bits) if stored_bits else DTYPE_BITS[_DTYPES_BY_PRECISION[precision]]
     weight_format = f"{declared.weight_format} (pickle, unread)"
@@ -174,7 +174,7 @@ def _check(declared: Declared, kinds: Mapping[str, Kind], tensors: Mapping[str, 
             scale = f" with {kind.scale} scales" if kind.scale else ""
             stated = f"{declared.stated_in} declares {declared.weight_format}"
             what = f"{stated}, but '{name}' is {kind.weight}{scale}"
-            raise ConfigError(what, where=where, mend=REDO_MEND)
+            raise ConfigError(what, where=where, hint=REDO_MEND)
     for scheme in declared.schemes:
         if not any(_fits(kind, scheme) for kind in kinds.values()):
             found = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
@@ -183,17 +183,17 @@ def _check(declared: Declared, kinds: Mapping[str, Kind], tensors: Mapping[str, 
                 f"{declared.stated_in} declares {declared.weight_format}, but no {scheme.precision} weights "
                 f"({expected}) are stored, only {found}"
             )
-            raise ConfigError(what, where=where, mend=REDO_MEND)
+            raise ConfigError(what, where=where, hint=REDO_MEND)
 
 
 def _plain_precision(config: Mapping[str, Any], parameters: Counter[str], where: str) -> str:
     """Precision of an unquantized model: the dtype of most weights, which config.json must not contradict."""
     if not parameters:
-        raise ConfigError("no BF16, F16 or F32 weights are stored", where=where, mend=REDO_MEND)
+        raise ConfigError("no BF16, F16 or F32 weights are stored", where=where, hint=REDO_MEND)
     stored = parameters.most_common(1)[0][0]
     for stated in _stated_dtypes(config):
         if stated in CONFIG_DTYPES and CONFIG_DTYPES[stated] != UNQUANTIZED[stored]:
             what = f"config.json says dtype {stated}, but most weights are stored as {stored}"
-            mend = "Correct 'dtype' in config.json, or save the model again in the dtype it is served in."
-            raise ConfigError(what, where=where, mend=mend)
+            hint = "Correct 'dtype' in config.json, or save the model again in the dtype it is served in."
+            raise ConfigError(what, where=where, hint=hint)
     return UNQUANTIZED[stored]

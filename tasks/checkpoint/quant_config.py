@@ -115,13 +115,13 @@ def read_declared(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None,
     method = str(settings.get("quant_method", "")).lower()
     if method not in METHODS:
         what = f"config.json declares the quantization method '{method[:40]}', whose precision can't be told"
-        raise ConfigError(what, where=where, mend=f"Known: {', '.join(METHODS)}.")
+        raise ConfigError(what, where=where, hint=f"Known: {', '.join(METHODS)}.")
     first = METHODS[method](settings, "config.json", where)
     if hf_quant is not None and (set(first.schemes), first.kv_cache_dtype) != (
         set(second.schemes),
         second.kv_cache_dtype,
     ):
-        raise ConfigError(f"{_say(first)}, but {_say(second)}", where=where, mend=REDO_MEND)
+        raise ConfigError(f"{_say(first)}, but {_say(second)}", where=where, hint=REDO_MEND)
     return first
 
 
@@ -143,7 +143,7 @@ def _own_quantization(config: Mapping[str, Any]) -> Any:
 def _mapping(value: Any, what: str, where: str) -> dict[str, Any]:
     """The value, which must be a JSON object."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{what} is not a JSON object", where=where, mend=REDO_MEND)
+        raise ConfigError(f"{what} is not a JSON object", where=where, hint=REDO_MEND)
     return value
 
 
@@ -151,7 +151,7 @@ def _choose(table: Mapping[Any, Scheme], key: Any, what: str, where: str) -> Sch
     """The scheme of a table, or a ConfigError that says what is unknown."""
     if key not in table:
         known = ", ".join(" ".join(k) if isinstance(k, tuple) else str(k) for k in table)
-        raise ConfigError(f"{what[:120]} is not a known weight format", where=where, mend=f"Known: {known}.")
+        raise ConfigError(f"{what[:120]} is not a known weight format", where=where, hint=f"Known: {known}.")
     return table[key]
 
 
@@ -216,7 +216,7 @@ def _read_fp8(settings: dict[str, Any], stated_in: str, where: str) -> Declared:
     expert_dtype = str(settings.get("expert_dtype"))
     if expert_dtype not in EXPERTS:
         what = f"config.json: expert_dtype '{expert_dtype[:40]}' is not a known weight format"
-        raise ConfigError(what, where=where, mend="Known: fp8, fp4.")
+        raise ConfigError(what, where=where, hint="Known: fp8, fp4.")
     granularity = "block" if settings.get("weight_block_size") else "tensor"
     return Declared(f"fp8:{granularity}", (FP8_BLOCK, *EXPERTS[expert_dtype]), "auto", stated_in)
 

@@ -72,7 +72,7 @@ def resolve(
 
     Raises:
         ConfigError: it isn't there, can't be served, would run code of its own, or isn't what it declares
-            or the user declared; one line with the mend.
+            or the user declared; one line with a hint.
     """
     folder = _local_folder(source)
     if folder is None:
@@ -199,7 +199,7 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
 
 def _unreadable(error: OSError, where: str) -> ConfigError:
     what = f"can't be read ({error.strerror or error})"
-    return ConfigError(what, where=where, mend="Check the folder and its permissions.")
+    return ConfigError(what, where=where, hint="Check the folder and its permissions.")
 
 
 def _pinned(allow: Allowed | None, revision: str | None, where: str) -> Allowed:
@@ -209,7 +209,7 @@ def _pinned(allow: Allowed | None, revision: str | None, where: str) -> Allowed:
         raise ConfigError(
             "'allow' needs a commit: what runs code must not change under its name",
             where=where,
-            mend="Give a hub id with the 40 digits of its commit as revision.",
+            hint="Give a hub id with the 40 digits of its commit as revision.",
         )
     return allow
 
@@ -233,12 +233,12 @@ def _local_folder(source: str) -> Path | None:
         ConfigError: the source is a file, or is empty.
     """
     if not source.strip():
-        raise ConfigError("no checkpoint is named", mend="Give a folder or a hub id (org/name).")
+        raise ConfigError("no checkpoint is named", hint="Give a folder or a hub id (org/name).")
     for path in (Path(os.path.expanduser(source)), ROOT / source):  # noqa: PTH111 - Path's raises without a home
         if os.path.isdir(path):  # noqa: PTH112 - false, not an error, for a name no file can have
             return path
         if os.path.isfile(path):  # noqa: PTH113
-            raise ConfigError("is a file", where=source, mend="Give the folder it lies in.")
+            raise ConfigError("is a file", where=source, hint="Give the folder it lies in.")
     return None
 
 
@@ -249,10 +249,10 @@ def _not_found(source: str) -> ConfigError:
         near = difflib.get_close_matches(typed.name, (other.name for other in parent.glob("*/")), n=1)
         if near:
             return ConfigError(
-                "no such folder", where=source, mend=f"Did you mean '{typed.with_name(near[0])}'?"
+                "no such folder", where=source, hint=f"Did you mean '{typed.with_name(near[0])}'?"
             )
-    mend = "Give a folder that exists, or a hub id: org/name or org/name@revision."
-    return ConfigError("neither a folder nor a hub id", where=source, mend=mend)
+    hint = "Give a folder that exists, or a hub id: org/name or org/name@revision."
+    return ConfigError("neither a folder nor a hub id", where=source, hint=hint)
 
 
 def _needs_code(
@@ -263,7 +263,7 @@ def _needs_code(
     Raises:
         ConfigError: it needs code, which isn't allowed.
     """
-    mend = (
+    hint = (
         "Give a conversion to an architecture the engine knows; or, once you have read the code, set `allow: "
         "{remote_code: true}` and a revision for it in configs/models."
     )
@@ -276,11 +276,11 @@ def _needs_code(
         kind = config.get("model_type")
         if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
             what = f"needs code of its own (auto_map in config.json, model_type '{kind}')"
-            raise ConfigError(what, where=where, mend=mend)
+            raise ConfigError(what, where=where, hint=hint)
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file() and read_json(tokenizer, where).get("auto_map") and "tokenizer.json" not in names:
         what = "its tokenizer needs code of its own (auto_map in tokenizer_config.json)"
-        raise ConfigError(what, where=where, mend="Convert it to tokenizer.json.")
+        raise ConfigError(what, where=where, hint="Convert it to tokenizer.json.")
     return False
 
 
@@ -290,17 +290,17 @@ def _check_declared(declared: str | None, precision: str, weight_format: str, wh
         return
     if declared.lower() not in PRECISIONS:
         what = f"'{declared}' is not a precision"
-        raise ConfigError(what, where=where, mend=f"Known: {', '.join(PRECISIONS)}.")
+        raise ConfigError(what, where=where, hint=f"Known: {', '.join(PRECISIONS)}.")
     what = f"declared as {declared.lower()}, but the files hold {precision} ({weight_format})"
-    raise ConfigError(what, where=where, mend=f"Declare {precision}, or give another checkpoint.")
+    raise ConfigError(what, where=where, hint=f"Declare {precision}, or give another checkpoint.")
 
 
 def _architecture(config: Mapping[str, Any], where: str) -> str:
     """Class name of the model."""
     names = config.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
-        mend = 'Add it, e.g. ["LlamaForCausalLM"], or give a language model\'s checkpoint.'
-        raise ConfigError("config.json names no 'architectures'", where=where, mend=mend)
+        hint = 'Add it, e.g. ["LlamaForCausalLM"], or give a language model\'s checkpoint.'
+        raise ConfigError("config.json names no 'architectures'", where=where, hint=hint)
     return names[0]
 
 
@@ -323,5 +323,5 @@ def _vocab_size(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where:
     rows = (tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and tensor.shape)
     found = stated or next(rows, None)
     if found is None:
-        raise ConfigError("config.json has no 'vocab_size'", where=where, mend="Add it to config.json.")
+        raise ConfigError("config.json has no 'vocab_size'", where=where, hint="Add it to config.json.")
     return found

@@ -13,7 +13,7 @@ from tasks.progress import Reporter
 Result = TypeVar("Result")
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses that another try may mend; 401, 403 and 404 stay what they are."""
+"""HTTP statuses that another try may help; 401, 403 and 404 stay what they are."""
 
 RATE_LIMIT = re.compile(r";\s*r=0\s*;\s*t=(\d+)")
 """Nothing remaining, and the seconds until there is (IETF draft "RateLimit header fields", as the hub sends it)."""
@@ -76,7 +76,7 @@ class Waiting:
 
         Raises:
             GaveUpError: enough tries, or enough waited.
-            Exception: the error itself, where another try can't mend it.
+            Exception: the error itself, where another try can't help.
         """
         reason = transient(error)
         if reason is None:

@@ -47,7 +47,7 @@ def commit_of(
     identity = HUB_ID.fullmatch(source)
     if identity is None:
         raise ConfigError(
-            "neither a folder here nor a hub id", where=source, mend="Correct it in configs/models."
+            "neither a folder here nor a hub id", where=source, hint="Correct it in configs/models."
         )
     return hub.commit_of(
         identity["repo"],

@@ -58,21 +58,21 @@ def read_header(path: Path, where: str) -> dict[str, Tensor]:
                 what = (
                     f"{path.name} ends within its header ({size_bytes:,} bytes): truncated, or no safetensors"
                 )
-                raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+                raise ConfigError(what, where=where, hint=DAMAGED_MEND)
             raw = file.read(header_bytes)
     except OSError as error:
         what = f"{path.name} can't be read ({error.strerror})"
-        raise ConfigError(what, where=where, mend=DAMAGED_MEND) from None
+        raise ConfigError(what, where=where, hint=DAMAGED_MEND) from None
     try:
         tensors, data_bytes = _parse_header(raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = f"{path.name} has a damaged header ({_reason(error)})"
-        raise ConfigError(what, where=where, mend=DAMAGED_MEND) from None
+        raise ConfigError(what, where=where, hint=DAMAGED_MEND) from None
     expected_bytes = 8 + header_bytes + data_bytes
     if size_bytes != expected_bytes:
         state = "is truncated" if size_bytes < expected_bytes else "is longer than its header says"
         what = f"{path.name} {state}: {size_bytes:,} bytes, {expected_bytes:,} expected"
-        raise ConfigError(what, where=where, mend=DAMAGED_MEND)
+        raise ConfigError(what, where=where, hint=DAMAGED_MEND)
     return tensors
 
 

@@ -28,7 +28,7 @@ X86_LEVELS = (
 """Instruction sets that the CPU engine's kernels are chosen by, best first, with the flags that make them."""
 
 NO_GPU = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-"""NVML's answers where there is no NVIDIA GPU; any other failure is a fault to mend."""
+"""NVML's answers where there is no NVIDIA GPU; any other failure is a fault."""
 
 UNTOLD = (
     pynvml.NVMLError_NotSupported,
@@ -65,7 +65,7 @@ def detect(*, gpu_count: int = 1, gpus: GpuFile | None = None) -> Hardware:
             return _describe_gpus(handles, gpu_count, gpus)
     if gpu_count > 1:
         raise ConfigError(
-            f"{gpu_count} GPUs asked for, none found", mend="Lower the number, or use a GPU host."
+            f"{gpu_count} GPUs asked for, none found", hint="Lower the number, or use a GPU host."
         )
     name, architecture = cpu_identity()
     return Hardware(
@@ -143,8 +143,8 @@ def driver() -> Iterator[bool]:
 
 def _driver_fault(error: Exception) -> ConfigError:
     """A driver that is there and doesn't answer; measuring on the CPU instead would hide it."""
-    mend = "See nvidia-smi; reload the driver or restart, or set CUDA_VISIBLE_DEVICES= to use the CPU."
-    return ConfigError(f"the NVIDIA driver doesn't answer ({error})", mend=mend)
+    hint = "See nvidia-smi; reload the driver or restart, or set CUDA_VISIBLE_DEVICES= to use the CPU."
+    return ConfigError(f"the NVIDIA driver doesn't answer ({error})", hint=hint)
 
 
 def _devices() -> list[Any]:
@@ -156,7 +156,7 @@ def _devices() -> list[Any]:
         devices.extend(_slices(whole) if _is_cut(whole) else [whole])
     if count and not devices:
         raise ConfigError(
-            "MIG is on, but no slice is made", mend="Make one (nvidia-smi mig -cgi …) or turn it off."
+            "MIG is on, but no slice is made", hint="Make one (nvidia-smi mig -cgi …) or turn it off."
         )
     return devices
 
@@ -200,7 +200,7 @@ def _visible(devices: list[Any]) -> list[Any]:
     if devices and not chosen:
         _refuse_mig(listed, devices)
         what = f"CUDA_VISIBLE_DEVICES='{listed}' names none of the {len(devices)} devices"
-        raise ConfigError(what, mend="Correct it or unset it; an empty value means the CPU.")
+        raise ConfigError(what, hint="Correct it or unset it; an empty value means the CPU.")
     return chosen
 
 
@@ -212,8 +212,8 @@ def _refuse_mig(listed: str, devices: list[Any]) -> None:
     name = pynvml.nvmlDeviceGetName(whole[0])
     what = f"CUDA_VISIBLE_DEVICES asks for a MIG slice ({listed}), and {name} has none"
     if any(_can_be_cut(device) for device in whole):
-        raise ConfigError(what, mend="Turn MIG on and make one (nvidia-smi -mig 1, nvidia-smi mig -cgi …).")
-    raise ConfigError(what, mend="It can't be cut: name the GPU itself, or unset it.")
+        raise ConfigError(what, hint="Turn MIG on and make one (nvidia-smi -mig 1, nvidia-smi mig -cgi …).")
+    raise ConfigError(what, hint="It can't be cut: name the GPU itself, or unset it.")
 
 
 def _can_be_cut(device: Any) -> bool:
@@ -229,15 +229,15 @@ def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> 
     """The first ``gpu_count`` devices, which must be alike."""
     if len(handles) < gpu_count:
         what = f"{gpu_count} GPUs asked for, {len(handles)} visible"
-        raise ConfigError(what, mend="Lower the number, or widen CUDA_VISIBLE_DEVICES.")
+        raise ConfigError(what, hint="Lower the number, or widen CUDA_VISIBLE_DEVICES.")
     used = handles[:gpu_count]
     names = {pynvml.nvmlDeviceGetName(handle) for handle in used}
     if len(names) > 1:
         what = f"different GPUs together: {', '.join(sorted(names))}"
-        raise ConfigError(what, mend="Choose like ones with CUDA_VISIBLE_DEVICES.")
+        raise ConfigError(what, hint="Choose like ones with CUDA_VISIBLE_DEVICES.")
     device_name, _, mig_slice = names.pop().partition(" MIG ")
     if mig_slice and gpu_count > 1:
-        raise ConfigError("an engine runs on one MIG slice only", mend="Ask for one, or turn MIG off.")
+        raise ConfigError("an engine runs on one MIG slice only", hint="Ask for one, or turn MIG off.")
     whole = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(used[0]) if mig_slice else used[0]
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(whole)
     cuda = _asked(pynvml.nvmlSystemGetCudaDriverVersion_v2)

@@ -76,7 +76,7 @@ def idle(
         raise RunError(
             f"not idle after {idle_timeout_s:.0f} s: {'; '.join(on_it)}",
             where=where,
-            mend="Stop it, or choose another GPU with CUDA_VISIBLE_DEVICES.",
+            hint="Stop it, or choose another GPU with CUDA_VISIBLE_DEVICES.",
         )
     try:
         yield

@@ -130,8 +130,8 @@ def check(arguments: Mapping[str, Any]) -> None:
     """
     adapter = adapter_of(arguments)
     if adapter and adapter[0] == SERVED_MODEL:
-        mend = "Call the adapter something else."
-        raise ConfigError(f"'{SERVED_MODEL}' is the model's own name", where=f"{WHERE}: {LORA}", mend=mend)
+        hint = "Call the adapter something else."
+        raise ConfigError(f"'{SERVED_MODEL}' is the model's own name", where=f"{WHERE}: {LORA}", hint=hint)
     draft = draft_of(arguments)
     if draft:
         check_source(draft)
@@ -147,7 +147,7 @@ def _template(arguments: Mapping[str, Any]) -> str | None:
     if path is not None and path.is_file():
         return path.read_text(encoding="utf-8")
     if "{" not in str(given):
-        raise ConfigError("no such file", where=f"{WHERE}: {TEMPLATE}: {given}", mend="Correct the path.")
+        raise ConfigError("no such file", where=f"{WHERE}: {TEMPLATE}: {given}", hint="Correct the path.")
     return str(given)
 
 
@@ -164,29 +164,29 @@ def adapter_of(arguments: Mapping[str, Any]) -> tuple[str, Path] | None:
     where = f"{WHERE}: {LORA}"
     if given is None:
         if arguments.get("enable-lora") is True:
-            mend = f"Name one: {LORA}={{my-adapter: FOLDER}}."
+            hint = f"Name one: {LORA}={{my-adapter: FOLDER}}."
             raise ConfigError(
-                "'enable-lora' without an adapter measures nothing of it", where=where, mend=mend
+                "'enable-lora' without an adapter measures nothing of it", where=where, hint=hint
             )
         return None
     modules = [pair for one in (given if isinstance(given, list) else [given]) for pair in _pairs(one, where)]
     if len(modules) != 1:
-        mend = "A run measures one adapter: start one for each."
-        raise ConfigError(f"names {len(modules)} adapters", where=where, mend=mend)
+        hint = "A run measures one adapter: start one for each."
+        raise ConfigError(f"names {len(modules)} adapters", where=where, hint=hint)
     if arguments.get("enable-lora") is False:
-        raise ConfigError("'enable-lora' is false", where=where, mend="Leave one of the two out.")
+        raise ConfigError("'enable-lora' is false", where=where, hint="Leave one of the two out.")
     name, given_path = modules[0]
     folder = _existing(given_path)
     if folder is None or not folder.is_dir():
-        mend = "Give the folder that holds its adapter_config.json."
-        raise ConfigError("no such folder", where=f"{where}: {given_path}", mend=mend)
+        hint = "Give the folder that holds its adapter_config.json."
+        raise ConfigError("no such folder", where=f"{where}: {given_path}", hint=hint)
     shown = f"{where}: {given_path}"
     if not (folder / ADAPTER_CONFIG).is_file():
-        raise ConfigError(f"has no {ADAPTER_CONFIG}", where=shown, mend="Give the folder that PEFT saved.")
+        raise ConfigError(f"has no {ADAPTER_CONFIG}", where=shown, hint="Give the folder that PEFT saved.")
     _check_rank(read_json(folder / ADAPTER_CONFIG, shown), arguments.get("max-lora-rank"), shown)
     if not (folder / "adapter_model.safetensors").is_file():
-        mend = "Save it as safetensors: weights in a pickle file can run code."
-        raise ConfigError("has no adapter_model.safetensors", where=shown, mend=mend)
+        hint = "Save it as safetensors: weights in a pickle file can run code."
+        raise ConfigError("has no adapter_model.safetensors", where=shown, hint=hint)
     return name, folder
 
 
@@ -201,7 +201,7 @@ def _pairs(given: Any, where: str) -> list[tuple[str, str]]:
         pairs = list(given.items()) if isinstance(given, dict) else []
     if not pairs or not all(isinstance(part, str) and part for pair in pairs for part in pair):
         shown = str(given)[:60]
-        raise ConfigError(f"'{shown}' names no adapter", where=where, mend="Write {my-adapter: FOLDER}.")
+        raise ConfigError(f"'{shown}' names no adapter", where=where, hint="Write {my-adapter: FOLDER}.")
     return pairs
 
 
@@ -213,9 +213,9 @@ def _check_rank(config: Mapping[str, Any], allowed: Any, where: str) -> None:
     """Refuse an adapter of a higher rank than the engine makes room for."""
     rank, most = config.get("r"), DEFAULT_MAX_LORA_RANK if allowed is None else allowed
     if isinstance(rank, int) and isinstance(most, int) and rank > most:
-        mend = f"Add --engine-arg max-lora-rank={next((n for n in (32, 64, 128, 256, 320, 512) if n >= rank), rank)}."
+        hint = f"Add --engine-arg max-lora-rank={next((n for n in (32, 64, 128, 256, 320, 512) if n >= rank), rank)}."
         raise ConfigError(
-            f"its rank is {rank}, and the engine's max-lora-rank {most}", where=where, mend=mend
+            f"its rank is {rank}, and the engine's max-lora-rank {most}", where=where, hint=hint
         )
 
 
@@ -229,14 +229,14 @@ def draft_of(arguments: Mapping[str, Any]) -> str | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        mend = (
+        hint = (
             "Write {method: ngram, num_speculative_tokens: 3} or {model: FOLDER, num_speculative_tokens: 3}."
         )
-        raise ConfigError(f"'{given}' is not a map", where=f"{WHERE}: {SPECULATIVE}", mend=mend)
+        raise ConfigError(f"'{given}' is not a map", where=f"{WHERE}: {SPECULATIVE}", hint=hint)
     model = given.get("model")
     if model is None and "method" not in given:
-        mend = "Add 'model: FOLDER', or 'method: ngram' and the like."
-        raise ConfigError("has neither 'model' nor 'method'", where=f"{WHERE}: {SPECULATIVE}", mend=mend)
+        hint = "Add 'model: FOLDER', or 'method: ngram' and the like."
+        raise ConfigError("has neither 'model' nor 'method'", where=f"{WHERE}: {SPECULATIVE}", hint=hint)
     return None if model is None else str(model)
 
 

@@ -65,11 +65,11 @@ def check_known(names: Iterable[str], environment: EngineEnvironment, home: Home
     for name in unsure:
         if known and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            mend = f"Did you mean '{near[0]}'?" if near else "See `vllm serve --help=all` of that version."
+            hint = f"Did you mean '{near[0]}'?" if near else "See `vllm serve --help=all` of that version."
             raise ConfigError(
                 f"{environment.name} {environment.version} has no argument '{name}'",
                 where="engine arguments",
-                mend=mend,
+                hint=hint,
             )
 
 

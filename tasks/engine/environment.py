@@ -67,7 +67,7 @@ def load_engine(name: str | None, hardware_kind: str) -> tuple[str, EngineConfig
             raise ConfigError(
                 f"key 'engines.{chosen}.{key}' is missing",
                 where=path.name,
-                mend=f"An engine of kind {config.kind} needs it.",
+                hint=f"An engine of kind {config.kind} needs it.",
             )
     return chosen, config
 
@@ -79,7 +79,7 @@ def place(name: str, config: EngineConfig, home: Home) -> Path:
         files += [*sorted((ROOT / plugin).rglob("*.py")), ROOT / plugin / "pyproject.toml"]
     for file in files:
         if not file.is_file():
-            raise ConfigError("no such file", where=f"engines.yaml: {name}: {file}", mend="Correct the path.")
+            raise ConfigError("no such file", where=f"engines.yaml: {name}: {file}", hint="Correct the path.")
     content = {str(f.relative_to(ROOT)): f.read_text() for f in files} | {"python": config.python}
     return home.engines / f"{name}-{fingerprint_of(content)[:12]}"
 
@@ -118,20 +118,20 @@ def _version(name: str, config: EngineConfig, python: Path) -> str:
         raise ConfigError(
             f"can't be run ({error})",
             where=f"engines.yaml: {name}: {python}",
-            mend="Name an interpreter that has the engine.",
+            hint="Name an interpreter that has the engine.",
         ) from None
     if done.returncode != 0:
         raise ConfigError(
             f"has no package '{config.distribution}'",
             where=f"engines.yaml: {name}: {python}",
-            mend="Install the engine there, or choose another with --engine.",
+            hint="Install the engine there, or choose another with --engine.",
         )
     found = done.stdout.strip()
     if config.version and found != config.version:
         raise ConfigError(
             f"version {found} was found where {config.version} is declared",
             where=f"engines.yaml: {name}",
-            mend="Correct the version, or remove the environment so that it is made anew.",
+            hint="Correct the version, or remove the environment so that it is made anew.",
         )
     return found
 
@@ -199,7 +199,7 @@ def _install(name: str, config: EngineConfig, target: Path, log: Path, report: R
             raise RunError(
                 f"needs Python {config.python} and none was found or could be fetched",
                 where=f"engine {name}",
-                mend=f"Install Python {config.python} (Debian: apt install python{config.python} "
+                hint=f"Install Python {config.python} (Debian: apt install python{config.python} "
                 f"python{config.python}-venv; or uv python install {config.python}). {error}",
             ) from None
         install = ("pip", "install", "--python", str(target / "bin" / "python"), "--compile-bytecode")

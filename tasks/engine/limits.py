@@ -42,7 +42,7 @@ def check(arguments: Mapping[str, Any], folder: Path, workload: Workload | None)
         raise ConfigError(
             f"'max-model-len' is {asked} tokens, and {folder.name} has {most} positions",
             where=WHERE,
-            mend=f"Lower it to {most} at most, or leave it out.",
+            hint=f"Lower it to {most} at most, or leave it out.",
         )
     context = asked if asked is not None else most
     if workload and context is not None and workload.isl_tokens + workload.osl_tokens > context:
@@ -51,7 +51,7 @@ def check(arguments: Mapping[str, Any], folder: Path, workload: Workload | None)
             f"workload '{workload.name}' needs {needed} tokens ({workload.isl_tokens} in, {workload.osl_tokens} out), "
             f"and the engine's context is {context}",
             where=folder.name,
-            mend=f"Give --engine-arg max-model-len={needed} or more, or choose a shorter workload.",
+            hint=f"Give --engine-arg max-model-len={needed} or more, or choose a shorter workload.",
         )
 
 
@@ -70,7 +70,7 @@ def tokens_of(value: Any) -> int | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgKMG])", str(value).strip())
     if not match:
         raise ConfigError(
-            f"'max-model-len' is {value!r}", where=WHERE, mend="Give a number of tokens, e.g. 4096 or 32K."
+            f"'max-model-len' is {value!r}", where=WHERE, hint="Give a number of tokens, e.g. 4096 or 32K."
         )
     return int(float(match[1]) * _SUFFIXES[match[2]])
 
@@ -101,7 +101,7 @@ def _check_heads(size: Any, settings: Mapping[str, Any], name: str) -> None:
         raise ConfigError(
             f"'tensor-parallel-size' is {size}, which doesn't divide the {heads} attention heads{shared} of {name}",
             where=WHERE,
-            mend=f"Sizes that do: {', '.join(map(str, fitting))}.",
+            hint=f"Sizes that do: {', '.join(map(str, fitting))}.",
         )
 
 

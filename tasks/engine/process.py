@@ -175,13 +175,13 @@ def run_tied(
                 raise OutOfTimeError(
                     f"did not end within {timeout_s:.0f} s; {last_words(process.output())}",
                     where=what,
-                    mend=f"Its log: {log}",
+                    hint=f"Its log: {log}",
                 )
             poll()
             process.wait(poll_s)
         output = process.output()
     if status != 0:
-        raise RunError(f"{how_ended(status)}; {last_words(output)}", where=what, mend=f"Its log: {log}")
+        raise RunError(f"{how_ended(status)}; {last_words(output)}", where=what, hint=f"Its log: {log}")
     return output
 
 

@@ -84,7 +84,7 @@ def _died(name: str, status: int, process: Tied) -> RunError:
     return RunError(
         f"the engine {how_ended(status)}; {last_words(process.output())}",
         where=f"engine {name}",
-        mend=f"Its log: {process.log}",
+        hint=f"Its log: {process.log}",
     )
 
 
@@ -100,7 +100,7 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
         raise ConfigError(
             f"'{taken[0]}' is set by Quantgate",
             where="engine arguments",
-            mend="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
+            hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
         )
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -126,7 +126,7 @@ def _merged(name: str, there: Any, more: dict[str, Any]) -> dict[str, Any]:
     """A map with another laid over it, key by key."""
     if not isinstance(there, dict):
         raise ConfigError(
-            f"'{name}' is not a map", where="engine arguments", mend="Give all of it as one map."
+            f"'{name}' is not a map", where="engine arguments", hint="Give all of it as one map."
         )
     both = there.keys() & more.keys()
     return {**there, **more} | {
@@ -145,7 +145,7 @@ def gpu_count(arguments: Mapping[str, Any]) -> int:
         value = arguments.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(
-                f"'{key}' is {value!r}", where="engine arguments", mend="Give a whole number above 0."
+                f"'{key}' is {value!r}", where="engine arguments", hint="Give a whole number above 0."
             )
         count *= value
     return count
@@ -183,7 +183,7 @@ def _port(config: EngineConfig, name: str) -> int:
             raise ConfigError(
                 f"port {config.port} is in use",
                 where=f"engines.yaml: {name}",
-                mend="Stop what listens there, or leave 'port' out to take a free one.",
+                hint="Stop what listens there, or leave 'port' out to take a free one.",
             ) from None
         return int(probe.getsockname()[1])
 
@@ -253,7 +253,7 @@ def _await_ready(
             raise RunError(
                 f"did not answer within {limit_s:.0f} s; {last_words(process.output())}",
                 where=f"engine {environment.name}",
-                mend=f"Raise start_timeout_s in engines.yaml, or see its log: {process.log}",
+                hint=f"Raise start_timeout_s in engines.yaml, or see its log: {process.log}",
             )
         step.update()
         time.sleep(pause_s)

@@ -60,11 +60,11 @@ def read_text(suite: Suite) -> Text:
         content = path.read_bytes()
         written = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        mend = f"Correct 'fidelity' of suite '{suite.name}': a text file in UTF-8."
-        raise ConfigError(f"can't be read ({error})", where=where, mend=mend) from None
+        hint = f"Correct 'fidelity' of suite '{suite.name}': a text file in UTF-8."
+        raise ConfigError(f"can't be read ({error})", where=where, hint=hint) from None
     passages = tuple(_passages(written, where)) if path.suffix == ".jsonl" else (Passage(answer=written),)
     if not any(passage.answer.strip() for passage in passages):
-        raise ConfigError("holds no text", where=where, mend="Give it some, a few thousand words.")
+        raise ConfigError("holds no text", where=where, hint="Give it some, a few thousand words.")
     return Text(f"{path.name}@{hashlib.sha256(content).hexdigest()[:HASH_DIGITS]}", passages)
 
 
@@ -75,8 +75,8 @@ def _passages(written: str, where: str) -> Iterator[Passage]:
         try:
             found = json.loads(line)
         except ValueError as error:
-            mend = "Put one JSON object on each line."
-            raise ConfigError(f"is not JSON: {error}", where=f"{where}:{number}", mend=mend) from None
+            hint = "Put one JSON object on each line."
+            raise ConfigError(f"is not JSON: {error}", where=f"{where}:{number}", hint=hint) from None
         yield parse_record(Passage, found, f"{where}:{number}")
 
 

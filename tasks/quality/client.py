@@ -124,7 +124,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         for (context, continuation), context_tokens, continuation_tokens in requests:
             if not continuation_tokens:
                 what = f"'{continuation}' adds no token to its prompt '…{context[-40:]}'"
-                raise ConfigError(what, mend="Check the choice and the target_delimiter.")
+                raise ConfigError(what, hint="Check the choice and the target_delimiter.")
             self.truncated += len(context_tokens) + len(continuation_tokens) > self.max_length
         return super()._loglikelihood_tokens(requests, **kwargs)
 
@@ -135,7 +135,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
             asked = int(prompt.args[1].get("max_gen_toks", self._max_gen_toks))
             if asked >= self.max_length:
                 what = f"it generates up to {asked} tokens and the engine's context is {self.max_length + 1}"
-                raise ConfigError(what, mend="Lower its max_gen_toks or raise max-model-len.")
+                raise ConfigError(what, hint="Lower its max_gen_toks or raise max-model-len.")
             self.truncated += len(tokens) + asked > self.max_length
         prompts = _decoded(requests)
         concurrent, batch = self._at_once

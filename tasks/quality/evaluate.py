@@ -73,12 +73,12 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
         where neither tells. (A task's own functions may still leave some out.)
 
     Raises:
-        ConfigError: the first task that can't be evaluated, with what to mend.
+        ConfigError: the first task that can't be evaluated, with a hint.
     """
     documents: dict[str, int | None] = {}
     for task in suite.tasks:
         if task.task in documents:
-            raise ConfigError(f"task '{task.task}' stands twice", where=suite.name, mend="Name it once.")
+            raise ConfigError(f"task '{task.task}' stands twice", where=suite.name, hint="Name it once.")
         sources = sources_of(task)
         check_scores(task, sources)
         counts = [_documents(source) for source in sources]
@@ -152,8 +152,8 @@ def check_chat_template(folder: Path, where: str) -> None:
     settings = folder / "tokenizer_config.json"
     if settings.is_file() and read_json(settings, where).get("chat_template"):
         return
-    mend = "Leave it out (--no-chat-template), or give one: --engine-arg chat-template=FILE."
-    raise ConfigError("the checkpoint has no chat template", where=where, mend=mend)
+    hint = "Leave it out (--no-chat-template), or give one: --engine-arg chat-template=FILE."
+    raise ConfigError("the checkpoint has no chat template", where=where, hint=hint)
 
 
 def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
@@ -242,7 +242,7 @@ def evaluate(  # noqa: PLR0913 - the parts of one call, each by name
         except OutOfTimeError as error:
             check_alive()
             raise RunError(
-                f"{error.what}; the engine: {engine_words()}", where=error.where, mend=error.mend
+                f"{error.what}; the engine: {engine_words()}", where=error.where, hint=error.hint
             ) from None
         except RunError:
             if STOPPED_ANSWERING in _told(work / FAILURE).get("what", ""):
@@ -301,7 +301,7 @@ def _raise_failure(path: Path, task: SuiteTask, log: Path) -> None:
         return
     kind = ConfigError if told["exit_status"] == ConfigError.exit_status else RunError
     raise kind(
-        told["what"], where=told["where"] or task.task, mend=told["mend"] or f"Its log: {log}"
+        told["what"], where=told["where"] or task.task, hint=told["hint"] or f"Its log: {log}"
     ) from None
 
 
@@ -314,20 +314,20 @@ def _documents(source: TaskSource) -> int | None:
     where, config = str(source.path), source.config
     split = evaluated_split(config)
     if not split and "class" not in config:
-        mend = "Say which split is evaluated: `test_split: test`."
-        raise ConfigError("has no 'test_split'", where=where, mend=mend)
+        hint = "Say which split is evaluated: `test_split: test`."
+        raise ConfigError("has no 'test_split'", where=where, hint=hint)
     if source.data is None:
         return None
     if split not in source.data:
-        mend = f"`data_files` has: {', '.join(source.data)}."
-        raise ConfigError(f"split '{split}' has no data files", where=where, mend=mend)
+        hint = f"`data_files` has: {', '.join(source.data)}."
+        raise ConfigError(f"split '{split}' has no data files", where=where, hint=hint)
     counts = [_COUNTERS.get(file.suffix.lower(), _unknown)(file) for file in source.data[split]]
     if any(count is None for count in counts):
         return None
     total = sum(count or 0 for count in counts)
     if total == 0:
         files = ", ".join(str(file) for file in source.data[split])
-        raise ConfigError("holds no documents", where=files or where, mend="Give it some.")
+        raise ConfigError("holds no documents", where=files or where, hint="Give it some.")
     return total
 
 
@@ -343,8 +343,8 @@ def _json_documents(path: Path) -> int:
             try:
                 _check_id(json.loads(line), lines, f"{path}:{number}", number)
             except ValueError as error:
-                mend = "Put one JSON object on each line."
-                raise ConfigError(f"is not JSON: {error}", where=f"{path}:{number}", mend=mend) from None
+                hint = "Put one JSON object on each line."
+                raise ConfigError(f"is not JSON: {error}", where=f"{path}:{number}", hint=hint) from None
             count += 1
     return count
 
@@ -353,8 +353,8 @@ def _check_id(document: Any, lines: dict[str, int], where: str, number: int) -> 
     """Refuse an id that another document has: rows are paired by it."""
     given = document.get("id") if isinstance(document, dict) else None
     if given is not None and lines.setdefault(str(given), number) != number:
-        mend = "Make it unique, or leave ids out."
-        raise ConfigError(f"id '{given}' stands on line {lines[str(given)]} already", where=where, mend=mend)
+        hint = "Make it unique, or leave ids out."
+        raise ConfigError(f"id '{given}' stands on line {lines[str(given)]} already", where=where, hint=hint)
 
 
 def _parquet_documents(path: Path) -> int:

@@ -42,7 +42,7 @@ def members(
         if name not in found:
             found[name] = read_source(yaml, settings | overrides)
     if not found:
-        raise ConfigError("is a group without tasks", where=str(path), mend="List them under `task:`.")
+        raise ConfigError("is a group without tasks", where=str(path), hint="List them under `task:`.")
     return tuple(found.values())
 
 
@@ -76,8 +76,8 @@ def _named(
     if yaml is None:
         tagged = next((found for one in lookup.folders if (found := _tagged(name, one))), None)
         if tagged is None:
-            mend = "Name tasks, groups or tags that are beside it or lm-eval's own."
-            raise ConfigError(f"its member '{name}' is nowhere", where=str(path), mend=mend)
+            hint = "Name tasks, groups or tags that are beside it or lm-eval's own."
+            raise ConfigError(f"its member '{name}' is nowhere", where=str(path), hint=hint)
         for one, where in tagged.items():
             yield one, where, settings
         return
@@ -86,7 +86,7 @@ def _named(
         yield name, yaml, settings
         return
     if yaml in above:
-        raise ConfigError("contains itself", where=str(yaml), mend="Break the circle.")
+        raise ConfigError("contains itself", where=str(yaml), hint="Break the circle.")
     yield from _members(yaml, config, lookup, settings, (*above, yaml))
 
 

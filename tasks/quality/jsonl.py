@@ -64,18 +64,18 @@ def read_documents(path: Path) -> list[Document]:
             raise ConfigError(
                 f"is {kinds[0]} while the lines above are {kinds[1]}",
                 where=where,
-                mend="Give each kind a file of its own.",
+                hint="Give each kind a file of its own.",
             )
         if has_id and document.id in lines:
             raise ConfigError(
                 f"id '{document.id}' stands on line {lines[document.id]} already",
                 where=where,
-                mend="Make it unique, or leave ids out.",
+                hint="Make it unique, or leave ids out.",
             )
         lines.setdefault(document.id, number)
         documents.append(document)
     if not documents:
-        raise ConfigError("holds no documents", where=str(path), mend=EXAMPLE)
+        raise ConfigError("holds no documents", where=str(path), hint=EXAMPLE)
     return documents
 
 
@@ -171,11 +171,11 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         with path.open(encoding="utf-8-sig") as file:  # not str.splitlines: U+2028 may stand in a prompt
             return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path), mend="Give the path of a JSONL file.") from None
+        raise ConfigError("no such file", where=str(path), hint="Give the path of a JSONL file.") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8 ({error.reason})", where=str(path), mend="Convert it.") from None
+        raise ConfigError(f"is not UTF-8 ({error.reason})", where=str(path), hint="Convert it.") from None
     except OSError as error:
-        raise ConfigError(f"can't be read ({error.strerror})", where=str(path), mend="Check it.") from None
+        raise ConfigError(f"can't be read ({error.strerror})", where=str(path), hint="Check it.") from None
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
@@ -186,17 +186,17 @@ def _object(line: str, where: str) -> dict[str, Any]:
         told = (
             f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
         )
-        raise ConfigError(f"is not JSON: {told}", where=where, mend=EXAMPLE) from None
+        raise ConfigError(f"is not JSON: {told}", where=where, hint=EXAMPLE) from None
     if not isinstance(value, dict):
-        raise ConfigError("is not a JSON object", where=where, mend=EXAMPLE)
+        raise ConfigError("is not a JSON object", where=where, hint=EXAMPLE)
     for key in value:
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
-            mend = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(KEYS)}."
-            raise ConfigError(f"unknown key '{key}'", where=where, mend=mend)
+            hint = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(KEYS)}."
+            raise ConfigError(f"unknown key '{key}'", where=where, hint=hint)
     for key in ("prompt", "answer"):
         if value.get(key) is None:
-            raise ConfigError(f"has no '{key}'", where=where, mend=EXAMPLE)
+            raise ConfigError(f"has no '{key}'", where=where, hint=EXAMPLE)
     return value
 
 
@@ -205,25 +205,25 @@ def _text(value: Any, key: str, where: str) -> str:
     if isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise ConfigError(
-                f"'{key}' holds half of a surrogate pair", where=where, mend="Correct the text."
+                f"'{key}' holds half of a surrogate pair", where=where, hint="Correct the text."
             )
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return json.dumps(value)
-    raise ConfigError(f"'{key}' is neither text nor a number", where=where, mend=EXAMPLE)
+    raise ConfigError(f"'{key}' is neither text nor a number", where=where, hint=EXAMPLE)
 
 
 def _document(value: dict[str, Any], where: str) -> tuple[Document, bool]:
     """The document of one line, and whether it brought an id."""
     prompt = _text(value["prompt"], "prompt", where)
     if not prompt:
-        raise ConfigError("'prompt' is empty", where=where, mend=EXAMPLE)
+        raise ConfigError("'prompt' is empty", where=where, hint=EXAMPLE)
     choices: tuple[str, ...] = ()
     gold = -1
     if value.get("choices") is None:
         answer = _text(value["answer"], "answer", where).strip()
         if not answer:
-            raise ConfigError("'answer' is empty", where=where, mend=EXAMPLE)
+            raise ConfigError("'answer' is empty", where=where, hint=EXAMPLE)
     else:
         choices = _choices(value["choices"], where)
         gold = _gold(value["answer"], value["choices"], choices, where)
@@ -247,15 +247,15 @@ def _first(value: dict[str, Any], keys: Sequence[str], where: str) -> str | None
 def _choices(value: Any, where: str) -> tuple[str, ...]:
     """The choices' texts, trimmed: two at least, none empty, none twice."""
     if not isinstance(value, list):
-        raise ConfigError("'choices' is not a list", where=where, mend=EXAMPLE)
+        raise ConfigError("'choices' is not a list", where=where, hint=EXAMPLE)
     choices = tuple(_text(choice, "choices", where).strip() for choice in value)
     if len(choices) < 2:
-        raise ConfigError("'choices' holds fewer than two", where=where, mend=EXAMPLE)
+        raise ConfigError("'choices' holds fewer than two", where=where, hint=EXAMPLE)
     if not all(choices):
-        raise ConfigError("a choice is empty", where=where, mend="Give it a text.")
+        raise ConfigError("a choice is empty", where=where, hint="Give it a text.")
     twice = next((choice for choice in choices if choices.count(choice) > 1), None)
     if twice is not None:
-        raise ConfigError(f"choice '{twice}' stands twice", where=where, mend="Make the choices differ.")
+        raise ConfigError(f"choice '{twice}' stands twice", where=where, hint="Make the choices differ.")
     return choices
 
 
@@ -272,5 +272,5 @@ def _gold(value: Any, given: list[Any], choices: tuple[str, ...], where: str) ->
     if number and value in range(len(choices)):
         return int(value)
     shown = json.dumps(value, ensure_ascii=False)[:60]
-    mend = f"Give one choice's text, or its index, 0 to {len(choices) - 1}."
-    raise ConfigError(f"answer {shown} is not among the choices", where=where, mend=mend)
+    hint = f"Give one choice's text, or its index, 0 to {len(choices) - 1}."
+    raise ConfigError(f"answer {shown} is not among the choices", where=where, hint=hint)

@@ -63,4 +63,4 @@ def _mean(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         return {name: math.fsum(float(one[name]) for one in scores) / len(scores) for name in scores[0]}
     except (TypeError, ValueError):
         what = f"a metric of '{', '.join(scores[0])}' is no number per answer, and the task asks several"
-        raise RunError(what, mend="Set repeats to 1, or choose a metric that scores each answer.") from None
+        raise RunError(what, hint="Set repeats to 1, or choose a metric that scores each answer.") from None

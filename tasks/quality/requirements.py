@@ -41,7 +41,7 @@ def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:
             raise ConfigError(
                 "it is scored by running the code that the model writes, on the host that evaluates",
                 where=task.task,
-                mend="Allow that with --run-generated-code, best in a container; it is no sandbox.",
+                hint="Allow that with --run-generated-code, best in a container; it is no sandbox.",
             )
     return suite
 
@@ -64,7 +64,7 @@ def _check(task: str, sources: Sequence[TaskSource]) -> None:
         raise ConfigError(
             f"needs Python packages that aren't installed: {', '.join(missing)}",
             where=task,
-            mend=f"Install them beside the pipeline: `uv pip install --python .venv/bin/python {wanted}`.",
+            hint=f"Install them beside the pipeline: `uv pip install --python .venv/bin/python {wanted}`.",
         )
 
 

@@ -103,15 +103,15 @@ def _score(sample: Mapping[str, Any], metric: str) -> float:
     """The score as a number; NaN where lm-eval gave none."""
     if metric not in sample:
         found = ", ".join(sample["metrics"]) or "none"
-        raise RunError(f"lm-eval gave no metric '{metric}'", mend=f"Choose one of: {found}.")
+        raise RunError(f"lm-eval gave no metric '{metric}'", hint=f"Choose one of: {found}.")
     value = sample[metric]
     if value is None:
         return math.nan
     try:
         return float(value)
     except (TypeError, ValueError):
-        mend = "Choose one that scores each document, such as acc or exact_match."
-        raise RunError(f"metric '{metric}' is no number per document", mend=mend) from None
+        hint = "Choose one that scores each document, such as acc or exact_match."
+        raise RunError(f"metric '{metric}' is no number per document", hint=hint) from None
 
 
 def _answer(filtered: Sequence[Any], choices: Sequence[str] | None, metric: str) -> str:

@@ -41,7 +41,7 @@ def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
     if len(by_score) > 1:
         told = "; ".join(f"{names[0]} has {score}" for score, names in list(by_score.items())[:2])
         raise ConfigError(
-            f"its subtasks are scored differently: {told}", where=task.task, mend=_instead(task)
+            f"its subtasks are scored differently: {told}", where=task.task, hint=_instead(task)
         )
     for source in sources:
         _check(task, source)
@@ -78,19 +78,19 @@ def _check(task: SuiteTask, source: TaskSource) -> None:
     """Check the metric and the filter as far as the YAML alone tells."""
     config, where = source.config, str(source.path)
     if config.get("output_type") == "loglikelihood_rolling":
-        mend = "Choose one that scores each document, such as acc or exact_match."
-        raise ConfigError("its perplexity is not a score per document", where=where, mend=mend)
+        hint = "Choose one that scores each document, such as acc or exact_match."
+        raise ConfigError("its perplexity is not a score per document", where=where, hint=hint)
     metrics = {one.get("metric"): one for one in config.get("metric_list") or [] if isinstance(one, dict)}
     named = next(iter(metrics), None) if task.metric is None else task.metric
     computed = any(isinstance(metric, Function) for metric in metrics)
     if metrics and not computed and named not in metrics:
         raise ConfigError(
-            f"has no metric '{named}'", where=where, mend=f"It has: {', '.join(map(str, metrics))}."
+            f"has no metric '{named}'", where=where, hint=f"It has: {', '.join(map(str, metrics))}."
         )
     if named in metrics and metrics[named].get("higher_is_better") is False:
-        mend = "A margin needs a score that is better when it is higher."
-        raise ConfigError(f"metric '{named}' is better when it is lower", where=where, mend=mend)
+        hint = "A margin needs a score that is better when it is higher."
+        raise ConfigError(f"metric '{named}' is better when it is lower", where=where, hint=hint)
     filters = [one.get("name") for one in config.get("filter_list") or [] if isinstance(one, dict)]
     if task.filter is not None and filters and task.filter not in filters:
-        mend = f"It has: {', '.join(map(str, filters))}."
-        raise ConfigError(f"has no filter '{task.filter}'", where=where, mend=mend)
+        hint = f"It has: {', '.join(map(str, filters))}."
+        raise ConfigError(f"has no filter '{task.filter}'", where=where, hint=hint)

@@ -41,7 +41,7 @@ def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir:
         out_dir: folder for what is generated from a JSONL.
 
     Raises:
-        ConfigError: there is no such task, or its file is wrong; says where and what to mend.
+        ConfigError: there is no such task, or its file is wrong; says where and a hint.
     """
     suite = _suite(tasks, family, out_dir)
     return suite.model_copy(update={"limit": limit}) if limit is not None else suite
@@ -62,8 +62,8 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
         return _declared(SUITES / f"{tasks}.yaml", family, out_dir)
     if "/" in tasks or path.is_file():
         what = "is neither a YAML nor a JSONL" if path.exists() else "no such file"
-        mend = "Give a task's name, or the path of a .yaml or .jsonl file."
-        raise ConfigError(what, where=tasks, mend=mend)
+        hint = "Give a task's name, or the path of a .yaml or .jsonl file."
+        raise ConfigError(what, where=tasks, hint=hint)
     _own_entry(tasks)
     told = {"family": Family.CUSTOM} | _told_of(tasks) | ({"family": family} if family else {})
     return Suite(name=tasks, tasks=(SuiteTask(task=tasks, **told),))
@@ -92,7 +92,7 @@ def _is_jsonl(path: Path) -> bool:
 
 def _declared(path: Path, family: Family | None, out_dir: Path) -> Suite:
     if family is not None:
-        raise ConfigError("a suite names its families itself", where=str(path), mend="Leave --family out.")
+        raise ConfigError("a suite names its families itself", where=str(path), hint="Leave --family out.")
     suite = load_yaml(path, Suite)
     return suite.model_copy(update={"tasks": tuple(_made(task, path, out_dir) for task in suite.tasks)})
 
@@ -102,8 +102,8 @@ def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
     if task.path is None or not _is_jsonl(Path(task.path)):
         return task
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}", task.task):
-        mend = "Use letters, digits, '_', '-' and '.', at most 100 of them."
-        raise ConfigError(f"'{task.task[:100]}' can't name a JSONL's task", where=str(suite), mend=mend)
+        hint = "Use letters, digits, '_', '-' and '.', at most 100 of them."
+        raise ConfigError(f"'{task.task[:100]}' can't name a JSONL's task", where=str(suite), hint=hint)
     made = jsonl.write_task(_beside(task.path, suite), out_dir, name=task.task)
     return task.model_copy(update={"path": str(made.parent), "clusters": task.clusters or _clusters_in(made)})
 
@@ -129,8 +129,8 @@ def _beside(given: str, suite: Path) -> Path:
                 return path
         except (OSError, RuntimeError, ValueError):
             continue  # no such user, too long, a NUL: no such file
-    mend = f"Put it beside the suite, or give its path from {ROOT}."
-    raise ConfigError(f"no such file: {given[:100]!r}", where=str(suite), mend=mend)
+    hint = f"Put it beside the suite, or give its path from {ROOT}."
+    raise ConfigError(f"no such file: {given[:100]!r}", where=str(suite), hint=hint)
 
 
 def jsonl_files(suite: Path) -> list[Path]:
@@ -154,7 +154,7 @@ def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:
         raise ConfigError(
             f"{found.name} beside it names its task '{task.task}' too",
             where=str(path),
-            mend="Give one of them another name.",
+            hint="Give one of them another name.",
         )
     sources_of(task)
     return Suite(name=name, tasks=(task,))
@@ -200,12 +200,12 @@ def _yaml_of(task: SuiteTask) -> Path:
         return _own_entry(task.task)[1]
     folder = ROOT / Path(task.path).expanduser()
     if not folder.is_dir():
-        raise ConfigError("no such folder", where=task.path, mend=f"It should hold the YAML of {task.task}.")
+        raise ConfigError("no such folder", where=task.path, hint=f"It should hold the YAML of {task.task}.")
     names = names_in(folder, "*.y*ml")
     if task.task not in names:
         near = difflib.get_close_matches(task.task, names, n=1)
-        mend = f"Did you mean '{near[0]}'?" if near else f"It names: {', '.join(sorted(names)) or 'none'}."
-        raise ConfigError(f"no YAML there has the task '{task.task}'", where=task.path, mend=mend)
+        hint = f"Did you mean '{near[0]}'?" if near else f"It names: {', '.join(sorted(names)) or 'none'}."
+        raise ConfigError(f"no YAML there has the task '{task.task}'", where=task.path, hint=hint)
     return names[task.task][1].resolve()
 
 
@@ -219,7 +219,7 @@ def _own_folder() -> Path:
     """Where lm-eval's own tasks lie, found without importing it."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or spec.origin is None:
-        raise ConfigError("lm-eval is not installed", mend="Run `make setup`.")
+        raise ConfigError("lm-eval is not installed", hint="Run `make setup`.")
     return Path(spec.origin).parent / "tasks"
 
 
@@ -230,11 +230,11 @@ def _own_entry(name: str) -> tuple[str, Path]:
         return names[name]
     suites = [path.stem for path in SUITES.glob("*.yaml")]
     near = difflib.get_close_matches(name, [*suites, *names], n=3)
-    mend = (
+    hint = (
         f"Did you mean {' or '.join(repr(one) for one in near)}?"
         if near
         else "See `.venv/bin/lm_eval ls tasks`."
     )
     if "," in name:
-        mend = "Several tasks make a suite: list them in a file of configs/suites."
-    raise ConfigError("no suite and no task of lm-eval's is called so", where=name, mend=mend)
+        hint = "Several tasks make a suite: list them in a file of configs/suites."
+    raise ConfigError("no suite and no task of lm-eval's is called so", where=name, hint=hint)

@@ -66,10 +66,10 @@ def read_source(path: Path, overrides: dict[str, Any] | None = None) -> TaskSour
     config |= overrides or {}
     where = str(path)
     if is_group(config):
-        raise ConfigError("is a group, not a task", where=where, mend="Give the YAML of one task.")
+        raise ConfigError("is a group, not a task", where=where, hint="Give the YAML of one task.")
     if not isinstance(config.get("task"), str):
         raise ConfigError(
-            "has no 'task'", where=where, mend="Name the task: `task: my_task`; a suite has `tasks`."
+            "has no 'task'", where=where, hint="Name the task: `task: my_task`; a suite has `tasks`."
         )
     _check_keys(config, where)
     files += sorted({module for function in _functions(config) if (module := _module(function)).is_file()})
@@ -105,8 +105,8 @@ def data_files(config: dict[str, Any], folder: Path) -> dict[str, tuple[Path, ..
     """
     dataset = str(config.get("dataset_path"))
     if dataset.startswith((".", "/", "~")):
-        mend = "Name its files: `dataset_path: json` and `dataset_kwargs: {data_files: {test: …}}`."
-        raise ConfigError(f"dataset_path '{dataset}' is a folder", where=str(folder), mend=mend)
+        hint = "Name its files: `dataset_path: json` and `dataset_kwargs: {data_files: {test: …}}`."
+        raise ConfigError(f"dataset_path '{dataset}' is a folder", where=str(folder), hint=hint)
     kwargs = config.get("dataset_kwargs") or {}
     if "custom_dataset" in config:
         beside = [folder / value for value in kwargs.values() if isinstance(value, str)]
@@ -135,8 +135,8 @@ def _find(pattern: str, folder: Path) -> list[Path]:
         matches = sorted(glob.glob(str(base / Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
         if matches:
             return [Path(match).resolve() for match in matches]
-    mend = "A relative path starts at the YAML's folder or at the checkout."
-    raise ConfigError(f"no such data file: {pattern}", where=str(folder), mend=mend)
+    hint = "A relative path starts at the YAML's folder or at the checkout."
+    raise ConfigError(f"no such data file: {pattern}", where=str(folder), hint=hint)
 
 
 def names_in(folder: Path, pattern: str) -> dict[str, tuple[str, Path]]:
@@ -152,21 +152,21 @@ def _read(path: Path, seen: list[Path]) -> dict[str, Any]:
     """A YAML with its includes merged below it, as lm-eval merges them."""
     resolved = path.resolve()
     if resolved in seen:
-        raise ConfigError("includes itself", where=str(path), mend="Break the circle.")
+        raise ConfigError("includes itself", where=str(path), hint="Break the circle.")
     seen.append(resolved)
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(resolved.parent))  # noqa: S506
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path), mend="Give the path of a task's YAML.") from None
+        raise ConfigError("no such file", where=str(path), hint="Give the path of a task's YAML.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't be read ({error})", where=str(path), mend="Check the file.") from None
+        raise ConfigError(f"can't be read ({error})", where=str(path), hint="Check the file.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(problem, where=f"{path}{line}", mend="Correct the YAML there.") from None
+        raise ConfigError(problem, where=f"{path}{line}", hint="Correct the YAML there.") from None
     if not isinstance(config, dict):
-        raise ConfigError("is not a mapping of keys", where=str(path), mend="Give an lm-eval task's YAML.")
+        raise ConfigError("is not a mapping of keys", where=str(path), hint="Give an lm-eval task's YAML.")
     included = config.pop("include", [])
     merged: dict[str, Any] = {}
     for include in included if isinstance(included, list) else [included]:
@@ -205,5 +205,5 @@ def _check_keys(config: dict[str, Any], where: str) -> None:
     for key in config:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            mend = f"Did you mean '{near[0]}'?" if near else "See lm-eval's task guide."
-            raise ConfigError(f"unknown key '{key}'", where=where, mend=mend)
+            hint = f"Did you mean '{near[0]}'?" if near else "See lm-eval's task guide."
+            raise ConfigError(f"unknown key '{key}'", where=where, hint=hint)

@@ -57,7 +57,7 @@ def load_tasks(spec: Evaluation, manager: TaskManager) -> dict[str, Any]:
         except IndexError as error:  # lm-eval looks at the first document
             if "size 0" not in str(error):
                 raise
-            raise ConfigError("holds no documents", where=str(source.path), mend="Give it some.") from None
+            raise ConfigError("holds no documents", where=str(source.path), hint="Give it some.") from None
     return loaded
 
 
@@ -92,8 +92,8 @@ def choose_score(spec: Evaluation, tasks: Iterable[Any]) -> tuple[str, str]:
     chosen = {_score_of(spec, task) for task in tasks}
     if len(chosen) > 1:
         told = " and ".join(f"{metric} of filter {name}" for metric, name in sorted(chosen)[:2])
-        mend = "List its subtasks in a file of configs/suites."
-        raise ConfigError(f"its subtasks are scored differently: {told}", where=spec.task.task, mend=mend)
+        hint = "List its subtasks in a file of configs/suites."
+        raise ConfigError(f"its subtasks are scored differently: {told}", where=spec.task.task, hint=hint)
     return chosen.pop()
 
 
@@ -101,12 +101,12 @@ def _score_of(spec: Evaluation, task: Any) -> tuple[str, str]:
     better = task.higher_is_better()
     metric = spec.task.metric or next(iter(better), "")
     if better.get(metric) is False:
-        mend = "A margin needs a score that is better when it is higher."
-        raise ConfigError(f"metric '{metric}' is better when it is lower", mend=mend)
+        hint = "A margin needs a score that is better when it is higher."
+        raise ConfigError(f"metric '{metric}' is better when it is lower", hint=hint)
     filters = [one.name for one in task._filters]
     chosen = spec.task.filter or filters[0]
     if chosen not in filters:
-        raise ConfigError(f"has no filter '{chosen}'", mend=f"It has: {', '.join(filters)}.")
+        raise ConfigError(f"has no filter '{chosen}'", hint=f"It has: {', '.join(filters)}.")
     return metric, chosen
 
 
@@ -186,13 +186,13 @@ def _mean(spec: Evaluation, rows: list[dict[str, Any]]) -> float:
 
 
 def describe(error: BaseException) -> QuantgateError:
-    """An error as one line with a mend, for whoever started the evaluation."""
+    """An error as one line with a hint, for whoever started the evaluation."""
     if isinstance(error, QuantgateError):
         return error
     if isinstance(error, asyncio.TimeoutError | requests.Timeout):
-        return RunError("the engine did not answer a request in time", mend="See the engine's log.")
+        return RunError("the engine did not answer a request in time", hint="See the engine's log.")
     if isinstance(error, aiohttp.ClientConnectionError | requests.ConnectionError):
-        return RunError(f"{STOPPED_ANSWERING}: {_reason(error)}", mend="See the engine's log.")
+        return RunError(f"{STOPPED_ANSWERING}: {_reason(error)}", hint="See the engine's log.")
     return RunError(f"lm-eval failed: {type(error).__name__}: {_short(error)}")
 
 
@@ -226,7 +226,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # whatever it is, its reason must reach the asking process
         traceback.print_exc()
         told = describe(error)
-        failure = {"what": told.what, "where": told.where, "mend": told.mend, "exit_status": told.exit_status}
+        failure = {"what": told.what, "where": told.where, "hint": told.hint, "exit_status": told.exit_status}
         spec_path.with_name(FAILURE).write_text(json.dumps(failure), encoding="utf-8")
         return told.exit_status
     return 0

@@ -246,7 +246,7 @@ def refuse_elsewhere(plan: RunPlan, found: Pursuit) -> None:
             f"run {tip.run_id} has begun to answer this question and is INCONCLUSIVE; answers from here can't join it, "
             f"since its {found.elsewhere} differs, and a run of its own would decide nothing",
             where=plan.checkpoint.name,
-            mend="Let that one go on where it was begun, or measure here with --fresh, to see whether anything drifts.",
+            hint="Let that one go on where it was begun, or measure here with --fresh, to see whether anything drifts.",
         )
 
 

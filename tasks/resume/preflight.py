@@ -231,13 +231,13 @@ def _unlike(baseline: RunPlan, needed: _Needed) -> ConfigError:
             f"from here can't join its, since their {other_setting(baseline, needed.against)} differs, and a run of "
             "its own would decide nothing",
             where=name,
-            mend="Measure the baseline as it was then, or this with --fresh, to see whether anything drifts.",
+            hint="Measure the baseline as it was then, or this with --fresh, to see whether anything drifts.",
         )
     return ConfigError(
         f"run {run_id}, which it would go on from, was judged against other answers of the baseline than another "
         "candidate's",
         where=name,
-        mend="Validate them one by one.",
+        hint="Validate them one by one.",
     )
 
 
@@ -261,7 +261,7 @@ def _refuse_second_try(plan: RunPlan, home: Home, every: Sequence[Manifest], *, 
             f"run {staging.run_id} of the same question is unfinished and was looked at on its way; to begin anew "
             "would be a second try",
             where=plan.checkpoint.name,
-            mend=f"Finish it first: the same command{_way_on(plan, state, fresh=fresh)} goes on with it.",
+            hint=f"Finish it first: the same command{_way_on(plan, state, fresh=fresh)} goes on with it.",
         )
 
 

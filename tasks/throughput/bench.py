@@ -109,7 +109,7 @@ def measure(
         if isinstance(error, OutOfTimeError):
             engine.check_alive()
             words = last_words(engine.process.output())
-            raise RunError(f"{error.what}; the engine: {words}", where=error.where, mend=error.mend) from None
+            raise RunError(f"{error.what}; the engine: {words}", where=error.where, hint=error.hint) from None
         if error.where == title:
             await_end(engine.check_alive, engine.metrics)
         raise

@@ -1,4 +1,4 @@
-"""Bad input at the command: one line that says what, where and the mend; exit status 2; no engine and no server yet.
+"""Every kind of bad input a user can give: one line that says what, where and a hint; exit status 2, no traceback.
 
 The command runs in this process (``in_process``), so that each case costs what it does itself.
 """
@@ -143,6 +143,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for module in (
         "flows.planning.request",
+        "quantgate.model.config.policy",
         "quantgate.model.yaml_file",
         "tasks.engine.log",
         "tasks.engine.environment",

@@ -99,12 +99,12 @@ def test_two_processes_on_one_run_take_turns(
     sealing, go_on = threading.Event(), threading.Event()
     seal = bundle.seal
 
-    def slow(staging: Staging, place: str, planned: object, **how: object) -> object:
+    def slow(staging: Staging, place: str, planned: object, *more: object, **how: object) -> object:
         sealing.set()
         assert go_on.wait(10)
-        return seal(staging, place, planned, **how)  # type: ignore[arg-type]
+        return seal(staging, place, planned, *more, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(steps.bundle, "seal", slow)
+    monkeypatch.setattr(steps.seal, "seal", slow)
     results: list[tuple[object, bool]] = []
     workers = [threading.Thread(target=lambda: results.append(measure.fn(plan(), context))) for _ in range(2)]
     workers[0].start()

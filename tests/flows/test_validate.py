@@ -69,7 +69,7 @@ def test_an_incomplete_validation_says_what_is_where(
 
 
 def test_who_was_refused_is_refused_again() -> None:
-    refused = ConfigError("is on its way elsewhere", where="fp8", mend="Finish it there.")
+    refused = ConfigError("is on its way elsewhere", where="fp8", hint="Finish it there.")
     assert str(module._incomplete([refused], [], 3, Afterwards.HERE)) == (
         "1 of 3 checkpoints were not measured: fp8: is on its way elsewhere. Finish it there. What was measured is in "
         "the table."

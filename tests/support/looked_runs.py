@@ -17,6 +17,7 @@ import pytest
 from flows import measure, validate
 from flows.planning import request
 from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.seal import NO_LOAD
 from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
@@ -77,7 +78,7 @@ class LookedRuns:
         without_prefect(patch)
         patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
         patch.setattr(bench, "unfinished", lambda *_: [])
-        patch.setattr(bench, "rows", lambda *_: ([], []))
+        patch.setattr(bench, "rows", lambda *_: NO_LOAD)
         patch.setattr(evaluate, "run_tied", self._worker)
         patch.setenv("KMP_DUPLICATE_LIB_OK", "True")  # lm-eval's import sets it, and a run records it
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")

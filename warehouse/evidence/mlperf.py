@@ -43,7 +43,7 @@ def read_summary(file: Path) -> tuple[list[MlperfRow], int]:
     try:
         elements = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(file), mend="Give the path of a file.") from None
+        raise ConfigError("no such file", where=str(file), hint="Give the path of a file.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise _no_summary(file, f"no JSON in UTF-8 ({error})") from None
     if not isinstance(elements, list) or not elements:
@@ -57,7 +57,7 @@ def _no_summary(file: Path, what: str) -> ConfigError:
     return ConfigError(
         what,
         where=str(file),
-        mend="Give the summary_results.json of an MLPerf Inference round (mlcommons/inference_results_v…).",
+        hint="Give the summary_results.json of an MLPerf Inference round (mlcommons/inference_results_v…).",
     )
 
 

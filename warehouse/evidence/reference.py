@@ -131,7 +131,7 @@ def _claim_rows(file: ClaimFile) -> list[Row]:
     names = [claim.claim_id for claim in file.claims]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"claim '{twice[0]}' stands twice", where="claims.yaml", mend="Rename one.")
+        raise ConfigError(f"claim '{twice[0]}' stands twice", where="claims.yaml", hint="Rename one.")
     return [
         {**claim_row(claim, file.min_billion_parameters), "position": number}
         for number, claim in enumerate(file.claims)
@@ -149,7 +149,7 @@ def _check_costs(guide: Guide, gpus: dict[str, None], throughput: Sequence[Row])
             raise ConfigError(
                 f"{cost.dataset} has no entry '{cost.entry}' of {cost.model}",
                 where=where,
-                mend="Give the id of an entry of that file.",
+                hint="Give the id of an entry of that file.",
             )
 
 
@@ -166,13 +166,13 @@ def read_csv(path: Path, model: type[M]) -> Iterator[M]:
                 where = f"{path.name}:{reader.line_num}"
                 if None in cells or None in cells.values():
                     raise ConfigError(
-                        f"expected {len(reader.fieldnames or ())} cells", where=where, mend="Mend the line."
+                        f"expected {len(reader.fieldnames or ())} cells", where=where, hint="Mend the line."
                     )
                 yield parse_record(model, {name: cell for name, cell in cells.items() if cell != ""}, where)
     except FileNotFoundError:
-        raise ConfigError("no such file", where=path.name, mend=f"{CATALOGUE} lists it.") from None
+        raise ConfigError("no such file", where=path.name, hint=f"{CATALOGUE} lists it.") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"no CSV in UTF-8 ({error})", where=path.name, mend="Mend the file.") from None
+        raise ConfigError(f"no CSV in UTF-8 ({error})", where=path.name, hint="Mend the file.") from None
 
 
 def _origin(dataset: str, entry: Dataset, round_: str) -> Row:
@@ -197,7 +197,7 @@ def _check_per_gpu(total: float, gpus: int, stated: float, where: str) -> None:
         raise ConfigError(
             f"{total:g} tokens/s over {gpus} GPUs aren't {stated:g} each",
             where=where,
-            mend="Totals are over accelerators per node times nodes.",
+            hint="Totals are over accelerators per node times nodes.",
         )
 
 

@@ -38,14 +38,14 @@ def parse_offer(line: Line) -> PriceOffer:
         raise line.problem
     if "evidence" in line.fields:
         raise ConfigError(
-            "unknown key 'evidence'", where=line.where, mend="Leave it out: what is imported is `imported`."
+            "unknown key 'evidence'", where=line.where, hint="Leave it out: what is imported is `imported`."
         )
     currency = line.fields.get("currency", "USD")
     if currency != "USD":
         raise ConfigError(
             f"currency '{currency}': only USD is priced",
             where=line.where,
-            mend="Convert it, and name the rate and its date in the source.",
+            hint="Convert it, and name the rate and its date in the source.",
         )
     return parse_record(PriceOffer, line.fields, line.where)
 
@@ -61,18 +61,18 @@ def read_lines(path: Path) -> list[Line]:
         text = path.read_bytes().decode("utf-8-sig")  # newlines as they are: a cell may hold one
     except FileNotFoundError:
         raise ConfigError(
-            "no such file", where=str(path), mend="Give the path of a CSV or JSON file."
+            "no such file", where=str(path), hint="Give the path of a CSV or JSON file."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't be read ({error})", where=str(path), mend="Give it in UTF-8.") from None
+        raise ConfigError(f"can't be read ({error})", where=str(path), hint="Give it in UTF-8.") from None
     readers = {".csv": _csv_lines, ".json": _json_lines}
     if path.suffix.lower() not in readers:
         raise ConfigError(
-            f"'{path.suffix}' is neither .csv nor .json", where=str(path), mend="Rename or convert the file."
+            f"'{path.suffix}' is neither .csv nor .json", where=str(path), hint="Rename or convert the file."
         )
     lines = readers[path.suffix.lower()](text, str(path))
     if not lines:
-        raise ConfigError("holds no offer", where=str(path), mend=f"A line needs {', '.join(REQUIRED)}.")
+        raise ConfigError("holds no offer", where=str(path), hint=f"A line needs {', '.join(REQUIRED)}.")
     return lines
 
 
@@ -95,11 +95,11 @@ def _csv_lines(text: str, where: str) -> list[Line]:
                 lines.append(Line(place, {name: v for name, v in zip(header, values, strict=True) if v}))
             else:
                 what = f"{len(values)} cells under a header of {len(header)}"
-                problem = ConfigError(what, where=place, mend="Quote a cell that holds a comma.")
+                problem = ConfigError(what, where=place, hint="Quote a cell that holds a comma.")
                 lines.append(Line(place, {}, problem))
     except csv.Error as error:
         raise ConfigError(
-            f"not valid CSV ({error})", where=f"{where}:{reader.line_num}", mend="Correct the line."
+            f"not valid CSV ({error})", where=f"{where}:{reader.line_num}", hint="Correct the line."
         ) from None
     return lines
 
@@ -109,12 +109,12 @@ def _check_header(header: list[str], place: str) -> None:
     strange = [name for name in header if name not in FIELDS]
     missing = [name for name in REQUIRED if name not in header]
     if twice:
-        raise ConfigError(f"column '{twice[0]}' stands twice", where=place, mend="Remove one.")
+        raise ConfigError(f"column '{twice[0]}' stands twice", where=place, hint="Remove one.")
     if strange:
-        mend = f"Known columns: {', '.join(FIELDS)}."
-        raise ConfigError(f"unknown column '{strange[0]}'", where=place, mend=mend)
+        hint = f"Known columns: {', '.join(FIELDS)}."
+        raise ConfigError(f"unknown column '{strange[0]}'", where=place, hint=hint)
     if missing:
-        raise ConfigError(f"column '{missing[0]}' is missing", where=place, mend="Add it to the header.")
+        raise ConfigError(f"column '{missing[0]}' is missing", where=place, hint="Add it to the header.")
 
 
 def _json_lines(text: str, where: str) -> list[Line]:
@@ -131,13 +131,13 @@ def _json_lines(text: str, where: str) -> list[Line]:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             line = f"{where}:{error.lineno}"
-            raise ConfigError(f"not valid JSON ({error.msg})", where=line, mend="Correct it there.") from None
+            raise ConfigError(f"not valid JSON ({error.msg})", where=line, hint="Correct it there.") from None
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"not valid JSON ({error})", where=place, mend="Correct it there.") from None
+            raise ConfigError(f"not valid JSON ({error})", where=place, hint="Correct it there.") from None
         if isinstance(value, dict):
             lines.append(Line(place, {name: item for name, item in value.items() if item is not None}))
         else:
-            problem = ConfigError("expected an object", where=place, mend='Write {"provider": …, …}.')
+            problem = ConfigError("expected an object", where=place, hint='Write {"provider": …, …}.')
             lines.append(Line(place, {}, problem))
         at = _blank(text, at)
         if text[at : at + 1] != ",":
@@ -148,7 +148,7 @@ def _json_lines(text: str, where: str) -> list[Line]:
         raise ConfigError(
             "something follows the list",
             where=f"{where}:{text.count(chr(10), 0, end) + 1}",
-            mend="Remove it.",
+            hint="Remove it.",
         )
     return lines
 
@@ -163,7 +163,7 @@ def _expect(text: str, at: int, sign: str, where: str) -> int:
     at = _blank(text, at)
     if text[at : at + 1] != sign:
         line = text.count("\n", 0, at) + 1
-        raise ConfigError(f"expected '{sign}'", where=f"{where}:{line}", mend="Give a JSON list of objects.")
+        raise ConfigError(f"expected '{sign}'", where=f"{where}:{line}", hint="Give a JSON list of objects.")
     return at + 1
 
 

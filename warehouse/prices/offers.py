@@ -42,7 +42,7 @@ class BadOffersError(ConfigError):
         super().__init__(
             f"{len(problems)} of {lines} offers are wrong, nothing was imported",
             where=where,
-            mend="Correct them and import the file again.",
+            hint="Correct them and import the file again.",
         )
 
 
@@ -144,7 +144,7 @@ def _sift(
             identity = fingerprint_of([series(offer), offer.usd_per_hour, offer.valid_from, offer.valid_to])
             if identity in first_at:
                 raise ConfigError(
-                    f"the same offer as {first_at[identity]}", where=line.where, mend="Remove one."
+                    f"the same offer as {first_at[identity]}", where=line.where, hint="Remove one."
                 )
             first_at[identity] = line.where
             if any(same_price(offer, other.offer) for other in there[series(offer)]):
@@ -163,7 +163,7 @@ def _check_dates(offer: PriceOffer, where: str, day: date) -> None:
         raise ConfigError(
             f"valid_from {offer.valid_from} lies in the future (today is {day}, UTC)",
             where=where,
-            mend="Import it when it holds.",
+            hint="Import it when it holds.",
         )
     check_end(offer, where)
 
@@ -178,7 +178,7 @@ def check_end(offer: PriceOffer, where: str) -> None:
         raise ConfigError(
             f"valid_to {offer.valid_to} isn't after valid_from {offer.valid_from}",
             where=where,
-            mend="Correct the dates.",
+            hint="Correct the dates.",
         )
 
 
@@ -192,7 +192,7 @@ def _check_overlap(offer: PriceOffer, where: str, there: BySeries) -> None:
             raise ConfigError(
                 f"overlaps the offer of {other.offer.usd_per_hour:g} USD/h, {_period(other.offer)}, at {other.where}",
                 where=where,
-                mend="Give both valid_from and valid_to so that one ends before the other begins.",
+                hint="Give both valid_from and valid_to so that one ends before the other begins.",
             )
 
 

@@ -44,7 +44,7 @@ def render(table: pa.Table, output: Format | str = Format.TABLE) -> str:
         chosen = Format(output)
     except ValueError:
         raise ConfigError(
-            f"unknown format '{output}'", where="--format", mend=f"Use {', '.join(Format)}."
+            f"unknown format '{output}'", where="--format", hint=f"Use {', '.join(Format)}."
         ) from None
     columns = [column.to_pylist() for column in table.columns]
     types = [field.type for field in table.schema]
@@ -143,7 +143,7 @@ def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            f"two columns are called '{twice[0]}'", where="--format json", mend="Name one of them with AS."
+            f"two columns are called '{twice[0]}'", where="--format json", hint="Name one of them with AS."
         )
     lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
     return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"

@@ -187,7 +187,7 @@ def command(names: tuple[str, ...], models: bool) -> int:
         width = max(13, *(len(model.name) + 2 for model in wanted))
         problems = show(check_models(wanted), width)
     elif names:
-        raise ConfigError("models are named, but --models is not given", where="doctor", mend="Add --models.")
+        raise ConfigError("models are named, but --models is not given", where="doctor", hint="Add --models.")
     else:
         problems = show(_machine())
     click.echo(f"{problems} problem{'s' * (problems > 1)}" if problems else "no problems")

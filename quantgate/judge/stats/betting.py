@@ -18,7 +18,7 @@ no sooner: with the share a of the target at hand, variance v and r documents to
 which in the limit of many documents makes the most powerful test of all, z at level alpha: S. Browne, "Reaching
 goals by a deadline: digital options and continuous-time active portfolio management", Advances in Applied
 Probability 31 (1999) 551-577. The target is reckoned anew from the capital at hand, so a poor guess of the variance
-mends itself: V. Voracek and F. Orabona, "STaR-Bets: sequential target-recalculating bets for tighter confidence
+corrects itself: V. Voracek and F. Orabona, "STaR-Bets: sequential target-recalculating bets for tighter confidence
 intervals" (2025).
 
 The order of the documents matters, so it must be one that was fixed in advance.

@@ -132,7 +132,7 @@ def load_models(folder: Path = ROOT / "configs" / "models") -> dict[str, ModelCo
         model = load_yaml(path, ModelConfig)
         if model.name in models:
             raise ConfigError(
-                f"a second model is called '{model.name}'", where=str(path.name), mend="Rename one."
+                f"a second model is called '{model.name}'", where=str(path.name), hint="Rename one."
             )
         models[model.name] = model
     return models
@@ -147,7 +147,7 @@ def load_model(name: str) -> ModelConfig:
     models = load_models()
     if name in models:
         return models[name]
-    raise ConfigError(f"nothing is called '{name}'", where="configs/models", mend=_suggestion(name, models))
+    raise ConfigError(f"nothing is called '{name}'", where="configs/models", hint=_suggestion(name, models))
 
 
 def _suggestion(name: str, models: dict[str, ModelConfig]) -> str:

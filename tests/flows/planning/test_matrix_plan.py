@@ -134,7 +134,7 @@ def test_a_baseline_is_not_due_for_what_no_candidate_asks(monkeypatch: pytest.Mo
         update={"policy": looks, "inputs": baseline.inputs.model_copy(update={"suite": suite})}
     )
     there = [limited, *(one.model_copy(update={"policy": looks}) for one in candidates)]
-    monkeypatch.setattr(matrix_plan.bundle, "manifests", lambda _: iter(there))
+    monkeypatch.setattr(matrix_plan.BundleStore, "manifests", lambda _: there)
     found = planned(demo())
     assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
     assert "ask nothing more of it" in text_of(found)

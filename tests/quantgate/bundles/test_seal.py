@@ -26,6 +26,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Hardware, RunPlan
 from tasks.fidelity.text import read_text
+from tasks.throughput import bench
 from tests.quantgate.bundles.test_staging import finish_task, inputs, start
 from tests.support.tiny_checkpoints import bare_checkpoint
 from tests.tasks.throughput.test_bench import WORKLOAD, finish
@@ -105,10 +106,16 @@ def finished(home: Home) -> Staging:
     return staging
 
 
+def load_of(staging: Staging) -> seal.LoadRows:
+    workload = plan().workload
+    assert workload is not None
+    return bench.rows(workload, staging.load_dir)
+
+
 def test_a_bundle_holds_every_part_with_its_checksum() -> None:
     home = Home.current()
     staging = finished(home)
-    manifest = seal.seal(staging, home.bundles, plan())
+    manifest = seal.seal(staging, home.bundles, plan(), load_of(staging))
     folder = Path(home.bundles) / manifest.run_id
     assert sorted(p.name for p in folder.iterdir()) == sorted([*BUNDLE_FILES, "manifest.json"])
     rows = {}

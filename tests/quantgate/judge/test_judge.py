@@ -280,7 +280,7 @@ def test_a_family_without_a_margin_is_a_mistake_in_the_policy():
         ConfigError, match="policy tests: no margin for family 'code', which task humaneval"
     ) as error:
         judge(*tables(sums=(0, 0, 10)), "tests", POLICY, [SUMS, code])
-    assert "Add 'code:" in error.value.mend
+    assert "Add 'code:" in error.value.hint
     assert error.value.exit_status == 2
     check_policy("tests", POLICY, [SUMS, WORDS])
     with pytest.raises(ConfigError, match="can never be met"):

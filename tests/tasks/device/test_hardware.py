@@ -188,19 +188,19 @@ def test_a_mig_slice_is_a_device_of_its_own(nvml: Any, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("mig", "mend"),
+    ("mig", "hint"),
     [
         (None, "It can't be cut: name the GPU itself, or unset it."),
         (False, "Turn MIG on and make one (nvidia-smi -mig 1, nvidia-smi mig -cgi …)."),
     ],
 )
 def test_a_slice_asked_of_a_gpu_that_has_none(
-    nvml: Any, monkeypatch: pytest.MonkeyPatch, mig: bool | None, mend: str
+    nvml: Any, monkeypatch: pytest.MonkeyPatch, mig: bool | None, hint: str
 ) -> None:
     nvml(h100(0, mig=mig), h100(1, mig=mig))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a")
     assert refusal() == (
-        f"CUDA_VISIBLE_DEVICES asks for a MIG slice (MIG-a), and NVIDIA H100 80GB HBM3 has none. {mend}"
+        f"CUDA_VISIBLE_DEVICES asks for a MIG slice (MIG-a), and NVIDIA H100 80GB HBM3 has none. {hint}"
     )
 
 

@@ -16,7 +16,7 @@ CPU = Hardware(gpu="cpu", device_name="a CPU", sm_arch="x86_64-avx2")
 GPUS = Hardware(gpu="h100", device_name="H100", sm_arch="sm_90", gpu_count=2, uuids=("GPU-b", "GPU-a"))
 HOLDER = """
 import sys, time
-from tests.tasks.test_device_lock import CPU, Reporter, held
+from tests.tasks.device.test_lock import CPU, Reporter, held
 with held(CPU, Reporter(lambda _: None)):
     print("held", flush=True)
     time.sleep(60)

@@ -149,10 +149,10 @@ def test_sigkill_during_the_start_leaves_no_engine(tmp_path: Path) -> None:
 import os, time
 os.environ["QUANTGATE_ENGINES_FILE"] = {str(file)!r}
 from pathlib import Path
-from tests.tasks.test_engine import *
+from tests.tasks.engine.test_server import *
 name, config = engine_env.load_engine(None, "cpu")
 found = engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
-with engine.serve(CHECKPOINT, found, {{}}, log=Path({str(tmp_path / "log")!r}), report=Reporter(lambda _: None)):
+with server.serve(CHECKPOINT, found, {{}}, log=Path({str(tmp_path / "log")!r}), report=Reporter(lambda _: None)):
     time.sleep(60)
 """
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ))

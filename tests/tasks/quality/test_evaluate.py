@@ -256,7 +256,7 @@ def test_the_workers_reason_comes_through_with_its_log(own: Suite, arguments: di
 
 
 def test_a_mistake_in_the_task_stays_one_of_usage(own: Suite, tmp_path: Path) -> None:
-    failure = {"what": "holds no documents", "where": "t.yaml", "mend": "Give it some.", "exit_status": 2}
+    failure = {"what": "holds no documents", "where": "t.yaml", "hint": "Give it some.", "exit_status": 2}
     (tmp_path / "failure.json").write_text(json.dumps(failure))
     with pytest.raises(ConfigError, match=r"^t\.yaml: holds no documents\. Give it some\.$"):
         evaluate._raise_failure(tmp_path / "failure.json", own.tasks[0], tmp_path / "log")

@@ -130,7 +130,7 @@ def test_every_suite_can_be_evaluated(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mend"),
+    ("name", "hint"),
     [
         ("quantgate-dmo", "Did you mean 'quantgate-demo'?"),
         ("llama-3.1-8b", "Did you mean 'Llama-3.1-8B'?"),
@@ -141,10 +141,10 @@ def test_every_suite_can_be_evaluated(path: Path) -> None:
         ("acme/own", "A checkpoint of your own is named with --baseline or --candidate."),
     ],
 )
-def test_a_name_that_is_not_there_is_answered_with_the_nearest(name: str, mend: str) -> None:
+def test_a_name_that_is_not_there_is_answered_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_model(name)
-    assert str(caught.value) == f"configs/models: nothing is called '{name}'. {mend}"
+    assert str(caught.value) == f"configs/models: nothing is called '{name}'. {hint}"
 
 
 def test_a_name_like_none_of_them_is_answered_with_all() -> None:
