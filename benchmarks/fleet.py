@@ -29,6 +29,7 @@ from benchmarks.suite import (
     draw_generated,
     draw_prompts,
 )
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import MANIFEST, EngineStart, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, LOAD_POINTS, SAMPLES
 from quantgate.model.config.gpus import GpuFile
@@ -296,7 +297,7 @@ class Fleet:
         kernel = {"bf16": {}, "fp8": {"Linear": "CutlassFP8"}, "nvfp4": {"Linear": "NvFp4"}}[run.precision]
         return Manifest(
             run_id=_run_id(run, inputs),
-            fingerprint=inputs.fingerprint(),
+            fingerprint=run_fingerprint(inputs),
             inputs=inputs,
             checkpoint=Checkpoint(
                 source=run.checkpoint,
@@ -372,4 +373,4 @@ def _put(path: Path, table: pa.Table) -> FileEntry:
 
 
 def _run_id(run: _Run, inputs: RunInputs) -> str:
-    return f"{run.started_at:%Y%m%dT%H%M%S}-{inputs.fingerprint()[:12]}"
+    return f"{run.started_at:%Y%m%dT%H%M%S}-{run_fingerprint(inputs)[:12]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -18,6 +17,7 @@ from flows.planning.matrix_plan import MatrixParameters, plan
 from flows.planning.measured import absent, took
 from flows.planning.table import markdown_of, text_of
 from flows.progress import reporter
+from quantgate.bundles.history import RunHistory
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import RunError
@@ -54,15 +54,15 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     if parameters.dry_run:
         _show(planned, {}, (), {})
         return MatrixReport(dispatched=[], measured=0, skipped=len(planned.cells))
-    begun = datetime.now(UTC)
+    before = frozenset(BundleStore(home.bundles).run_ids())
     units = [unit for unit in planned.units if unit.parameters]
     outcomes = asyncio.run(dispatch(units, parameters.wait_h * 3600))
     for outcome in outcomes:
         joined = " (was under way)" if outcome.joined else ""
         report.line(f"matrix: {outcome.name}{joined}: {outcome.problem or 'completed'}")
     done = [asyncio.run(run_once(name, AFTERWARDS_WAIT_S)) for name in AFTERWARDS]
-    manifests = tuple(BundleStore(home.bundles).manifests())
-    results = took([cell.expected for cell in planned.due], manifests, begun)
+    manifests = RunHistory.read(BundleStore(home.bundles)).runs
+    results = took([cell.expected for cell in planned.due], manifests, before)
     missing = _missing(planned, outcomes, manifests, home)
     _show(planned, results, outcomes, missing)
     problems = [f"{one.name}: {one.problem}" for one in (*outcomes, *done) if one.problem]

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
+from flows import steps
 from flows.fleet.publish_mode import artifact_key, load_and_publish
 from flows.fleet.secrets import hub_token
 from flows.load import load
-from flows.measure import Context, measure
 from flows.planning.request import Afterwards, Declared, ValidateParameters, declare, hardware_of
 from flows.progress import reporter
 from flows.publish import PublishParameters, publish
+from quantgate.bundles.history import RunHistory
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import Manifest
-from quantgate.bundles.staging import end_fresh, fresh_since
+from quantgate.bundles.staging import end_fresh, fresh_after
+from quantgate.bundles.store import BundleStore
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
@@ -34,7 +36,10 @@ from tasks.engine.argument_files import Named
 from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.quality import evaluate
-from tasks.resume.preflight import Ahead, look_ahead
+from tasks.resume.chains import Evidence
+from tasks.resume.decision import Decision, Refuse, decide_all
+from tasks.resume.second_try import unfinished_runs
+from tasks.run import Context
 from warehouse.evidence.published_scores import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0
@@ -170,14 +175,16 @@ def _measure_all(
     *,
     home: Home,
     report: Reporter,
-    since: datetime | None,
+    fresh_after: int | None,
+    history: RunHistory,
     pins: Pins | None = None,
 ) -> tuple[list[tuple[Manifest, bool]], list[QuantgateError]]:
     """Measure the baseline, then every candidate; one that fails or is refused keeps no other from its turn."""
     served = _served(checkpoints, declared, environment, home, report, pins)
     plans = _plans(checkpoints, served, environment, declared)
-    ahead = look_ahead(plans, home, fresh=since is not None)
-    _tell_refused(plans, ahead, report)
+    evidence = Evidence(history, BundleStore(home.bundles))
+    decisions = decide_all(plans, evidence, unfinished_runs(home), fresh_after=fresh_after)
+    _report_refused(plans, decisions, report)
     done: list[tuple[Manifest, bool]] = []
     failures: list[QuantgateError] = []
     baseline: BaselineRef | None = None
@@ -185,30 +192,32 @@ def _measure_all(
     clock = time.monotonic()
     for index, (planned, named) in enumerate(zip(plans, served, strict=True), 1):
         plan = planned.model_copy(update={"baseline": baseline})
-        checkpoint = plan.checkpoint
-        if refused := ahead.refused.get(plan.inputs.fingerprint()):
-            failures.append(refused)
+        decision = decisions[run_fingerprint(plan.inputs)]
+        if isinstance(decision, Refuse):
+            failures.append(decision.error)
             continue
         context = Context(
             home,
             environment,
             named.arguments,
             report,
+            history,
             expected_start_s,
             adapter=named.adapter,
             chat_template=declared.chat_template and (named.chat_template or True),
+            steps=steps.STEPS,
         )
         try:
-            manifest, now = _measured(plan, context, since, ahead)
+            manifest, now = steps.measure(plan, decision, context, fresh_after)
         except QuantgateError as error:
             if baseline is None:
                 raise
-            report.line(f"{checkpoint.name}: failed: {error}")
+            report.line(f"{plan.checkpoint.name}: failed: {error}")
             failures.append(error)
             continue
         done.append((manifest, now))
         baseline = baseline or BaselineRef(
-            name=checkpoint.name, revision=checkpoint.revision, run_id=manifest.run_id
+            name=plan.checkpoint.name, revision=plan.checkpoint.revision, run_id=manifest.run_id
         )
         if manifest.engine_starts:
             expected_start_s = manifest.engine_starts[-1].start_duration_s
@@ -219,22 +228,12 @@ def _measure_all(
     return done, failures
 
 
-def _tell_refused(plans: Sequence[RunPlan], ahead: Ahead, report: Reporter) -> None:
-    """At once, not when its turn would come: whoever waits for the others may fix it meanwhile."""
+def _report_refused(plans: Sequence[RunPlan], decisions: Mapping[str, Decision], report: Reporter) -> None:
+    """Report refusals up front, so that they can be fixed while the other candidates run."""
     for plan in plans:
-        if error := ahead.refused.get(plan.inputs.fingerprint()):
-            report.line(f"{plan.checkpoint.name}: not measured: {error.what}. {error.hint}")
-
-
-def _measured(plan: RunPlan, context: Context, since: datetime | None, ahead: Ahead) -> tuple[Manifest, bool]:
-    """The run's bundle, and whether anything was measured; no baseline is asked what no candidate needs."""
-    if plan.baseline is None and ahead.baseline:
-        context.report.line(
-            f"{plan.checkpoint.name}: nothing to do: its candidates ask for no more than run {ahead.baseline.run_id} "
-            "has answered"
-        )
-        return ahead.baseline, False
-    return measure(plan, context, since=since, without=ahead.without)
+        decision = decisions[run_fingerprint(plan.inputs)]
+        if isinstance(decision, Refuse):
+            report.line(f"{plan.checkpoint.name}: not measured: {decision.error.what}. {decision.error.hint}")
 
 
 @flow(name="validate", validate_parameters=True)
@@ -263,9 +262,16 @@ def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> V
     )
     _tell_resolution(declared, report)
     what = parameters.model_dump(mode="json", exclude={"update_pins"})
-    since = fresh_since(home, what) if parameters.fresh else None
+    history = RunHistory.read(BundleStore(home.bundles))
     done, failures = _measure_all(
-        checkpoints, environment, declared, home=home, report=report, since=since, pins=pins
+        checkpoints,
+        environment,
+        declared,
+        home=home,
+        report=report,
+        fresh_after=fresh_after(home, what, history.latest_order) if parameters.fresh else None,
+        history=history,
+        pins=pins,
     )
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")

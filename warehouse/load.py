@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
+from quantgate.bundles.identity import VERDICT_KEYS
 from quantgate.bundles.schema import BUNDLE_FILES, PROMPTS_FILE
 from quantgate.bundles.store import Bundle, BundleStore
 from quantgate.model.errors import QuantgateError
@@ -34,15 +35,7 @@ from warehouse.judge_runs import judge_stored
 from warehouse.materialized import refresh_materialized
 from warehouse.prices.offers import imported_folder
 from warehouse.query import read_only
-from warehouse.rows import (
-    KEYS,
-    Row,
-    engine_start_rows,
-    run_row,
-    task_rows,
-    task_verdict_rows,
-    verdict_rows,
-)
+from warehouse.rows import Row, engine_start_rows, run_row, task_rows, task_verdict_rows, verdict_rows
 from warehouse.swap import exclusive, next_state, remove_leftovers
 from warehouse.verdict_keys import refresh_keys
 
@@ -56,7 +49,7 @@ _UNJUDGED = """
     JOIN store.runs b ON b.run_id = c.baseline_run_id
     WHERE EXISTS (SELECT 1 FROM store.run_tasks t WHERE t.run_id = c.run_id)
       AND NOT EXISTS (SELECT 1 FROM store.verdicts v WHERE v.run_id = c.run_id)
-    ORDER BY c.baseline_run_id, c.started_at, c.run_id
+    ORDER BY c.baseline_run_id, c.run_id
 """
 
 
@@ -99,7 +92,7 @@ def load_bundles(
         RunError: another load goes on, or the warehouse can't be read.
     """
     configuration = read_configuration(configs, imported_folder(warehouse), evidence_folder(warehouse))
-    digest = fingerprint_of([configuration.digest(), schema_digest(), KEYS])
+    digest = fingerprint_of([configuration.digest(), schema_digest(), VERDICT_KEYS])
     store = BundleStore(bundles)
     with exclusive(warehouse, wait_s):
         remove_leftovers(warehouse)

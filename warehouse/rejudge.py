@@ -37,7 +37,7 @@ _CANDIDATES = """
             WHERE v.run_id = c.run_id AND v.policy = $policy AND v.policy_fingerprint = $fingerprint
         ) AS known
     FROM store.runs c
-    ORDER BY c.baseline_run_id, c.started_at, c.run_id
+    ORDER BY c.baseline_run_id, run_order(c.declared_order, c.started_at, c.run_id)
 """
 
 _VERDICTS = """

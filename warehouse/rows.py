@@ -5,79 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from quantgate.bundles.identity import kv_cache_dtype, verdict_key
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.config.policy import Policy
-from quantgate.model.records import RunPlan, UseVerdict, question_of
-from quantgate.model.yaml_file import fingerprint_of
-
-_BY_GPU_COUNT = frozenset({"tensor-parallel-size", "tensor_parallel_size"})
-"""Serving arguments that follow from gpu_count, in which a baseline and its candidate may differ."""
-_WHERE = frozenset({"CUDA_VISIBLE_DEVICES"})
-"""Of the engine's environment, what says on which of a host's GPUs it ran: earlier bundles have it."""
+from quantgate.model.records import UseVerdict
 
 Row = dict[str, Any]
-
-
-def verdict_key(manifest: Manifest) -> str:
-    """What a verdict belongs to, as a SHA-256 (hex).
-
-    Runs of one key ask the same question, so the first that was declared answers it: judging again until it
-    passes would validate anything. A run with a limit asks what one without asks, unless its documents are too few to
-    validate anything and there are no looks.
-    """
-    used = {task.engine_start_id for task in manifest.tasks}
-    kernels = {
-        layer: kernel
-        for start in manifest.engine_starts
-        if start.engine_start_id in used
-        for layer, kernel in start.kernels.items()
-    }
-    return fingerprint_of(question(manifest) | {"kernels": kernels})
-
-
-def question(run: Manifest | RunPlan) -> Row:
-    """What a run's verdict belongs to, but for the kernels that its engine chooses when it starts."""
-    inputs = run.inputs
-    return {
-        "candidate": inputs.checkpoint_revision,
-        "baseline": inputs.baseline_revision,
-        "suite": question_of(inputs.suite) if _could_decide(run) else inputs.suite,
-        "sm_arch": inputs.sm_arch,
-        "kv_cache_dtype": _kv_cache_dtype(run),
-        "engine": [inputs.engine, inputs.engine_version],
-        "serving": _without(inputs.serving, _BY_GPU_COUNT | _WHERE),
-        "policy": deciding(run.policy),
-    }
-
-
-KEYS = "2"
-"""Changes with what makes a verdict's key, so that a warehouse of before takes its runs' keys anew."""
-
-
-def deciding(policy: Policy) -> Row:
-    """Of a policy what decides a verdict: with another description, say, it is the same question, not a new one."""
-    return policy.model_dump(mode="json", include={"alpha", "looks", "families", "uses", "min_clusters"})
-
-
-def _could_decide(run: Manifest | RunPlan) -> bool:
-    """Whether a run may validate anything, which spends its alpha, or asks too few documents for that."""
-    limit, tasks = (run.inputs.suite or {}).get("limit"), run.suite.tasks if run.suite else ()
-    families = run.policy.families
-    least = [families[task.family].min_documents for task in tasks if task.family in families]
-    return bool(run.policy.looks) or limit is None or limit >= min(least, default=0)
-
-
-def _without(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, dict):
-        return {name: _without(item, names) for name, item in value.items() if name not in names}
-    return value
-
-
-def _kv_cache_dtype(run: Manifest | RunPlan) -> str:
-    """What the KV cache was served in: the engine's argument where there is one, else as the files declare."""
-    arguments = run.inputs.serving.get("arguments") or {}
-    served = arguments.get("kv-cache-dtype", "auto")
-    return run.checkpoint.kv_cache_dtype if served == "auto" else str(served)
 
 
 def run_row(manifest: Manifest) -> Row:
@@ -89,7 +22,7 @@ def run_row(manifest: Manifest) -> Row:
         "run_id": manifest.run_id,
         "fingerprint": manifest.fingerprint,
         "verdict_key": verdict_key(manifest),
-        "kv_cache_dtype": _kv_cache_dtype(manifest),
+        "kv_cache_dtype": kv_cache_dtype(manifest),
         "checkpoint": checkpoint.name,
         "checkpoint_source": checkpoint.source,
         "baseline": baseline.name if baseline else None,
@@ -106,6 +39,7 @@ def run_row(manifest: Manifest) -> Row:
         "validity_reasons": list(manifest.validity_reasons),
         "continues": manifest.continues,
         "started_at": manifest.started_at,
+        "declared_order": manifest.declared_order,
         "measured_at": manifest.measured_at,
         "schema_version": manifest.schema_version,
         "manifest": manifest.model_dump_json(),

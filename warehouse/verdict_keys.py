@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+from quantgate.bundles.identity import VERDICT_KEYS, verdict_key
 from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import QuantgateError
 from warehouse.database import Connection, set_setting, setting
-from warehouse.rows import KEYS, verdict_key
 
 _SETTING = "verdict_keys"
 
@@ -21,7 +21,7 @@ def refresh_keys(connection: Connection, store: BundleStore) -> None:
         connection: a warehouse that is being written.
         store: where the bundles lie.
     """
-    if setting(connection, _SETTING) == KEYS:
+    if setting(connection, _SETTING) == VERDICT_KEYS:
         return
     changed = []
     for run_id, before in connection.execute("SELECT run_id, verdict_key FROM store.runs").fetchall():
@@ -32,5 +32,5 @@ def refresh_keys(connection: Connection, store: BundleStore) -> None:
     connection.execute("BEGIN")
     if changed:
         connection.executemany("UPDATE store.runs SET verdict_key = ? WHERE run_id = ?", changed)
-    set_setting(connection, _SETTING, KEYS)
+    set_setting(connection, _SETTING, VERDICT_KEYS)
     connection.execute("COMMIT")

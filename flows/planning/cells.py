@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from flows.planning.measured import Expected
+from quantgate.bundles.identity import Expected
 from quantgate.model.yaml_file import fingerprint_of
 
 

@@ -16,6 +16,8 @@ from flows.planning.cells import FAULTS, Cell, Plan, State, Unit, within_budget
 from flows.planning.estimate import Asked, estimate
 from flows.planning.pools import Place, configured_environment, places_of
 from flows.planning.request import Afterwards, ValidateParameters, checkpoints_of, workload_of
+from quantgate.bundles.history import RunHistory
+from quantgate.bundles.identity import Expected
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import check_policy
@@ -176,7 +178,7 @@ class _Planner:
     ) -> None:
         """Read the manifests."""
         self.connection, self.everything = connection, everything
-        self.manifests: tuple[Manifest, ...] = tuple(BundleStore(home.bundles).manifests())
+        self.manifests: tuple[Manifest, ...] = RunHistory.read(BundleStore(home.bundles)).runs
         self.share = published_share(connection)
         self.commit = _once(commit)
         self.content = _once(_content)
@@ -261,7 +263,7 @@ class _Planner:
         except ConfigError as error:
             state = State.WRONG if is_folder(one.source) else State.MISSING
             return replace(cell, state=state, gpus=fit.gpus, reason=str(error))
-        expected = measured.Expected(
+        expected = Expected(
             checkpoint=None if unasked else revision,
             baseline=baseline.expected.checkpoint if baseline and baseline.expected else None,
             gpu=place.gpu,

@@ -3,72 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
+from quantgate.bundles.identity import Expected, differences
 from quantgate.bundles.manifest import Manifest
-from quantgate.model.records import RunInputs, question_of
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A run's inputs as far as the host that plans it can know them.
-
-    The device's own name, its SM architecture (a CPU's instruction set), the number of a CPU's cores and the
-    variables that a host sets itself are known on the measuring host alone: its fingerprint check has the last
-    word, and finds what this one dispatched needlessly.
-    """
-
-    checkpoint: str | None
-    """Revision; None where it, or its draft model's, could not be learnt, and then nothing measured is the same."""
-    baseline: str | None
-    gpu: str
-    gpus: int
-    engine: str | None
-    """None: the pool names none, and its hosts may have one of their own (QUANTGATE_ENGINE)."""
-    engine_version: str | None
-    """None: the configuration takes any."""
-    arguments: dict[str, Any]
-    environment: dict[str, str]
-    """What engines.yaml sets and a run records."""
-    plugins: dict[str, str]
-    suite: dict[str, Any]
-    workload: dict[str, Any]
-    policy: str
-
-
-def differences(expected: Expected, inputs: RunInputs, *, however_many: bool = False) -> tuple[str, ...]:
-    """Names of the parts in which a measured run differs from a planned one; empty: it is measured.
-
-    Args:
-        expected: what is planned.
-        inputs: what a bundle's fingerprint is made of.
-        however_many: whether the same question counts, however many of its documents were to be asked.
-    """
-    if however_many:
-        expected = replace(expected, suite=question_of(expected.suite) or {})
-    recorded: dict[str, str] = inputs.serving.get("environment") or {}
-    measured = Expected(
-        checkpoint=inputs.checkpoint_revision,
-        baseline=inputs.baseline_revision,
-        gpu=inputs.gpu if inputs.mig_slice is None else f"{inputs.gpu} {inputs.mig_slice}",
-        gpus=inputs.gpu_count,
-        engine=inputs.engine if expected.engine else None,
-        engine_version=inputs.engine_version if expected.engine_version else None,
-        arguments=inputs.serving.get("arguments") or {},
-        environment={key: value for key, value in recorded.items() if key in expected.environment},
-        plugins=inputs.serving.get("plugins") or {},
-        suite=(question_of(inputs.suite) if however_many else inputs.suite) or {},
-        workload=inputs.workload or {},
-        policy=inputs.policy_fingerprint,
-    )
-    return tuple(
-        field.name.replace("_", " ")
-        for field in fields(Expected)
-        if getattr(expected, field.name) != getattr(measured, field.name)
-    )
 
 
 def is_answered(manifest: Manifest) -> bool:
@@ -158,23 +97,23 @@ def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:
 
 
 def took(
-    cells: Sequence[Expected | None], manifests: Iterable[Manifest], since: datetime
+    cells: Sequence[Expected | None], manifests: Iterable[Manifest], before: Collection[str]
 ) -> dict[int, float]:
-    """GPU-hours of what was measured since a moment, by the cell's place in the list; others are left out.
+    """Return GPU-hours of what was measured by now, by the cell's place in the list; others are left out.
 
     Args:
         cells: the inputs of each.
         manifests: every bundle's, oldest first.
-        since: bundles that were finished before it don't count.
+        before: ids of the runs that were there before; a host's clock says nothing about another host's.
     """
-    new = [manifest for manifest in manifests if manifest.measured_at >= since]
-    found = {}
+    new = [manifest for manifest in manifests if manifest.run_id not in before]
+    hours = {}
     for index, expected in enumerate(cells):
         for manifest in new:
             if expected and not differences(expected, manifest.inputs, however_many=is_answered(manifest)):
                 seconds = (manifest.measured_at - manifest.started_at).total_seconds()
-                found[index] = seconds / 3600 * manifest.inputs.gpu_count
-    return found
+                hours[index] = seconds / 3600 * manifest.inputs.gpu_count
+    return hours
 
 
 def absent(expected: Expected, manifests: Sequence[Manifest], place: str) -> str:

@@ -26,7 +26,7 @@ _TEXTS = ("target", "responses", "answer")
 
 
 def batch_dir(staging: Staging, task: str, start: int) -> Path:
-    """Where the batch lies that begins at a position of the task's order."""
+    """Return where the batch lies that begins at a position of the task's order."""
     return batches_dir(staging) / task / _name(start)
 
 
@@ -35,35 +35,35 @@ def _name(start: int) -> str:
 
 
 def batches_dir(staging: Staging) -> Path:
-    """Where the batches of all unfinished tasks lie, beside the finished tasks."""
+    """Return where the batches of all unfinished tasks lie, beside the finished tasks."""
     return staging.task_dir("x").with_name(_BATCHES)
 
 
 def begun(staging: Staging) -> bool:
-    """Whether any document was asked, or taken over."""
+    """Return True if any document was asked, or inherited."""
     quality = batches_dir(staging).parent
     return quality.is_dir() and any(quality.iterdir())
 
 
 def continues(staging: Staging) -> str | None:
-    """The run whose answers this one began with; None where it began with none, or they were discarded."""
+    """Return the run whose answers this one began with; None where it began with none, or they were discarded."""
     file = batches_dir(staging) / _CONTINUES
     return str(json.loads(file.read_text())["run_id"]) if file.exists() else None
 
 
 def again_wanted(plan: RunPlan, result: TaskResult) -> int:
-    """Second answers (A/A) that a baseline's run is to have of a task, whoever gave some of them.
+    """Return how many second answers (A/A) a baseline's run is to have of a task, whoever gave some of them.
 
     Args:
         plan: a baseline's.
         result: what was answered of the task so far.
     """
     available = result.documents_available or result.documents
-    limit = plan.suite.limit if plan.suite else None
-    return min(plan.policy.aa_documents, available, available if limit is None else limit)
+    limit = available if plan.suite.limit is None else plan.suite.limit
+    return min(plan.policy.aa_documents, available, limit)
 
 
-def take_over(
+def inherit_run(
     staging: Staging,
     plan: RunPlan,
     earlier: Manifest,
@@ -85,35 +85,37 @@ def take_over(
         prompts: its prompts.
         controls: its second answers (A/A).
     """
-    taken = staging.path / ".taken"
-    shutil.rmtree(taken, ignore_errors=True)
+    inherited = staging.path / ".inherited"
+    shutil.rmtree(inherited, ignore_errors=True)
     for result in earlier.tasks:
-        write_part(taken / "quality" / result.task / _name(0), result, *_of(result.task, samples, prompts))
+        write_part(
+            inherited / "quality" / result.task / _name(0), result, *_of(result.task, samples, prompts)
+        )
         again, asked_again = _of(result.task, controls, prompts)
         if again.num_rows:
             part = result.model_copy(update={"documents": again.num_rows, "looks": ()})
             whole = again.num_rows >= again_wanted(plan, result)
             place = Path(result.task) if whole else Path(_BATCHES, result.task, _name(0))
-            write_part(taken / "control" / place, part, again, asked_again)
-    write_json(taken / "quality" / _CONTINUES, {"run_id": earlier.run_id})
+            write_part(inherited / "control" / place, part, again, asked_again)
+    write_json(inherited / "quality" / _CONTINUES, {"run_id": earlier.run_id})
     for start in earlier.engine_starts:
         staging.add_start(start)
     shutil.rmtree(staging.controls.task_dir("x").parent, ignore_errors=True)
-    if (taken / "control").exists():
-        (taken / "control").rename(staging.controls.task_dir("x").parent)
+    if (inherited / "control").exists():
+        (inherited / "control").rename(staging.controls.task_dir("x").parent)
     batches_dir(staging).parent.mkdir(exist_ok=True)
-    (taken / "quality").rename(batches_dir(staging))
-    shutil.rmtree(taken)
+    (inherited / "quality").rename(batches_dir(staging))
+    shutil.rmtree(inherited)
 
 
 def _of(task: str, samples: pa.Table, prompts: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """A task's samples, and their prompts."""
+    """Return a task's samples, and their prompts."""
     own = samples.filter(pc.equal(samples["task"], task))
     return own, prompts.filter(pc.is_in(prompts["prompt_hash"], own["prompt_hash"].unique()))
 
 
 def finished(staging: Staging, task: str) -> list[TaskResult]:
-    """Results of the task's finished batches, in the order they were asked."""
+    """Read the results of the task's finished batches, in the order they were asked."""
     return [
         TaskResult.model_validate_json((folder / RESULT).read_text(encoding="utf-8"))
         for folder in _folders(staging, task)
@@ -121,12 +123,12 @@ def finished(staging: Staging, task: str) -> list[TaskResult]:
 
 
 def _folders(staging: Staging, task: str) -> list[Path]:
-    """Folders of finished batches; hidden ones are on their way."""
+    """List the folders of finished batches; hidden ones are in progress."""
     return sorted((batches_dir(staging) / task).glob("[!.]*"))
 
 
 def samples_so_far(staging: Staging, task: str) -> pa.Table:
-    """Samples of the finished batches as the judge takes them, without texts."""
+    """Read the samples of the finished batches as the judge needs them, without texts."""
     columns = [name for name in SAMPLES.names if name not in _TEXTS]
     schema = pa.schema([SAMPLES.field(name) for name in columns])
     return pa.concat_tables(
@@ -136,13 +138,13 @@ def samples_so_far(staging: Staging, task: str) -> pa.Table:
 
 
 def together(batches: Sequence[TaskResult], samples: pa.Table, *, judged: bool) -> TaskResult:
-    """The task's result after some batches.
+    """Return the task's result after some batches.
 
     Args:
         batches: in the order they were asked, one at least; the first may be what an earlier run answered, with
-            its looks.
+            its interim looks.
         samples: of them all.
-        judged: whether there was a look after each of them.
+        judged: whether there was an interim look after each of them.
 
     Raises:
         RunError: no score is a number.
@@ -164,7 +166,7 @@ def together(batches: Sequence[TaskResult], samples: pa.Table, *, judged: bool) 
 
 
 def mean_score(scores: Sequence[float], where: str = "") -> float:
-    """The mean of the scores that are numbers.
+    """Return the mean of the scores that are numbers.
 
     Args:
         scores: of a task's documents.
@@ -183,9 +185,9 @@ def join(staging: Staging, task: str, *, judged: bool) -> TaskResult:
     """Make the finished batches the task's finished part, which appears whole.
 
     Args:
-        staging: the run on its way.
+        staging: the run in progress.
         task: its name; it has one batch at least.
-        judged: whether there was a look after each batch.
+        judged: whether there was an interim look after each batch.
     """
     folders, out_dir = _folders(staging, task), staging.task_dir(task)
     samples = pa.concat_tables(pq.read_table(folder / SAMPLES_FILE, schema=SAMPLES) for folder in folders)

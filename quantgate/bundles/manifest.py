@@ -17,7 +17,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
 from quantgate.model.yaml_file import Strict, parse_record
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the bundle's layout; the loader reads every older one."""
 
 
@@ -104,6 +104,11 @@ class Manifest(Strict):
     validity_reasons: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict, description="Of the pipeline's own packages.")
     started_at: datetime
+    declared_order: int = Field(
+        default=0,
+        ge=0,
+        description="The run's number in the bundles store (quantgate.bundles.order); 0 before there was one.",
+    )
     measured_at: datetime
     continues: str | None = None
     files: dict[str, FileEntry] = Field(default_factory=dict)
@@ -117,7 +122,7 @@ def _as_it_is(data: dict[str, Any], where: str) -> Manifest:
     return parse_record(Manifest, data, where)
 
 
-READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _as_it_is, 2: _as_it_is}
+READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _as_it_is, 2: _as_it_is, 3: _as_it_is}
 """How a manifest of each schema_version becomes today's record."""
 
 

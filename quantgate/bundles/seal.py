@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, FIDELITY_FILE
 from quantgate.bundles.staging import Staging
@@ -112,12 +113,13 @@ def seal(
         files[name] = _entry(building / name, tables[name].num_rows)
     manifest = Manifest(
         run_id=staging.run_id,
-        fingerprint=plan.inputs.fingerprint(),
+        fingerprint=run_fingerprint(plan.inputs),
         engine_starts=tuple(staging.starts()),
         tasks=tuple(tasks),
         fidelity=staging.fidelity_result(),
         versions={name: version(name) for name in _RECORDED_VERSIONS},
         started_at=staging.started_at,
+        declared_order=staging.declared_order,
         measured_at=datetime.now(UTC),
         continues=continues,
         files=files,

@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from quantgate.bundles.identity import run_fingerprint, same_engine
 from quantgate.bundles.manifest import EngineStart, FidelityResult, TaskResult
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs
@@ -35,7 +36,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @dataclass(frozen=True)
 class Staging:
-    """``staging/<fingerprint>/``: one run on its way."""
+    """One run in progress, in ``staging/<fingerprint>/``."""
 
     path: Path
     run_id: str
@@ -44,6 +45,8 @@ class Staging:
     """Folder of its quality tasks."""
     fidelity: str = "fidelity"
     """Folder of what its engine thinks of the fixed text."""
+    declared_order: int = 0
+    """The run's number among those of the bundles store (quantgate.bundles.order)."""
 
     @property
     def controls(self) -> Staging:
@@ -128,60 +131,66 @@ class Staging:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def same_engine(one: EngineStart, other: EngineStart) -> bool:
-    """Whether two starts are of one engine version with the same kernels, so that their parts join."""
-    return _engine_of(one) == _engine_of(other)
-
-
-def _engine_of(start: EngineStart) -> tuple[Any, ...]:
-    return (start.engine, start.engine_version, sorted(start.kernels.items()), start.attention_backend)
-
-
-def fresh_since(home: Home, what: dict[str, Any]) -> datetime:
-    """When measuring anew began: the first time, or before a kill, so that the same command goes on.
+def fresh_after(home: Home, what: dict[str, Any], latest_order: int) -> int:
+    """Return the number after which runs count as measured anew: today's, or that of before a kill.
 
     Args:
         home: whose staging.
         what: the parameters that are measured anew.
+        latest_order: the highest number that a run was declared with so far.
     """
     file = _fresh_file(home, what)
     if not file.exists():
-        write_json(file, {"started_at": datetime.now(UTC)})
-    return datetime.fromisoformat(json.loads(file.read_text())["started_at"])
+        write_json(file, {"after": latest_order})
+    return int(json.loads(file.read_text())["after"])
 
 
 def end_fresh(home: Home, what: dict[str, Any]) -> None:
-    """Measuring anew is done; the next time begins from nothing."""
+    """End measuring anew; the next time begins from nothing."""
     _fresh_file(home, what).unlink(missing_ok=True)
 
 
 def _fresh_file(home: Home, what: dict[str, Any]) -> Path:
-    return home.staging / ".fresh" / f"{fingerprint_of(what)}.json"
+    return home.staging / ".fresh-after" / f"{fingerprint_of(what)}.json"
 
 
-def staged(home: Home) -> Iterator[tuple[Staging, dict[str, Any]]]:
-    """Every run on its way, with what its ``state.json`` tells of it; one that ends meanwhile is left out."""
+def unfinished(home: Home) -> Iterator[tuple[Staging, dict[str, Any]]]:
+    """Yield every run in progress with the content of its ``state.json``; one that ends meanwhile is left out."""
     for file in sorted(home.staging.glob("[!.]*/state.json")):
         with contextlib.suppress(FileNotFoundError):
-            state = json.loads(file.read_text())
-            yield Staging(file.parent, state["run_id"], datetime.fromisoformat(state["started_at"])), state
+            yield _read_state(file)
 
 
-def open_staging(home: Home, inputs: RunInputs, what: dict[str, str]) -> Staging:
-    """The run's staging, as it was left or new.
+def staged(home: Home, fingerprint: str) -> Staging | None:
+    """Return the staging that a run in progress left; None where there is none."""
+    file = home.staging / fingerprint / "state.json"
+    return _read_state(file)[0] if file.exists() else None
+
+
+def open_staging(
+    home: Home, inputs: RunInputs, what: dict[str, Any], declare: Callable[[str], int] = lambda _run_id: 0
+) -> Staging:
+    """Return the run's staging, as it was left or new.
 
     Args:
         home: whose staging.
         inputs: what the fingerprint is made of.
-        what: what runs, for ``status`` and ``staged``: checkpoint, precision, …
+        what: what runs, for ``status`` and `unfinished`: checkpoint, precision, …
+        declare: declares a new run by its id and returns its number (``BundleStore.declare``).
     """
-    fingerprint = inputs.fingerprint()
-    path = home.staging / fingerprint
-    state_file = path / "state.json"
+    fingerprint = run_fingerprint(inputs)
+    state_file = home.staging / fingerprint / "state.json"
     if not state_file.exists():
         started_at = datetime.now(UTC)
         moment = f"{started_at:%Y%m%dT%H%M%S}{started_at.microsecond // 1000:03d}Z"
         run_id = f"{moment}-{fingerprint[:RUN_ID_DIGITS]}"
-        write_json(state_file, {"run_id": run_id, "started_at": started_at, **what})
-    state = json.loads(state_file.read_text())
-    return Staging(path, state["run_id"], datetime.fromisoformat(state["started_at"]))
+        state = {"run_id": run_id, "started_at": started_at, "declared_order": declare(run_id)}
+        write_json(state_file, state | what)
+    return _read_state(state_file)[0]
+
+
+def _read_state(file: Path) -> tuple[Staging, dict[str, Any]]:
+    state = json.loads(file.read_text())
+    started_at = datetime.fromisoformat(state["started_at"])
+    order = state.get("declared_order", 0)  # a run that an earlier version began has none
+    return Staging(file.parent, state["run_id"], started_at, declared_order=order), state

@@ -18,6 +18,10 @@ from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, damaged, p
 from quantgate.bundles.schema import BUNDLE_FILES, LATER_COLUMNS, LATER_FILES
 from quantgate.model.errors import ConfigError, RunError
 
+DECLARED = ".declared"
+"""Folder of the runs that were declared: a file for each, named by its number and its id. Nothing removes them."""
+ORDER_DIGITS = 9
+
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
     "control_samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
@@ -129,6 +133,37 @@ class BundleStore:
                 if self.is_bundle(run_id):
                     manifests.append(self.read_manifest(run_id))
         return manifests
+
+    def latest_order(self) -> int:
+        """Return the highest number that a run was declared with; 0 where none was.
+
+        Raises:
+            RunError: the store can't be read.
+        """
+        with reached(self.url, "read"):
+            self._fs.invalidate_cache()
+            if not self._fs.isdir(f"{self._root}/{DECLARED}"):
+                return 0
+            names = (Path(path).name for path in self._fs.ls(f"{self._root}/{DECLARED}", detail=False))
+            return max(
+                (int(name[:ORDER_DIGITS]) for name in names if name[:ORDER_DIGITS].isdigit()), default=0
+            )
+
+    def declare(self, run_id: str, after: int = 0) -> int:
+        """Record that a run begins, before it asks anything, and return its number (quantgate.bundles.order).
+
+        Args:
+            run_id: the run's.
+            after: a number that it must exceed: the highest of the bundles, which may have come from another store.
+
+        Raises:
+            RunError: the store can't be read or written.
+        """
+        order = max(self.latest_order(), after) + 1
+        with reached(self.url, "written"):
+            self._fs.makedirs(f"{self._root}/{DECLARED}", exist_ok=True)
+            self._fs.pipe_file(f"{self._root}/{DECLARED}/{order:0{ORDER_DIGITS}d}-{run_id}", b"")
+        return order
 
     def is_bundle(self, run_id: str) -> bool:
         """Whether a folder holds a manifest, which is written last."""

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from quantgate.bundles.identity import comparable
 from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.judge.interim import answered_first, judged_by_another, stopped_early
 from quantgate.judge.pairing import (
@@ -23,7 +24,6 @@ from quantgate.judge.pairing import (
     Pairs,
     Unmeasured,
     Unpaired,
-    comparable,
     is_graded,
     pair_task,
     shares_clusters,

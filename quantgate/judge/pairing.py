@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.judge.stats.tango import Floats, Ints
-from quantgate.model.enums import Family, Weights
-from quantgate.model.records import question_of
+from quantgate.model.enums import Family
 
 _KEY = ["doc_id", "doc_repeat"]
 _MUST_EQUAL = {
@@ -73,74 +71,6 @@ class Unmeasured(NamedTuple):
     """A declared task that the candidate has no samples of."""
 
     task: str
-
-
-def comparable(baseline: Manifest, candidate: Manifest) -> str | None:
-    """Why a candidate's quality can't be compared with a baseline's, or None where it can.
-
-    Both must have run the same tasks, on the same engine version and GPU architecture, with real weights,
-    under the same policy. Kernels differ between precisions and belong to the verdict's key; ``gpu_count``
-    may differ, since a large model's baseline needs more GPUs.
-    """
-    reasons: list[str] = []
-    if candidate.baseline is not None and candidate.baseline.revision != baseline.checkpoint.revision:
-        reasons.append(
-            f"declared against baseline {candidate.baseline.revision}, not {baseline.checkpoint.revision}"
-        )
-    for what, there, here in (
-        ("engine", _engine(baseline), _engine(candidate)),
-        ("GPU architecture", baseline.hardware.sm_arch, candidate.hardware.sm_arch),
-        ("policy", _policy(baseline), _policy(candidate)),
-    ):
-        if there != here:
-            reasons.append(f"{what} differs: baseline {there}, candidate {here}")
-    for role, manifest in (("baseline", baseline), ("candidate", candidate)):
-        if manifest.checkpoint.weights is Weights.DUMMY:
-            reasons.append(f"the {role}'s weights are random")
-        if len({(start.engine, start.engine_version) for start in manifest.engine_starts}) > 1:
-            reasons.append(f"the {role}'s parts ran on different engine versions")
-    reasons += _task_differences(baseline, candidate)
-    return "; ".join(reasons) or None
-
-
-def _engine(manifest: Manifest) -> str:
-    return f"{manifest.inputs.engine} {manifest.inputs.engine_version}"
-
-
-def _policy(manifest: Manifest) -> str:
-    return f"'{manifest.policy_name}' ({manifest.policy.fingerprint()[:12]})"
-
-
-def _task_differences(baseline: Manifest, candidate: Manifest) -> list[str]:
-    """What differs between the tasks of two runs, task by task, or else between their suites."""
-    reasons: list[str] = []
-    measured = {result.task: result for result in baseline.tasks}
-    for result in candidate.tasks:
-        other = measured.get(result.task)
-        if other is None:
-            reasons.append(f"the baseline did not run task {result.task}")
-            continue
-        reasons += [
-            f"task {result.task}: {what} differs: baseline {there}, candidate {here}"
-            for what, there, here in _settings(other, result)
-            if there != here
-        ]
-    # Who was to answer everything did so, whatever the policy that judges it now.
-    there, here = (
-        {key: value for key, value in (run.inputs.suite or {}).items() if key != "full"}
-        for run in (baseline, candidate)
-    )
-    if candidate.policy.looks:  # then a candidate may have answered the first of its baseline's documents
-        there, here = (question_of(suite) or {} for suite in (there, here))
-    if not reasons and there != here:
-        parts = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
-        reasons.append(f"the suites differ in {', '.join(parts)}")
-    return reasons
-
-
-def _settings(baseline: TaskResult, candidate: TaskResult) -> list[tuple[str, Any, Any]]:
-    names = ("version", "metric", "filter", "output_type", "family")
-    return [(name.replace("_", " "), getattr(baseline, name), getattr(candidate, name)) for name in names]
 
 
 def pair_task(

@@ -10,7 +10,7 @@ from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Family, Verdict, Weights
-from quantgate.model.yaml_file import Strict, fingerprint_of
+from quantgate.model.yaml_file import Strict
 
 
 class Checkpoint(Strict):
@@ -68,17 +68,6 @@ class BaselineRef(Strict):
     run_id: str
 
 
-_HOW_MUCH = frozenset({"limit", "limit_of", "full"})
-
-
-def question_of(suite: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What a suite asks, however many of its documents, in whatever order its tasks stand."""
-    if suite is None:
-        return None
-    asked = {key: value for key, value in suite.items() if key not in _HOW_MUCH}
-    return asked | {"tasks": sorted(asked.get("tasks", []), key=str)}
-
-
 class RunInputs(Strict):
     """What a run's fingerprint is made of: measured and unchanged means the same inputs."""
 
@@ -94,12 +83,8 @@ class RunInputs(Strict):
     engine_version: str
     serving: dict[str, Any] = Field(description="Serving arguments and engine environment.")
     suite: dict[str, Any] | None = Field(description="Tasks with content hashes, or None: no quality.")
-    workload: dict[str, Any] | None = Field(description="The ladder, or None: no throughput.")
+    workload: dict[str, Any] | None = Field(description="The concurrency sweep, or None: no throughput.")
     policy_fingerprint: str
-
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the inputs."""
-        return fingerprint_of(self.model_dump(mode="json"))
 
 
 class RunPlan(Strict):
@@ -109,8 +94,8 @@ class RunPlan(Strict):
     checkpoint: Checkpoint
     baseline: BaselineRef | None
     hardware: Hardware
-    suite: Suite | None
-    workload: Workload | None
+    suite: Suite
+    workload: Workload
     policy_name: str
     policy: Policy
 

@@ -1,91 +1,101 @@
-"""A baseline measured once and shared: what an earlier bundle of it holds is taken over, and the rest is asked."""
+"""Begin a baseline's task with the answers of an earlier bundle of the same checkpoint, engine, hardware and serving.
+
+Every policy, suite, workload and candidate asks a baseline the same documents: it answers them once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from quantgate.bundles import batches
-from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.identity import reusable_result, same_engine
+from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.staging import Staging
-from quantgate.bundles.store import BundleStore
 from quantgate.model.config.suites import SuiteTask
-from quantgate.model.errors import RunError
 from quantgate.model.records import RunPlan
-from tasks.progress import Reporter
-from tasks.resume import shared_parts
 
 
-def take_over(
-    plan: RunPlan, staging: Staging, place: str, report: Reporter, without: Collection[str] = ()
-) -> None:
-    """Take over the answers of earlier bundles into a baseline's run, each task's from the one with most of them.
+class Source(NamedTuple):
+    """An earlier bundle of the baseline, as far as it is read."""
+
+    manifest: Manifest
+    samples: pa.Table
+    controls: pa.Table
+    prompts: pa.Table
+
+
+def inherit_task(staging: Staging, plan: RunPlan, task: SuiteTask, source: Source) -> int:
+    """Begin a task with its first documents of an earlier bundle, as the first batch of a run that has none yet.
 
     Args:
-        plan: any run's; a candidate's takes nothing.
-        staging: the run on its way; tasks that it has begun itself stay.
-        place: folder or fsspec URL of the bundles.
-        report: told what is taken from where.
-        without: bundles that nothing is to be taken from (``tasks.resume.preflight``).
+        staging: of the baseline's run in progress.
+        plan: its plan.
+        task: of its suite; the source holds it.
+        source: the earlier bundle.
+
+    Returns:
+        How many documents were inherited: as many as the plan's limit asks for, or fewer where there are fewer; 0 where
+        the positions of the answers weren't recorded, or the engine that gave them chose other kernels than
+        the one that gave what the run has already.
     """
-    if plan.baseline is not None or plan.suite is None:
-        return
-    wanted = [task for task in plan.suite.tasks if not _begun(staging, task)]
-    if not wanted:
-        return
-    usable = [
-        m
-        for m in BundleStore(place).manifests()
-        if m.run_id not in without and shared_parts.is_of_the_same(plan, m)
-    ]
-    by_run: dict[str, list[SuiteTask]] = {}
-    for task in wanted:
-        run_id = _longest(plan, task, usable)
-        if run_id:
-            by_run.setdefault(run_id, []).append(task)
-    for manifest in usable:
-        if manifest.run_id in by_run:
-            _take(plan, staging, by_run[manifest.run_id], manifest, place, report)
+    result = reusable_result(plan, task, source.manifest)
+    assert result is not None
+    rows = _first(source.samples, task, plan.suite.limit)
+    if not _has_score(rows) or not _add_starts(staging, rows, source):
+        return 0
+    _write(staging, task, rows, result, source)
+    wanted = batches.again_wanted(plan, result)
+    again = _first(source.controls, task, wanted)
+    if _has_score(again) and _add_starts(staging, again, source):
+        _write(staging.controls, task, again, result, source)
+        if again.num_rows == wanted:
+            batches.join(staging.controls, task.task, judged=False)
+    return int(rows.num_rows)
 
 
-def _longest(plan: RunPlan, task: SuiteTask, usable: Sequence[Manifest]) -> str | None:
-    """The run that holds most of the documents that are wanted, the last of several."""
-    assert plan.suite is not None
-    found, most = None, 0
-    for manifest in usable:
-        result = shared_parts.held(plan, task, manifest)
-        documents = min(result.documents, plan.suite.limit or result.documents) if result else 0
-        if documents and documents >= most:
-            found, most = manifest.run_id, documents
-    return found
+def _has_score(rows: pa.Table) -> bool:
+    """Return True if any score is a number."""
+    return not all(map(math.isnan, rows["score"].to_pylist()))
 
 
-def _begun(staging: Staging, task: SuiteTask) -> bool:
-    return staging.task_result(task.task) is not None or bool(batches.finished(staging, task.task))
+def _first(samples: pa.Table, task: SuiteTask, limit: int | None) -> pa.Table:
+    """Return a task's rows from position 0 on, without a gap, up to the limit; none without positions."""
+    rows = samples.filter(pc.equal(samples["task"], task.task)).sort_by("position")
+    if limit is not None:
+        rows = rows.slice(0, limit)
+    whole = rows["position"].to_pylist() == list(range(rows.num_rows))
+    return rows if whole else rows.slice(0, 0)
 
 
-def _take(
-    plan: RunPlan,
-    staging: Staging,
-    tasks: list[SuiteTask],
-    manifest: Manifest,
-    place: str,
-    report: Reporter,
-) -> None:
-    """Take some tasks from one bundle, which is checked as the loader checks it."""
-    store = BundleStore(place)
-    try:
-        samples, controls, prompts = (
-            store.read_table(manifest, f"{name}.parquet")
-            for name in ("samples", "control_samples", "prompts")
-        )
-    except RunError as error:
-        report.line(f"{plan.checkpoint.name}: nothing is taken over from there: {error}")
-        return
-    source = shared_parts.Source(manifest, samples, controls, prompts)
-    taken = {task.task: shared_parts.take(staging, plan, task, source) for task in tasks}
-    told = ", ".join(f"{task} ({documents:,} documents)" for task, documents in taken.items() if documents)
-    if told:
-        report.line(
-            f"{plan.checkpoint.name}: answered before, in run {manifest.run_id} of "
-            f"{manifest.measured_at:%Y-%m-%d %H:%M} UTC, and taken over: {told}; --fresh asks again"
-        )
+def _add_starts(staging: Staging, rows: pa.Table, source: Source) -> bool:
+    """Record the engine starts that gave some answers; return False where they don't join what is there."""
+    named = set(rows["engine_start_id"].to_pylist())
+    starts = [start for start in source.manifest.engine_starts if start.engine_start_id in named]
+    joined = [*staging.starts(), *starts]
+    if not all(same_engine(joined[0], start) for start in joined):
+        return False
+    for start in starts:
+        staging.add_start(start)
+    return True
+
+
+def _write(staging: Staging, task: SuiteTask, rows: pa.Table, result: TaskResult, source: Source) -> None:
+    """Write a batch that appears whole."""
+    families = pa.array([task.family.value] * rows.num_rows, pa.string())
+    rows = rows.set_column(rows.schema.get_field_index("family"), rows.schema.field("family"), families)
+    inherited = result.model_copy(
+        update={
+            "family": task.family,
+            "documents": rows.num_rows,
+            "mean_score": batches.mean_score(rows["score"].to_pylist()),
+            "engine_start_id": rows["engine_start_id"][-1].as_py(),
+        }
+    )
+    prompts = source.prompts.filter(
+        pc.is_in(source.prompts["prompt_hash"], value_set=rows["prompt_hash"].combine_chunks().unique())
+    )
+    batches.write_part(batches.batch_dir(staging, task.task, 0), inherited, rows, prompts)

@@ -1,7 +1,7 @@
 """Chains of runs that answer one question: what each has decided, use by use, and what it leaves to ask.
 
-As the view ``verdicts`` has it, a use is decided by the chain that began first, and in it by the first run that is
-VALIDATED or REJECTED for the use.
+As the view ``verdicts`` has it, a use is decided by the chain that was declared first, and in it by the first run that
+is VALIDATED or REJECTED for the use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import pyarrow as pa
+
+from quantgate.bundles.history import RunHistory
 from quantgate.bundles.manifest import Manifest, TaskResult
+from quantgate.bundles.order import declared_order
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import judge_runs
@@ -18,8 +22,91 @@ from quantgate.model.records import RunPlan, UseVerdict
 
 DECIDED = frozenset({Verdict.VALIDATED, Verdict.REJECTED})
 
+Scores = dict[str, set[tuple[object, ...]]]
+"""Scores of a baseline, by task, each with the document that it belongs to."""
 
-class Stand(NamedTuple):
+
+class Evidence:
+    """What a command knows of earlier runs: their manifests, and of some their samples and verdicts, each read once."""
+
+    def __init__(self, history: RunHistory, store: BundleStore) -> None:
+        """Remember where the runs lie.
+
+        Args:
+            history: the runs.
+            store: where their bundles lie.
+        """
+        self.history, self.store = history, store
+        self._verdicts: dict[str, list[UseVerdict]] = {}
+
+    def samples(self, run: Manifest) -> pa.Table:
+        """Read a run's samples.
+
+        Raises:
+            RunError: the bundle is damaged or gone.
+        """
+        return self.store.read_table(run, SAMPLES_FILE)
+
+    def baseline_of(self, run: Manifest) -> Manifest:
+        """Read the manifest of the baseline's run that a candidate's was judged against.
+
+        Raises:
+            RunError: the bundle is damaged or gone.
+        """
+        assert run.baseline is not None
+        return self.store.read_manifest(run.baseline.run_id)
+
+    def judged_against(self, run: Manifest) -> Scores:
+        """Return the baseline's scores that a run was judged against, by task.
+
+        Raises:
+            RunError: the baseline's bundle is damaged or gone.
+        """
+        return scores(run, self.samples(self.baseline_of(run)))
+
+    def verdicts(self, run: Manifest) -> list[UseVerdict]:
+        """Return the verdicts of a run that say something of a use; none if it is quarantined or can't be judged.
+
+        Raises:
+            RunError: a bundle is damaged.
+        """
+        if run.run_id not in self._verdicts:
+            self._verdicts[run.run_id] = self._judged(run)
+        return self._verdicts[run.run_id]
+
+    def _judged(self, run: Manifest) -> list[UseVerdict]:
+        if run.baseline is None or run.validity is not Validity.VALID:
+            return []
+        if not self.store.is_bundle(run.baseline.run_id):
+            return []
+        baseline = self.baseline_of(run)
+        verdicts = judge_runs(baseline, self.samples(baseline), run, self.samples(run))
+        measured = {task.family for task in run.tasks}
+        return [
+            verdict
+            for verdict in verdicts
+            if verdict.verdict in {*DECIDED, Verdict.INCONCLUSIVE}
+            and measured.issuperset(run.policy.uses[verdict.use])
+        ]
+
+
+def scores(run: Manifest, samples: pa.Table) -> Scores:
+    """Return a baseline's scores of the documents that a run has answered, by task.
+
+    Args:
+        run: a candidate's.
+        samples: the baseline's (``quantgate.bundles.schema.SAMPLES``).
+    """
+    answered = {task.task: task.documents for task in run.tasks}
+    by_task: Scores = {task: set() for task in answered}
+    columns = ["task", "doc_id", "doc_repeat", "score", "position"]
+    for row in samples.select(columns).to_pylist():
+        if row["position"] is not None and row["position"] < answered.get(row["task"], 0):
+            by_task[row["task"]].add(tuple(row.values()))
+    return by_task
+
+
+class Standing(NamedTuple):
     """The verdict that a chain has for a use, and the run that gave it."""
 
     run_id: str
@@ -30,7 +117,7 @@ class Chain(NamedTuple):
     """A run and those that continue it, the first one first."""
 
     runs: tuple[Manifest, ...]
-    stands: Mapping[str, Stand]
+    standing: Mapping[str, Standing]
     """By use; without those that an earlier chain has a verdict for, or that these tasks can't decide."""
 
     @property
@@ -39,10 +126,10 @@ class Chain(NamedTuple):
         return self.runs[-1]
 
     def is_open(self, plan: RunPlan) -> bool:
-        """Whether more of the documents that a run may answer could decide a use."""
+        """Return True if more of the documents that a run may answer could decide a use."""
         undecided = {
             task.task
-            for run_id, verdict in self.stands.values()
+            for run_id, verdict in self.standing.values()
             if run_id == self.tip.run_id and verdict.verdict is Verdict.INCONCLUSIVE
             for task in verdict.tasks
             if task.outcome == "undecided"
@@ -50,65 +137,55 @@ class Chain(NamedTuple):
         return not undecided.isdisjoint(unanswered(plan, self.tip.tasks))
 
 
-def deciding(runs: Sequence[Manifest], store: BundleStore) -> Iterator[Chain]:
-    """The chains that have a verdict for some use, the one that began first before the others.
+def deciding_chains(runs: Sequence[Manifest], evidence: Evidence) -> Iterator[Chain]:
+    """Yield the chains that have a verdict for some use, the one that was declared first before the others.
 
     Args:
         runs: of one question, candidates all.
-        store: where their bundles and their baselines' lie.
+        evidence: their verdicts.
 
     Raises:
         RunError: a bundle is damaged. A run whose baseline's is gone says nothing.
     """
-    taken: set[str] = set()
+    decided: set[str] = set()
     for chain in _chains(runs):
-        stands = {use: stand for use, stand in _stands(store, chain).items() if use not in taken}
-        if stands:
-            taken |= stands.keys()
-            yield Chain(chain, stands)
+        standing = {use: stand for use, stand in _standing(chain, evidence).items() if use not in decided}
+        if standing:
+            decided |= standing.keys()
+            yield Chain(chain, standing)
 
 
 def _chains(runs: Sequence[Manifest]) -> Iterator[tuple[Manifest, ...]]:
-    ids = {one.run_id for one in runs}
-    for root in sorted(runs, key=lambda one: (one.started_at, one.run_id)):
+    ids = {run.run_id for run in runs}
+    for root in sorted(runs, key=declared_order):
         if root.continues in ids:
             continue
         chain = [root]
-        while following := [one for one in runs if one.continues == chain[-1].run_id]:
-            chain.append(max(following, key=lambda one: (one.started_at, one.run_id)))
+        while following := [run for run in runs if run.continues == chain[-1].run_id]:
+            chain.append(max(following, key=declared_order))
         yield tuple(chain)
 
 
-def _stands(store: BundleStore, chain: Sequence[Manifest]) -> dict[str, Stand]:
-    found: dict[str, Stand] = {}
+def _standing(chain: Sequence[Manifest], evidence: Evidence) -> dict[str, Standing]:
+    standing: dict[str, Standing] = {}
     for run in chain:
-        for verdict in _verdicts(store, run):
-            if verdict.use not in found or found[verdict.use].verdict.verdict not in DECIDED:
-                found[verdict.use] = Stand(run.run_id, verdict)
-    return found
-
-
-def _verdicts(store: BundleStore, run: Manifest) -> list[UseVerdict]:
-    """The verdicts of a run that say something of a use; none where it is quarantined or can't be judged."""
-    if run.baseline is None or run.validity is not Validity.VALID or not store.is_bundle(run.baseline.run_id):
-        return []
-    baseline = store.read_manifest(run.baseline.run_id)
-    samples = [store.read_table(one, SAMPLES_FILE) for one in (baseline, run)]
-    measured = {task.family for task in run.tasks}
-    return [
-        one
-        for one in judge_runs(baseline, samples[0], run, samples[1])
-        if one.verdict in {*DECIDED, Verdict.INCONCLUSIVE} and measured.issuperset(run.policy.uses[one.use])
-    ]
+        for verdict in evidence.verdicts(run):
+            if verdict.use not in standing or standing[verdict.use].verdict.verdict not in DECIDED:
+                standing[verdict.use] = Standing(run.run_id, verdict)
+    return standing
 
 
 def wanted(plan: RunPlan, task: TaskResult) -> int:
-    """Documents of a task that a run may answer."""
-    assert plan.suite is not None
+    """Return how many documents of a task a run may answer."""
     available = task.documents_available or task.documents
     return available if plan.suite.limit is None else min(available, plan.suite.limit)
 
 
 def unanswered(plan: RunPlan, tasks: Sequence[TaskResult]) -> list[str]:
-    """Tasks that could be asked more documents."""
+    """Return the tasks that could be asked more documents."""
     return [task.task for task in tasks if task.documents < wanted(plan, task)]
+
+
+def documents_of(run: Manifest) -> int:
+    """Return how many documents a run has answered, of all its tasks."""
+    return sum(task.documents for task in run.tasks)

@@ -1,8 +1,7 @@
-"""A candidate judged on its way: which documents a task is asked next, and when it has been asked enough."""
+"""Judge a candidate at interim looks: which documents a task is asked next, and when it has been asked enough."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,9 +17,7 @@ from quantgate.judge.judge import interim
 from quantgate.judge.pairing import shares_clusters
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.records import RunPlan, TaskVerdict
-from quantgate.model.yaml_file import fingerprint_of
 from tasks.progress import Reporter
-from warehouse.rows import question
 
 _TEXTS = ["target", "responses", "answer"]
 
@@ -43,7 +40,7 @@ class Baseline(NamedTuple):
 
 @lru_cache(maxsize=1)
 def baseline_of(place: str, run_id: str) -> Baseline:
-    """The baseline's answers from its bundle, checked as the loader checks them; read once for its candidates.
+    """Read the baseline's answers from its bundle, checked as the loader checks them; read once for its candidates.
 
     Args:
         place: folder or fsspec URL of the bundles.
@@ -60,34 +57,23 @@ def baseline_of(place: str, run_id: str) -> Baseline:
     )
 
 
-def is_judged(plan: RunPlan) -> bool:
-    """Whether a run is a candidate's whose policy judges it on its way, or would but for ``--full``."""
+def has_interim_looks(plan: RunPlan) -> bool:
+    """Return True if a run is a candidate's and its policy has interim looks, ``--full`` or not."""
     return plan.baseline is not None and bool(plan.policy.looks)
 
 
 def is_full(plan: RunPlan) -> bool:
-    """Whether a candidate answers everything and is judged once, at the end."""
+    """Return True if a candidate answers everything and is judged once, at the end."""
     return bool(plan.inputs.suite and plan.inputs.suite.get("full"))
-
-
-def question_id(plan: RunPlan) -> str:
-    """What a candidate's run asks, of however many documents, under any load and on any such host: a SHA-256 (hex)."""
-    return fingerprint_of(question(plan))
-
-
-def were_seen(staging: Staging, tasks: Iterable[str]) -> bool:
-    """Whether a candidate's run on its way was looked at, beyond the looks of the run that it continues."""
-    taken = 1 if batches.continues(staging) else 0
-    return any(staging.task_result(task) or len(batches.finished(staging, task)) > taken for task in tasks)
 
 
 def next_documents(
     plan: RunPlan, task: SuiteTask, staging: Staging, place: str, report: Reporter | None = None
 ) -> Asked | None:
-    """The documents that a task is asked next; None where it has been asked enough.
+    """Return the documents that a task is asked next; None where it has been asked enough.
 
-    A baseline, and a candidate under a policy without looks, answers all at once. A candidate under one with looks
-    stops where the judge passes or fails the task, and otherwise goes on to the next look. Tasks whose documents
+    A baseline, and a candidate under a policy without interim looks, answers all at once. A candidate under one with
+    them stops where the judge passes or fails the task, and otherwise goes on to the next look. Tasks whose documents
     share clusters are judged at their end alone, so nothing interrupts them.
 
     Args:
@@ -95,17 +81,16 @@ def next_documents(
         task: of its suite.
         staging: its finished batches.
         place: folder or fsspec URL of the bundles, the baseline's among them.
-        report: told of what the judge said; nobody if None.
+        report: gets a line about what the judge said, unless None.
 
     Raises:
         RunError: the baseline's bundle is damaged or gone.
     """
-    assert plan.suite is not None
     done, limit = batches.finished(staging, task.task), plan.suite.limit
     answered = sum(batch.documents for batch in done)
     if done and _is_all(done[-1], answered, limit):
         return None
-    if not is_judged(plan):
+    if not has_interim_looks(plan):
         return Asked(answered, limit)
     assert plan.baseline is not None
     baseline = baseline_of(place, plan.baseline.run_id)
@@ -113,7 +98,7 @@ def next_documents(
     if done and (done[0].looks or not is_full(plan)):
         verdict = judged(plan, task, staging, baseline)
         if report:
-            _tell(report, plan, verdict)
+            _report(report, plan, verdict)
         if verdict.outcome != "undecided" or not verdict.pairs:
             return None
     available = done[-1].documents_available if done else baseline.available.get(task.task)
@@ -125,21 +110,20 @@ def next_documents(
 
 
 def _is_all(last: TaskResult, answered: int, limit: int | None) -> bool:
-    """Whether there is nothing more to ask, in the task or up to the limit."""
+    """Return True if there is nothing more to ask, in the task or up to the limit."""
     available = answered if last.documents_available is None else last.documents_available
     return answered >= available or (limit is not None and answered >= limit)
 
 
 def judged(plan: RunPlan, task: SuiteTask, staging: Staging, baseline: Baseline) -> TaskVerdict:
-    """What the judge says of a task after its finished batches."""
-    assert plan.suite is not None
+    """Judge a task after its finished batches."""
     samples = batches.samples_so_far(staging, task.task)
     result = batches.together(batches.finished(staging, task.task), samples, judged=True)
     return interim(baseline.samples, samples, result, plan.policy, len(plan.suite.tasks))
 
 
-def _tell(report: Reporter, plan: RunPlan, verdict: TaskVerdict) -> None:
-    """One line of where a task stands."""
+def _report(report: Reporter, plan: RunPlan, verdict: TaskVerdict) -> None:
+    """Report where a task stands, in one line."""
     points = f"{100 * verdict.margin:.4g} point{'' if verdict.margin == 0.01 else 's'}"
     words = {
         "pass": f"validated within {points}, stopped",

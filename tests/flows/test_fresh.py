@@ -6,7 +6,6 @@ What is declared and the checkpoints are the demo's own; neither an engine nor a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from flows import validate as steps
 from flows.load import LoadReport
 from flows.planning.request import ValidateParameters
-from quantgate.bundles.staging import fresh_since
+from quantgate.bundles.staging import fresh_after
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
@@ -24,18 +23,19 @@ from tasks.engine.environment import EngineEnvironment
 FRESH = ValidateParameters(model="quantgate-demo", fresh=True)
 
 
-def since() -> datetime:
-    """Since when runs count, for the command; the moment it is asked first where it was over."""
-    return fresh_since(Home.current(), FRESH.model_dump(mode="json", exclude={"update_pins"}))
+def after(latest_order: int) -> int:
+    """Return the number after which runs count, for the command; the latest one where measuring anew was over."""
+    what = FRESH.model_dump(mode="json", exclude={"update_pins"})
+    return fresh_after(Home.current(), what, latest_order)
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], datetime | None]]:
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int | None]]:
     """Checkpoints that were to be measured, and since when, a pair for each time; nothing is."""
-    asked: list[tuple[list[str], datetime | None]] = []
+    asked: list[tuple[list[str], int | None]] = []
 
-    def measure_all(checkpoints: Sequence[Checkpoint], *_: Any, since: datetime | None, **__: Any) -> Any:
-        asked.append(([one.name for one in checkpoints], since))
+    def measure_all(checkpoints: Sequence[Checkpoint], *_: Any, fresh_after: int | None, **__: Any) -> Any:
+        asked.append(([one.name for one in checkpoints], fresh_after))
         return [], []
 
     monkeypatch.setenv("HF_TOKEN", "a token: no Secret is asked for, which would take a server")
@@ -49,9 +49,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list
 
 
 def test_measuring_anew_is_over_when_its_table_is_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], datetime | None]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], int | None]]
 ) -> None:
-    begun = since()
+    begun = after(5)
 
     def killed() -> None:
         raise RunError("killed while it loads")
@@ -59,7 +59,7 @@ def test_measuring_anew_is_over_when_its_table_is_published(
     monkeypatch.setattr(steps, "load", killed)
     with pytest.raises(RunError, match="killed while it loads"):
         steps.validate.fn(FRESH)
-    assert since() == begun
+    assert after(9) == begun
 
     def loaded() -> LoadReport:
         return LoadReport(loaded=(), present=3, judged=(), problems=(), swapped=False)
@@ -76,18 +76,18 @@ def test_measuring_anew_is_over_when_its_table_is_published(
     assert steps.validate.fn(FRESH).published == str(tmp_path)
     names = [f"quantgate-demo-{precision}" for precision in ("BF16", "FP8", "NVFP4")]
     assert measured == [(names, begun)] * 3
-    assert since() > begun, "over: the next one measures anew"
+    assert after(9) > begun, "over: the next one measures anew"
 
 
 def test_what_is_not_measured_anew_asks_for_runs_of_any_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], datetime | None]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], int | None]]
 ) -> None:
     monkeypatch.setattr(
         steps, "load", lambda: LoadReport(loaded=(), present=3, judged=(), problems=(), swapped=False)
     )
     monkeypatch.setattr(steps, "publish", lambda _: tmp_path)
     steps.validate.fn(FRESH.model_copy(update={"fresh": False}))
-    assert [asked_since for _, asked_since in measured] == [None]
+    assert [asked for _, asked in measured] == [None]
 
 
 def test_a_refused_candidate_keeps_no_old_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +101,12 @@ def test_a_refused_candidate_keeps_no_old_start(tmp_path: Path, monkeypatch: pyt
     )
     monkeypatch.setattr(steps, "_measure_all", lambda *_, **__: ([], failures))
     monkeypatch.setattr(steps, "_finish", lambda *_: ([], None))
-    begun = since()
+    begun = after(5)
     with pytest.raises(RunError, match="on its way elsewhere"):
         steps.validate.fn(FRESH)
-    assert since() > begun
-    begun = since()
+    assert after(9) > begun
+    begun = after(5)
     failures.append(RunError("died", where="nvfp4"))
     with pytest.raises(RunError, match="died"):
         steps.validate.fn(FRESH)
-    assert since() == begun
+    assert after(9) == begun

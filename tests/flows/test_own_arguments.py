@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import validate as flow
-from flows.measure import Context
 from flows.planning.request import ValidateParameters, declare
 from flows.validate import _plan, _served
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config.suites import Suite
 from quantgate.model.home import ROOT, Home
@@ -30,6 +30,7 @@ from tasks.fidelity import measure as fidelity
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
 from tasks.quality import evaluate
+from tasks.run import Context
 from tests.support.fake_engine import make
 from tests.tasks.engine.test_argument_files import adapter
 from warehouse.fidelity import figures
@@ -79,9 +80,9 @@ def test_arguments_make_another_run_and_their_places_do_not(plan_of: Any, tmp_pa
         plan_of({"chat-template": TEMPLATE}),
         plan_of({"chat-template": TEMPLATE}, chat_template=True),
     ]
-    assert len({run.inputs.fingerprint() for run in runs}) == len(runs)
+    assert len({run_fingerprint(run.inputs) for run in runs}) == len(runs)
     again = plan_of({"lora_modules": [{"name": "a", "path": str(moved)}]})
-    assert again.inputs.fingerprint() == runs[1].inputs.fingerprint()
+    assert run_fingerprint(again.inputs) == run_fingerprint(runs[1].inputs)
     assert str(tmp_path) not in json.dumps([run.inputs.serving["arguments"] for run in runs])
     assert runs[-1].inputs.suite["chat_template"] is True
 

@@ -8,6 +8,7 @@ import pytest
 
 from flows.planning.request import ValidateParameters, declare
 from flows.validate import _plan, _served
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs
 from tasks.checkpoint.resolve import resolve
@@ -34,6 +35,6 @@ def test_another_gpu_of_the_host_is_no_other_run(tmp_path: Path, monkeypatch: py
     for index in ("0", "1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", index)
         found.append(inputs())
-    assert found[0].fingerprint() == found[1].fingerprint()
+    assert run_fingerprint(found[0]) == run_fingerprint(found[1])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert inputs().fingerprint() != found[0].fingerprint()
+    assert run_fingerprint(inputs()) != run_fingerprint(found[0])

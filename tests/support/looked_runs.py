@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import measure, validate
+from flows import validate
 from flows.planning import request
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.seal import NO_LOAD
@@ -23,6 +22,7 @@ from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import ROOT, Home
 from quantgate.model.records import RunPlan
+from tasks import run
 from tasks.quality import evaluate, worker
 from tasks.resume.interim_looks import baseline_of
 from tasks.throughput import bench
@@ -76,7 +76,7 @@ class LookedRuns:
         self.engine()
         patch.setattr(request, "load_policy", lambda _: self.policy)
         without_prefect(patch)
-        patch.setattr(measure, "read_text", lambda _: None)  # no fidelity
+        patch.setattr(run, "read_text", lambda _: None)  # no fidelity
         patch.setattr(bench, "unfinished", lambda *_: [])
         patch.setattr(bench, "rows", lambda *_: NO_LOAD)
         patch.setattr(evaluate, "run_tied", self._worker)
@@ -113,14 +113,14 @@ class LookedRuns:
             raise RunError("the worker failed")
 
     def validate(
-        self, *candidates: str, since: datetime | None = None, failing: int = 0, **parameters: Any
+        self, *candidates: str, fresh: bool = False, failing: int = 0, **parameters: Any
     ) -> list[Manifest]:
         """Measure the baseline and candidates, of which so many have no result; the manifests of the others."""
         given = {"baseline": self.baseline, "candidates": list(candidates), "tasks": self.tasks}
         given |= {"policy": "looks", "family": "math", "workload": "demo"}
         self.asked.clear()
         baseline_of.cache_clear()
-        done, failures = measured(given | parameters, self.lines, since=since)
+        done, failures = measured(given | parameters, self.lines, fresh=fresh)
         self.failures = [str(failure) for failure in failures]
         assert len(failures) == failing, self.failures
         return done

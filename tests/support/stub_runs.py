@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ class StubRuns:
         without_prefect(patch)
         self.lines: list[str] = []
 
-    def baseline(self, *, since: datetime | None = None, **parameters: Any) -> Manifest:
+    def baseline(self, *, fresh: bool = False, **parameters: Any) -> Manifest:
         """Measure what a validation measures first; its manifest."""
         given = {"baseline": BF16, "candidates": [NVFP4], "tasks": ARITHMETIC, "policy": "demo"}
         given |= {"workload": "demo", "concurrency": [2]}
-        (manifest,), failures = measured(given | parameters, self.lines, since=since, checkpoints=1)
+        (manifest,), failures = measured(given | parameters, self.lines, fresh=fresh, checkpoints=1)
         assert failures == []
         return manifest
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import EngineStart, FidelityResult, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, SAMPLES
 from quantgate.model.config.policy import FamilyPolicy, Policy
@@ -237,7 +238,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
     )
     return Manifest(
         run_id=spec.run_id,
-        fingerprint=spec.fingerprint or inputs.fingerprint(),
+        fingerprint=spec.fingerprint or run_fingerprint(inputs),
         inputs=inputs,
         checkpoint=Checkpoint(
             source=f"checkpoints/{spec.name}",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from quantgate.bundles.identity import verdict_key
 from warehouse.load import load_bundles
 from warehouse.query import query
-from warehouse.rows import verdict_key
 
 
 @pytest.mark.usefixtures("begun")

@@ -27,7 +27,7 @@ def test_keys_of_before_are_made_anew_once(place: Any, three: Any, begun: None, 
     shutil.rmtree(place.bundles / three[2].run_id)
     old = "UPDATE store.runs SET verdict_key = 'old'"
     write(place, old, "UPDATE store.settings SET value = '1' WHERE name IN ('verdict_keys', 'configuration')")
-    monkeypatch.setattr(load, "KEYS", "as if it had changed")
+    monkeypatch.setattr(load, "VERDICT_KEYS", "as if it had changed")
     assert load_bundles(place.warehouse, place.bundles).swapped
     gone = [{"run_id": three[2].run_id, "verdict_key": "old"}]
     expected = [row for row in keys if row["run_id"] != three[2].run_id]

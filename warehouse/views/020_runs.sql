@@ -85,9 +85,10 @@ SELECT
     r.validity_reasons,
     r.continues,
     r.started_at,
+    r.declared_order,
     r.measured_at,
     r.schema_version,
-    row_number() OVER (PARTITION BY r.fingerprint ORDER BY r.started_at DESC, r.run_id DESC) = 1
+    row_number() OVER (PARTITION BY r.fingerprint ORDER BY run_order(r.declared_order, r.started_at, r.run_id) DESC) = 1
         AND r.run_id NOT IN (SELECT run_id FROM superseded) AS latest
 FROM store.runs r
 LEFT JOIN starts s USING (run_id)

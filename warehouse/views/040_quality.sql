@@ -136,10 +136,9 @@ own AS (
         r.run_id,
         u.use,
         root.verdict_key,
-        root.started_at AS root_started_at,
-        c.root,
+        run_order(root.declared_order, root.started_at, root.run_id) AS root_order,
         c.step,
-        r.started_at,
+        run_order(r.declared_order, r.started_at, r.run_id) AS own_order,
         CASE
             WHEN r.is_baseline THEN 'BASELINE'
             WHEN r.tasks = 0 THEN 'UNVALIDATED'
@@ -172,8 +171,7 @@ deciders AS (
     QUALIFY row_number() OVER (
         PARTITION BY verdict_key, use
         ORDER BY
-            root_started_at, root, verdict = 'INCONCLUSIVE',
-            CASE WHEN verdict = 'INCONCLUSIVE' THEN -step ELSE step END, started_at, run_id
+            root_order, verdict = 'INCONCLUSIVE', CASE WHEN verdict = 'INCONCLUSIVE' THEN -step ELSE step END, own_order
     ) = 1
 ),
 every_verdict AS (
@@ -229,5 +227,5 @@ SELECT
     r.latest
 FROM every_verdict v
 JOIN runs r USING (run_id)
-ORDER BY r.model, NOT r.is_baseline, r.started_at, r.run_id, v.declared, v.policy, v.policy_fingerprint,
+ORDER BY r.model, NOT r.is_baseline, run_order(r.declared_order, r.started_at, r.run_id), v.declared, v.policy, v.policy_fingerprint,
     v.use <> 'all', v.use;

@@ -40,7 +40,7 @@ figures AS (
         lag(struct_pack(run_id := r.run_id, engine_version := r.engine_version, kl := f.kl_mean_nats)) OVER (
             PARTITION BY r.revision, r.baseline_revision, r.sm_arch, f.text_id, f.k, f.vocab_size,
                 f.kl_mean_nats IS NULL
-            ORDER BY r.started_at, r.run_id
+            ORDER BY run_order(r.declared_order, r.started_at, r.run_id)
         ) AS earlier,
         nullif(s.manifest->>'$.fidelity.skipped', '') AS skipped,
         r.measured_at,

@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.planning.measured import (
-    Expected,
-    absent,
-    differences,
-    known,
-    measured_duration,
-    measured_start_s,
-    took,
-)
+from flows.planning.measured import absent, known, measured_duration, measured_start_s, took
+from quantgate.bundles.identity import Expected, differences
 from quantgate.bundles.manifest import Manifest
 from tests.support.demo_bundles import manifests
 
@@ -111,7 +104,7 @@ def test_a_run_that_its_limit_did_not_cut_answers_for_any_limit() -> None:
     """One that was cut may be decided all the same: its host knows, and then nothing is absent."""
     for stopped in (limited(100), limited(100, limit=None), limited(1000, limit=2000)):
         assert known(expected(FP8), [stopped]) == (stopped, "")
-        assert took([expected(FP8)], [stopped], stopped.measured_at).keys() == {0}
+        assert took([expected(FP8)], [stopped], ()).keys() == {0}
     cut = limited(200)
     assert known(expected(FP8), [cut]) == (None, "suite changed since it was measured")
     assert absent(expected(FP8), [cut], "s3://bundles") == ""
@@ -147,6 +140,6 @@ def test_a_run_that_was_killed_in_between_tells_less() -> None:
 
 def test_what_it_took_counts_only_what_is_new() -> None:
     planned = [expected(BASELINE), None, expected(FP8)]
-    found = took(planned, manifests(), FP8.measured_at)
+    found = took(planned, manifests(), {BASELINE.run_id})
     assert list(found) == [2]
     assert found[2] == pytest.approx(75.5 / 3600, rel=0.01)

@@ -103,7 +103,7 @@ def tables(manifest: Manifest) -> list[pa.Table]:
 def test_a_run_begins_with_the_answers_that_it_continues(staging: Staging, earlier: Manifest) -> None:
     samples, prompts, controls = tables(earlier)
     again = samples.filter(pa.compute.equal(samples["task"], "b"))
-    batches.take_over(staging, plan(), earlier, samples, prompts, again)
+    batches.inherit_run(staging, plan(), earlier, samples, prompts, again)
     assert batches.continues(staging) == earlier.run_id
     assert controls.num_rows == 0
     for result in earlier.tasks:
@@ -130,7 +130,9 @@ def test_second_answers_that_are_too_few_are_the_first_batch_of_those_that_are_w
     of_more = tuple(result.model_copy(update={"documents_available": 9}) for result in earlier.tasks)
     again = samples.filter(pa.compute.equal(samples["task"], "b"))
     assert again.num_rows == 4
-    batches.take_over(staging, plan(), earlier.model_copy(update={"tasks": of_more}), samples, prompts, again)
+    batches.inherit_run(
+        staging, plan(), earlier.model_copy(update={"tasks": of_more}), samples, prompts, again
+    )
     assert staging.controls.task_result("b") is None
     (batch,) = batches.finished(staging.controls, "b")
     assert batch.documents == 4
@@ -167,10 +169,10 @@ def test_a_kill_amid_it_leaves_nothing_begun(
 
     dying = Staging(Path(staging.path), staging.run_id, staging.started_at)
     with pytest.raises(Killed):
-        batches.take_over(dying, plan(), earlier, samples, prompts, samples)
+        batches.inherit_run(dying, plan(), earlier, samples, prompts, samples)
     assert not batches.begun(staging)
     assert batches.continues(staging) is None
-    batches.take_over(staging, plan(), earlier, samples, prompts, samples)
+    batches.inherit_run(staging, plan(), earlier, samples, prompts, samples)
     assert batches.continues(staging) == earlier.run_id
     assert [path.name for path in staging.path.iterdir() if path.name.startswith(".")] == []
 

@@ -15,6 +15,7 @@ import pytest
 
 from quantgate.bundles import seal
 from quantgate.bundles.history import RunHistory
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, PROMPTS, SAMPLES
 from quantgate.bundles.staging import Staging, open_staging
@@ -136,10 +137,10 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
     }
     assert manifest.fidelity is not None
     assert (manifest.fidelity.tokens, manifest.fidelity.skipped) == (2, "")
-    assert RunHistory.read(BundleStore(home.bundles)).of(plan().inputs.fingerprint()) == (manifest,)
+    assert RunHistory.read(BundleStore(home.bundles)).of(run_fingerprint(plan().inputs)) == (manifest,)
     assert RunHistory.read(BundleStore(home.bundles)).of("another") == ()
     assert not staging.path.exists()
-    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 2
+    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 3
 
 
 def test_a_run_without_load_or_quality_has_empty_files() -> None:
@@ -206,5 +207,5 @@ def test_the_last_of_a_fingerprint_is_found() -> None:
     shutil.copytree(Path(home.bundles) / first.run_id, newer)
     text = (newer / "manifest.json").read_text().replace(first.run_id, newer.name)
     (newer / "manifest.json").write_text(text)
-    runs = RunHistory.read(BundleStore(home.bundles)).of(plan().inputs.fingerprint())
+    runs = RunHistory.read(BundleStore(home.bundles)).of(run_fingerprint(plan().inputs))
     assert [run.run_id for run in runs] == [first.run_id, newer.name]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import EngineStart, TaskResult
 from quantgate.bundles.staging import Staging, open_staging, write_json
 from quantgate.model.enums import Family, KernelMode
@@ -72,7 +73,7 @@ def staging() -> Staging:
 def test_the_same_inputs_find_the_same_staging_and_run_id(staging: Staging) -> None:
     again = open_staging(Home.current(), inputs(), {"checkpoint": "x"})
     assert again == staging
-    assert staging.run_id.endswith(inputs().fingerprint()[:12])
+    assert staging.run_id.endswith(run_fingerprint(inputs())[:12])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_the_same_inputs_find_the_same_staging_and_run_id(staging: Staging) -> N
     ],
 )
 def test_whatever_changes_the_measurement_is_another_run(change: dict[str, object]) -> None:
-    assert inputs(**change).fingerprint() != inputs().fingerprint()
+    assert run_fingerprint(inputs(**change)) != run_fingerprint(inputs())
 
 
 def test_parts_of_the_same_engine_join(staging: Staging) -> None:

@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from quantgate.bundles.identity import comparable
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import judge
-from quantgate.judge.pairing import Pairs, Unmeasured, Unpaired, comparable, pair_task
+from quantgate.judge.pairing import Pairs, Unmeasured, Unpaired, pair_task
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family, Verdict, Weights
 from tests.support.sample_rows import sample_row

@@ -1,122 +1,163 @@
-"""A baseline answers a document once, whatever policy, suite or candidate asks next; --fresh asks again."""
+"""Whose answers a baseline may take over: the same setting and content, positions without a gap, joining kernels."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
+import pytest
 
-from quantgate.bundles.manifest import Manifest
-from quantgate.model.config.policy import FamilyPolicy
-from quantgate.model.enums import Family
-from quantgate.model.home import ROOT, Home
-from tests.support.looked_runs import LOOKS, LookedRuns, looked_runs  # noqa: F401 - a fixture
+from quantgate.bundles import batches
+from quantgate.bundles.identity import is_reusable_baseline, reusable_result
+from quantgate.bundles.manifest import Manifest, TaskResult
+from quantgate.bundles.schema import PROMPTS, SAMPLES
+from quantgate.bundles.staging import open_staging
+from quantgate.model.config.suites import Suite, SuiteTask
+from quantgate.model.enums import Family, KernelMode, Validity
+from quantgate.model.home import Home
+from quantgate.model.records import BaselineRef, RunPlan
+from tasks.resume.baseline_reuse import Source, inherit_task
+from tests.quantgate.bundles.test_seal import plan, sample
+from tests.quantgate.bundles.test_staging import inputs, start
 
-POLICY = LOOKS.model_copy(
-    update={
-        "looks": (),
-        "aa_documents": 10,
-        "families": dict.fromkeys(
-            (Family.MATH, Family.REASONING), FamilyPolicy(margin=0.1, min_documents=20)
-        ),
-    }
-)
+TASK = SuiteTask(task="a", family=Family.MATH)
+CONTENT = {"task": "a", "family": "math", "metric": "acc", "filter": None, "version": "1", "sha256": "s"}
+ASKED = {"lm_eval": "0.4.13", "limit": None, "tasks": [CONTENT]}
 
 
-def suite(runs: LookedRuns, **families: str) -> str:
-    """A suite of the demo's tasks, each of the family that is named."""
-    tasks = [
-        {"task": f"qg_demo_{task}", "path": "demo/tasks", "family": family}
-        for task, family in families.items()
+def planned(limit: int | None = None, **changes: Any) -> RunPlan:
+    suite = Suite(name="s", tasks=(TASK,), limit=limit)
+    changed = {"suite": ASKED | {"limit": limit}, "policy_fingerprint": "ours"} | changes
+    return plan().model_copy(update={"inputs": inputs(**changed), "suite": suite})
+
+
+def source(positions: list[int | None], kernel: str = "A", **changes: Any) -> Source:
+    """An earlier bundle whose task was answered at these positions, the first two once more."""
+    given = planned(**changes)
+    result = TaskResult(
+        task="a",
+        family=Family.REASONING,
+        metric="acc",
+        filter="none",
+        version="1",
+        documents=len(positions),
+        mean_score=0.5,
+        output_type="multiple_choice",
+        duration_s=1,
+        engine_start_id="s1",
+        documents_available=50,
+    )
+    manifest = Manifest(
+        run_id="before",
+        fingerprint="f",
+        engine_starts=(start(1, kernel), start(2, kernel)),
+        tasks=(result,),
+        started_at=start(1).started_at,
+        measured_at=start(1).started_at,
+        **dict(given),
+    )
+    rows = [
+        sample("a", number) | {"position": position, "engine_start_id": "s1", "family": "reasoning"}
+        for number, position in enumerate(positions)
     ]
-    file = runs.folder / f"{'-'.join(families)}.yaml"
-    file.write_text(yaml.safe_dump({"name": file.stem, "tasks": tasks}))
-    return str(file)
+    again = [row | {"engine_start_id": "s2"} for row in rows if row["position"] in {0, 1}]
+    prompts = [{"prompt_hash": row["prompt_hash"], "text": "x"} for row in [*rows, sample("b", 99)]]
+    samples, controls = (pa.Table.from_pylist(found, SAMPLES) for found in (rows, again))
+    return Source(manifest, samples, controls, pa.Table.from_pylist(prompts, PROMPTS))
 
 
-def table(manifest: Manifest, name: str) -> pa.Table:
-    return pq.read_table(Path(Home.current().bundles) / manifest.run_id / f"{name}.parquet").sort_by(
-        [("task", "ascending"), ("position", "ascending")]
+def test_another_policy_limit_or_workload_asks_the_same() -> None:
+    other = source([0], policy_fingerprint="theirs", workload={"concurrency": [1]}).manifest
+    assert is_reusable_baseline(planned(limit=5), other)
+    assert reusable_result(planned(limit=5), TASK, other) == other.tasks[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint_revision": "sha256:2"},
+        {"baseline_revision": "sha256:1"},
+        {"gpu": "h100"},
+        {"gpu_count": 2},
+        {"mig_slice": "1g.10gb"},
+        {"sm_arch": "sm_90"},
+        {"device_name": "another CPU"},
+        {"cpu_cores": 64},
+        {"engine": "vllm"},
+        {"engine_version": "0.33.0"},
+        {"serving": {"arguments": {"max-model-len": 1024}}},
+        {"suite": ASKED | {"chat_template": True}},
+        {"suite": ASKED | {"lm_eval": "0.4.14"}},
+        {"suite": ASKED | {"what_is_yet_to_come": 1}},
+    ],
+)
+def test_whatever_may_change_an_answer_is_asked_anew(change: dict[str, Any]) -> None:
+    assert not is_reusable_baseline(planned(), source([0], **change).manifest)
+
+
+def test_a_candidate_or_a_quarantined_run_takes_and_gives_nothing() -> None:
+    there = source([0]).manifest
+    candidate = planned().model_copy(update={"baseline": BaselineRef(name="x", revision="r", run_id="y")})
+    assert not is_reusable_baseline(candidate, there)
+    assert not is_reusable_baseline(planned(), there.model_copy(update={"validity": Validity.QUARANTINED}))
+
+
+@pytest.mark.parametrize("change", [{"sha256": "t"}, {"version": "2"}, {"metric": "f1"}, {"filter": "x"}])
+def test_another_content_or_score_is_another_task(change: dict[str, str]) -> None:
+    assert (
+        reusable_result(planned(), TASK, source([0], suite=ASKED | {"tasks": [CONTENT | change]}).manifest)
+        is None
     )
 
 
-def of(rows: pa.Table, task: str, documents: int) -> list[dict[str, Any]]:
-    kept = [row for row in rows.to_pylist() if row["task"] == task][:documents]
-    return [{key: value for key, value in row.items() if key != "family"} for row in kept]
+def test_a_bundle_from_before_the_order_was_recorded_holds_nothing() -> None:
+    there = source([0]).manifest
+    old = there.tasks[0].model_copy(update={"documents_available": None})
+    assert reusable_result(planned(), TASK, there.model_copy(update={"tasks": (old,)})) is None
 
 
-def test_another_suite_policy_and_candidate_ask_a_baseline_nothing_twice(
-    looked_runs: LookedRuns,  # noqa: F811
-) -> None:
-    runs, runs.policy = looked_runs, POLICY
-    first, _ = runs.validate(runs.good, tasks=suite(runs, arithmetic="math"), family=None, limit=40)
-    assert runs.asked_of(runs.baseline) == [(0, 40), (0, 10)]
-
-    runs.policy = POLICY.model_copy(update={"alpha": 0.01})
-    both = suite(runs, arithmetic="reasoning", chain="math")
-    second, _ = runs.validate(runs.good, tasks=both, family=None, limit=30)
-    assert runs.asked_of(runs.baseline) == [(0, 30), (0, 10)], "the other task alone, and its A/A"
-    assert any(
-        f"answered before, in run {first.run_id}" in line and "qg_demo_arithmetic (30 documents)" in line
-        for line in runs.lines
-    )
-    name = "qg_demo_arithmetic"
-    assert of(table(second, "samples"), name, 40) == of(table(first, "samples"), name, 30)
-    assert of(table(second, "control_samples"), name, 40) == of(table(first, "control_samples"), name, 10)
-    assert set(table(second, "samples").filter(pa.compute.field("task") == name)["family"].to_pylist()) == {
-        "reasoning"
-    }
-    starts = {one.engine_start_id for one in second.engine_starts}
-    assert starts >= {row["engine_start_id"] for row in table(second, "samples").to_pylist()}
-    assert len(starts) == 4
-    (result,) = (one for one in second.tasks if one.task == name)
-    assert (result.documents, result.documents_available, result.family) == (30, 1000, Family.REASONING)
-    scores = [row["score"] for row in of(table(first, "samples"), name, 30)]
-    assert result.mean_score == sum(scores) / 30
-    verdicts = {row["verdict"] for row in runs.verdicts().values()}
-    assert verdicts == {"BASELINE", "VALIDATED", "INCONCLUSIVE"}, "all are compared; 30 documents are few"
-
-    runs.policy = POLICY.model_copy(update={"alpha": 0.02})
-    more, _ = runs.validate(runs.bad, tasks=both, family=None, limit=40)
-    assert runs.asked_of(runs.baseline) == [(30, 40)], "what no run has answered"
-    assert of(table(more, "samples"), name, 40) == of(table(first, "samples"), name, 40)
-    assert more.files["control_samples.parquet"].rows == 20
-
-    none, _ = runs.validate(runs.good, tasks=suite(runs, chain="reasoning"), family=None, limit=20)
-    assert runs.asked_of(runs.baseline) == []
-    assert none.files["samples.parquet"].rows == 20
-
-    runs.validate(
-        runs.good, tasks=suite(runs, chain="reasoning"), family=None, limit=20, since=datetime.now(UTC)
-    )
-    assert runs.asked_of(runs.baseline) == [(0, 20), (0, 10)], "--fresh"
+def test_the_first_documents_are_taken_as_the_batch_that_the_task_begins_with() -> None:
+    staging, given = open_staging(Home.current(), inputs(), {"checkpoint": "x"}), planned(limit=3)
+    assert inherit_task(staging, given, TASK, source([4, 1, 0, 3, 2])) == 3
+    (batch,) = batches.finished(staging, "a")
+    assert (batch.documents, batch.documents_available, batch.family) == (3, 50, Family.MATH)
+    result = batches.join(staging, "a", judged=False)
+    folder = staging.task_dir("a")
+    rows = pa.parquet.read_table(folder / "samples.parquet").to_pylist()
+    assert [(row["position"], row["doc_id"], row["family"]) for row in rows] == [
+        (0, "2", "math"),
+        (1, "1", "math"),
+        (2, "4", "math"),
+    ]
+    assert result.mean_score == pytest.approx(1 / 3)
+    assert pa.parquet.read_table(folder / "prompts.parquet").num_rows == 3
+    assert [one.engine_start_id for one in staging.starts()] == ["s1", "s2"]
+    # The limit asks for three second answers, of which there are two: they are the first batch.
+    assert staging.controls.task_result("a") is None
+    assert [batch.documents for batch in batches.finished(staging.controls, "a")] == [2]
 
 
-def test_what_changes_answers_is_asked_anew(looked_runs: LookedRuns) -> None:  # noqa: F811
-    runs, runs.policy = looked_runs, POLICY.model_copy(update={"aa_documents": 0})
-    asked: dict[str, Any] = {"tasks": runs.tasks, "limit": 30}
-    runs.validate(runs.good, **asked)
-    runs.validate(runs.good, **asked, engine_arguments={"max-num-seqs": 4})
-    assert runs.asked_of(runs.baseline) == [(0, 30)], "served otherwise"
-    file = Path(runs.tasks)
-    lines = file.read_text().splitlines()
-    file.write_text("\n".join([*lines[:-1], json.dumps(json.loads(lines[-1]) | {"id": "new"})]))
-    runs.validate(runs.good, **asked)
-    assert runs.asked_of(runs.baseline) == [(0, 30)], "another data set"
+def test_second_answers_come_along_where_there_are_as_many_as_the_policy_asks_for() -> None:
+    staging, given = open_staging(Home.current(), inputs(), {"checkpoint": "x"}), planned()
+    policy = given.policy.model_copy(update={"aa_documents": 2})
+    assert inherit_task(staging, given.model_copy(update={"policy": policy}), TASK, source([0, 1, 2])) == 3
+    again = staging.controls.task_result("a")
+    assert again is not None
+    assert (again.documents, again.engine_start_id) == (2, "s2")
+    assert [one.engine_start_id for one in staging.starts()] == ["s1", "s2"]
 
 
-def test_a_damaged_bundle_is_not_taken_from(looked_runs: LookedRuns) -> None:  # noqa: F811
-    runs, runs.policy = looked_runs, POLICY.model_copy(update={"aa_documents": 0})
-    first, _ = runs.validate(runs.good, limit=30)
-    file = Path(Home.current().bundles) / first.run_id / "samples.parquet"
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
-    second, _ = runs.validate(runs.good, limit=20)
-    assert runs.asked_of(runs.baseline) == [(0, 20)]
-    assert second.files["samples.parquet"].rows == 20
-    assert any("nothing is taken over from there" in line and first.run_id in line for line in runs.lines)
-    assert ROOT not in file.parents
+@pytest.mark.parametrize("positions", [[None, None], [1, 2], [0, 2], [0, 0, 1]])
+def test_positions_with_a_gap_are_not_the_first_documents(positions: list[int | None]) -> None:
+    staging = open_staging(Home.current(), inputs(), {"checkpoint": "x"})
+    assert inherit_task(staging, planned(), TASK, source(positions)) == 0
+    assert batches.finished(staging, "a") == []
+    assert staging.starts() == []
+
+
+def test_answers_of_other_kernels_do_not_join_what_is_there() -> None:
+    staging = open_staging(Home.current(), inputs(), {"checkpoint": "x"})
+    staging.add_start(start(9, kernel="B"))
+    assert inherit_task(staging, planned(), TASK, source([0, 1])) == 0
+    assert [one.engine_start_id for one in staging.starts()] == ["s9"]
+    assert source([0]).manifest.engine_starts[0].kernel_mode is KernelMode.NATIVE

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from quantgate.bundles.history import RunHistory
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
 from quantgate.model.enums import Validity, Verdict
@@ -63,11 +64,11 @@ def deciding(
         return [use_verdict(use, verdict) for use, verdict in verdicts[candidate.run_id].items()]
 
     monkeypatch.setattr(chains, "judge_runs", judge_runs)
-    return list(chains.deciding(runs, cast("BundleStore", Store())))
+    return list(chains.deciding_chains(runs, chains.Evidence(RunHistory(runs), cast("BundleStore", Store()))))
 
 
 def stood(chain: chains.Chain) -> dict[str, tuple[str, str]]:
-    return {use: (run_id, str(verdict.verdict)) for use, (run_id, verdict) in chain.stands.items()}
+    return {use: (run_id, str(verdict.verdict)) for use, (run_id, verdict) in chain.standing.items()}
 
 
 def test_a_use_keeps_its_first_decision_and_the_chain_goes_on_for_the_others(

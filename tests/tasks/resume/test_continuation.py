@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows import measure
+from flows import steps
 from quantgate.bundles.manifest import Manifest
-from quantgate.bundles.staging import Staging
 from quantgate.model.config.policy import FamilyPolicy
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
-from quantgate.model.records import RunPlan
+from tasks.run import ActiveRun
 from tasks.throughput import bench
 from tests.support.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
 
@@ -69,7 +69,7 @@ def test_a_candidate_whose_baseline_somebody_removed_is_told(looked_runs: Looked
     assert looked_runs.validate(looked_runs.bad)[1] == candidate
     assert looked_runs.asked_of(looked_runs.bad) == []
     assert (
-        f"bad: run {baseline.run_id} of its baseline, which it is held against, has no bundle"
+        f"bad: run {baseline.run_id} of its baseline, which it is compared with, has no bundle"
         in looked_runs.lines[-1]
     )
 
@@ -142,15 +142,14 @@ def loads(looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch) -> list[tupl
     """Load levels that were measured, a tuple for each run; a file stands for them."""
     measured: list[tuple[int, ...]] = []
 
-    def load(_: Any, plan: RunPlan, staging: Staging, __: Any) -> None:
-        assert plan.workload is not None
-        measured.append(tuple(plan.workload.concurrency))
-        staging.load_dir.mkdir()
+    def load(_: Any, run: ActiveRun) -> None:
+        measured.append(tuple(run.plan.workload.concurrency))
+        run.staging.load_dir.mkdir()
 
     def unfinished(_: Any, folder: Path) -> list[int]:
         return [] if folder.exists() else [1]
 
-    monkeypatch.setattr(measure, "load", load)
+    monkeypatch.setattr(steps, "STEPS", replace(steps.STEPS, load=load))
     monkeypatch.setattr(bench, "unfinished", unfinished)
     return measured
 

@@ -1,21 +1,27 @@
-"""One run from finished parts: what is taken up, what is measured anew, what is refused. (No engine is started.)"""
+"""One run from finished parts: what is reused, what is measured anew. (No engine is started.)"""
 
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows import measure as steps
-from flows.measure import Context, measure
 from quantgate.bundles import seal as bundle
-from quantgate.bundles.staging import Staging, end_fresh, fresh_since, open_staging
+from quantgate.bundles.history import RunHistory
+from quantgate.bundles.identity import run_fingerprint
+from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.staging import Staging, end_fresh, fresh_after, open_staging, staged
 from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
+from tasks import run
 from tasks.progress import Reporter
+from tasks.resume.chains import Evidence
+from tasks.resume.decision import decide_all
+from tasks.resume.second_try import unfinished_runs
+from tasks.run import Context
 from tests.quantgate.bundles.test_seal import finished, plan
 
 
@@ -29,73 +35,94 @@ def context(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> Context:
     def no_engine(*_: object, **__: object) -> None:
         raise RunError("an engine would have been started")
 
-    monkeypatch.setattr(steps, "_measure_parts", no_engine)
-    return Context(Home.current(), None, {}, Reporter(lines.append))  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "_measure_parts", no_engine)
+    return Context(Home.current(), None, {}, Reporter(lines.append), RunHistory([]))  # type: ignore[arg-type]
+
+
+def latest_order(context: Context) -> int:
+    return RunHistory.read(BundleStore(context.home.bundles)).latest_order
+
+
+def measure(context: Context, fresh: int | None = None) -> tuple[Manifest, bool]:
+    """Decide and measure, as a validation does."""
+    store = BundleStore(context.home.bundles)
+    history = RunHistory.read(store)
+    decided = decide_all([plan()], Evidence(history, store), unfinished_runs(context.home), fresh_after=fresh)
+    (decision,) = decided.values()
+    return run.measure(plan(), decision, replace(context, history=history), fresh_after=fresh)
+
+
+def finish(context: Context) -> Staging:
+    """Leave every part of a run that was declared, as a kill before its bundle does."""
+    store = BundleStore(context.home.bundles)
+    open_staging(context.home, plan().inputs, {"checkpoint": "x"}, store.declare)
+    return finished(context.home)
 
 
 def test_finished_parts_become_a_bundle_without_an_engine(context: Context) -> None:
-    finished(context.home)
-    manifest, now = measure.fn(plan(), context)
+    finish(context)
+    manifest, now = measure(context)
     assert now
     assert [m.run_id for m in BundleStore(context.home.bundles).manifests()] == [manifest.run_id]
 
 
 def test_what_was_measured_and_is_unchanged_is_found(context: Context, lines: list[str]) -> None:
-    finished(context.home)
-    first, _ = measure.fn(plan(), context)
-    again, now = measure.fn(plan(), context)
+    finish(context)
+    first, _ = measure(context)
+    again, now = measure(context)
     assert (again, now) == (first, False)
     assert lines[-1].endswith("UTC and unchanged, nothing to do")
     assert list(context.home.staging.glob("[!.]*")) == []
 
 
 def test_an_engine_that_fails_leaves_its_reason_and_the_parts(context: Context) -> None:
-    staging = finished(context.home)
+    staging = finish(context)
     (staging.load_dir / "c1.json").unlink()
     with pytest.raises(RunError, match="an engine would have been started"):
-        measure.fn(plan(), context)
+        measure(context)
     assert "an engine would have been started" in (staging.path / "failure.json").read_text()
     assert staging.task_result("a") is not None
 
 
 def test_measuring_anew_goes_on_after_a_kill(context: Context) -> None:
     """--fresh: the old bundle does not count, parts since it began do, and what it sealed is not measured twice."""
-    finished(context.home)
-    old, _ = measure.fn(plan(), context)
-    since = fresh_since(context.home, {"x": 1})
-    assert since > old.started_at
+    finish(context)
+    old, _ = measure(context)
+    after = fresh_after(context.home, {"x": 1}, latest_order(context))
+    assert after == old.declared_order
     with pytest.raises(RunError, match="would have been started"):
-        measure.fn(plan(), context, since=since)
-    new = finished(context.home)  # killed after its last part, before its bundle
-    assert fresh_since(context.home, {"x": 1}) == since
-    sealed, now = measure.fn(plan(), context, since=since)
+        measure(context, after)
+    new = finish(context)  # killed after its last part, before its bundle
+    assert fresh_after(context.home, {"x": 1}, latest_order(context)) == after
+    sealed, now = measure(context, after)
     assert (sealed.run_id, now) == (new.run_id, True)
-    assert measure.fn(plan(), context, since=since) == (sealed, False)
+    assert measure(context, after) == (sealed, False)
     end_fresh(context.home, {"x": 1})
-    assert fresh_since(context.home, {"x": 1}) > since
+    assert fresh_after(context.home, {"x": 1}, latest_order(context)) > after
 
 
 def test_a_plain_run_leaves_the_parts_of_one_that_measures_anew(context: Context) -> None:
-    finished(context.home)
-    old, _ = measure.fn(plan(), context)
-    new = finished(context.home)
-    assert measure.fn(plan(), context) == (old, False)
+    finish(context)
+    old, _ = measure(context)
+    new = finish(context)
+    assert measure(context) == (old, False)
     assert new.task_result("a") is not None
 
 
 def test_parts_from_before_are_discarded_when_measuring_anew(context: Context) -> None:
-    staging = finished(context.home)
+    staging = finish(context)
     with pytest.raises(RunError, match="would have been started"):
-        measure.fn(plan(), context, since=datetime.now(UTC) + timedelta(seconds=1))
-    reopened = open_staging(context.home, plan().inputs, {})
-    assert reopened.started_at > staging.started_at
+        measure(context, latest_order(context))
+    reopened = staged(context.home, run_fingerprint(plan().inputs))
+    assert reopened is not None
+    assert reopened.declared_order > staging.declared_order
     assert reopened.task_result("a") is None
 
 
 def test_two_processes_on_one_run_take_turns(
     context: Context, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished(context.home)
+    finish(context)
     sealing, go_on = threading.Event(), threading.Event()
     seal = bundle.seal
 
@@ -104,9 +131,9 @@ def test_two_processes_on_one_run_take_turns(
         assert go_on.wait(10)
         return seal(staging, place, planned, *more, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(steps.seal, "seal", slow)
+    monkeypatch.setattr(run.seal, "seal", slow)
     results: list[tuple[object, bool]] = []
-    workers = [threading.Thread(target=lambda: results.append(measure.fn(plan(), context))) for _ in range(2)]
+    workers = [threading.Thread(target=lambda: results.append(measure(context))) for _ in range(2)]
     workers[0].start()
     assert sealing.wait(10)
     workers[1].start()
@@ -123,10 +150,10 @@ def test_two_processes_on_one_run_take_turns(
 def test_a_bundle_that_cannot_be_read_does_not_stop_a_measurement(context: Context) -> None:
     for name, text in (
         ("20260101T000000Z-" + "0" * 12, "{"),
-        ("x-" + plan().inputs.fingerprint()[:12], '{"schema_version": 2}'),
+        ("x-" + run_fingerprint(plan().inputs)[:12], '{"schema_version": 2}'),
     ):
         folder = Path(context.home.bundles) / name
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(text)
-    finished(context.home)
-    assert measure.fn(plan(), context)[1]
+    finish(context)
+    assert measure(context)[1]

@@ -14,7 +14,7 @@ from quantgate.bundles.staging import Staging, open_staging, write_json
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
-from tasks.resume import aa_controls
+from tasks.resume import aa_repeat
 from tests.quantgate.bundles.test_seal import plan, sample
 from tests.quantgate.bundles.test_staging import finish_task, inputs, start
 from tests.support.looked_runs import LOOKS, Killed, LookedRuns, looked_runs  # noqa: F401 - a fixture
@@ -50,27 +50,26 @@ def staging() -> Staging:
 
 
 def test_a_baseline_is_asked_again_once_it_has_answered(staging: Staging) -> None:
-    assert aa_controls.missing(planned(), staging) == []
+    assert aa_repeat.missing(planned(), staging) == []
     answered(staging, "a")
     answered(staging, "b", documents=19)  # fewer than the policy asks for: it validates nothing
-    assert [task.task for task in aa_controls.missing(planned(), staging)] == ["a"]
+    assert [task.task for task in aa_repeat.missing(planned(), staging)] == ["a"]
     answered(staging.controls, "a", documents=10, start_id="s2")
-    assert aa_controls.missing(planned(), staging) == []
+    assert aa_repeat.missing(planned(), staging) == []
 
 
 def test_neither_a_candidate_nor_a_policy_without_it_has_an_a_a(staging: Staging) -> None:
     answered(staging, "a")
-    assert aa_controls.missing(planned(0), staging) == []
+    assert aa_repeat.missing(planned(0), staging) == []
     candidate = planned(baseline=BaselineRef(name="x", revision="sha256:1", run_id="r"))
-    assert aa_controls.missing(candidate, staging) == []
-    assert aa_controls.missing(planned(suite=None), staging) == []
+    assert aa_repeat.missing(candidate, staging) == []
 
 
 def test_it_asks_the_first_documents_up_to_the_limit() -> None:
     for limit, asked in ((None, 10), (24, 10), (4, 4)):
         suite = planned().suite
         assert suite is not None
-        again = aa_controls.once_more(planned(suite=suite.model_copy(update={"limit": limit})))
+        again = aa_repeat.once_more(planned(suite=suite.model_copy(update={"limit": limit})))
         assert again.suite == suite.model_copy(update={"limit": asked})
         assert again.checkpoint.path == planned().checkpoint.path
 
@@ -78,9 +77,9 @@ def test_it_asks_the_first_documents_up_to_the_limit() -> None:
 def test_only_another_start_of_the_same_engine_counts(staging: Staging) -> None:
     staging.add_start(start(1))
     answered(staging, "a")
-    task = aa_controls.missing(planned(), staging)[0]
-    assert not aa_controls.over_a_restart(planned(), staging, task, start(1))
-    assert aa_controls.over_a_restart(planned(), staging, task, start(2))
+    task = aa_repeat.missing(planned(), staging)[0]
+    assert not aa_repeat.over_a_restart(planned(), staging, task, start(1))
+    assert aa_repeat.over_a_restart(planned(), staging, task, start(2))
     assert staging.joins(start(2))
     assert not staging.joins(start(2, kernel="B"))
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from flows import validate
+from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from tasks.resume.preflight import Ahead
+from tasks.resume.decision import Measure
 from tests.support.looked_runs import Killed, LookedRuns, looked_runs
 
 __all__ = ["looked_runs"]
@@ -27,7 +27,7 @@ def test_after_a_drift_check_the_chain_that_decides_goes_on(
 ) -> None:
     first = looked_runs.validate(looked_runs.good, limit=60)
     looked_runs.engine(skills)
-    fresh = looked_runs.validate(looked_runs.good, limit=limit, since=datetime.now(UTC))
+    fresh = looked_runs.validate(looked_runs.good, limit=limit, fresh=True)
     assert fresh[1].continues is None
     looked_runs.engine()
     baseline, candidate = looked_runs.validate(looked_runs.good)
@@ -66,20 +66,24 @@ def test_a_candidate_named_twice_is_refused_once(
     assert looked_runs.asked == []
 
 
-def test_a_question_that_another_host_begins_meanwhile_stops_no_other(
+def test_a_question_that_another_host_answers_meanwhile_is_decided_by_the_first_that_was_declared(
     looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_runs.validate(looked_runs.good, limit=60)
+    _, first = looked_runs.validate(looked_runs.good, limit=60)
     looked_runs.elsewhere(monkeypatch, device_name="another CPU")
-    monkeypatch.setattr(validate, "look_ahead", lambda *_, **__: Ahead({}))
-    _, bad = looked_runs.validate(looked_runs.good, looked_runs.bad, failing=1)
-    assert "has begun to answer this question" in looked_runs.failures[0]
-    assert bad.checkpoint.name == "bad"
+    monkeypatch.setattr(
+        validate, "decide_all", lambda plans, *_, **__: {run_fingerprint(p.inputs): Measure() for p in plans}
+    )
+    _, good, bad = looked_runs.validate(looked_runs.good, looked_runs.bad)
+    assert good.continues is None
+    verdicts = looked_runs.verdicts()
+    assert verdicts[good.run_id]["decided_by"] == first.run_id, "it was declared first"
+    assert verdicts[bad.run_id]["decided_by"] == bad.run_id
 
 
 def test_a_chain_that_goes_on_beside_a_drift_check_does_so_after_a_kill(looked_runs: LookedRuns) -> None:
     _, first = looked_runs.validate(looked_runs.close, limit=60)
-    looked_runs.validate(looked_runs.close, since=datetime.now(UTC))
+    looked_runs.validate(looked_runs.close, fresh=True)
     looked_runs.kill_before = 1
     with pytest.raises(Killed):
         looked_runs.validate(looked_runs.close)
@@ -93,7 +97,7 @@ def test_a_chain_that_goes_on_beside_a_drift_check_does_so_after_a_kill(looked_r
 def test_candidates_that_were_judged_against_other_answers_go_on_one_by_one(looked_runs: LookedRuns) -> None:
     _, good = looked_runs.validate(looked_runs.good, limit=60)
     looked_runs.engine({**NOISY, "close": 0.9})
-    fresh, close = looked_runs.validate(looked_runs.close, limit=60, since=datetime.now(UTC))
+    fresh, close = looked_runs.validate(looked_runs.close, limit=60, fresh=True)
     looked_runs.engine()
     _, candidate = looked_runs.validate(looked_runs.good, looked_runs.close, failing=1)
     assert candidate.continues == good.run_id
@@ -124,8 +128,8 @@ def test_a_baseline_is_not_asked_what_no_candidate_needs(looked_runs: LookedRuns
 @pytest.mark.parametrize(
     ("inputs", "told"),
     [
-        ({"device_name": "another CPU"}, r"its device name \(.* there, another CPU here\) differs"),
-        ({"gpu_count": 2}, r"its gpu count \(1 there, 2 here\) differs"),
+        ({"device_name": "another CPU"}, r"its device name \(.* in that run, another CPU now\) differs"),
+        ({"gpu_count": 2}, r"its gpu count \(1 in that run, 2 now\) differs"),
     ],
 )
 def test_a_question_that_is_on_its_way_in_another_setting_is_refused_at_once(
@@ -137,7 +141,7 @@ def test_a_question_that_is_on_its_way_in_another_setting_is_refused_at_once(
         with pytest.raises(ConfigError, match=f"run {first.run_id} has begun .* {told}.* --fresh"):
             looked_runs.validate(looked_runs.good)
         assert looked_runs.asked == []
-        checked = looked_runs.validate(looked_runs.good, limit=60, since=datetime.now(UTC))
+        checked = looked_runs.validate(looked_runs.good, limit=60, fresh=True)
         assert looked_runs.validate(looked_runs.good, limit=60) == checked, "what is measured is known"
     _, candidate = looked_runs.validate(looked_runs.good)
     assert candidate.continues == first.run_id
@@ -154,7 +158,9 @@ def test_a_baseline_in_another_setting_is_refused_while_a_chain_goes_on_and_meas
     with monkeypatch.context() as patch:
         looked_runs.elsewhere(patch, candidates=False, gpu_count=2)
         refused = rf"run {first[1].run_id} is INCONCLUSIVE and was judged against the baseline of run {first[0].run_id}"
-        with pytest.raises(ConfigError, match=rf"{refused}.*their gpu count \(1 there, 2 here\) differs"):
+        with pytest.raises(
+            ConfigError, match=rf"{refused}.*their gpu count \(1 in that run, 2 now\) differs"
+        ):
             looked_runs.validate(looked_runs.good)
         assert looked_runs.asked == []
     second = looked_runs.validate(looked_runs.good)
@@ -184,13 +190,13 @@ def test_there_is_no_second_try_after_looks(looked_runs: LookedRuns) -> None:
     with pytest.raises(Killed):
         looked_runs.validate(looked_runs.close, limit=250)
     looked_runs.kill_before = None
-    refused = "unfinished and was looked at .*: the same command {} goes on with it"
+    refused = "unfinished and has had interim looks.*: the same command {} goes on with it"
     with pytest.raises(ConfigError, match=refused.format("without --full and with --limit 250")):
         looked_runs.validate(looked_runs.close, full=True)
     with pytest.raises(ConfigError, match=refused.format("with --limit 250")):
         looked_runs.validate(looked_runs.close)
     with pytest.raises(ConfigError, match=refused.format("without --fresh")):
-        looked_runs.validate(looked_runs.close, limit=250, since=datetime.now(UTC))
+        looked_runs.validate(looked_runs.close, limit=250, fresh=True)
     assert looked_runs.asked == []
     _, candidate = looked_runs.validate(looked_runs.close, limit=250)
     assert looked_runs.asked[0] == ("close", 60, 120)
@@ -205,9 +211,9 @@ def test_a_check_that_was_stopped_may_begin_anew(looked_runs: LookedRuns) -> Non
     _, decided = looked_runs.validate(looked_runs.good)
     looked_runs.kill_before = 2
     with pytest.raises(Killed):
-        looked_runs.validate(looked_runs.good, since=datetime.now(UTC))
+        looked_runs.validate(looked_runs.good, fresh=True)
     looked_runs.kill_before = None
-    _, check = looked_runs.validate(looked_runs.good, since=datetime.now(UTC))
+    _, check = looked_runs.validate(looked_runs.good, fresh=True)
     assert looked_runs.verdicts()[check.run_id]["decided_by"] == decided.run_id
 
 
@@ -215,7 +221,7 @@ def test_full_is_no_second_try_where_a_drift_check_was_stopped(looked_runs: Look
     first = looked_runs.validate(looked_runs.good)
     looked_runs.kill_before = 2
     with pytest.raises(Killed):
-        looked_runs.validate(looked_runs.good, limit=100, since=datetime.now(UTC))
+        looked_runs.validate(looked_runs.good, limit=100, fresh=True)
     assert looked_runs.asked_of(looked_runs.good) == [(0, 60)]
     looked_runs.kill_before = None
     assert looked_runs.validate(looked_runs.good, full=True) == first

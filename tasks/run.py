@@ -1,0 +1,375 @@
+"""One run, from top to bottom: a checkpoint on a device, its quality tasks and its load levels, to a bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from quantgate.bundles import batches, seal
+from quantgate.bundles.history import RunHistory
+from quantgate.bundles.identity import comparison_id, run_fingerprint
+from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.staging import RUN_ID_DIGITS, Staging, open_staging, staged
+from quantgate.bundles.store import BundleStore
+from quantgate.model.config.suites import SuiteTask
+from quantgate.model.errors import QuantgateError
+from quantgate.model.home import Home
+from quantgate.model.records import RunPlan
+from tasks.device.idle import idle
+from tasks.device.lock import held, run_held
+from tasks.engine import server, telemetry
+from tasks.engine.environment import EngineEnvironment
+from tasks.engine.process import last_words
+from tasks.fidelity import measure as fidelity
+from tasks.fidelity.text import Text, read_text
+from tasks.progress import Reporter
+from tasks.quality import evaluate as quality
+from tasks.resume import aa_repeat, interim_looks
+from tasks.resume.continuation import begin
+from tasks.resume.decision import Decision, Refuse, Reuse, unchanged
+from tasks.throughput import bench
+
+
+@dataclass(frozen=True)
+class ActiveRun:
+    """A run that is being measured: its plan, its parts so far, and what its steps need."""
+
+    plan: RunPlan
+    staging: Staging
+    context: Context
+
+    @property
+    def name(self) -> str:
+        """Return the checkpoint's name, which begins every line about the run."""
+        return self.plan.checkpoint.name
+
+    @property
+    def second_answers(self) -> ActiveRun:
+        """Return the A/A repeat of a baseline's run: the first documents of each task, in parts of their own."""
+        return replace(self, plan=aa_repeat.once_more(self.plan), staging=self.staging.controls)
+
+    def report(self, text: str) -> None:
+        """Report a line about the run."""
+        self.context.report.line(f"{self.name}: {text}")
+
+
+def evaluate(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask) -> None:
+    """Evaluate one task of the suite on the running engine, batch by batch where it has interim looks."""
+    url, report = run.context.home.bundles, run.context.report
+    while asked := interim_looks.next_documents(run.plan, task, run.staging, url, report):
+        _ask(engine, run, task, asked)
+    judged = interim_looks.has_interim_looks(run.plan)
+    result = batches.join(run.staging, task.task, judged=judged)
+    if result.truncated_prompts:
+        run.report(
+            f"{task.task}: {result.truncated_prompts} of its prompts did not fit the engine's context and were cut on "
+            "the left; raise max-model-len (--engine-arg max-model-len=…)"
+        )
+
+
+def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: interim_looks.Asked) -> None:
+    """Ask some of a task's documents; the batch is kept once it is whole."""
+    context, staging = run.context, run.staging
+    title = f"{run.name}: {task.task}"
+    if interim_looks.has_interim_looks(run.plan):
+        title += f": documents {asked.start + 1:,} to {asked.end:,}" if asked.end else ""
+    with (
+        context.report.step(title, unit="requests") as step,
+        telemetry.watch(engine, task.task) as rows,
+    ):
+        quality.evaluate(
+            task,
+            start=asked.start,
+            end=asked.end,
+            base_url=engine.base_url,
+            api_key=engine.api_key,
+            served_model=engine.served_model,
+            checkpoint_path=run.plan.checkpoint.path,
+            engine_start_id=engine.start.engine_start_id,
+            out_dir=batches.batch_dir(staging, task.task, asked.start),
+            log=context.home.logs / staging.run_id / f"lm-eval-{task.task}.log",
+            timeout_s=run.plan.suite.task_timeout_s,
+            on_progress=step.update,
+            check_alive=engine.check_alive,
+            engine_words=lambda: last_words(engine.process.output()),
+            chat_template=context.chat_template,
+            trust_remote_code=context.trust_remote_code,
+        )
+    staging.add_telemetry(rows)
+
+
+def compare_tokens(engine: server.RunningEngine, run: ActiveRun, text: Text) -> None:
+    """Ask the running engine for its distribution before each token of the fixed text."""
+    title = f"{run.name}: fidelity"
+    with run.context.report.step(title, unit="passages") as step:
+        result = fidelity.measure(
+            text,
+            fidelity.Engine(
+                engine.base_url,
+                engine.api_key,
+                engine.served_model,
+                engine.start.engine_start_id,
+                engine.check_alive,
+            ),
+            vocab_size=run.plan.checkpoint.vocab_size,
+            out_dir=run.staging.fidelity_dir,
+            on_progress=step.update,
+        )
+    if result.skipped:
+        run.context.report.line(f"{title} is not measured, and no verdict needs it: {result.skipped}")
+
+
+def load(engine: server.RunningEngine, run: ActiveRun) -> None:
+    """Measure the load levels on the running engine."""
+    with telemetry.watch(engine, "load") as rows:
+        bench.measure(
+            engine,
+            run.plan.workload,
+            tokenizer=run.plan.checkpoint.path,
+            out_dir=run.staging.load_dir,
+            log=run.context.home.logs / run.staging.run_id / "bench.log",
+            report=run.context.report,
+            title=run.name,
+            trust_remote_code=run.context.trust_remote_code,
+        )
+    run.staging.add_telemetry(rows)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps on a running engine; a flow puts its own shells around them."""
+
+    evaluate: Callable[[server.RunningEngine, ActiveRun, SuiteTask], None] = evaluate
+    compare_tokens: Callable[[server.RunningEngine, ActiveRun, Text], None] = compare_tokens
+    load: Callable[[server.RunningEngine, ActiveRun], None] = load
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step of a run needs beside its plan and its parts."""
+
+    home: Home
+    environment: EngineEnvironment
+    overrides: dict[str, Any]
+    report: Reporter
+    history: RunHistory
+    """The runs of the bundles store as the decision knew them."""
+    expected_start_s: float | None = None
+    adapter: str | None = None
+    chat_template: bool | str = False
+    steps: Steps = field(default_factory=Steps)
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Return True if whoever reads the tokenizer may run its code, as the engine may."""
+        return self.overrides.get("trust-remote-code") is True
+
+
+def measure(
+    plan: RunPlan, decision: Decision, context: Context, *, fresh_after: int | None = None
+) -> tuple[Manifest, bool]:
+    """Return the run's bundle: reused, completed from finished parts, or measured.
+
+    Args:
+        plan: what is declared.
+        decision: what earlier runs leave it to do.
+        context: home, engine, progress.
+        fresh_after: parts of a run that was declared earlier are measured anew; None reuses whatever is there.
+
+    Returns:
+        The bundle's manifest, and whether anything was measured now.
+
+    Raises:
+        QuantgateError: the run is refused, or the engine or a step failed; finished parts are kept.
+    """
+    if isinstance(decision, Refuse):
+        raise decision.error
+    home, name, fingerprint = context.home, plan.checkpoint.name, run_fingerprint(plan.inputs)
+    store = BundleStore(home.bundles)
+    with run_held(home, fingerprint, name, context.report):
+        decision = _finished_meanwhile(plan, store, context, fresh_after) or decision
+        staging = staged(home, fingerprint)
+        if isinstance(decision, Reuse):
+            _reuse(plan, decision, staging, store, context.report)
+            return decision.run, False
+        if staging and fresh_after is not None and staging.declared_order <= fresh_after:
+            staging.discard()
+        staging = open_staging(
+            home,
+            plan.inputs,
+            _state(plan),
+            lambda run_id: store.declare(run_id, context.history.latest_order),
+        )
+        run = ActiveRun(plan, staging, context)
+        begin(plan, decision, staging, store, context.report)
+        return _complete(run), True
+
+
+def _finished_meanwhile(
+    plan: RunPlan, store: BundleStore, context: Context, fresh_after: int | None
+) -> Reuse | None:
+    """Reuse what another process has measured since the decision, while this one waited for it."""
+    fingerprint = run_fingerprint(plan.inputs)
+    known = {run.run_id for run in context.history.of(fingerprint)}
+    for run_id in reversed(store.run_ids()):
+        if run_id.endswith(fingerprint[:RUN_ID_DIGITS]) and run_id not in known and store.is_bundle(run_id):
+            try:
+                run = store.read_manifest(run_id)
+            except QuantgateError:
+                continue  # the loader reports it
+            if run.fingerprint == fingerprint and run.declared_order > (
+                -1 if fresh_after is None else fresh_after
+            ):
+                return unchanged(plan, run)
+    return None
+
+
+def _reuse(
+    plan: RunPlan, decision: Reuse, staging: Staging | None, store: BundleStore, report: Reporter
+) -> None:
+    """Report what is reused, and remove what a kill between the bundle and the end of its staging left."""
+    run, name = decision.run, plan.checkpoint.name
+    if staging and (staging.run_id == run.run_id or not staging.starts()):
+        staging.discard()
+    for line in decision.lines:
+        report.line(line)
+    if run.fingerprint != run_fingerprint(plan.inputs):
+        return
+    text = read_text(plan.suite)
+    if text and run.fidelity and run.fidelity.text_id != text.text_id:
+        report.line(
+            f"{name}: its fidelity was measured on {run.fidelity.text_id}, not on {text.text_id}, "
+            "and the two are never compared; --fresh measures it anew"
+        )
+    if run.baseline and not store.is_bundle(run.baseline.run_id):
+        report.line(
+            f"{name}: run {run.baseline.run_id} of its baseline, which it is compared with, has no bundle at "
+            f"{store.url} any more: a new warehouse can't judge it; --fresh measures both anew"
+        )
+
+
+def _state(plan: RunPlan) -> dict[str, Any]:
+    """Describe what runs; of a candidate with interim looks also what it asks, so that a second try is noticed."""
+    state: dict[str, Any] = {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
+    if not interim_looks.has_interim_looks(plan) or interim_looks.is_full(plan):
+        return state
+    return state | {
+        "question": comparison_id(plan),
+        "limit": plan.suite.limit,
+        "workload": plan.workload.name,
+    }
+
+
+def _complete(run: ActiveRun) -> Manifest:
+    """Measure what is missing and make the bundle."""
+    plan, staging, context = run.plan, run.staging, run.context
+    staging.clear_failure()
+    try:
+        _join_answered(run)
+        tasks, text, load_missing = _missing(run)
+        if tasks or text or load_missing:
+            if kept := len(plan.suite.tasks) - len(tasks):
+                run.report(f"{kept} finished tasks are kept from before")
+            _measure_parts(run)
+        if aa_repeat.missing(plan, staging):
+            _repeat_answers(run)
+        rows = bench.rows(plan.workload, staging.load_dir)
+        return seal.seal(staging, context.home.bundles, plan, rows, continues=batches.continues(staging))
+    except QuantgateError as error:
+        staging.fail(str(error), context.home.logs / staging.run_id)
+        raise
+
+
+def _join_answered(run: ActiveRun) -> None:
+    """Finish the tasks whose batches are enough already: a kill came between, or an earlier run had answered them."""
+    plan, staging = run.plan, run.staging
+    for task in plan.suite.tasks:
+        begun = batches.finished(staging, task.task) and not staging.task_result(task.task)
+        if begun and interim_looks.next_documents(plan, task, staging, run.context.home.bundles) is None:
+            batches.join(staging, task.task, judged=interim_looks.has_interim_looks(plan))
+
+
+def _missing(run: ActiveRun) -> tuple[list[SuiteTask], Text | None, bool]:
+    """Return the unfinished tasks, the fidelity text where it is not measured, and whether a load level is missing."""
+    suite, staging = run.plan.suite, run.staging
+    tasks = [task for task in suite.tasks if staging.task_result(task.task) is None]
+    text, result = read_text(suite), staging.fidelity_result()
+    text_missing = text if text and (result is None or result.text_id != text.text_id) else None
+    return tasks, text_missing, bool(bench.unfinished(run.plan.workload, staging.load_dir))
+
+
+@contextmanager
+def _serving(run: ActiveRun) -> Iterator[server.RunningEngine]:
+    """Serve the run's checkpoint on locked, idle devices."""
+    plan, context = run.plan, run.context
+    log = context.home.logs / run.staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
+    with (
+        held(plan.hardware, context.report),
+        idle(plan.hardware, context.report),
+        server.serve(
+            plan.checkpoint,
+            context.environment,
+            fidelity.serving_arguments(plan.checkpoint.vocab_size, context.overrides),
+            adapter=context.adapter,
+            uuids=plan.hardware.uuids,
+            log=log,
+            report=context.report,
+            expected_s=context.expected_start_s,
+        ) as engine,
+    ):
+        yield engine
+
+
+def _measure_parts(run: ActiveRun) -> None:
+    """Start the engine and measure what is missing; each part is kept as it ends."""
+    staging, steps = run.staging, run.context.steps
+    with _serving(run) as engine:
+        continued = batches.continues(staging)
+        staging.add_start(engine.start)
+        if continued and not batches.continues(staging):
+            run.report(
+                f"its engine chose other kernels than in run {continued}, which is not continued: this is a run of "
+                "its own"
+            )
+        tasks, text, load_missing = _missing(run)
+        for task in tasks:
+            steps.evaluate(engine, run, task)
+        if text:
+            steps.compare_tokens(engine, run, text)
+        if load_missing:
+            steps.load(engine, run)
+        _answer_again(engine, run)
+
+
+def _answer_again(engine: server.RunningEngine, run: ActiveRun) -> None:
+    """Repeat (A/A) the tasks that another start of the engine answered."""
+    plan, staging, steps = run.plan, run.staging, run.context.steps
+    tasks = [
+        task
+        for task in aa_repeat.missing(plan, staging)
+        if aa_repeat.over_a_restart(plan, staging, task, engine.start)
+    ]
+    if tasks and aa_repeat.text_missing(staging, engine.start):
+        steps.compare_tokens(engine, run.second_answers, read_text(plan.suite))
+    for task in tasks:
+        steps.evaluate(engine, run.second_answers, task)
+
+
+def _repeat_answers(run: ActiveRun) -> None:
+    """Start the engine once more for the A/A repeat; finished parts never suffer from it."""
+    run.report(
+        f"its engine is started once more and answers the first {run.plan.policy.aa_documents} documents of each "
+        "task again (A/A): what changes is noise"
+    )
+    with _serving(run) as engine:
+        if not run.staging.joins(engine.start):
+            run.report(
+                "the engine chose other kernels at this start than before; there is no A/A, since its answers would "
+                "not join the others"
+            )
+            return
+        run.staging.add_start(engine.start)
+        _answer_again(engine, run)
