@@ -16,6 +16,7 @@ import pytest
 from flows import validate as flow
 from flows.planning.request import ValidateParameters, declare
 from flows.validate import _plan, _served
+from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config.suites import Suite
@@ -106,11 +107,11 @@ def test_with_an_adapter_the_table_names_another_model(
     """What each run is given; measuring itself is left out here."""
     measured: list[tuple[RunPlan, Context]] = []
 
-    def measure(plan: RunPlan, context: Context, **_: Any) -> tuple[Any, bool]:
+    def measure(plan: RunPlan, _: Any, context: Context, __: Any) -> tuple[Any, bool]:
         measured.append((plan, context))
         return SimpleNamespace(run_id=f"run-{len(measured)}", engine_starts=()), True
 
-    monkeypatch.setattr(flow, "measure", measure)
+    monkeypatch.setattr(flow.steps, "measure", measure)
     home, place = Home.current(), adapter(tmp_path / "one")
     for arguments, suffix in (
         ({}, ""),
@@ -120,7 +121,15 @@ def test_with_an_adapter_the_table_names_another_model(
         declared = declare(ValidateParameters(model="quantgate-demo", engine_arguments=arguments), home)
         environment = engine_env.prepare(declared.engine_name, declared.engine, home, SILENT)
         checkpoints = [resolve(str(ROOT / one.source)) for one in declared.checkpoints]
-        flow._measure_all(checkpoints, environment, declared, home=home, report=SILENT, since=None)
+        flow._measure_all(
+            checkpoints,
+            environment,
+            declared,
+            home=home,
+            report=SILENT,
+            fresh_after=None,
+            history=RunHistory([]),
+        )
         names = [plan.checkpoint.name for plan, _ in measured]
         assert names == [f"quantgate-demo-{precision}{suffix}" for precision in ("BF16", "FP8", "NVFP4")]
         assert measured[1][0].baseline == BaselineRef(

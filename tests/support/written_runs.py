@@ -68,6 +68,7 @@ class Spec:
     """Serving arguments on top of the usual."""
     checkpoint: str | None = None
     started_at: datetime = START
+    declared_order: int = 0
     fingerprint: str | None = None
     continues: str | None = None
     policy: Policy = POLICY
@@ -292,6 +293,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
         validity=spec.validity,
         validity_reasons=spec.validity_reasons,
         started_at=spec.started_at,
+        declared_order=spec.declared_order,
         measured_at=spec.started_at + timedelta(minutes=10),
         continues=spec.continues,
         files=files,
