@@ -92,7 +92,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
 def _missing(
     planned: Plan, outcomes: Sequence[Outcome], manifests: Sequence[Manifest], home: Home
 ) -> dict[int, str]:
-    """Why a checkpoint has no bundle though its run completed, by its place among those that were due."""
+    """Say why a checkpoint has no bundle though its run completed, by its place among those that were due."""
     completed = {one.name for one in outcomes if not one.problem}
     found = {}
     for index, cell in enumerate(planned.due):

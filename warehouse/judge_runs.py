@@ -89,7 +89,7 @@ def judge_stored(
 def _read(
     store: BundleStore, candidates: Sequence[tuple[str, str]], declare: Callable[[Manifest], Manifest]
 ) -> Iterator[_Pair]:
-    """The two runs of every candidate, or why one can't be read; a baseline's once for all that follow it."""
+    """Yield the two runs of every candidate, or why one can't be read; a baseline's once for all that follow it."""
 
     def read(run_id: str, like: Future[_Read] | None) -> _Read:
         there = like.result() if like is not None else None
@@ -102,7 +102,7 @@ def _read(
             return error
 
     def started() -> Iterator[Future[_Read]]:
-        """Every run as it is needed: a baseline, then its candidates, which wait for it."""
+        """Yield every run as it is needed: a baseline, then its candidates, which wait for it."""
         there, before = None, None
         for candidate, baseline in candidates:
             if baseline != before:
@@ -122,7 +122,7 @@ def _read(
 
 
 def _ahead(futures: Iterator[Future[_Read]]) -> Iterator[_Read]:
-    """Results in their order, with a few under way."""
+    """Yield results in their order, with a few in progress."""
     waiting: deque[Future[_Read]] = deque()
     for future in futures:
         waiting.append(future)

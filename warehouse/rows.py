@@ -1,4 +1,4 @@
-"""What a bundle's manifest says, as rows of the warehouse's tables."""
+"""Turn a bundle's manifest into rows of the warehouse's tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def run_row(manifest: Manifest) -> Row:
-    """The run's row of ``store.runs``."""
+    """Return the run's row of ``store.runs``."""
     checkpoint, hardware, baseline = manifest.checkpoint, manifest.hardware, manifest.baseline
     return {
         **checkpoint.model_dump(exclude={"name", "source", "path"}),
@@ -47,7 +47,7 @@ def run_row(manifest: Manifest) -> Row:
 
 
 def engine_start_rows(manifest: Manifest) -> list[Row]:
-    """Rows of ``store.engine_starts``; maps as lists of pairs, as Arrow takes them."""
+    """Return rows of ``store.engine_starts``; maps as lists of pairs, as Arrow takes them."""
     return [
         {
             **start.model_dump(),
@@ -61,12 +61,12 @@ def engine_start_rows(manifest: Manifest) -> list[Row]:
 
 
 def task_rows(manifest: Manifest) -> list[Row]:
-    """Rows of ``store.run_tasks``."""
+    """Return rows of ``store.run_tasks``."""
     return [{**task.model_dump(), "run_id": manifest.run_id} for task in manifest.tasks]
 
 
 def policy_row(name: str, policy: Policy) -> Row:
-    """A row of ``store.policies``."""
+    """Return a row of ``store.policies``."""
     return {
         **policy.model_dump(exclude={"families", "uses"}),
         "policy": name,
@@ -77,13 +77,13 @@ def policy_row(name: str, policy: Policy) -> Row:
 
 
 def verdict_rows(manifest: Manifest, baseline_run_id: str, verdicts: Sequence[UseVerdict]) -> list[Row]:
-    """Rows of ``store.verdicts``."""
+    """Return rows of ``store.verdicts``."""
     common = _judged_under(manifest, baseline_run_id)
     return [{**verdict.model_dump(exclude={"tasks"}), **common} for verdict in verdicts]
 
 
 def task_verdict_rows(manifest: Manifest, baseline_run_id: str, verdicts: Sequence[UseVerdict]) -> list[Row]:
-    """Rows of ``store.task_verdicts``."""
+    """Return rows of ``store.task_verdicts``."""
     common = _judged_under(manifest, baseline_run_id)
     return [
         {**task.model_dump(), **common, "use": verdict.use} for verdict in verdicts for task in verdict.tasks

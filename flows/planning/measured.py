@@ -1,4 +1,4 @@
-"""What is measured already: a planned run against the manifests at the bundles' place."""
+"""Find what is measured already: a planned run against the manifests of the bundles store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantgate.bundles.manifest import Manifest
 
 
 def is_answered(manifest: Manifest) -> bool:
-    """Whether a run with a limit, or with none, says all that it could say under its policy's looks.
+    """Return True if a run says all that it could say under its policy's interim looks, whatever its limit.
 
     Each task has answered all its documents, or stopped before it had to, since it was decided.
     """
@@ -29,12 +29,12 @@ def is_answered(manifest: Manifest) -> bool:
 def known(
     expected: Expected, manifests: Iterable[Manifest], *, however_many: bool = False
 ) -> tuple[Manifest | None, str]:
-    """The last bundle of a planned run; or None, and in what the nearest one of its checkpoint differs.
+    """Return the last bundle of a planned run; or None, and in what the nearest one of its checkpoint differs.
 
     Args:
         expected: what is planned.
         manifests: every bundle's, oldest first.
-        however_many: whether, under a policy with looks, a run of the same question counts that may have asked
+        however_many: whether, under a policy with interim looks, a run of the same question counts that may have asked
             fewer documents.
     """
     found = None
@@ -53,7 +53,7 @@ def known(
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a run like the planned one took."""
+    """The time that a run like the planned one took."""
 
     seconds: float
     precision: str
@@ -62,10 +62,10 @@ class Duration:
 def measured_duration(
     expected: Expected, model: str, precision: str | None, manifests: Iterable[Manifest]
 ) -> Duration | None:
-    """Seconds of the last run of the model on the same GPUs, with the same suite and workload.
+    """Return the seconds of the last run of the model on the same GPUs, with the same suite and workload.
 
-    From `started_at` to `measured_at`; one that took answers over from an earlier run doesn't count. A run that
-    was taken up again after a kill counts the time between, so one with a single engine start goes before it. One
+    From `started_at` to `measured_at`; one that inherited answers of an earlier run doesn't count. A run that
+    was continued after a kill counts the time between, so one with a single engine start goes before it. One
     of the same precision goes before another's.
 
     Args:
@@ -91,7 +91,7 @@ def measured_duration(
 
 
 def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:
-    """Median seconds of an engine's start on a GPU; None where none was measured."""
+    """Return the median seconds of an engine's start on a GPU; None where none was measured."""
     starts = [s.start_duration_s for m in manifests if m.inputs.gpu == gpu for s in m.engine_starts]
     return statistics.median(starts) if starts else None
 
@@ -117,7 +117,7 @@ def took(
 
 
 def absent(expected: Expected, manifests: Sequence[Manifest], place: str) -> str:
-    """Why what a completed run measured, or knew, isn't at the bundles' place; empty where it is.
+    """Say why what a completed run measured, or reused, isn't in the bundles store; empty where it is.
 
     Args:
         expected: what was planned.

@@ -12,7 +12,7 @@ from pydantic import Field
 from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
 from flows.parameters import Parameters
 from flows.planning.gpu_fit import spread
-from quantgate.bundles.store import open_place
+from quantgate.bundles.store import open_bundles
 from quantgate.judge.judge import check_policy
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.gpus import GpuFile
@@ -307,7 +307,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     Raises:
         ConfigError: the first thing that is wrong.
     """
-    open_place(home.bundles)
+    open_bundles(home.bundles)
     work = declare_work(parameters, home)
     check_packages(work.suite)
     model = work.model

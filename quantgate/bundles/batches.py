@@ -200,7 +200,7 @@ def join(staging: Staging, task: str, *, judged: bool) -> TaskResult:
 
 
 def write_part(folder: Path, result: TaskResult, samples: pa.Table, prompts: pa.Table) -> None:
-    """Let a part's folder, which is not there yet, appear whole with its files."""
+    """Write a part's folder so that it appears whole with its files, or not at all."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -127,7 +127,7 @@ READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _as_it_is, 2
 
 
 def damaged(run_id: str, what: str) -> RunError:
-    """A bundle that can't be used."""
+    """Return the error of a bundle that can't be used."""
     return RunError(
         what,
         where=f"bundle {run_id}",

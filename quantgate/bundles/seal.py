@@ -19,7 +19,7 @@ from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, FIDELITY_FILE
 from quantgate.bundles.staging import Staging
-from quantgate.bundles.store import open_place, reached
+from quantgate.bundles.store import open_bundles, reached
 from quantgate.model.records import RunPlan
 
 
@@ -44,7 +44,7 @@ def _entry(path: Path, rows: int) -> FileEntry:
 
 
 def _quality_tables(staging: Staging, tasks: list[TaskResult]) -> dict[str, pa.Table]:
-    """Samples of every task, a baseline's second answers (A/A), and each prompt's text once."""
+    """Read the samples of every task, a baseline's second answers (A/A), and each prompt's text once."""
     answered = [staging.task_dir(t.task) for t in tasks]
     again = [staging.controls.task_dir(t.task) for t in tasks]
     tables = {
@@ -59,14 +59,14 @@ def _quality_tables(staging: Staging, tasks: list[TaskResult]) -> dict[str, pa.T
 
 
 def _parts(folders: list[Path], name: str) -> pa.Table:
-    """One table of the finished ones among these parts: a folder appears whole."""
+    """Read the finished ones of these parts into one table; a folder appears whole."""
     schema = BUNDLE_FILES[name]
     parts = [pq.read_table(folder / name, schema=schema) for folder in folders if folder.is_dir()]
     return pa.concat_tables(parts) if parts else schema.empty_table()
 
 
 def _fidelity_table(staging: Staging) -> pa.Table:
-    """What the engine thinks of the fixed text and, of a baseline, what another start of it thinks (A/A)."""
+    """Read the distributions on the fixed text and, of a baseline, those of another engine start (A/A)."""
     parts = []
     for part in (staging, staging.controls):
         result = part.fidelity_result()
@@ -77,23 +77,23 @@ def _fidelity_table(staging: Staging) -> pa.Table:
 
 def seal(
     staging: Staging,
-    place: str,
+    bundles_url: str,
     plan: RunPlan,
     load: LoadRows = NO_LOAD,
     *,
     continues: str | None = None,
 ) -> Manifest:
-    """Make the bundle of finished parts; it appears at ``place`` whole or not at all.
+    """Make the bundle of finished parts; it appears in the store whole or not at all.
 
     Args:
         staging: the finished parts.
-        place: folder or fsspec URL of the bundles.
+        bundles_url: folder or fsspec URL of the bundles.
         plan: what was declared.
         load: rows of the finished load levels.
         continues: the run whose answers this one began with.
 
     Raises:
-        RunError: the place can't be written; the parts stay.
+        RunError: the store can't be written; the parts stay.
     """
     results = [staging.task_result(task.task) for task in plan.suite.tasks] if plan.suite else []
     tasks = [result for result in results if result is not None]
@@ -126,18 +126,18 @@ def seal(
         **dict(plan),
     )
     (building / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
-    with reached(place, "written"):
-        _publish(building, place, staging.run_id)
+    with reached(bundles_url, "written"):
+        _publish(building, bundles_url, staging.run_id)
     staging.discard()
     return manifest
 
 
-def _publish(building: Path, place: str, run_id: str) -> None:
-    """Bring a finished folder to the bundles."""
-    filesystem, root = open_place(place)
+def _publish(building: Path, bundles_url: str, run_id: str) -> None:
+    """Move a finished folder to the bundles store."""
+    filesystem, root = open_bundles(bundles_url)
     if "file" in filesystem.protocol:
         Path(root).mkdir(parents=True, exist_ok=True)
-        # Beside its place first, since a home and its bundles may lie on different file systems.
+        # Beside its final folder first, since a home and its bundles may lie on different file systems.
         temporary = Path(root) / f".{run_id}"
         shutil.rmtree(temporary, ignore_errors=True)  # what a kill left
         shutil.copytree(building, temporary)

@@ -1,4 +1,4 @@
-"""Finished parts of a run that is not whole yet: what a kill leaves, and what the same command picks up."""
+"""Keep the finished parts of a run in progress: a kill leaves them, and the same command continues with them."""
 
 from __future__ import annotations
 
@@ -44,46 +44,46 @@ class Staging:
     quality: str = "quality"
     """Folder of its quality tasks."""
     fidelity: str = "fidelity"
-    """Folder of what its engine thinks of the fixed text."""
+    """Folder of its engine's distributions on the fixed text."""
     declared_order: int = 0
     """The run's number among those of the bundles store (quantgate.bundles.order)."""
 
     @property
     def controls(self) -> Staging:
-        """The same run's second answers (A/A), in folders of their own."""
+        """Return the same run's second answers (A/A), in folders of their own."""
         return replace(self, quality="control", fidelity="control_fidelity")
 
     def task_dir(self, task: str) -> Path:
-        """Where a finished quality task lies."""
+        """Return the folder of a finished quality task."""
         return self.path / self.quality / task
 
     def task_result(self, task: str) -> TaskResult | None:
-        """The finished task's result, or None."""
+        """Read the finished task's result; None where it is not finished."""
         file = self.task_dir(task) / RESULT
         return TaskResult.model_validate_json(file.read_text()) if file.exists() else None
 
     @property
     def fidelity_dir(self) -> Path:
-        """Where what the engine thinks of the fixed text lies."""
+        """Return the folder of the distributions on the fixed text."""
         return self.path / self.fidelity
 
     def fidelity_result(self) -> FidelityResult | None:
-        """What was measured on the fixed text, or None."""
+        """Read the result on the fixed text; None where it is not finished."""
         file = self.fidelity_dir / RESULT
         return FidelityResult.model_validate_json(file.read_text()) if file.exists() else None
 
     @property
     def load_dir(self) -> Path:
-        """Where finished load levels lie."""
+        """Return the folder of the finished load levels."""
         return self.path / "load"
 
     def starts(self) -> list[EngineStart]:
-        """Every engine start that left a finished part."""
+        """Read every engine start that left a finished part."""
         files = sorted((self.path / "starts").glob("*.json"))
         return [EngineStart.model_validate_json(file.read_text()) for file in files]
 
     def joins(self, start: EngineStart) -> bool:
-        """Whether a start has the engine version and the kernels of those that gave the finished parts."""
+        """Return True if a start has the engine version and the kernels of those that gave the finished parts."""
         return all(same_engine(known, start) for known in self.starts())
 
     def add_start(self, start: EngineStart) -> None:
@@ -101,7 +101,7 @@ class Staging:
                 file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
 
     def telemetry(self) -> list[dict[str, Any]]:
-        """What was sampled; a last line that a kill cut short is left out."""
+        """Read what was sampled; a last line that a kill cut short is left out."""
         file = self.path / "telemetry" / "rows.jsonl"
         rows = []
         for line in file.read_text().splitlines() if file.exists() else []:
@@ -114,11 +114,11 @@ class Staging:
 
     def fail(self, message: str, log: Path | None) -> None:
         """Remember why the run stopped, for ``status``."""
-        told = {"at": datetime.now(UTC), "message": message, "log": str(log) if log else None}
-        write_json(self.path / "failure.json", told)
+        failure = {"at": datetime.now(UTC), "message": message, "log": str(log) if log else None}
+        write_json(self.path / "failure.json", failure)
 
     def clear_failure(self) -> None:
-        """A new attempt begins."""
+        """Forget why an earlier attempt stopped."""
         (self.path / "failure.json").unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -146,7 +146,7 @@ def fresh_after(home: Home, what: dict[str, Any], latest_order: int) -> int:
 
 
 def end_fresh(home: Home, what: dict[str, Any]) -> None:
-    """End measuring anew; the next time begins from nothing."""
+    """Forget that something is measured anew; the next time begins from nothing."""
     _fresh_file(home, what).unlink(missing_ok=True)
 
 

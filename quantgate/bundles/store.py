@@ -1,4 +1,4 @@
-"""Bundles as the loader and the judge read them: whole and checked, or not at all."""
+"""Read the bundles of a store: whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ class Columns:
     """By column, how each row group is stored: all that decoding depends on, and the bytes."""
 
 
-def open_place(place: str) -> tuple[Any, str]:
-    """The file system of a place of bundles, and its path there.
+def open_bundles(bundles_url: str) -> tuple[Any, str]:
+    """Return the file system of a bundles store, and the store's path in it.
 
     Args:
-        place: a folder or an fsspec URL.
+        bundles_url: a folder or an fsspec URL.
 
     Raises:
         ConfigError: no file system serves such a URL here.
     """
     try:
-        filesystem, root = fsspec.core.url_to_fs(place)
+        filesystem, root = fsspec.core.url_to_fs(bundles_url)
     except (ValueError, ImportError, OSError) as error:
         raise ConfigError(
             f"can't be opened ({error})",
-            where=place,
+            where=bundles_url,
             hint="Set QUANTGATE_BUNDLES to a folder or an fsspec URL whose package is installed.",
         ) from None
     return filesystem, str(root)
@@ -88,20 +88,20 @@ def reached(bundles_url: str, what: str) -> Iterator[None]:
 
 
 class BundleStore:
-    """A place of bundles: a folder or an fsspec URL.
+    """A store of bundles: a folder or an fsspec URL.
 
     Args:
-        place: the folder or URL; it need not exist yet.
+        bundles_url: the folder or URL; it need not exist yet.
     """
 
-    def __init__(self, place: str | Path) -> None:
-        """Open the place.
+    def __init__(self, bundles_url: str | Path) -> None:
+        """Open the store.
 
         Raises:
             ConfigError: no file system serves such a URL here.
         """
-        self.url = str(place)
-        self._fs, self._root = open_place(self.url)
+        self.url = str(bundles_url)
+        self._fs, self._root = open_bundles(self.url)
 
     def run_ids(self) -> list[str]:
         """List the folders that are there now, sorted; hidden ones are somebody's unfinished work.
@@ -166,7 +166,7 @@ class BundleStore:
         return order
 
     def is_bundle(self, run_id: str) -> bool:
-        """Whether a folder holds a manifest, which is written last."""
+        """Return True if a folder holds a manifest, which is written last."""
         return bool(self._fs.exists(f"{self._root}/{run_id}/{MANIFEST}"))
 
     def read(self, run_id: str) -> Bundle:
@@ -269,7 +269,7 @@ class BundleStore:
         return data
 
     def _checked(self, run_id: str, name: str, manifest: Manifest) -> bytes | None:
-        """A file's bytes as the manifest has them; None where its layout had no such file yet."""
+        """Read a file's bytes and check them; None where the bundle's layout had no such file yet."""
         entry = manifest.files.get(name)
         if entry is None and manifest.schema_version == 1 and name in LATER_FILES:
             return None
@@ -314,7 +314,7 @@ def _checksum_problem(data: bytes, entry: FileEntry) -> str:
 def _stored(
     file: pq.ParquetFile, data: pa.Buffer, columns: Sequence[str]
 ) -> dict[str, list[tuple[Any, ...]]]:
-    """How columns are stored that aren't nested; those that the file lacks are left out."""
+    """Describe how columns are stored that aren't nested; those that the file lacks are left out."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     for index, name in enumerate(file.schema.names):
         if name not in columns:
@@ -350,7 +350,7 @@ def _schema_problem(found: pa.Schema, name: str, later: Sequence[str] = ()) -> s
 
 
 def _without_dictionaries(schema: pa.Schema) -> pa.Schema:
-    """The schema of the file itself: a dictionary is how a column is read."""
+    """Return the schema of the file itself: a dictionary is how a column is read."""
     return pa.schema(
         [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
     )

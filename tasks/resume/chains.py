@@ -122,7 +122,7 @@ class Chain(NamedTuple):
 
     @property
     def tip(self) -> Manifest:
-        """The run that the next one goes on from."""
+        """Return the run that the next one goes on from."""
         return self.runs[-1]
 
     def is_open(self, plan: RunPlan) -> bool:
