@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from prefect import flow
-from pydantic import Field
 
-from flows.parameters import Parameters
-from flows.planning.request import ValidateParameters
+from flows.parameters import QUICK_DOCUMENTS, DemoParameters, ValidateParameters
 from flows.validate import Validation, validate
 from quantgate.model.config.models import load_model
 
-QUICK_DOCUMENTS = 50
 QUICK_CONCURRENCY = 4
-
-
-class DemoParameters(Parameters):
-    """Parameters of the flow ``demo``."""
-
-    fresh: bool = Field(default=False, title="Fresh", description="Measure again what was measured before.")
-    quick: bool = Field(
-        default=False,
-        title="Quick",
-        description=f"One candidate, {QUICK_DOCUMENTS} documents a task, one load level: decides nothing.",
-    )
 
 
 @flow(name="demo", validate_parameters=True)

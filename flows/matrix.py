@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 from flows.fleet.deployments import LOAD, PUBLISH
 from flows.fleet.dispatch import Outcome, dispatch, run_once
 from flows.fleet.secrets import hub_token
+from flows.parameters import MatrixParameters
 from flows.planning.cells import FAULTS, Plan, State, run_name
-from flows.planning.matrix_plan import MatrixParameters, plan
+from flows.planning.matrix_plan import plan
 from flows.planning.measured import absent, took
 from flows.planning.table import markdown_of, text_of
 from flows.progress import reporter

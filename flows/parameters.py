@@ -1,23 +1,62 @@
-"""What every flow's parameters have in common: an unknown one is refused, in a line that names the nearest."""
+"""Parameters of the flows: each is written once, for Prefect's form, for the command line and for the record itself."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
-from quantgate.model.yaml_file import explained
+from quantgate.model.config.engines import EngineFile
+from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.models import load_models
+from quantgate.model.config.policy import PolicyFile
+from quantgate.model.enums import Family
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import explained, load_yaml
+
+DEFAULT_WORKLOAD = "short"
+DEFAULT_POLICY = "standard"
+QUICK_DOCUMENTS = 50
+"""Documents of each task in the demo's quick form."""
+
+
+@dataclass(frozen=True)
+class CliOption:
+    """How the command line offers a field, where the field's own name and description do not say it.
+
+    ``commands.options`` makes an option of every field; a name without dashes makes it an argument.
+    """
+
+    name: str = ""
+    help: str = ""
+    shown: bool = True
+
+
+FORM_ONLY = CliOption(shown=False)
+"""Marks a field that Prefect's form offers and the command line does not."""
 
 
 class Parameters(BaseModel):
-    """Parameters of a flow; a misspelt one would otherwise be dropped, and all of it measured instead of some.
+    """Parameters of a flow; an unknown one is refused, so that a misspelt one does not change what is measured.
 
     Raises:
-        ConfigError: one of them is unknown, missing or wrong. It is no ValueError, so that neither pydantic nor
-            Prefect makes a page of it: the run's state says this one line.
+        ConfigError: a parameter is unknown, missing or wrong. It is not a ValueError: pydantic and Prefect would turn
+            that into many lines, and the run's state shows this one line.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", field_title_generator=lambda name, _: name.replace("_", " ").capitalize()
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -27,3 +66,191 @@ class Parameters(BaseModel):
         except ValidationError as error:
             flow = cls.__name__.removesuffix("Parameters").lower()
             raise explained(cls, error, f"parameters of {flow}") from None
+
+
+def _offering(names: Callable[[], Iterable[str]]) -> Any:
+    """Make a form offer these names, which are read from configs/ when the form is made."""
+
+    def offer(schema: dict[str, Any]) -> None:
+        schema["enum"] = sorted(names())
+
+    return Field(json_schema_extra=offer)
+
+
+def _precisions() -> set[str]:
+    return {
+        str(candidate.precision)
+        for model in load_models().values()
+        for candidate in model.candidates
+        if candidate.precision
+    }
+
+
+def _keys(file: str, record: type[BaseModel], field: str) -> Callable[[], Iterable[str]]:
+    return lambda: getattr(load_yaml(ROOT / "configs" / file, record), field)
+
+
+ModelName = Annotated[str, _offering(load_models)]
+Precision = Annotated[str, _offering(_precisions)]
+PolicyName = Annotated[str, _offering(_keys("policy.yaml", PolicyFile, "policies"))]
+GpuName = Annotated[str, _offering(_keys("gpus.yaml", GpuFile, "gpus"))]
+EngineName = Annotated[str, _offering(_keys("engines.yaml", EngineFile, "engines"))]
+
+
+class PublishMode(StrEnum):
+    """Who loads the bundles into the warehouse and publishes the table."""
+
+    HERE = "here"
+    FLEET = "fleet"
+    NOBODY = "nobody"
+
+
+class ValidateParameters(Parameters):
+    """Parameters of the flow ``validate``."""
+
+    model: Annotated[ModelName | None, CliOption("model")] = Field(
+        default=None,
+        description="Model of configs/models. It brings its checkpoints, tasks, workload and policy.",
+    )
+    precisions: Annotated[list[Precision], CliOption("--precision")] = Field(
+        default_factory=list,
+        description="Precision of the model's candidates to measure. Default: all of them.",
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="Checkpoint to compare the candidates with, in place of a model's: a folder or a hub id "
+        "(org/name[@revision]).",
+    )
+    candidates: Annotated[list[str], CliOption("--candidate")] = Field(
+        default_factory=list,
+        description="Quantized checkpoint to validate, in place of a model's: a folder or a hub id.",
+    )
+    name: str | None = Field(
+        default=None, description="Name of these checkpoints in the table. Default: the baseline's name."
+    )
+    tasks: str | None = Field(
+        default=None,
+        description="Tasks to measure quality with: a suite of configs/suites, an lm-eval task or group, an lm-eval "
+        "YAML file, or a JSONL file of prompts and answers. Default: the model's suite.",
+    )
+    family: Family | None = Field(
+        default=None, description="Task family (sets the margin) for tasks that do not declare one."
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of documents to ask of each task, from the start of its document order. Default: all. "
+        "Under a policy with interim looks, an INCONCLUSIVE run continues when the limit is raised or left out.",
+    )
+    full: bool = Field(
+        default=False,
+        description="Ask candidates every document and judge them once, at the end. Refused for a candidate that has "
+        "already had an interim look.",
+    )
+    workload: str | None = Field(
+        default=None,
+        description="Concurrency sweep to measure throughput with: a name in configs/workloads, or the path of a YAML "
+        f"file. Default: the model's, or '{DEFAULT_WORKLOAD}'.",
+    )
+    concurrency: list[int] | None = Field(
+        default=None, description="Concurrency levels in place of the workload's, e.g. 1,8,32."
+    )
+    policy: PolicyName | None = Field(
+        default=None,
+        description=f"Policy of configs/policy.yaml to judge by. Default: the model's, or '{DEFAULT_POLICY}'.",
+    )
+    gpu: Annotated[GpuName | None, FORM_ONLY] = Field(
+        default=None,
+        title="GPU",
+        description="GPU type that the host must have: a key of configs/gpus.yaml. Default: any.",
+    )
+    engine: EngineName | None = Field(
+        default=None,
+        description="Engine of configs/engines.yaml. Default: the one for the host's hardware.",
+    )
+    engine_arguments: Annotated[
+        dict[str, Any],
+        CliOption(
+            "--engine-arg",
+            "Serving argument, added to the engine's own. Its value is read as YAML: max-model-len=4096, "
+            "lora-modules={name: FOLDER}.",
+        ),
+    ] = Field(
+        default_factory=dict,
+        description="Serving arguments, added to the engine's own; without dashes, e.g. max-model-len: 4096.",
+    )
+    chat_template: bool | None = Field(
+        default=None,
+        description="Send prompts through the checkpoint's own chat template, or as plain text. Default: as the model "
+        "declares.",
+    )
+    revisions: Annotated[dict[str, str], FORM_ONLY] = Field(
+        default_factory=dict, description="Commit to measure, by hub id. Default: the pinned or newest one."
+    )
+    update_pins: bool = Field(
+        default=False,
+        description="Measure the newest commit of a hub repository's main branch instead of the pinned one.",
+    )
+    afterwards: Annotated[PublishMode, FORM_ONLY] = Field(
+        default=PublishMode.HERE,
+        title="Load and publish",
+        description="Who loads the results and publishes the table. here: this host; fleet: the deployments of the CPU "
+        "pool; nobody: it is left to the caller.",
+    )
+    run_generated_code: bool = Field(
+        default=False,
+        description="Allow tasks that run the programs a model writes, on the host that evaluates them.",
+    )
+    fresh: bool = Field(
+        default=False,
+        description="Measure again what was measured before, for example to look for drift. The first verdict stays "
+        "in force.",
+    )
+
+
+class MatrixParameters(Parameters):
+    """Parameters of the flow ``matrix``."""
+
+    models: Annotated[list[ModelName], CliOption("--model")] = Field(
+        default_factory=list, description="Model of configs/models. Default: as configs/fleet.yaml says."
+    )
+    precisions: Annotated[list[Precision], CliOption("--precision")] = Field(
+        default_factory=list,
+        description="Precision of the models' candidates. Default: as configs/fleet.yaml says.",
+    )
+    pools: Annotated[list[str], CliOption("--pool")] = Field(
+        default_factory=list,
+        description="Pool of configs/fleet.yaml. Default: as its matrix says, or all pools that have hosts.",
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        title="Budget, USD",
+        description="Most that the estimates may add up to, in USD. Runs start in declared order until the next one "
+        "would exceed it. Default: as configs/fleet.yaml says.",
+    )
+    everything: bool = Field(
+        default=False,
+        description="Dispatch also what this home knows as measured. Hosts still reuse their own results.",
+    )
+    dry_run: bool = Field(
+        default=False,
+        description="Only show what would run, where and at what cost. Needs no server.",
+    )
+    wait_h: Annotated[float, FORM_ONLY] = Field(
+        default=20,
+        gt=0,
+        title="Wait, h",
+        description="Hours to wait for a run. A run that takes longer goes on, and counts as failed.",
+    )
+
+
+class DemoParameters(Parameters):
+    """Parameters of the flow ``demo``."""
+
+    fresh: bool = Field(default=False, description="Measure again what was measured before.")
+    quick: bool = Field(
+        default=False,
+        description=f"Measure one candidate with {QUICK_DOCUMENTS} documents of each task at one concurrency level. "
+        "This is too little for a verdict.",
+    )

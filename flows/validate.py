@@ -15,7 +15,8 @@ from flows import steps
 from flows.fleet.publish_mode import artifact_key, load_and_publish
 from flows.fleet.secrets import hub_token
 from flows.load import load
-from flows.planning.request import Afterwards, Declared, ValidateParameters, declare, hardware_of
+from flows.parameters import PublishMode, ValidateParameters
+from flows.planning.request import Declared, declare, hardware_of
 from flows.progress import reporter
 from flows.publish import PublishParameters, publish
 from quantgate.bundles.history import RunHistory
@@ -291,12 +292,12 @@ def _are_refusals(failures: Sequence[QuantgateError]) -> bool:
 
 
 def _incomplete(
-    failures: Sequence[QuantgateError], lost: Sequence[str], checkpoints: int, afterwards: Afterwards
+    failures: Sequence[QuantgateError], lost: Sequence[str], checkpoints: int, afterwards: PublishMode
 ) -> RunError:
     """What has no result and why, and where the rest is: the table, where somebody loads and nothing was lost."""
     what = [f"{len(failures)} of {checkpoints} checkpoints were not measured"] if failures else []
     what += ["what was measured is not all loaded"] if lost else []
-    measured = "All that was measured is kept" if lost or afterwards is Afterwards.NOBODY else ""
+    measured = "All that was measured is kept" if lost or afterwards is PublishMode.NOBODY else ""
     tries = "; the same command tries the rest again" if lost or not _are_refusals(failures) else ""
     return RunError(
         f"{', and '.join(what)}: {' | '.join([*map(str, failures), *lost])}".rstrip("."),
@@ -317,14 +318,14 @@ def _tell_resolution(declared: Declared, report: Reporter) -> None:
             report.line(f"validate: {few}")
 
 
-def _finish(afterwards: Afterwards, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:
+def _finish(afterwards: PublishMode, run_ids: list[str], report: Reporter) -> tuple[list[str], str | None]:
     """Load and publish as the parameters say; what of these runs was not loaded, and where the table is."""
     match afterwards:
-        case Afterwards.NOBODY:
+        case PublishMode.NOBODY:
             return [], None
-        case Afterwards.FLEET:
+        case PublishMode.FLEET:
             return load_and_publish(run_ids, report), None
-        case Afterwards.HERE:
+        case PublishMode.HERE:
             loaded = load()
             lost = [problem for problem in loaded.problems if any(run_id in problem for run_id in run_ids)]
             key = artifact_key(str(flow_run.id))

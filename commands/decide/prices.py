@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from commands.options import format_option
 from quantgate.model.home import Home
 
 OFFERS = """
@@ -55,9 +56,7 @@ def import_file(file: Path) -> int:
 
 
 @command.command("list")
-@click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
-)
+@format_option(default="table", show_default=True)
 def list_offers(form: str) -> int:
     """List every offer, past ones too; as a table, what has no price and what a reservation may cost as well."""
     from warehouse.query import query

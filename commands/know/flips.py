@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from commands.options import format_option
 from quantgate.model.home import Home
 
 SHOWN = 20
@@ -19,9 +20,7 @@ SHOWN = 20
     type=click.IntRange(min=1),
     help=f"So many at most; {SHOWN} as a table and all of them otherwise if left out.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
-)
+@format_option(default="table", show_default=True)
 def command(
     run_id: str | None,
     candidate: str | None,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
+from commands.options import format_option
 from quantgate.model.home import Home
 
 
 @click.command("sql")
 @click.argument("statement")
-@click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
-)
+@format_option(default="table", show_default=True)
 def command(statement: str, form: str) -> int:
     """Ask the warehouse, read-only; works while a load is going on.
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from commands.options import options_of, require_validated_option
 from commands.outcome import show_outcome
+from flows.parameters import DemoParameters
 from quantgate.model.home import Home
 
 
 @click.command("demo")
-@click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
-@click.option(
-    "--quick", is_flag=True, help="One candidate, 50 documents a task, one load level: too few to decide."
-)
-@click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
-def command(fresh: bool, quick: bool, require_validated: bool) -> int:
-    """BF16, FP8 and NVFP4 of a tiny model in, one validated table out; no GPU, no hub, no account."""
+@options_of(DemoParameters)
+@require_validated_option
+def command(*, require_validated: bool, **parameters: Any) -> int:
+    """Validate the FP8 and NVFP4 checkpoints of a tiny model against its BF16 one.
+
+    The demo needs no GPU, no hub and no account.
+    """
     from commands.runtime import expected_failures, in_process
 
     home = Home.current()
     with in_process(home), expected_failures():
-        from flows.demo import DemoParameters, demo
+        from flows.demo import demo
 
-        result = demo(DemoParameters(fresh=fresh, quick=quick))
+        result = demo(DemoParameters(**parameters))
     return show_outcome(home, result, require_validated=require_validated)

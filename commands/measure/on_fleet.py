@@ -15,7 +15,7 @@ from quantgate.model.home import Home
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-    from flows.planning.request import ValidateParameters
+    from flows.parameters import ValidateParameters
 
 INTERRUPTED = 130
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commands.options import require_validated_option
 from quantgate.model.config.fleet import FleetFile, fleet_path
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def show() -> int:
 
 @command.command("watch")
 @click.argument("run")
-@click.option("--require-validated", is_flag=True, help="Exit with 3 unless every candidate is VALIDATED.")
+@require_validated_option
 def watch(run: str, require_validated: bool) -> int:
     """Follow a RUN of `validate` (its id) to its end and print its table."""
     from commands.measure.on_fleet import follow, parse_run_id

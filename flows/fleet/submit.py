@@ -11,10 +11,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from flows.fleet.deployments import validate_parameters
+from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.pools import places_of
 from flows.planning.request import (
-    Afterwards,
-    ValidateParameters,
     chat_template_of,
     check_arguments,
     checkpoints_of,
@@ -87,7 +86,7 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         questions = [path.resolve() for path in sources.jsonl_files(suite)]
         local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
     given = parameters.model_dump(mode="json", exclude_none=True)
-    own = {"gpu": pool.measured_gpu, "afterwards": Afterwards.FLEET}
+    own = {"gpu": pool.measured_gpu, "afterwards": PublishMode.FLEET}
     sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **found, **own})
     notes = []
     if local:

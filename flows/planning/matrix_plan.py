@@ -7,15 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from pydantic import Field
-
-from flows.choices import ModelName, Precision
-from flows.parameters import Parameters
+from flows.parameters import MatrixParameters, PublishMode, ValidateParameters
 from flows.planning import gpu_fit, measured
 from flows.planning.cells import FAULTS, Cell, Plan, State, Unit, within_budget
 from flows.planning.estimate import Asked, estimate
 from flows.planning.pools import Place, configured_environment, places_of
-from flows.planning.request import Afterwards, ValidateParameters, checkpoints_of, workload_of
+from flows.planning.request import checkpoints_of, workload_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import Expected
 from quantgate.bundles.manifest import Manifest
@@ -36,40 +33,6 @@ from tasks.fidelity.text import read_text
 from tasks.quality import evaluate, sources
 from warehouse.database import Connection
 from warehouse.estimates import configured, published_share
-
-
-class MatrixParameters(Parameters):
-    """Parameters of the flow ``matrix``."""
-
-    models: list[ModelName] = Field(
-        default_factory=list, title="Models", description="Of configs/models; as configs/fleet.yaml if empty."
-    )
-    precisions: list[Precision] = Field(
-        default_factory=list,
-        title="Precisions",
-        description="Of the models' candidates; as configs/fleet.yaml if empty.",
-    )
-    pools: list[str] = Field(
-        default_factory=list,
-        title="Pools",
-        description="Of configs/fleet.yaml; as its matrix says, or those that have hosts, if empty.",
-    )
-    budget_usd: float | None = Field(
-        default=None,
-        gt=0,
-        title="Budget, USD",
-        description="Runs are started in declared order until their estimate would exceed it; "
-        "as configs/fleet.yaml if empty.",
-    )
-    everything: bool = Field(
-        default=False,
-        title="Everything",
-        description="Dispatch also what is known here; hosts still recognise what they have measured.",
-    )
-    dry_run: bool = Field(default=False, title="Dry run", description="Only tell what would run.")
-    wait_h: float = Field(
-        default=20, gt=0, title="Wait, h", description="A run that takes longer counts as failed and goes on."
-    )
 
 
 def plan(parameters: MatrixParameters, home: Home) -> Plan:
@@ -124,7 +87,7 @@ def _with_parameters(unit: Unit, pool: Pool) -> Unit:
             for cell in unit.cells
             if cell.expected and cell.expected.checkpoint and not is_folder(cell.source)
         },
-        "afterwards": Afterwards.NOBODY.value,
+        "afterwards": PublishMode.NOBODY.value,
     }
     if pool.engine:
         parameters["engine"] = pool.engine

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from flows.choices import EngineName, GpuName, ModelName, PolicyName, Precision
-from flows.parameters import Parameters
+from flows.parameters import DEFAULT_POLICY, DEFAULT_WORKLOAD, ValidateParameters
 from flows.planning.gpu_fit import spread
 from quantgate.bundles.store import open_bundles
 from quantgate.judge.judge import check_policy
@@ -20,7 +16,6 @@ from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_mo
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
-from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from quantgate.model.records import Hardware
@@ -33,116 +28,6 @@ from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
 from tasks.quality import evaluate, sources
 from tasks.quality.requirements import check_packages, permitted
-
-DEFAULT_WORKLOAD = "short"
-DEFAULT_POLICY = "standard"
-
-
-class Afterwards(StrEnum):
-    """Who takes the bundles into the warehouse and publishes the table."""
-
-    HERE = "here"
-    FLEET = "fleet"
-    NOBODY = "nobody"
-
-
-class ValidateParameters(Parameters):
-    """Parameters of the flow ``validate``, as Prefect's form shows them."""
-
-    model: ModelName | None = Field(
-        default=None,
-        title="Model",
-        description="A model of configs/models: its checkpoints, tasks, workload and policy, where none are given.",
-    )
-    precisions: list[Precision] = Field(
-        default_factory=list, title="Precisions", description="Of the model's candidates; all if empty."
-    )
-    baseline: str | None = Field(
-        default=None,
-        title="Baseline",
-        description="Without a model: folder or hub id (org/name[@revision]) that candidates are held against.",
-    )
-    candidates: list[str] = Field(
-        default_factory=list,
-        title="Candidates",
-        description="Without a model: folders or hub ids of the quantized checkpoints.",
-    )
-    name: str | None = Field(
-        default=None, title="Name", description="Name they share in the table; the baseline's own if empty."
-    )
-    tasks: str | None = Field(
-        default=None,
-        title="Tasks",
-        description="Suite of configs/suites, lm-eval task or group, lm-eval YAML, or JSONL of prompts and answers.",
-    )
-    family: Family | None = Field(
-        default=None, title="Family", description="Task family of tasks that bring none; decides the margin."
-    )
-    limit: int | None = Field(
-        default=None,
-        ge=1,
-        title="Limit",
-        description="Documents of each task: the first in the order they are asked in; all if empty.",
-    )
-    full: bool = Field(
-        default=False,
-        title="Full",
-        description="Candidates answer every document and are judged once, at the end, where the policy has looks.",
-    )
-    workload: str | None = Field(
-        default=None,
-        title="Workload",
-        description=f"A ladder of configs/workloads, or the path of one; '{DEFAULT_WORKLOAD}' if empty.",
-    )
-    concurrency: list[int] | None = Field(
-        default=None, title="Concurrency", description="Load levels in place of the workload's, e.g. 1, 8."
-    )
-    policy: PolicyName | None = Field(
-        default=None,
-        title="Policy",
-        description=f"A policy of configs/policy.yaml; '{DEFAULT_POLICY}' if empty.",
-    )
-    gpu: GpuName | None = Field(
-        default=None,
-        title="GPU",
-        description="The GPU type that the host must have (a key of configs/gpus.yaml); any if empty.",
-    )
-    engine: EngineName | None = Field(
-        default=None,
-        title="Engine",
-        description="An engine of configs/engines.yaml; the hardware's default if empty.",
-    )
-    engine_arguments: dict[str, Any] = Field(
-        default_factory=dict,
-        title="Engine arguments",
-        description="Serving arguments on top of the engine's own, without dashes, e.g. max-model-len: 4096.",
-    )
-    chat_template: bool | None = Field(
-        default=None,
-        title="Chat template",
-        description="Whether prompts go through the checkpoint's chat template; as the model says if empty.",
-    )
-    revisions: dict[str, str] = Field(
-        default_factory=dict,
-        title="Revisions",
-        description="Commit by hub id, where the run must not choose itself.",
-    )
-    update_pins: bool = Field(
-        default=False,
-        title="Update pins",
-        description="Take what a hub repository's main branch names now, in place of the commit it was pinned at.",
-    )
-    afterwards: Afterwards = Field(
-        default=Afterwards.HERE,
-        title="Load and publish",
-        description="here: on this host; fleet: by the deployments of the CPU pool; nobody: left to the caller.",
-    )
-    run_generated_code: bool = Field(
-        default=False,
-        title="Run generated code",
-        description="Allow tasks that score programs by running them, on the host that evaluates.",
-    )
-    fresh: bool = Field(default=False, title="Fresh", description="Measure again what was measured before.")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.planning.request import ValidateParameters, declare
+from flows.parameters import ValidateParameters
+from flows.planning.request import declare
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from tasks.device import hardware

@@ -13,7 +13,7 @@ import pytest
 
 from flows import validate as steps
 from flows.load import LoadReport
-from flows.planning.request import ValidateParameters
+from flows.parameters import ValidateParameters
 from quantgate.bundles.staging import fresh_after
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home

@@ -21,7 +21,8 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.fleet import dispatch as dispatching
 from flows.load import load
-from flows.matrix import MatrixParameters, matrix
+from flows.matrix import matrix
+from flows.parameters import MatrixParameters
 from flows.planning.cells import Unit
 from flows.planning.matrix_plan import plan
 from flows.publish import publish

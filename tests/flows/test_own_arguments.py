@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import validate as flow
-from flows.planning.request import ValidateParameters, declare
+from flows.parameters import ValidateParameters
+from flows.planning.request import declare
 from flows.validate import _plan, _served
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint

@@ -9,7 +9,7 @@ from prefect import Flow
 
 from flows.demo import demo
 from flows.load import load
-from flows.planning.request import ValidateParameters
+from flows.parameters import ValidateParameters
 from flows.prices import prices
 from flows.publish import publish
 from flows.validate import validate

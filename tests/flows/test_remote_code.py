@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.planning.request import ValidateParameters
+from flows.parameters import ValidateParameters
 from flows.validate import _checkpoints
 from quantgate.model.config.models import Allowed, CheckpointConfig
 from quantgate.model.home import Home

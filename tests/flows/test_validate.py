@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows import validate as module
-from flows.planning.request import Afterwards, ValidateParameters
+from flows.parameters import PublishMode, ValidateParameters
 from flows.validate import Validation, validate
 from quantgate.model.errors import ConfigError, RunError
 from tasks.progress import Reporter
@@ -35,25 +35,25 @@ DIED = RunError("the engine ended", where="fp8")
         (
             [DIED],
             [],
-            Afterwards.HERE,
+            PublishMode.HERE,
             "1 of 3 checkpoints were not measured: fp8: the engine ended. What was measured is in the table",
         ),
         (
             [DIED],
             [],
-            Afterwards.NOBODY,
+            PublishMode.NOBODY,
             "1 of 3 checkpoints were not measured: fp8: the engine ended. All that was measured is kept",
         ),
         (
             [],
             ["load/warehouse ended Failed"],
-            Afterwards.FLEET,
+            PublishMode.FLEET,
             "what was measured is not all loaded: load/warehouse ended Failed. All that was measured is kept",
         ),
         (
             [DIED],
             ["a: damaged", "b: damaged"],
-            Afterwards.HERE,
+            PublishMode.HERE,
             (
                 "1 of 3 checkpoints were not measured, and what was measured is not all loaded: "
                 "fp8: the engine ended | a: damaged | b: damaged. All that was measured is kept"
@@ -62,7 +62,7 @@ DIED = RunError("the engine ended", where="fp8")
     ],
 )
 def test_an_incomplete_validation_says_what_is_where(
-    failures: list[RunError], lost: list[str], afterwards: Afterwards, told: str
+    failures: list[RunError], lost: list[str], afterwards: PublishMode, told: str
 ) -> None:
     what = str(module._incomplete(failures, lost, 3, afterwards))
     assert what == f"{told}; the same command tries the rest again."
@@ -70,7 +70,7 @@ def test_an_incomplete_validation_says_what_is_where(
 
 def test_who_was_refused_is_refused_again() -> None:
     refused = ConfigError("is on its way elsewhere", where="fp8", hint="Finish it there.")
-    assert str(module._incomplete([refused], [], 3, Afterwards.HERE)) == (
+    assert str(module._incomplete([refused], [], 3, PublishMode.HERE)) == (
         "1 of 3 checkpoints were not measured: fp8: is on its way elsewhere. Finish it there. What was measured is in "
         "the table."
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.planning.request import ValidateParameters, declare
+from flows.parameters import ValidateParameters
+from flows.planning.request import declare
 from flows.validate import _plan, _served
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.model.home import Home

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flows import steps, validate
-from flows.planning.request import ValidateParameters, declare
+from flows.parameters import ValidateParameters
+from flows.planning.request import declare
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore

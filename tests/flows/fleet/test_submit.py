@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.fleet.submit import pool_of, prepare
-from flows.planning.request import Afterwards, ValidateParameters
+from flows.parameters import PublishMode, ValidateParameters
 from quantgate.model.config.fleet import FleetFile
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
@@ -42,7 +42,7 @@ def test_the_pools_own_parameters_and_the_runs() -> None:
     assert sent.pool == "fast"
     assert sent.parameters.limit == 7
     assert (sent.parameters.gpu, sent.parameters.engine) == ("cpu", "vllm-cpu")
-    assert sent.parameters.afterwards is Afterwards.FLEET
+    assert sent.parameters.afterwards is PublishMode.FLEET
     assert any("its rows say gpu=cpu" in note for note in sent.notes)
     own = prepare(FLEET, "h100", ValidateParameters(model="quantgate-demo", engine="vllm"), Home.current())
     assert own.parameters.engine == "vllm"

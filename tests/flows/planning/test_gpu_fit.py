@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.parameters import ValidateParameters
 from flows.planning import request
 from flows.planning.gpu_fit import fitting, spread
-from flows.planning.request import ValidateParameters, declare, hardware_of
+from flows.planning.request import declare, hardware_of
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.parameters import MatrixParameters
 from flows.planning import matrix_plan
 from flows.planning.cells import Plan, State
-from flows.planning.matrix_plan import MatrixParameters, plan
+from flows.planning.matrix_plan import plan
 from flows.planning.table import markdown_of, text_of
 from quantgate.model.config.models import Allowed, CheckpointConfig, ModelConfig, load_model
 from quantgate.model.errors import ConfigError
