@@ -16,7 +16,7 @@ from flows.fleet.publish_mode import artifact_key, load_and_publish
 from flows.fleet.secrets import hub_token
 from flows.load import load
 from flows.parameters import PublishMode, ValidateParameters
-from flows.planning.request import Declared, declare, hardware_of
+from flows.planning.request import Request, declare, hardware_of, prepared_request
 from flows.progress import reporter
 from flows.publish import PublishParameters, publish
 from quantgate.bundles.history import RunHistory
@@ -54,7 +54,7 @@ class Validation(BaseModel):
     published: str | None = Field(description="Folder of the published table, where it was published here.")
 
 
-def _checkpoints(declared: Declared, pins: Pins, report: Reporter) -> list[Checkpoint]:
+def _checkpoints(declared: Request, pins: Pins, report: Reporter) -> list[Checkpoint]:
     """Baseline first; candidates carry the model's name, whatever their folders are called."""
     found: list[Checkpoint] = []
     for one in declared.checkpoints:
@@ -87,7 +87,7 @@ def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
 
 def _served(
     checkpoints: list[Checkpoint],
-    declared: Declared,
+    declared: Request,
     environment: EngineEnvironment,
     home: Home,
     report: Reporter,
@@ -111,7 +111,7 @@ def _plan(
     named: Named,
     baseline: BaselineRef | None,
     environment: EngineEnvironment,
-    declared: Declared,
+    declared: Request,
 ) -> RunPlan:
     hardware = hardware_of(config, environment.config, declared.hardware)
     inputs = RunInputs(
@@ -150,7 +150,7 @@ def _plans(
     checkpoints: Sequence[Checkpoint],
     served: Sequence[Named],
     environment: EngineEnvironment,
-    declared: Declared,
+    declared: Request,
 ) -> list[RunPlan]:
     """The plan of every run, the baseline's first; which run of it the candidates name is known once it is there."""
     plans: list[RunPlan] = []
@@ -164,7 +164,7 @@ def _plans(
     return plans
 
 
-def _how_much(declared: Declared, *, is_candidate: bool) -> dict[str, bool]:
+def _how_much(declared: Request, *, is_candidate: bool) -> dict[str, bool]:
     """What tells a candidate that answers everything from one that may stop: named only where it makes a difference."""
     return {"full": True} if declared.full and is_candidate and declared.policy.looks else {}
 
@@ -172,7 +172,7 @@ def _how_much(declared: Declared, *, is_candidate: bool) -> dict[str, bool]:
 def _measure_all(
     checkpoints: list[Checkpoint],
     environment: EngineEnvironment,
-    declared: Declared,
+    declared: Request,
     *,
     home: Home,
     report: Reporter,
@@ -249,7 +249,7 @@ def validate(parameters: ValidateParameters) -> Validation:
 
 
 def _validate(parameters: ValidateParameters, home: Home, report: Reporter) -> Validation:
-    declared = declare(parameters, home)
+    declared = prepared_request() or declare(parameters, home)
     pins = Pins(pins_file(home), update=parameters.update_pins)
     checkpoints = _checkpoints(declared, pins, report)
     served = tuple(map(argument_files.with_code, declared.checkpoints))
@@ -305,7 +305,7 @@ def _incomplete(
     )
 
 
-def _tell_resolution(declared: Declared, report: Reporter) -> None:
+def _tell_resolution(declared: Request, report: Reporter) -> None:
     """What each task can decide at the policy's margin, before it costs anything."""
     policy = declared.policy
     for task in declared.suite.tasks:

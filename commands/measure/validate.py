@@ -42,15 +42,13 @@ def command(*, gpu: str | None, watch: bool, require_validated: bool, **paramete
             hint="Give --watch too.",
         )
     from commands.runtime import expected_failures, in_process
-    from flows.planning.request import declare
-    from tasks.progress import Reporter
+    from flows.planning.request import declare, prepared
 
     home, chosen = Home.current(), ValidateParameters(**parameters)
     if gpu is not None:
         return run_on_fleet(gpu, chosen, home, watched=watch, require_validated=require_validated)
-    with Reporter(lambda _: None).used():  # the flow says the same again
-        declare(chosen, home)
-    with in_process(home), expected_failures():
+    request = declare(chosen, home)
+    with in_process(home), expected_failures(), prepared(request):
         from flows.validate import validate
 
         result = validate(chosen)

@@ -14,7 +14,6 @@ from flows.fleet.deployments import validate_parameters
 from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.pools import places_of
 from flows.planning.request import (
-    chat_template_of,
     check_arguments,
     checkpoints_of,
     chosen_model,
@@ -102,9 +101,8 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
             server.gpu_count(server.serving_arguments(config, checkpoint.engine_arguments))
     else:
         work = declare_work(sent, home)
-        chat = chat_template_of(work.model, sent)
         for checkpoint in work.checkpoints:
-            check_arguments(checkpoint, config, work.workload, chat_template=chat)
+            check_arguments(checkpoint, config, work)
     if pool.simulated_by:
         notes.append(
             f"pool {name} has no {pool.gpu}, {pool.simulated_by} stands for it: its rows say gpu={pool.simulated_by}"

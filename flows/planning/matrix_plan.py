@@ -12,15 +12,13 @@ from flows.planning import gpu_fit, measured
 from flows.planning.cells import FAULTS, Cell, Plan, State, Unit, within_budget
 from flows.planning.estimate import Asked, estimate
 from flows.planning.pools import Place, configured_environment, places_of
-from flows.planning.request import checkpoints_of, workload_of
+from flows.planning.request import checkpoints_of, with_precisions, work_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import Expected
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
-from quantgate.judge.judge import check_policy
 from quantgate.model.config.fleet import Pool, load_fleet
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_models
-from quantgate.model.config.policy import load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.yaml_file import choose
@@ -29,8 +27,7 @@ from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import resolve
 from tasks.checkpoint.revisions import commit_of, is_folder
 from tasks.engine import argument_files, environment, server
-from tasks.fidelity.text import read_text
-from tasks.quality import evaluate, sources
+from tasks.quality import evaluate
 from warehouse.database import Connection
 from warehouse.estimates import configured, published_share
 
@@ -95,8 +92,8 @@ def _with_parameters(unit: Unit, pool: Pool) -> Unit:
 
 
 @dataclass(frozen=True)
-class _Declared:
-    """What is the same for a model's checkpoints on every pool."""
+class ModelRequest:
+    """What the matrix asks of a model, the same for its checkpoints on every pool."""
 
     suite: dict[str, Any]
     workload: dict[str, Any]
@@ -104,32 +101,23 @@ class _Declared:
     asked: Asked
 
 
-def _declared(model: ModelConfig, home: Home) -> _Declared:
-    """Suite, workload and policy; documents whose number isn't known here count as the policy's least.
+def _request(model: ModelConfig, home: Home) -> ModelRequest:
+    """Resolve suite, workload and policy; a task whose documents can't be counted yet has the policy's least.
 
     Raises:
         ConfigError: one of them is wrong.
     """
-    suite = sources.suite_from(model.suite, family=None, limit=None, out_dir=home.path / "tasks")
-    suite = model.asked(suite)
-    policy = load_policy(model.policy)
-    check_policy(model.policy, policy, suite.tasks)
-    workload = workload_of(model.workload, None)
-    counts = evaluate.check_suite(suite)
-    read_text(suite)
-    return _Declared(
-        suite=evaluate.suite_content(suite, chat_template=model.chat_template),
-        workload=workload.model_dump(mode="json", exclude={"description"}),
-        policy=policy.fingerprint(),
-        asked=Asked(
-            workload,
-            sum(
-                policy.families[task.family].min_documents
-                if counts[task.task] is None
-                else counts[task.task] or 0
-                for task in suite.tasks
-            ),
-        ),
+    # Whether generated code may run is for the host to decide: it is no part of what is measured.
+    work = work_of(model, ValidateParameters(model=model.name, run_generated_code=True), home)
+    documents = 0
+    for task in work.suite.tasks:
+        count = work.documents[task.task]
+        documents += work.policy.families[task.family].min_documents if count is None else count
+    return ModelRequest(
+        suite=evaluate.suite_content(work.suite, chat_template=work.chat_template),
+        workload=work.workload.model_dump(mode="json", exclude={"description"}),
+        policy=work.policy.fingerprint(),
+        asked=Asked(work.workload, documents),
     )
 
 
@@ -146,24 +134,22 @@ class _Planner:
         self.commit = _once(commit)
         self.content = _once(_content)
         self.home = home
-        self._by_model: dict[str, _Declared] = {}
+        self._by_model: dict[str, ModelRequest] = {}
 
-    def declared(self, model: ModelConfig) -> _Declared:
-        """The model's suite, workload and policy, read once."""
+    def request(self, model: ModelConfig) -> ModelRequest:
+        """Return the model's suite, workload and policy, read once."""
         if model.name not in self._by_model:
-            self._by_model[model.name] = _declared(model, self.home)
+            self._by_model[model.name] = _request(model, self.home)
         return self._by_model[model.name]
 
     def unit(self, model: ModelConfig, place: Place, wanted: Sequence[str]) -> Unit:
         """The model's baseline and wanted candidates on a pool."""
-        candidates = tuple(c for c in model.candidates if not wanted or c.precision in wanted)
-        if not candidates:
+        chosen = with_precisions(model, wanted)
+        if not chosen.candidates:
             return Unit(place.name, model.name, ())
-        checkpoints = checkpoints_of(
-            model.model_copy(update={"candidates": candidates}), ValidateParameters(model=model.name)
-        )
+        checkpoints = checkpoints_of(chosen, ValidateParameters(model=model.name))
         try:
-            declared = self.declared(model)
+            request = self.request(model)
         except ConfigError as error:
             wrong = [
                 replace(
@@ -172,9 +158,9 @@ class _Planner:
                 for one in checkpoints
             ]
             return Unit(place.name, model.name, tuple(wrong))
-        baseline = self.cell(checkpoints[0], model, place, declared, None)
+        baseline = self.cell(checkpoints[0], model, place, request, None)
         cells = _without_faulty_twins(
-            [self.cell(one, model, place, declared, baseline) for one in checkpoints[1:]]
+            [self.cell(one, model, place, request, baseline) for one in checkpoints[1:]]
         )
         if baseline.state not in {State.RUN, State.KNOWN}:
             # One that has a fault of its own keeps it: it has to be fixed too.
@@ -207,7 +193,7 @@ class _Planner:
         one: CheckpointConfig,
         model: ModelConfig,
         place: Place,
-        declared: _Declared,
+        request: ModelRequest,
         baseline: Cell | None,
     ) -> Cell:
         """One checkpoint on a pool."""
@@ -236,9 +222,9 @@ class _Planner:
             arguments=recorded,
             environment=configured_environment(place.engine),
             plugins=environment.plugins_content(place.engine),
-            suite=declared.suite,
-            workload=declared.workload,
-            policy=declared.policy,
+            suite=request.suite,
+            workload=request.workload,
+            policy=request.policy,
         )
         found, changed = measured.known(expected, self.manifests)
         cell = replace(cell, gpus=fit.gpus, expected=expected, reason=unpinned or unasked or changed)
@@ -249,7 +235,7 @@ class _Planner:
             self.connection,
             cell,
             model.architecture or model.name,
-            declared.asked,
+            request.asked,
             self.manifests,
             self.share,
         )

@@ -1,7 +1,10 @@
-"""What a validation declares in advance, checked before Prefect or an engine starts."""
+"""Resolve what a validation is asked for, and check it before Prefect or an engine starts."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,31 +34,58 @@ from tasks.quality.requirements import check_packages, permitted
 
 
 @dataclass(frozen=True)
-class Declared:
-    """Parameters resolved to records."""
+class Work:
+    """What a validation measures, on whatever host."""
 
     name: str | None
+    """Name that the user gives the checkpoints, or the model's."""
+    model: ModelConfig
     checkpoints: tuple[CheckpointConfig, ...]
     """Baseline first; engine arguments are those of model, checkpoint and run together."""
     suite: Suite
-    suite_content: dict[str, Any]
-    """What the suite measures, for fingerprints: hashed once."""
     documents: dict[str, int | None]
+    """Number of documents by task; None where only the run can count them."""
     workload: Workload
     policy_name: str
     policy: Policy
     chat_template: bool
     full: bool
+
+
+@dataclass(frozen=True)
+class Request(Work):
+    """Work, and what this host measures it with."""
+
+    suite_content: dict[str, Any]
+    """What the suite measures, for fingerprints: hashed once."""
     hardware: Hardware
     engine_name: str
     engine: EngineConfig
 
 
+_PREPARED: ContextVar[Request | None] = ContextVar("request", default=None)
+
+
+@contextmanager
+def prepared(request: Request) -> Iterator[None]:
+    """Hand a request to the flow ``validate`` that is called meanwhile, which then does not declare it again."""
+    token = _PREPARED.set(request)
+    try:
+        yield
+    finally:
+        _PREPARED.reset(token)
+
+
+def prepared_request() -> Request | None:
+    """Return the request that a command has declared for the current flow; None where the flow does it itself."""
+    return _PREPARED.get()
+
+
 def chosen_model(parameters: ValidateParameters) -> ModelConfig:
-    """The model of configs/models, or one made of the parameters' own checkpoints.
+    """Return the model of configs/models, or one made of the parameters' own checkpoints.
 
     Raises:
-        ConfigError: neither or both are given, or a precision is none of the model's.
+        ConfigError: neither or both are given, or no candidate has one of the precisions.
     """
     if parameters.model is None:
         if parameters.baseline is None or not parameters.candidates:
@@ -77,8 +107,8 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
             )
         return ModelConfig(
             name=parameters.name or parameters.baseline,
-            baseline=_given(parameters.baseline),
-            candidates=tuple(map(_given, parameters.candidates)),
+            baseline=CheckpointConfig(source=parameters.baseline),
+            candidates=tuple(CheckpointConfig(source=source) for source in parameters.candidates),
             suite=parameters.tasks,
             workload=parameters.workload or DEFAULT_WORKLOAD,
             policy=parameters.policy or DEFAULT_POLICY,
@@ -90,46 +120,40 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
             hint="Give one of the two.",
         )
     model = load_model(parameters.model)
-    known = [candidate.precision for candidate in model.candidates]
+    precisions = [candidate.precision for candidate in model.candidates]
     for precision in parameters.precisions:
-        if precision not in known:
+        if precision not in precisions:
             raise ConfigError(
                 f"no candidate is declared as '{precision}'",
                 where=model.name,
-                hint=f"Its candidates: {', '.join(str(one) for one in known)}.",
+                hint=f"Its candidates: {', '.join(map(str, precisions))}.",
             )
-    wanted = [
-        c for c in model.candidates if not parameters.precisions or c.precision in parameters.precisions
-    ]
-    return model.model_copy(update={"candidates": tuple(wanted)})
+    return with_precisions(model, parameters.precisions)
 
 
-def _given(source: str) -> CheckpointConfig:
-    return CheckpointConfig(source=source)
+def with_precisions(model: ModelConfig, precisions: Collection[str]) -> ModelConfig:
+    """Return the model with only its candidates of these precisions; with all where none is given."""
+    candidates = tuple(one for one in model.candidates if not precisions or one.precision in precisions)
+    return model.model_copy(update={"candidates": candidates})
 
 
 def checkpoints_of(model: ModelConfig, parameters: ValidateParameters) -> tuple[CheckpointConfig, ...]:
-    """Baseline first, each with its revision and with all the engine arguments it is served with."""
+    """Return the checkpoints, baseline first, each with its revision and all its engine arguments."""
     return tuple(
-        one.model_copy(
+        checkpoint.model_copy(
             update={
-                "revision": parameters.revisions.get(one.source, one.revision),
+                "revision": parameters.revisions.get(checkpoint.source, checkpoint.revision),
                 "engine_arguments": model.engine_arguments
-                | one.engine_arguments
+                | checkpoint.engine_arguments
                 | parameters.engine_arguments,
             }
         )
-        for one in (model.baseline, *model.candidates)
+        for checkpoint in model.checkpoints
     )
 
 
-def chat_template_of(model: ModelConfig, parameters: ValidateParameters) -> bool:
-    """Whether prompts go through the checkpoint's chat template: as the run says, else as the model does."""
-    return model.chat_template if parameters.chat_template is None else parameters.chat_template
-
-
 def workload_of(name: str, concurrency: list[int] | None) -> Workload:
-    """The ladder, by name or path, with the run's own levels."""
+    """Read a workload by name or path, with the run's own concurrency levels if it has some."""
     named = Path(name)
     path = named if named.suffix == ".yaml" else ROOT / "configs" / "workloads" / f"{name}.yaml"
     workload = load_yaml(path, Workload)
@@ -140,20 +164,6 @@ def workload_of(name: str, concurrency: list[int] | None) -> Workload:
     return workload
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is to be measured, whatever host does it."""
-
-    model: ModelConfig
-    checkpoints: tuple[CheckpointConfig, ...]
-    """Baseline first; engine arguments are those of model, checkpoint and run together."""
-    suite: Suite
-    documents: dict[str, int | None]
-    workload: Workload
-    policy_name: str
-    policy: Policy
-
-
 def declare_work(parameters: ValidateParameters, home: Home) -> Work:
     """Resolve what does not depend on the host's hardware.
 
@@ -161,9 +171,17 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         ConfigError: the first thing that is wrong.
     """
     model = chosen_model(parameters)
-    checkpoints = checkpoints_of(model, parameters)
-    for checkpoint in checkpoints:
+    for checkpoint in checkpoints_of(model, parameters):
         check_source(checkpoint.source, checkpoint.precision)
+    return work_of(model, parameters, home)
+
+
+def work_of(model: ModelConfig, parameters: ValidateParameters, home: Home) -> Work:
+    """Resolve the work on a model; its checkpoints are not looked at.
+
+    Raises:
+        ConfigError: the first thing that is wrong with suite, policy or workload.
+    """
     suite = sources.suite_from(
         parameters.tasks or model.suite,
         family=parameters.family,
@@ -175,19 +193,23 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)
     check_policy(policy_name, policy, suite.tasks)
+    template = parameters.chat_template
     return Work(
+        name=model.name if parameters.model else parameters.name,
         model=model,
-        checkpoints=checkpoints,
+        checkpoints=checkpoints_of(model, parameters),
         suite=suite,
         documents=evaluate.check_suite(suite),
         workload=workload_of(parameters.workload or model.workload, parameters.concurrency),
         policy_name=policy_name,
         policy=policy,
+        chat_template=model.chat_template if template is None else template,
+        full=parameters.full,
     )
 
 
-def declare(parameters: ValidateParameters, home: Home) -> Declared:
-    """Resolve the parameters; the checkpoints alone are left, reading them may take long.
+def declare(parameters: ValidateParameters, home: Home) -> Request:
+    """Resolve the parameters on this host. The checkpoints are not read yet: that may take long.
 
     Raises:
         ConfigError: the first thing that is wrong.
@@ -195,44 +217,31 @@ def declare(parameters: ValidateParameters, home: Home) -> Declared:
     open_bundles(home.bundles)
     work = declare_work(parameters, home)
     check_packages(work.suite)
-    model = work.model
-    found = _hardware(parameters.gpu)
-    name, config = environment.load_engine(parameters.engine, "gpu" if found.uuids else "cpu")
-    chat = chat_template_of(model, parameters)
+    devices = _hardware(parameters.gpu)
+    name, config = environment.load_engine(parameters.engine, "gpu" if devices.uuids else "cpu")
     for checkpoint in work.checkpoints:
-        check_arguments(checkpoint, config, work.workload, chat_template=chat)
-        hardware_of(checkpoint, config, found)
-    checkpoints = spread(model, work.checkpoints, config, found, Reporter.current())
+        check_arguments(checkpoint, config, work)
+        hardware_of(checkpoint, config, devices)
+    checkpoints = spread(work.model, work.checkpoints, config, devices, Reporter.current())
     for checkpoint in checkpoints:
-        hardware_of(checkpoint, config, found)
+        hardware_of(checkpoint, config, devices)
     log.kernel_rules()
-    return Declared(
-        name=model.name if parameters.model else parameters.name,
-        checkpoints=checkpoints,
-        suite=work.suite,
-        suite_content=evaluate.suite_content(work.suite, chat_template=chat),
-        documents=work.documents,
-        workload=work.workload,
-        policy_name=work.policy_name,
-        policy=work.policy,
-        chat_template=chat,
-        full=parameters.full,
-        hardware=found,
+    return Request(
+        **{**vars(work), "checkpoints": checkpoints},
+        suite_content=evaluate.suite_content(work.suite, chat_template=work.chat_template),
+        hardware=devices,
         engine_name=name,
         engine=config,
     )
 
 
-def check_arguments(
-    checkpoint: CheckpointConfig, config: EngineConfig, workload: Workload, *, chat_template: bool
-) -> None:
-    """What serving arguments can be told wrong in before a checkpoint is hashed, or pulled.
+def check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, work: Work) -> None:
+    """Check the serving arguments as far as that is possible before a checkpoint is hashed, or pulled.
 
     Args:
         checkpoint: with all the engine arguments it is served with.
         config: the engine.
-        workload: whose requests must fit its longest context.
-        chat_template: whether prompts go through the checkpoint's.
+        work: its workload's requests must fit the longest context.
 
     Raises:
         ConfigError: the first thing that is wrong.
@@ -242,39 +251,38 @@ def check_arguments(
     argument_files.check(arguments)
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
-            limits.check(arguments, folder, workload)
-            if chat_template and "chat-template" not in arguments:
+            limits.check(arguments, folder, work.workload)
+            if work.chat_template and "chat-template" not in arguments:
                 evaluate.check_chat_template(folder, checkpoint.source)
             return
 
 
 def _hardware(gpu: str | None) -> Hardware:
-    """What this host has, which must be what is asked for.
+    """Return the devices of this host, which must be of the type that is asked for.
 
     Raises:
-        ConfigError: it has another GPU, or a CPU that can't run the engine.
+        ConfigError: the host has another GPU, or a CPU that can't run the engine.
     """
-    found = hardware.detect()
+    devices = hardware.detect()
     if gpu is not None:
-        known = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
-        choose(known, gpu, "configs/gpus.yaml")
-        if found.gpu != gpu:
+        choose(load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus, gpu, "configs/gpus.yaml")
+        if devices.gpu != gpu:
             raise ConfigError(
-                f"this host has {found.device_name} ({found.gpu}), not {gpu}",
+                f"this host has {devices.device_name} ({devices.gpu}), not {gpu}",
                 where="GPU type",
                 hint="Run it on a host of that type: `quantgate validate --gpu` submits it to its pool.",
             )
-    unsuitable = None if found.uuids else hardware.cpu_unsuitable()
+    unsuitable = None if devices.uuids else hardware.cpu_unsuitable()
     if unsuitable:
-        raise ConfigError(unsuitable, where=found.device_name, hint="Run it on another machine.")
-    return found
+        raise ConfigError(unsuitable, where=devices.device_name, hint="Run it on another machine.")
+    return devices
 
 
-def hardware_of(checkpoint: CheckpointConfig, config: EngineConfig, found: Hardware) -> Hardware:
-    """The devices that one checkpoint is served on: a 70B baseline may need two, its FP8 candidate one.
+def hardware_of(checkpoint: CheckpointConfig, config: EngineConfig, devices: Hardware) -> Hardware:
+    """Return the devices that serve one checkpoint: a 70B baseline may need two, its FP8 candidate one.
 
     Raises:
         ConfigError: the host has fewer.
     """
     gpus = engine.gpu_count(engine.serving_arguments(config, checkpoint.engine_arguments))
-    return found if gpus == found.gpu_count else hardware.detect(gpu_count=gpus)
+    return devices if gpus == devices.gpu_count else hardware.detect(gpu_count=gpus)
