@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from commands.main import cli
 from tests.support.command import quantgate
+from warehouse.query import query
 
 
 def answer(*arguments: str) -> str:
@@ -40,6 +41,8 @@ def test_offers_are_imported_whole_and_listed(home: Path, tmp_path: Path) -> Non
     assert done.startswith(f"1 offers imported, 0 known already, kept in {home}/prices/")
     assert answer("prices", "import", str(file)) == "0 offers imported, 1 known already\n"
 
+    prices = query(home / "warehouse.duckdb", "SELECT usd_per_hour FROM prices WHERE gpu = 'b300'")
+    assert prices.to_pylist() == [{"usd_per_hour": 9.5}], "and everything is priced with it"
     told = answer("prices", "list")
     assert "no price: b200 spot, b300 on-demand\n" in told
     assert "reserved, derived from on-demand prices; no offers" in told
