@@ -13,7 +13,7 @@ from flows.fleet.deployments import LOAD, PUBLISH
 from flows.fleet.dispatch import Outcome, dispatch, run_once
 from flows.fleet.secrets import hub_token
 from flows.parameters import MatrixParameters
-from flows.planning.cells import FAULTS, Plan, State, run_name
+from flows.planning.cells import FAULTS, CellState, Plan, run_name
 from flows.planning.matrix_plan import plan
 from flows.planning.measured import absent, took
 from flows.planning.table import markdown_of, text_of
@@ -86,7 +86,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     return MatrixReport(
         dispatched=[outcome.name for outcome in outcomes],
         measured=len(results),
-        skipped=sum(cell.state is not State.RUN for cell in planned.cells),
+        skipped=sum(cell.state is not CellState.RUN for cell in planned.cells),
     )
 
 

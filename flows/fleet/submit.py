@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.fleet.deployments import validate_parameters
 from flows.parameters import PublishMode, ValidateParameters
-from flows.planning.pools import places_of
+from flows.planning.pools import pool_facts
 from flows.planning.request import (
     check_arguments,
     checkpoints_of,
@@ -118,8 +118,8 @@ def _engine(fleet: FleetFile, pool: str, name: str | None) -> EngineConfig:
     """
     if name:
         return environment.load_engine(name, "")[1]
-    (place,) = places_of(fleet, [pool])
-    return place.engine
+    (facts,) = pool_facts(fleet, [pool])
+    return facts.engine
 
 
 def _arguments_absolute(arguments: Mapping[str, Any], absolute: Callable[[str], str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The matrix as records: a cell is a checkpoint on a pool, a unit a model on a pool; and what a budget leaves."""
+"""Records of the matrix: a cell is a checkpoint on a pool, a unit is a model on a pool; and what a budget pays for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from quantgate.bundles.identity import Expected
 from quantgate.model.yaml_file import fingerprint_of
 
 
-class State(StrEnum):
-    """What becomes of a cell."""
+class CellState(StrEnum):
+    """Say what the matrix does with a cell."""
 
     RUN = "would run"
-    KNOWN = "measured"
+    MEASURED = "measured"
     TOO_LARGE = "does not fit"
     UNSUPPORTED = "not supported"
     MISSING = "no such checkpoint"
@@ -26,12 +26,12 @@ class State(StrEnum):
     OVER_BUDGET = "over budget"
 
 
-FAULTS = frozenset({State.MISSING, State.WRONG})
-"""What somebody has to fix: a matrix that meets it goes on and fails at its end."""
+FAULTS = frozenset({CellState.MISSING, CellState.WRONG})
+"""States that somebody has to fix. A matrix that has one does everything else and fails at its end."""
 
 
 def run_name(model: str, pool: str) -> str:
-    """What the run of a model on a pool is called, on the server and in the matrix's lines."""
+    """Return the name of a model's run on a pool, on the server and in the matrix's lines."""
     return f"{model} on {pool}"
 
 
@@ -45,11 +45,11 @@ class Cell:
     precision: str | None
     source: str
     is_baseline: bool
-    state: State
+    state: CellState
     reason: str = ""
     gpus: int | None = None
     gpu_hours: float | None = None
-    """0 for what is measured already; None where nothing tells it."""
+    """0 for what is measured already; None where it isn't known."""
     usd: float | None = None
     usd_per_gpu_hour: float | None = None
     no_usd: str = ""
@@ -57,6 +57,11 @@ class Cell:
     basis: str = ""
     """measured, or estimated."""
     expected: Expected | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        """Return whether the checkpoint is measured, or can be."""
+        return self.state in {CellState.RUN, CellState.MEASURED}
 
 
 @dataclass(frozen=True)
@@ -72,20 +77,18 @@ class Unit:
 
     @property
     def due(self) -> list[Cell]:
-        """What is to be run."""
-        return [cell for cell in self.cells if cell.state is State.RUN]
+        """Return the cells that are to be run."""
+        return [cell for cell in self.cells if cell.state is CellState.RUN]
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what is asked of the pool: the same plan is dispatched once.
+        """Return the SHA-256 (hex) of what the pool is asked for: the same plan is dispatched once.
 
-        What is measured already is part of it: while a run goes on, its bundles appear one after the other, and
-        a plan that is made meanwhile must be told for the same.
+        Measured cells are part of it. A run's bundles appear one after the other, and a plan that is made while it
+        goes on has to have the same fingerprint.
         """
         asked = [
-            (cell.source, asdict(cell.expected))
-            for cell in self.cells
-            if cell.expected and cell.state in {State.RUN, State.KNOWN}
+            (cell.source, asdict(cell.expected)) for cell in self.cells if cell.expected and cell.is_sound
         ]
         return fingerprint_of([self.pool, self.model, asked])
 
@@ -99,41 +102,41 @@ class Plan:
 
     @property
     def cells(self) -> list[Cell]:
-        """Every checkpoint on every pool."""
+        """Return every checkpoint on every pool."""
         return [cell for unit in self.units for cell in unit.cells]
 
     @property
     def due(self) -> list[Cell]:
-        """What is to be run."""
-        return [cell for cell in self.cells if cell.state is State.RUN]
+        """Return the cells that are to be run."""
+        return [cell for cell in self.cells if cell.state is CellState.RUN]
 
 
 class _Purse:
-    """What is left of a budget; once a run would exceed it, it is closed."""
+    """Pay runs out of a budget; the first run that would exceed it closes it."""
 
     def __init__(self, budget_usd: float) -> None:
         self.budget_usd, self.spent_usd, self.closed = budget_usd, 0.0, False
 
-    def refusal(self, cells: Sequence[Cell]) -> tuple[State, str] | None:
-        """Pay for cells that run together; or why they aren't started."""
+    def refusal(self, cells: Sequence[Cell]) -> tuple[CellState, str] | None:
+        """Pay for cells that run together; return why they aren't started where the budget does not cover them."""
         unknown = next((cell for cell in cells if cell.usd is None), None)
         if unknown is not None:
-            return State.NO_PRICE, f"its cost isn't known ({unknown.no_usd}), and there is a budget"
+            return CellState.NO_PRICE, f"its cost isn't known ({unknown.no_usd}), and there is a budget"
         usd = sum(cell.usd or 0 for cell in cells)
         if self.closed or self.spent_usd + usd > self.budget_usd:
             self.closed = True
-            return State.OVER_BUDGET, f"would exceed the budget of {self.budget_usd:,.2f} USD"
+            return CellState.OVER_BUDGET, f"would exceed the budget of {self.budget_usd:,.2f} USD"
         self.spent_usd += usd
         return None
 
 
 def within_budget(units: Sequence[Unit], budget_usd: float) -> tuple[Unit, ...]:
-    """Units in which only what a budget pays for is to be run.
+    """Return the units in which only what a budget pays for is to be run.
 
-    Runs are taken in order until the next one would exceed the budget: a baseline together with the first of
-    its candidates, candidates of one precision together, since a run chooses by it. Nothing after that is
-    started, however cheap, so that the order alone says what a night measures. A run whose cost isn't known
-    isn't started under a budget: it could be anything.
+    Runs are paid in order until the next one would exceed the budget: a baseline together with the first of its
+    candidates, and candidates of one precision together, since a run chooses by precision. Nothing after that is
+    started, however cheap, so that the order alone decides what a night measures. A run whose cost isn't known
+    isn't started under a budget.
 
     Args:
         units: in declared order.
@@ -144,8 +147,8 @@ def within_budget(units: Sequence[Unit], budget_usd: float) -> tuple[Unit, ...]:
 
 
 def _paid(cells: tuple[Cell, ...], purse: _Purse) -> tuple[Cell, ...]:
-    refused: dict[int, tuple[State, str]] = {}
-    due = [index for index, cell in enumerate(cells) if cell.state is State.RUN]
+    refused: dict[int, tuple[CellState, str]] = {}
+    due = [index for index, cell in enumerate(cells) if cell.state is CellState.RUN]
     baseline = [index for index in due if cells[index].is_baseline]
     candidates: dict[str | None, list[int]] = {}
     for index in due:

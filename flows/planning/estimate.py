@@ -1,4 +1,4 @@
-"""What a run of the matrix would take: GPU-hours as measured before, or from the physical limit; and USD."""
+"""Estimate what a run of the matrix takes: GPU-hours as measured before, or from the physical limit; and USD."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from warehouse.database import Connection
 from warehouse.estimates import Load, on_demand_price, seconds_of
 
 ASSUMED_START_S = 300.0
-"""An engine's start with large weights, where none was measured on that GPU."""
+"""Assumed duration of an engine's start with large weights, where none was measured on that GPU."""
 DOCUMENT = Load(isl_tokens=1024, osl_tokens=256, concurrency=8, requests=1)
-"""What a document of a suite is assumed to ask; concurrency is that of the quality task's requests."""
+"""Assumed load of one document of a suite; the concurrency is that of the quality task's requests."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a run asks of an engine."""
+class RunSize:
+    """How much a run asks of an engine."""
 
     workload: Workload
     documents: int
 
     def loads(self) -> list[Load]:
-        """The documents of the suite, and each level of the ladder with its warm-up."""
-        ladder = self.workload
+        """Return the load of the suite's documents, and that of each concurrency level with its warm-up."""
+        workload = self.workload
         levels = [
             Load(
-                ladder.isl_tokens,
-                ladder.osl_tokens,
+                workload.isl_tokens,
+                workload.osl_tokens,
                 level,
-                max(ladder.prompts_per_concurrency * level, ladder.min_prompts) + level,
+                max(workload.prompts_per_concurrency * level, workload.min_prompts) + level,
             )
-            for level in ladder.concurrency
+            for level in workload.concurrency
         ]
         return [replace(DOCUMENT, requests=self.documents), *levels]
 
@@ -44,13 +44,13 @@ def estimate(
     connection: Connection,
     cell: Cell,
     architecture: str,
-    asked: Asked,
+    size: RunSize,
     manifests: Sequence[Manifest],
     share: float,
 ) -> Cell:
-    """The cell with GPU-hours, USD and what they rest on.
+    """Return the cell with GPU-hours, USD and their basis.
 
-    ``measured``: what a run of the model took with the same GPUs, suite and workload, start to bundle.
+    ``measured``: duration of a run of the model with the same GPUs, suite and workload, from start to bundle.
     ``estimated``: (engine start + documents x 256 / rate(1,024 in, 256 out, 8 at once) + sum over levels of
     (requests + warm-up) x osl / rate(level)) / 3600 x GPUs, where rate is `bound_tok_s` of the view ``bounds``
     times what published engines reach of it (median of ``published_evidence``). The download of the checkpoint
@@ -60,7 +60,7 @@ def estimate(
         connection: a warehouse with the configuration.
         cell: with precision, gpus and expected.
         architecture: of its model, a key of configs/architectures.
-        asked: documents and workload.
+        size: documents and workload.
         manifests: every bundle's.
         share: `warehouse.estimates.published_share`.
     """
@@ -74,7 +74,7 @@ def estimate(
     else:
         busy_s, unbounded = seconds_of(
             connection,
-            asked.loads(),
+            size.loads(),
             model=architecture,
             precision=cell.precision,
             gpu=cell.gpu,

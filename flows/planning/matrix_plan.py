@@ -1,4 +1,4 @@
-"""The matrix before it runs: which checkpoints on which pools, what is known, what fits, what it would cost."""
+"""Plan the matrix: which checkpoints on which pools, what is measured already, what fits, what the rest would cost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from flows.parameters import MatrixParameters, PublishMode, ValidateParameters
 from flows.planning import gpu_fit, measured
-from flows.planning.cells import FAULTS, Cell, Plan, State, Unit, within_budget
-from flows.planning.estimate import Asked, estimate
-from flows.planning.pools import Place, configured_environment, places_of
+from flows.planning.cells import FAULTS, Cell, CellState, Plan, Unit, within_budget
+from flows.planning.estimate import RunSize, estimate
+from flows.planning.pools import PoolFacts, configured_environment, pool_facts
 from flows.planning.request import checkpoints_of, with_precisions, work_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import Expected
@@ -33,9 +33,9 @@ from warehouse.estimates import configured, published_share
 
 
 def plan(parameters: MatrixParameters, home: Home) -> Plan:
-    """What the matrix would run; nothing is started and no checkpoint pulled.
+    """Plan what the matrix would run; nothing is started and no checkpoint is pulled.
 
-    A hub is asked once for each checkpoint, so that every host measures the same commit.
+    The hub is asked once for each checkpoint, so that every host measures the same commit.
 
     Args:
         parameters: the choice.
@@ -45,24 +45,24 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
         Each model's units over the pools, in declared order.
 
     Raises:
-        ConfigError: the fleet's file, or a name among the parameters, is wrong. What is wrong with one model
-            or one checkpoint is its cells' state instead: the others go on.
+        ConfigError: the fleet's file, or a name among the parameters, is wrong. A fault of one model or one
+            checkpoint becomes the state of its cells instead, and the others are planned.
     """
     fleet = load_fleet()
     nightly = fleet.matrix
-    places = places_of(fleet, parameters.pools or nightly.pools)
-    known_models = load_models()
-    chosen: list[ModelConfig] = [
-        choose(known_models, name, "configs/models") for name in parameters.models or nightly.models
+    pools = pool_facts(fleet, parameters.pools or nightly.pools)
+    configured_models = load_models()
+    models: list[ModelConfig] = [
+        choose(configured_models, name, "configs/models") for name in parameters.models or nightly.models
     ]
-    wanted = parameters.precisions or nightly.precisions
-    have = dict.fromkeys(c.precision for model in chosen for c in model.candidates if c.precision)
-    for precision in wanted:
-        choose(have, precision, "precisions of the models' candidates")
+    precisions = parameters.precisions or nightly.precisions
+    available = dict.fromkeys(c.precision for model in models for c in model.candidates if c.precision)
+    for precision in precisions:
+        choose(available, precision, "precisions of the models' candidates")
     commit = partial(commit_of, pins=Pins(pins_file(home)), keep=not parameters.dry_run)
     with configured(home.warehouse) as connection:
         planner = _Planner(connection, home, commit, everything=parameters.everything)
-        units = [planner.unit(model, place, wanted) for model in chosen for place in places]
+        units = [planner.unit(model, pool, precisions) for model in models for pool in pools]
     budget_usd = parameters.budget_usd or nightly.budget_usd
     if budget_usd:
         units = list(within_budget(units, budget_usd))
@@ -70,14 +70,19 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
 
 
 def _with_parameters(unit: Unit, pool: Pool) -> Unit:
-    """The unit with what its deployment run is given; where only a baseline is due, with what it has besides."""
+    """Return the unit with the parameters of its deployment's run.
+
+    A run names the candidates that are due. Where only the baseline is due, it names those that are measured.
+    """
     if not unit.due:
         return unit
     due = [cell for cell in unit.due if not cell.is_baseline]
-    beside = [cell for cell in unit.cells if cell.state is State.KNOWN and not cell.is_baseline]
+    measured_cells = [
+        cell for cell in unit.cells if cell.state is CellState.MEASURED and not cell.is_baseline
+    ]
     parameters: dict[str, Any] = {
         "model": unit.model,
-        "precisions": list(dict.fromkeys(cell.precision for cell in due or beside)),
+        "precisions": list(dict.fromkeys(cell.precision for cell in due or measured_cells)),
         "gpu": pool.measured_gpu,
         "revisions": {
             cell.source: cell.expected.checkpoint
@@ -98,7 +103,7 @@ class ModelRequest:
     suite: dict[str, Any]
     workload: dict[str, Any]
     policy: str
-    asked: Asked
+    size: RunSize
 
 
 def _request(model: ModelConfig, home: Home) -> ModelRequest:
@@ -117,12 +122,12 @@ def _request(model: ModelConfig, home: Home) -> ModelRequest:
         suite=evaluate.suite_content(work.suite, chat_template=work.chat_template),
         workload=work.workload.model_dump(mode="json", exclude={"description"}),
         policy=work.policy.fingerprint(),
-        asked=Asked(work.workload, documents),
+        size=RunSize(work.workload, documents),
     )
 
 
 class _Planner:
-    """What planning asks again and again: the warehouse, the manifests, each source's revision once."""
+    """Plan units against one reading of warehouse and manifests; the revision of a source is asked once."""
 
     def __init__(
         self, connection: Connection, home: Home, commit: Callable[..., str], *, everything: bool
@@ -142,158 +147,153 @@ class _Planner:
             self._by_model[model.name] = _request(model, self.home)
         return self._by_model[model.name]
 
-    def unit(self, model: ModelConfig, place: Place, wanted: Sequence[str]) -> Unit:
-        """The model's baseline and wanted candidates on a pool."""
-        chosen = with_precisions(model, wanted)
+    def unit(self, model: ModelConfig, pool: PoolFacts, precisions: Sequence[str]) -> Unit:
+        """Plan the model's baseline, and its candidates of these precisions, on a pool."""
+        chosen = with_precisions(model, precisions)
         if not chosen.candidates:
-            return Unit(place.name, model.name, ())
-        checkpoints = checkpoints_of(chosen, ValidateParameters(model=model.name))
+            return Unit(pool.name, model.name, ())
+        baseline_config, *candidate_configs = checkpoints_of(chosen, ValidateParameters(model=model.name))
+        blank = _blank(baseline_config, model, pool, is_baseline=True)
+        blanks = [_blank(checkpoint, model, pool) for checkpoint in candidate_configs]
         try:
             request = self.request(model)
         except ConfigError as error:
-            wrong = [
-                replace(
-                    _blank(one, model, place, one is checkpoints[0]), state=State.WRONG, reason=str(error)
-                )
-                for one in checkpoints
+            wrong = (replace(cell, state=CellState.WRONG, reason=str(error)) for cell in (blank, *blanks))
+            return Unit(pool.name, model.name, tuple(wrong))
+        baseline = self.cell(blank, baseline_config, model, pool, request, None)
+        candidates = _without_faulty_twins(
+            [
+                self.cell(cell, checkpoint, model, pool, request, baseline)
+                for cell, checkpoint in zip(blanks, candidate_configs, strict=True)
             ]
-            return Unit(place.name, model.name, tuple(wrong))
-        baseline = self.cell(checkpoints[0], model, place, request, None)
-        cells = _without_faulty_twins(
-            [self.cell(one, model, place, request, baseline) for one in checkpoints[1:]]
         )
-        if baseline.state not in {State.RUN, State.KNOWN}:
-            # One that has a fault of its own keeps it: it has to be fixed too.
-            cells = [
-                replace(cell, state=State.NO_BASELINE, reason="")
-                if cell.state in {State.RUN, State.KNOWN}
-                else cell
-                for cell in cells
+        if not baseline.is_sound:
+            # A candidate that has a fault of its own keeps it: that has to be fixed too.
+            candidates = [
+                replace(cell, state=CellState.NO_BASELINE, reason="") if cell.is_sound else cell
+                for cell in candidates
             ]
-        elif not any(cell.state in {State.RUN, State.KNOWN} for cell in cells):
-            baseline = replace(baseline, state=State.NO_CANDIDATE, reason="")
-        elif not any(cell.state is State.RUN for cell in cells) and self._is_enough(baseline, cells):
-            why = "its candidates are measured and unchanged, and ask nothing more of it"
-            baseline = replace(baseline, state=State.KNOWN, reason=why, gpu_hours=0.0, usd=0.0, basis="")
-        return Unit(place.name, model.name, (baseline, *cells))
+        elif not any(cell.is_sound for cell in candidates):
+            baseline = replace(baseline, state=CellState.NO_CANDIDATE, reason="")
+        elif not any(cell.state is CellState.RUN for cell in candidates) and self._is_enough(
+            baseline, candidates
+        ):
+            why = "its candidates are measured, unchanged and need no more of it"
+            baseline = replace(
+                baseline, state=CellState.MEASURED, reason=why, gpu_hours=0.0, usd=0.0, basis=""
+            )
+        return Unit(pool.name, model.name, (baseline, *candidates))
 
     def _is_enough(self, baseline: Cell, candidates: Sequence[Cell]) -> bool:
-        """Whether a baseline that is due has answered fewer documents already, and its candidates asked for no more."""
-        if baseline.state is not State.RUN or baseline.expected is None:
+        """Return whether a baseline that is due has answered fewer documents, and its candidates need no more."""
+        if baseline.state is not CellState.RUN or baseline.expected is None:
             return False
-        found = [measured.known(cell.expected, self.manifests)[0] for cell in candidates if cell.expected]
-        against = {one.baseline.run_id for one in found if one and one.baseline}
-        there = {one.run_id for one in self.manifests}
-        return against <= there and bool(
+        runs = [measured.known(cell.expected, self.manifests)[0] for cell in candidates if cell.expected]
+        baseline_runs = {run.baseline.run_id for run in runs if run and run.baseline}
+        return baseline_runs <= {manifest.run_id for manifest in self.manifests} and bool(
             measured.known(baseline.expected, self.manifests, however_many=True)[0]
         )
 
     def cell(
         self,
-        one: CheckpointConfig,
+        cell: Cell,
+        checkpoint: CheckpointConfig,
         model: ModelConfig,
-        place: Place,
+        pool: PoolFacts,
         request: ModelRequest,
         baseline: Cell | None,
     ) -> Cell:
-        """One checkpoint on a pool."""
-        cell = _blank(one, model, place, baseline is None)
+        """Plan one checkpoint on a pool."""
         try:
-            fit = self._fitting(one, model, place)
+            fit = self._fitting(checkpoint, model, pool)
         except ConfigError as error:
-            return replace(cell, state=State.WRONG, reason=str(error))
-        unable = _unable(one, place, fit)
+            return replace(cell, state=CellState.WRONG, reason=str(error))
+        cell = replace(cell, gpus=fit.gpus)
+        unable = _unable(checkpoint, pool, fit)
         if unable or fit.gpus is None:
-            state, reason = unable or (State.TOO_LARGE, fit.reason)
-            return replace(cell, state=state, gpus=fit.gpus, reason=reason)
+            state, reason = unable or (CellState.TOO_LARGE, fit.reason)
+            return replace(cell, state=state, reason=reason)
         try:
-            revision, unpinned = self._revision(one)
-            recorded, unasked = self._recorded(place, gpu_fit.with_gpus(one, fit))
+            revision, unpinned = self._revision(checkpoint)
+            arguments, unasked = self._recorded(pool, gpu_fit.with_gpus(checkpoint, fit))
         except ConfigError as error:
-            state = State.WRONG if is_folder(one.source) else State.MISSING
-            return replace(cell, state=state, gpus=fit.gpus, reason=str(error))
+            state = CellState.WRONG if is_folder(checkpoint.source) else CellState.MISSING
+            return replace(cell, state=state, reason=str(error))
         expected = Expected(
             checkpoint=None if unasked else revision,
             baseline=baseline.expected.checkpoint if baseline and baseline.expected else None,
-            gpu=place.gpu,
+            gpu=pool.gpu,
             gpus=fit.gpus,
-            engine=place.pool.engine,
-            engine_version=place.engine.version,
-            arguments=recorded,
-            environment=configured_environment(place.engine),
-            plugins=environment.plugins_content(place.engine),
+            engine=pool.config.engine,
+            engine_version=pool.engine.version,
+            arguments=arguments,
+            environment=configured_environment(pool.engine),
+            plugins=environment.plugins_content(pool.engine),
             suite=request.suite,
             workload=request.workload,
             policy=request.policy,
         )
-        found, changed = measured.known(expected, self.manifests)
-        cell = replace(cell, gpus=fit.gpus, expected=expected, reason=unpinned or unasked or changed)
-        if found and not self.everything:
-            day = f"measured on {found.measured_at:%Y-%m-%d} and unchanged"
-            return replace(cell, state=State.KNOWN, reason=day, gpu_hours=0.0, usd=0.0)
-        return estimate(
-            self.connection,
-            cell,
-            model.architecture or model.name,
-            request.asked,
-            self.manifests,
-            self.share,
-        )
+        run, changed = measured.known(expected, self.manifests)
+        cell = replace(cell, expected=expected, reason=unpinned or unasked or changed)
+        if run and not self.everything:
+            day = f"measured on {run.measured_at:%Y-%m-%d} and unchanged"
+            return replace(cell, state=CellState.MEASURED, reason=day, gpu_hours=0.0, usd=0.0)
+        architecture = model.architecture or model.name
+        return estimate(self.connection, cell, architecture, request.size, self.manifests, self.share)
 
-    def _fitting(self, one: CheckpointConfig, model: ModelConfig, place: Place) -> gpu_fit.Fitting:
-        arguments = server.serving_arguments(place.engine, one.engine_arguments)
-        if not place.facts.nvml_names:
+    def _fitting(self, checkpoint: CheckpointConfig, model: ModelConfig, pool: PoolFacts) -> gpu_fit.Fitting:
+        arguments = server.serving_arguments(pool.engine, checkpoint.engine_arguments)
+        if not pool.gpu_config.nvml_names:
             return gpu_fit.Fitting(server.gpu_count(arguments), False, "")
-        return gpu_fit.fitting(
-            self.connection, model.architecture or model.name, one.precision, place.gpu, arguments
-        )
+        architecture = model.architecture or model.name
+        return gpu_fit.fitting(self.connection, architecture, checkpoint.precision, pool.gpu, arguments)
 
-    def _recorded(self, place: Place, one: CheckpointConfig) -> tuple[dict[str, Any], str]:
-        """Serving arguments as a run records them, or why a draft model's commit, pinned like any, isn't known."""
-        overrides = argument_files.with_code(one).engine_arguments
+    def _recorded(self, pool: PoolFacts, checkpoint: CheckpointConfig) -> tuple[dict[str, Any], str]:
+        """Return the serving arguments that a run records, and why the commit of a draft model isn't known."""
+        overrides = argument_files.with_code(checkpoint).engine_arguments
         try:
-            return argument_files.recorded(place.engine, overrides, self.commit), ""
+            return argument_files.recorded(pool.engine, overrides, self.commit), ""
         except NotAskedError as error:
-            return server.serving_arguments(place.engine, overrides), f"{error.where}: {error.what}"
+            return server.serving_arguments(pool.engine, overrides), f"{error.where}: {error.what}"
 
-    def _revision(self, one: CheckpointConfig) -> tuple[str | None, str]:
-        """The revision, or None and why it isn't known; a folder is hashed, a hub asked unless it is pinned."""
-        if is_folder(one.source):
-            return self.content(one.source, one.precision), ""
-        if one.revision:
-            return one.revision, ""
+    def _revision(self, checkpoint: CheckpointConfig) -> tuple[str | None, str]:
+        """Return the revision, or None and why it isn't known; a folder is hashed, a hub asked unless it is pinned."""
+        if is_folder(checkpoint.source):
+            return self.content(checkpoint.source, checkpoint.precision), ""
+        if checkpoint.revision:
+            return checkpoint.revision, ""
         try:
-            return self.commit(one.source, one.precision), ""
+            return self.commit(checkpoint.source, checkpoint.precision), ""
         except NotAskedError as error:
             return None, error.what
 
 
 def _without_faulty_twins(cells: list[Cell]) -> list[Cell]:
-    """Candidates that share a precision are run together, so that a fault of one is the other's too."""
+    """Mark candidates that share their precision with a faulty one: they are run together, or not at all."""
     faulty = {cell.precision: cell.source for cell in cells if cell.state in FAULTS}
     return [
         replace(
             cell,
-            state=State.WRONG,
-            reason=f"a run chooses by precision, and {faulty[cell.precision]} has the same and a fault",
+            state=CellState.WRONG,
+            reason=f"a run chooses by precision, and {faulty[cell.precision]} has the same precision and a fault",
         )
-        if cell.state is State.RUN and cell.precision in faulty
+        if cell.state is CellState.RUN and cell.precision in faulty
         else cell
         for cell in cells
     ]
 
 
 def _once(ask: Callable[..., str]) -> Callable[..., str]:
-    """Ask the same only once: an answer, and a refusal too, which may have taken a hub's time-out."""
+    """Return the function with its answers kept; refusals too, which may have taken a hub's time-out."""
     answers: dict[tuple[str | None, ...], str | ConfigError] = {}
 
-    def asked(*question: str | None) -> str:
-        if question not in answers:
+    def asked(*arguments: str | None) -> str:
+        if arguments not in answers:
             try:
-                answers[question] = ask(*question)
+                answers[arguments] = ask(*arguments)
             except ConfigError as error:
-                answers[question] = error
-        answer = answers[question]
+                answers[arguments] = error
+        answer = answers[arguments]
         if isinstance(answer, ConfigError):
             raise answer
         return answer
@@ -301,27 +301,28 @@ def _once(ask: Callable[..., str]) -> Callable[..., str]:
     return asked
 
 
-def _blank(one: CheckpointConfig, model: ModelConfig, place: Place, is_baseline: bool) -> Cell:
-    return Cell(place.name, place.gpu, model.name, one.precision, one.source, is_baseline, State.RUN)
+def _blank(
+    checkpoint: CheckpointConfig, model: ModelConfig, pool: PoolFacts, *, is_baseline: bool = False
+) -> Cell:
+    """Return the cell of a checkpoint on a pool before anything is known of it."""
+    precision, source = checkpoint.precision, checkpoint.source
+    return Cell(pool.name, pool.gpu, model.name, precision, source, is_baseline, CellState.RUN)
 
 
-def _unable(one: CheckpointConfig, place: Place, fit: gpu_fit.Fitting) -> tuple[State, str] | None:
-    """Why a checkpoint can't be measured on a pool, before anything is asked of it; None where it can."""
-    if one.precision is None:
-        return State.WRONG, "configs/models declares no precision for it, by which a run would choose it"
-    if place.facts.formats.get(one.precision) == "none":
-        return (
-            State.UNSUPPORTED,
-            f"the engine makes nothing of {one.precision} on a {place.gpu} (gpus.yaml: formats)",
-        )
-    if fit.gpus is not None and place.facts.nvml_names and fit.gpus > place.pool.gpus:
-        return (
-            State.TOO_LARGE,
-            f"needs {fit.gpus} {place.gpu}, a worker has {place.pool.gpus} ({fit.reason})",
-        )
+def _unable(
+    checkpoint: CheckpointConfig, pool: PoolFacts, fit: gpu_fit.Fitting
+) -> tuple[CellState, str] | None:
+    """Return why a pool can't measure a checkpoint, as far as the configuration shows it; None where it can."""
+    precision, gpu = checkpoint.precision, pool.gpu
+    if precision is None:
+        return CellState.WRONG, "configs/models declares no precision for it, and a run chooses by precision"
+    if pool.gpu_config.formats.get(precision) == "none":
+        return CellState.UNSUPPORTED, f"the engine does not support {precision} on {gpu} (gpus.yaml: formats)"
+    if fit.gpus is not None and pool.gpu_config.nvml_names and fit.gpus > pool.config.gpus:
+        return CellState.TOO_LARGE, f"needs {fit.gpus} {gpu}, a worker has {pool.config.gpus} ({fit.reason})"
     return None
 
 
 def _content(source: str, precision: str | None) -> str:
-    """The content hash of a local folder, which must be what is declared."""
+    """Return the content hash of a local folder, which must be what is declared."""
     return resolve(source, declared=precision).revision

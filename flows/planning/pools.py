@@ -18,18 +18,18 @@ from tasks.engine import server as engine
 
 
 @dataclass(frozen=True)
-class Place:
+class PoolFacts:
     """A pool and what is known of its hosts."""
 
     name: str
-    pool: Pool
+    config: Pool
     gpu: str
-    facts: GpuConfig
+    gpu_config: GpuConfig
     engine: EngineConfig
 
 
-def places_of(fleet: FleetFile, names: Sequence[str]) -> list[Place]:
-    """The pools, each with its GPU's facts and its engine.
+def pool_facts(fleet: FleetFile, names: Sequence[str]) -> list[PoolFacts]:
+    """Return pools with their GPU's facts and their engine; all that have hosts if no name is given.
 
     Raises:
         ConfigError: there is no such pool, GPU or engine, or no pool has hosts.
@@ -38,21 +38,21 @@ def places_of(fleet: FleetFile, names: Sequence[str]) -> list[Place]:
     if not names:
         raise ConfigError("no pool has hosts", where="fleet", hint="List hosts there, or name a --pool.")
     gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
-    places = []
+    pools = []
     for name in names:
         pool: Pool = choose(fleet.pools, name, "fleet: pools")
-        facts: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
-        places.append(Place(name, pool, pool.measured_gpu, facts, _engine(pool, facts)))
-    return places
+        gpu: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
+        pools.append(PoolFacts(name, pool, pool.measured_gpu, gpu, _engine(pool, gpu)))
+    return pools
 
 
-def _engine(pool: Pool, facts: GpuConfig) -> EngineConfig:
-    """The pool's engine, or the default of its kind of hardware.
+def _engine(pool: Pool, gpu: GpuConfig) -> EngineConfig:
+    """Return the pool's engine, or the default of its kind of hardware.
 
-    QUANTGATE_ENGINE says what this host has, which is one without a GPU: hosts with GPUs may have others, and
-    then the fleet's file names their engine.
+    QUANTGATE_ENGINE names the engine of this host, which has no GPU. Hosts with GPUs may have another engine, and
+    then the fleet's file names it.
     """
-    if not facts.nvml_names:
+    if not gpu.nvml_names:
         return environment.load_engine(pool.engine, "cpu")[1]
     path = Path(os.environ.get("QUANTGATE_ENGINES_FILE") or ROOT / "configs" / "engines.yaml")
     default: str = choose(load_yaml(path, EngineFile).default, "gpu", f"{path.name}: default")
@@ -60,6 +60,6 @@ def _engine(pool: Pool, facts: GpuConfig) -> EngineConfig:
 
 
 def configured_environment(config: EngineConfig) -> dict[str, str]:
-    """What engines.yaml sets and a run records; what a host sets itself is known there alone."""
+    """Return the variables that engines.yaml sets and a run records; a host may set others that only it knows."""
     recorded = engine.recorded_environment(config)
     return {key: recorded[key] for key in config.environment if key in recorded}

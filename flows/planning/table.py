@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from flows.planning.cells import Cell, Plan, State, run_name
+from flows.planning.cells import Cell, CellState, Plan, run_name
 from warehouse.report.render import NULL, aligned
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
@@ -35,7 +35,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _cells(cell: Cell) -> list[str]:
-    runs = cell.state is State.RUN
+    runs = cell.state is CellState.RUN
     return [
         cell.pool,
         cell.model,
@@ -52,7 +52,7 @@ def _reasons(cells: Sequence[Cell]) -> list[str]:
     """Why, a paragraph a reason: the same one for several cells stands once."""
     told: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
-        for reason in (cell.reason, cell.no_usd if cell.state is State.RUN else ""):
+        for reason in (cell.reason, cell.no_usd if cell.state is CellState.RUN else ""):
             if reason:
                 of_unit = told.setdefault(reason, {}).setdefault(f"{cell.pool} {cell.model}", [])
                 of_unit.append(cell.precision or cell.source)
@@ -143,7 +143,7 @@ def markdown_of(
     due = 0
     for cell in plan.cells:
         outcome, hours, usd, why = "skipped", "", "", cell.reason
-        if cell.state is State.RUN:
+        if cell.state is CellState.RUN:
             result, lost = results.get(due), missing.get(due, "")
             problem = problems.get(run_name(cell.model, cell.pool))
             due += 1

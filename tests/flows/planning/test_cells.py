@@ -7,12 +7,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.planning.cells import Cell, State, Unit, within_budget
+from flows.planning.cells import Cell, CellState, Unit, within_budget
 
-R, K = State.RUN, State.KNOWN
+R, K = CellState.RUN, CellState.MEASURED
 
 
-def unit(model: str, *cells: tuple[State, float | None]) -> Unit:
+def unit(model: str, *cells: tuple[CellState, float | None]) -> Unit:
     return Unit(
         "h100",
         model,
@@ -29,10 +29,12 @@ def states(units: tuple[Unit, ...]) -> list[list[str]]:
 
 def test_in_declared_order_until_it_would_be_exceeded() -> None:
     units = (unit("a", (R, 4), (R, 3), (R, 2)), unit("b", (R, 5), (R, 5)), unit("c", (K, 0), (R, 0.5)))
-    assert states(within_budget(units, 100)) == [["RUN"] * 3, ["RUN"] * 2, ["KNOWN", "RUN"]]
-    assert states(within_budget(units, 9)) == [["RUN"] * 3, ["OVER_BUDGET"] * 2, ["KNOWN", "OVER_BUDGET"]], (
-        "what comes after isn't started, however cheap"
-    )
+    assert states(within_budget(units, 100)) == [["RUN"] * 3, ["RUN"] * 2, ["MEASURED", "RUN"]]
+    assert states(within_budget(units, 9)) == [
+        ["RUN"] * 3,
+        ["OVER_BUDGET"] * 2,
+        ["MEASURED", "OVER_BUDGET"],
+    ], "what comes after isn't started, however cheap"
     assert states(within_budget(units, 8))[0] == ["RUN", "RUN", "OVER_BUDGET"]
     kept = within_budget(units, 6.99)
     assert states(kept)[0] == ["OVER_BUDGET"] * 3, "a baseline alone decides nothing"
@@ -57,16 +59,16 @@ def test_candidates_of_one_precision_are_paid_for_together() -> None:
 
 def test_a_baseline_whose_candidates_are_known_runs_alone() -> None:
     again = (unit("a", (R, 2), (K, 0)),)
-    assert states(within_budget(again, 2)) == [["RUN", "KNOWN"]]
-    assert states(within_budget(again, 1)) == [["OVER_BUDGET", "KNOWN"]]
+    assert states(within_budget(again, 2)) == [["RUN", "MEASURED"]]
+    assert states(within_budget(again, 1)) == [["OVER_BUDGET", "MEASURED"]]
 
 
-COST = st.tuples(st.sampled_from([R, K, State.UNSUPPORTED]), st.none() | st.floats(0, 10))
+COST = st.tuples(st.sampled_from([R, K, CellState.UNSUPPORTED]), st.none() | st.floats(0, 10))
 
 
 @given(st.lists(st.lists(COST, min_size=2, max_size=4), max_size=4), st.floats(0.01, 30))
 def test_a_budget_is_kept_and_no_candidate_runs_without_its_baseline(
-    costs: list[list[tuple[State, float | None]]], budget_usd: float
+    costs: list[list[tuple[CellState, float | None]]], budget_usd: float
 ) -> None:
     units = [unit(str(place), *cells) for place, cells in enumerate(costs)]
     kept = within_budget(units, budget_usd)

@@ -12,7 +12,7 @@ import pytest
 
 from flows.parameters import MatrixParameters
 from flows.planning import matrix_plan
-from flows.planning.cells import Plan, State
+from flows.planning.cells import CellState, Plan
 from flows.planning.matrix_plan import plan
 from flows.planning.table import markdown_of, text_of
 from quantgate.model.config.models import Allowed, CheckpointConfig, ModelConfig, load_model
@@ -91,7 +91,7 @@ def states(found: Plan, pool: str | None = None) -> dict[str | None, str]:
 
 def test_what_is_measured_and_unchanged_is_left_out() -> None:
     found = planned(demo())
-    assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
+    assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "MEASURED")
     assert found.units[0].parameters == {}
     told = text_of(found)
     assert "cpu quantgate-demo bf16, fp8, nvfp4: measured on 2026-11-24 and unchanged" in told
@@ -137,12 +137,12 @@ def test_a_baseline_is_not_due_for_what_no_candidate_asks(monkeypatch: pytest.Mo
     there = [limited, *(one.model_copy(update={"policy": looks}) for one in candidates)]
     monkeypatch.setattr(matrix_plan.BundleStore, "manifests", lambda _: there)
     found = planned(demo())
-    assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
-    assert "ask nothing more of it" in text_of(found)
+    assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "MEASURED")
+    assert "need no more of it" in text_of(found)
     assert states(planned(demo(), everything=True)) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "RUN")
 
     there[0] = limited.model_copy(update={"run_id": "another"})
-    assert states(planned(demo())) == {"bf16": "RUN", "fp8": "KNOWN", "nvfp4": "KNOWN"}
+    assert states(planned(demo())) == {"bf16": "RUN", "fp8": "MEASURED", "nvfp4": "MEASURED"}
 
 
 def test_another_engine_version_is_planned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_another_revision_is_planned_again_alone_a_baseline_s_with_its_candidate
 
     nvfp4 = demo().candidates[1]
     found = planned(demo(candidates=(changed("FP8"), nvfp4)))
-    assert states(found) == {"bf16": "KNOWN", "fp8": "RUN", "nvfp4": "KNOWN"}
+    assert states(found) == {"bf16": "MEASURED", "fp8": "RUN", "nvfp4": "MEASURED"}
     assert found.units[0].parameters["precisions"] == ["fp8"]
     found = planned(demo(baseline=changed("BF16")), precisions=["nvfp4"])
     assert states(found) == {"bf16": "RUN", "nvfp4": "RUN"}
@@ -236,7 +236,7 @@ def _check_text(text: str, markdown: str) -> None:
     assert max(map(len, lines)) <= 100
     assert lines[0].split() == ["pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis"]
     assert "one   seventy  bf16 *     does not fit      2" in text
-    assert "the engine makes nothing of int8 on a b200 (gpus.yaml: formats)" in text
+    assert "the engine does not support int8 on b200 (gpus.yaml: formats)" in text
     last = " ".join(lines[-2:])
     assert "10 of 16 to be run, about" in last
     assert "USD for 6 of them" in last, "no price of a b300, no limit of int8"
@@ -250,9 +250,9 @@ def test_arguments_from_which_no_count_follows_are_a_fault_of_their_own() -> Non
         demo(),
         pools=["h100", "cpu"],
     )
-    assert {cell.state for cell in found.units[0].cells} == {State.WRONG}
+    assert {cell.state for cell in found.units[0].cells} == {CellState.WRONG}
     assert "'gpu-memory-utilization' is 'abc'" in found.cells[0].reason
-    assert states(Plan(found.units[-1:])) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "KNOWN")
+    assert states(Plan(found.units[-1:])) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "MEASURED")
 
 
 def test_a_draft_s_commit_and_code_of_its_own_are_planned_as_a_run_records_them() -> None:
@@ -334,13 +334,13 @@ def test_a_checkpoint_that_is_wrong_or_missing_stops_no_other() -> None:
     found = planned(twins, pools=["h100"], commit=commit)
     assert [cell.state.name for cell in found.cells] == ["RUN", "RUN", "MISSING", "WRONG"]
     assert found.units[0].parameters["precisions"] == ["fp8"]
-    assert "org/nvfp4 has the same and a fault" in found.cells[3].reason
+    assert "org/nvfp4 has the same precision and a fault" in found.cells[3].reason
     mislabelled = CheckpointConfig(source="demo/checkpoints/quantgate-demo-FP8", precision="nvfp4")
     nameless = CheckpointConfig(source="demo/checkpoints/quantgate-demo-FP8")
     found = planned(demo(candidates=(mislabelled, nameless)), demo(name="b", suite="no/such"))
     assert states(Plan(found.units[:1])) == {"bf16": "NO_CANDIDATE", "nvfp4": "WRONG", None: "WRONG"}
     assert "declared as nvfp4, but the files hold fp8" in found.cells[1].reason
-    assert {cell.state for cell in found.units[1].cells} == {State.WRONG}
+    assert {cell.state for cell in found.units[1].cells} == {CellState.WRONG}
     assert found.cells[-1].reason.startswith("no/such: no such file")
 
 
