@@ -1,4 +1,4 @@
-"""The demo: the project's own three checkpoints through the flow ``validate``."""
+"""Run the project's own three checkpoints through the flow ``validate``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Take new bundles into the warehouse."""
+"""Load new bundles into the warehouse."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class LoadParameters(Parameters):
     """Parameters of the flow ``load``."""
 
     wait_s: float = Field(
-        default=600, gt=0, title="Wait, s", description="How long to wait for another load."
+        default=600, gt=0, title="Wait, s", description="Seconds to wait for another load to end."
     )
     run_ids: list[str] = Field(
         default_factory=list,
         title="Runs",
-        description="Runs that must be in the warehouse afterwards; none if empty.",
+        description="Runs that must be in the warehouse afterwards. Default: none.",
     )
 
 
@@ -35,20 +35,20 @@ def load(parameters: LoadParameters | None = None) -> LoadReport:
         done = load_bundles(home.warehouse, home.bundles, wait_s=parameters.wait_s)
     for problem in done.problems:
         report.line(f"load: left out: {problem}")
-    report.line(f"load: {len(done.loaded)} new runs, {done.present} known, {len(done.judged)} judged")
+    report.line(f"load: {len(done.loaded)} new runs, {done.present} loaded before, {len(done.judged)} judged")
     if parameters.run_ids:
         _check_loaded(parameters.run_ids, home, done)
     return done
 
 
 def _check_loaded(run_ids: list[str], home: Home, done: LoadReport) -> None:
-    """Whoever measured these runs must learn that they are not where it believes them.
+    """Fail if any requested run is missing from the warehouse.
 
     Raises:
-        RunError: one of them is not in the warehouse.
+        RunError: a run is missing.
     """
-    there = set(query(home.warehouse, "SELECT run_id FROM runs").column("run_id").to_pylist())
-    missing = [run_id for run_id in run_ids if run_id not in there]
+    loaded = set(query(home.warehouse, "SELECT run_id FROM runs").column("run_id").to_pylist())
+    missing = [run_id for run_id in run_ids if run_id not in loaded]
     if missing:
         reasons = [problem for problem in done.problems if any(run_id in problem for run_id in missing)]
         raise RunError(

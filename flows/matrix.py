@@ -59,7 +59,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     units = [unit for unit in planned.units if unit.parameters]
     outcomes = asyncio.run(dispatch(units, parameters.wait_h * 3600))
     for outcome in outcomes:
-        joined = " (was under way)" if outcome.joined else ""
+        joined = " (was in progress)" if outcome.joined else ""
         report.line(f"matrix: {outcome.name}{joined}: {outcome.problem or 'completed'}")
     done = [asyncio.run(run_once(name, AFTERWARDS_WAIT_S)) for name in AFTERWARDS]
     manifests = RunHistory.read(BundleStore(home.bundles)).runs

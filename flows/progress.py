@@ -1,4 +1,4 @@
-"""Where a flow's progress goes: on a server into the run's log, which the UI and ``--watch`` show."""
+"""Report a flow's progress: on a server into the run's log, which the UI and ``--watch`` show."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tasks.progress import Reporter
 
 
 def reporter() -> Reporter:
-    """The current flow run's reporter.
+    """Return the reporter of the current flow run.
 
     A flow of this process logs nothing (its private server has Prefect's logging off), so its lines go to the
-    terminal. Lines of a worker's run all belong to the run that asked, whichever task or thread tells them.
+    terminal. On a worker, lines of all tasks and threads go into the log of the run that called this.
     """
     try:
         log = get_run_logger()

@@ -1,4 +1,4 @@
-"""Publish the validated table: files, and artifacts in Prefect."""
+"""Publish the validated table as files and as artifacts in Prefect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warehouse.query import query
 from warehouse.report.publish import publish as write_files
 from warehouse.report.summary import summary_table
 
-# What fits a table in a browser; the files hold every column.
+# As many columns as fit a table in a browser; the files have every column.
 ARTIFACT = """
     SELECT run_id, model, precision, gpu, operating_point, use, verdict, quality_delta, quality_delta_ci_low,
            quality_delta_ci_high, output_tok_s, usd_per_mtok_output, provider, price_kind, kernel_mode,
@@ -30,12 +30,12 @@ class PublishParameters(Parameters):
     """Parameters of the flow ``publish``."""
 
     as_of: datetime | None = Field(
-        default=None, title="As of", description="The time whose prices are used; now if empty."
+        default=None, description="Time (UTC) whose prices are used. Default: now."
     )
     run_ids: list[str] = Field(
-        default_factory=list, title="Runs", description="Runs that get a table of their own; none if empty."
+        default_factory=list, title="Runs", description="Runs that get a table of their own. Default: none."
     )
-    key: str = Field(default="runs", title="Key", description="Key of that table among the artifacts.")
+    key: str = Field(default="runs", description="Key of that table among the artifacts.")
 
 
 @flow(name="publish", validate_parameters=True)
@@ -60,7 +60,7 @@ def publish(parameters: PublishParameters | None = None) -> Path:
 def _show_runs(
     parameters: PublishParameters, home: Home, as_of: datetime, rows: list[dict[str, Any]]
 ) -> None:
-    """The runs' own table: as it is printed in a terminal, and as rows."""
+    """Show the runs' own table: as it is printed in a terminal, and as rows."""
     text = summary_table(home.warehouse, as_of, run_ids=parameters.run_ids)
     create_markdown_artifact(f"```text\n{text}\n```", key=parameters.key, description=f"As of {as_of}")
     own = [row for row in rows if row["run_id"] in parameters.run_ids]

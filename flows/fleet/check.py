@@ -1,4 +1,4 @@
-"""What a fleet's file names, held against the other files of configs/ before anything is made of it."""
+"""Check that the names in a fleet's file exist in the other files of configs/."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tasks.engine import environment
 
 
 def checked_fleet(models: Mapping[str, ModelConfig] | None = None) -> FleetFile:
-    """The fleet's file, with all that it names found.
+    """Read the fleet's file and check every name in it.
 
     Args:
         models: by name; those of configs/models if None.
 
     Raises:
-        ConfigError: the first GPU, engine, model, precision, cron or timezone that is none; the nearest name.
+        ConfigError: a GPU, engine, model, precision, cron or timezone does not exist; the hint is the nearest name.
     """
     fleet, where = load_fleet(), fleet_path().name
     for name, pool in fleet.pools.items():
         _check_pool(pool, f"{where}: pools.{name}")
     nightly = fleet.matrix
-    known = load_models() if models is None else dict(models)
-    chosen: list[ModelConfig] = [choose(known, name, f"{where}: matrix.models") for name in nightly.models]
+    by_name = load_models() if models is None else dict(models)
+    chosen: list[ModelConfig] = [choose(by_name, name, f"{where}: matrix.models") for name in nightly.models]
     precisions = dict.fromkeys(c.precision for model in chosen for c in model.candidates if c.precision)
     for precision in nightly.precisions:
         choose(precisions, precision, f"{where}: matrix.precisions")
@@ -48,10 +48,10 @@ def _check_pool(pool: Pool, where: str) -> None:
 
 
 def _check_schedule(cron: str, timezone: str, where: str) -> None:
-    """As the server would, which is asked last, when the pools are made."""
+    """Check the schedule as the server would, which only sees it after the pools are made."""
     choose(dict.fromkeys(available_timezones()), timezone, f"{where}.timezone")
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValueError:
         hint = 'Write five fields: minute, hour, day, month, weekday ("0 1 * * *": every night at 1).'
-        raise ConfigError(f"'{cron}' is no cron schedule", where=f"{where}.cron", hint=hint) from None
+        raise ConfigError(f"'{cron}' is not a cron schedule", where=f"{where}.cron", hint=hint) from None

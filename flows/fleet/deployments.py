@@ -1,4 +1,4 @@
-"""The deployments that a fleet needs, and prefect.yaml, which says the same in Prefect's words."""
+"""List the deployments that a fleet needs, as records and as prefect.yaml."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAG = "quantgate-fleet"
 """Marks the deployments that come from configs/fleet.yaml."""
 
 GRACE_S = 300
-"""How long a slot is kept for a run that is not heard of: Prefect renews a lease of 300 s."""
+"""Seconds for which a silent run keeps its slot: Prefect renews a lease of 300 s."""
 
 PULL: list[dict[str, Any]] = [
     {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $QUANTGATE_ROOT }}"}}
@@ -31,8 +31,8 @@ PULL: list[dict[str, Any]] = [
 LOAD, PUBLISH = "load/warehouse", "publish/warehouse"
 
 CONTROL, DEFAULT = "control", "default"
-"""Queues of the CPU pool: what coordinates, which waits for its own kind, and what measures. A worker serves both
-unless it is told which (the loader beside a worker that measures, in compose.yaml)."""
+"""Queues of the CPU pool: one for flows that coordinate, which wait for one another, and one for flows that measure.
+A worker serves both unless its command names one (in compose.yaml the loader beside a worker that measures)."""
 
 _HEADER = """\
 # Written by `quantgate fleet show` from configs/fleet.yaml; a test compares the two. `quantgate fleet init` makes these
@@ -41,7 +41,7 @@ _HEADER = """\
 
 
 class Deployment(Strict):
-    """One deployment: which flow, on which pool, with what."""
+    """A flow on a pool, with parameters, limit and schedule."""
 
     flow: str
     name: str
@@ -49,34 +49,34 @@ class Deployment(Strict):
     pool: str
     queue: str = DEFAULT
     parameters: dict[str, Any] = Field(default_factory=dict)
-    limit: int | None = Field(default=None, description="Runs at once; the next ones queue.")
+    limit: int | None = Field(default=None, description="Number of runs at once; further runs queue.")
     cron: str | None = None
     timezone: str = "UTC"
     active: bool = True
 
     @property
     def full_name(self) -> str:
-        """As run_deployment takes it."""
+        """Return the name that run_deployment takes."""
         return f"{self.flow}/{self.name}"
 
     @property
     def entrypoint(self) -> str:
-        """One flow a file, both of one name."""
+        """Return the entrypoint; a flow's file has the flow's name."""
         return f"flows/{self.flow}.py:{self.flow}"
 
     def load_flow(self) -> Any:
-        """The flow itself."""
+        """Import the flow."""
         return getattr(importlib.import_module(f"flows.{self.flow}"), self.flow)
 
 
 def validate_parameters(pool: Pool) -> dict[str, Any]:
-    """What a validation on a pool has in common, as fields of ValidateParameters."""
+    """Return the parameters that all validations on a pool share, as fields of ValidateParameters."""
     engine = {"engine": pool.engine} if pool.engine else {}
     return {"gpu": pool.measured_gpu, **engine, "afterwards": "fleet"}
 
 
 def deployments(fleet: FleetFile) -> list[Deployment]:
-    """Every deployment of a fleet."""
+    """Return every deployment of a fleet."""
     cpu, nightly = fleet.cpu_pool, fleet.matrix
     return [
         *(
@@ -105,7 +105,7 @@ def deployments(fleet: FleetFile) -> list[Deployment]:
         Deployment(
             flow="load",
             name="warehouse",
-            description="Take new bundles into the warehouse.",
+            description="Load new bundles into the warehouse.",
             pool=cpu,
             queue=CONTROL,
         ),
@@ -124,47 +124,52 @@ def _hosts(pool: Pool) -> str:
 
 
 def prefect_yaml(fleet: FleetFile) -> str:
-    """prefect.yaml of a fleet."""
+    """Write prefect.yaml of a fleet."""
     content = {
         "name": "quantgate",
         "prefect-version": version("prefect"),
         "pull": PULL,
-        "deployments": [_entry(one) for one in deployments(fleet)],
+        "deployments": [_entry(deployment) for deployment in deployments(fleet)],
     }
     return _HEADER + yaml.safe_dump(content, sort_keys=False, width=110)
 
 
-def _entry(one: Deployment) -> dict[str, Any]:
+def _entry(deployment: Deployment) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "name": one.name,
-        "description": one.description,
-        "entrypoint": one.entrypoint,
-        "work_pool": {"name": one.pool, "work_queue_name": one.queue},
+        "name": deployment.name,
+        "description": deployment.description,
+        "entrypoint": deployment.entrypoint,
+        "work_pool": {"name": deployment.pool, "work_queue_name": deployment.queue},
         "tags": [TAG],
         "enforce_parameter_schema": False,
     }
-    if one.limit:
+    if deployment.limit:
         entry["concurrency_limit"] = {
-            "limit": one.limit,
+            "limit": deployment.limit,
             "collision_strategy": "ENQUEUE",
             "grace_period_seconds": GRACE_S,
         }
-    if one.cron:
+    if deployment.cron:
         entry["schedules"] = [
-            {"cron": one.cron, "timezone": one.timezone, "active": one.active, "slug": SCHEDULE_SLUG}
+            {
+                "cron": deployment.cron,
+                "timezone": deployment.timezone,
+                "active": deployment.active,
+                "slug": SCHEDULE_SLUG,
+            }
         ]
-    if one.parameters:
-        entry["parameters"] = one.parameters
+    if deployment.parameters:
+        entry["parameters"] = deployment.parameters
     return entry
 
 
 def worker_commands(fleet: FleetFile, pool_name: str, host: Host) -> list[str]:
-    """What starts a host's workers, from its checkout.
+    """Return the commands that start a host's workers, from its checkout.
 
-    A GPU pool's worker takes one run at a time. The CPU pool's takes any number: `matrix` and `validate` wait
-    there for `load` and `publish`, and what measures is held back by its deployment's limit.
+    A GPU pool's worker runs one flow at a time. The CPU pool's worker runs any number: `matrix` and `validate` wait
+    there for `load` and `publish`, and the deployment's limit keeps measurements apart.
     """
-    start = f"{_named()}QUANTGATE_ROOT=$PWD .venv/bin/prefect worker start --type process"
+    start = f"{_fleet_variable()}QUANTGATE_ROOT=$PWD .venv/bin/prefect worker start --type process"
     if pool_name == fleet.cpu_pool:
         return [f"{start} --pool {pool_name} --name {host.name}"]
     commands = []
@@ -178,8 +183,8 @@ def worker_commands(fleet: FleetFile, pool_name: str, host: Host) -> list[str]:
     return commands
 
 
-def _named() -> str:
-    """QUANTGATE_FLEET as a worker needs it, where it isn't the default: what it runs reads the file too."""
+def _fleet_variable() -> str:
+    """Return the assignment of QUANTGATE_FLEET that a worker needs; empty for the default file."""
     path = fleet_path().resolve()
     if path == ROOT / "configs" / "fleet.yaml":
         return ""

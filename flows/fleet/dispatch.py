@@ -1,4 +1,4 @@
-"""Runs of deployments that the matrix starts on the pools, waits for, and never starts twice."""
+"""Start the matrix's runs on the pools and wait for them; no run is started twice."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from flows.planning.cells import Unit, run_name
 
 POLL_S = 5.0
 ATTEMPTS = 100
-"""Keys that are looked up at once."""
+"""Number of keys to look up in one request."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run; `problem` is empty where it completed."""
+    """How one run ended; `problem` is empty where it completed."""
 
     name: str
     problem: str = ""
     joined: bool = False
-    """It was under way before: another matrix, since ended, had started it."""
+    """True if the run was in progress already: a matrix that has ended since had started it."""
 
 
 async def dispatch(units: Iterable[Unit], wait_s: float) -> list[Outcome]:
-    """Run every unit on its pool, all at once, and wait for all of them; one that fails stops no other.
+    """Run every unit on its pool, all at once, and wait for all of them; a failure does not stop the others.
 
     Args:
-        units: with parameters.
-        wait_s: the longest to wait, seconds; a run that isn't finished then goes on, and counts as failed.
+        units: have parameters.
+        wait_s: most seconds to wait; a run that isn't finished then goes on, and counts as failed.
 
     Returns:
-        One a unit, in their order.
+        An outcome for each unit, in their order.
     """
     async with get_client() as client:
         return list(await asyncio.gather(*(_unit(client, unit, wait_s) for unit in units)))
@@ -53,14 +53,14 @@ async def _unit(client: PrefectClient, unit: Unit, wait_s: float) -> Outcome:
     name = run_name(unit.model, unit.pool)
     unpinned = [cell.source for cell in unit.due if cell.expected and not cell.expected.checkpoint]
     if unpinned:
-        return Outcome(name, f"not started, the commit of {', '.join(unpinned)} could not be learnt")
+        return Outcome(name, f"not started: the commit of {', '.join(unpinned)} isn't known")
     return await _ended(client, f"validate/{unit.pool}", name, wait_s, unit)
 
 
 async def _ended(
     client: PrefectClient, deployment: str, name: str, wait_s: float, unit: Unit | None = None
 ) -> Outcome:
-    """Start (or join) a run of a deployment, and how it ended."""
+    """Start (or join) a run of a deployment, and return how it ended."""
     joined = False
     try:
         key = None
@@ -78,28 +78,28 @@ async def _ended(
         )
     except ObjectNotFound:
         return Outcome(name, f"the server has no deployment '{deployment}'; `quantgate fleet init` makes it")
-    except Exception as error:  # whatever the server or the way to it does, the other runs go on
+    except Exception as error:  # the other runs go on, whatever failed at the server or on the way to it
         return Outcome(name, f"{deployment}: {' '.join(str(error).split())[:300] or type(error).__name__}")
     return Outcome(name, _problem(run, wait_s), joined)
 
 
 def _problem(run: FlowRun, wait_s: float) -> str:
-    """Why a run isn't completed, in the words of its own state."""
+    """Return why a run isn't completed, in the words of its own state."""
     state = run.state
     if state is not None and state.is_completed():
         return ""
     if state is None or not state.is_final():
         return f"not finished within {wait_s / 3600:g} h; run {run.name} goes on"
-    said = " ".join((state.message or "").split())
+    message = " ".join((state.message or "").split())
     name = (state.name or state.type.value).lower()
-    return f"{name}: {said}" if said else name
+    return f"{name}: {message}" if message else name
 
 
 async def free_key(client: PrefectClient, stem: str) -> tuple[str, bool]:
-    """The idempotency key for a run of a plan, and whether a run of it is under way.
+    """Return the idempotency key for a run of a plan, and whether such a run is in progress.
 
-    The same plan has the same stem, whichever matrix dispatches it, so that one which was killed and started
-    again joins what still runs. A run that ended has had its key: a plan that is still due is tried anew.
+    The same plan has the same stem, whichever matrix dispatches it, so that a matrix which was killed and started
+    again joins what still runs. A run that has ended used its key: a plan that is still due gets the next one.
 
     Args:
         client: of the server.

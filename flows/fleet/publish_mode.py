@@ -1,4 +1,4 @@
-"""Load and publish by the CPU pool's deployments, for runs that were measured on another host."""
+"""Load and publish with the CPU pool's deployments, for runs that were measured on another host."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tasks.progress import Reporter
 
 TIMEOUT_S = 1800.0
 POLL_S = 2.0
-_KEPT = "What was measured is kept in its bundles: the next load takes it."
+_KEPT = "What was measured is kept in its bundles: the next load finds it."
 
 
 def load_and_publish(run_ids: list[str], report: Reporter) -> list[str]:
-    """Have the fleet take these runs into the warehouse and publish the table.
+    """Have the fleet load these runs into the warehouse and publish the table.
 
     Args:
         run_ids: the runs that were measured.
-        report: told what is waited for.
+        report: receives a line about each deployment that is waited for.
 
     Returns:
-        What of these runs was not loaded, a line each.
+        A line for each failure to load.
 
     Raises:
-        RunError: nobody loads or publishes; what was measured is kept.
+        RunError: no deployment or worker loads or publishes; what was measured is kept.
     """
     lost = []
     loaded = _run(LOAD, {"run_ids": run_ids}, report)
@@ -42,15 +42,15 @@ def load_and_publish(run_ids: list[str], report: Reporter) -> list[str]:
 
 
 def artifact_key(flow_run_id: str) -> str:
-    """The key of a validation's own table among a server's artifacts."""
+    """Return the key of a validation's own table among a server's artifacts."""
     return f"runs-{flow_run_id}"
 
 
 def _run(name: str, parameters: dict[str, Any], report: Reporter) -> FlowRun:
-    """Run a deployment to its end, once for this flow run however often it is tried."""
+    """Run a deployment to its end; a retry of this flow run joins the run that it started before."""
     with report.step(f"waiting for {name}"):
         try:
-            # Its stub has the coroutine's type too; a flow that is not a coroutine gets the run.
+            # The stub's type includes the coroutine; a flow that is not a coroutine gets the run.
             run = cast(
                 "FlowRun",
                 run_deployment(

@@ -1,4 +1,4 @@
-"""The hub's token: from the environment, or from a Prefect Secret, which the server keeps encrypted."""
+"""Find the hub's token: in the environment, or in a Prefect Secret, which the server keeps encrypted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET, VARIABLE = "hf-token", "HF_TOKEN"
 def hub_token() -> Iterator[None]:
     """Put the Secret ``hf-token`` into HF_TOKEN while a flow runs, where the environment has none.
 
-    It is no parameter and no result, so Prefect shows it nowhere; the engine's environment goes without it.
+    It is neither a parameter nor a result, so Prefect never shows it, and the engine's environment does not have it.
     """
     token = None if os.environ.get(VARIABLE) else _secret()
     if token is None:

@@ -1,4 +1,4 @@
-"""The Prefect server that a user configured: found, asked whether it answers, and spoken to."""
+"""Connect to the Prefect server that the user has configured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _START = "`prefect server start` starts one, and PREFECT_API_URL=http://127.0.0.
 
 
 def api_url() -> str:
-    """The configured API, which answers.
+    """Return the URL of the configured API, after it has answered.
 
     Raises:
         ConfigError: none is configured, or it does not answer.
@@ -36,7 +36,7 @@ def api_url() -> str:
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """A client of the configured server.
+    """Open a client of the configured server.
 
     Raises:
         ConfigError: none is configured, or it does not answer.
@@ -51,7 +51,7 @@ def server() -> Iterator[SyncPrefectClient]:
 
 
 def what_went_wrong(error: httpx.HTTPError) -> str:
-    """A request's failure in a line: what the server answered, or that it did not."""
+    """Describe a request's failure in a line: what the server answered, or that it did not."""
     if isinstance(error, httpx.HTTPStatusError):
         request, answer = error.request, error.response
         return f"answered {answer.status_code} to {request.method} {request.url.path}: {answer.text[:300]}"
@@ -59,11 +59,11 @@ def what_went_wrong(error: httpx.HTTPError) -> str:
 
 
 def may_pass(error: httpx.HTTPError) -> bool:
-    """Whether the same request may be answered later: a server that restarts, or is too busy."""
+    """Return whether the same request may be answered later: the server restarts, or is too busy."""
     return not isinstance(error, httpx.HTTPStatusError) or error.response.status_code >= 500
 
 
 def workers_online(client: SyncPrefectClient, pool: str) -> list[str]:
-    """Names of a pool's workers that the server hears of."""
+    """Return the names of a pool's workers that are online."""
     online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
-    return sorted(one.name for one in client.read_workers_for_work_pool(pool, worker_filter=online))
+    return sorted(worker.name for worker in client.read_workers_for_work_pool(pool, worker_filter=online))

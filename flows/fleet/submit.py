@@ -1,4 +1,4 @@
-"""By hand on a fleet: check what can be checked here, and give the run to the pool that has the GPU."""
+"""Submit a run to the pool that has the GPU, after checking what can be checked on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tasks.quality import sources
 
 
 class Submission(NamedTuple):
-    """What goes to which pool, and what there is to say about it."""
+    """A pool, the parameters of a run on it, and notes for the user."""
 
     pool: str
     parameters: ValidateParameters
@@ -39,17 +39,17 @@ class Submission(NamedTuple):
 
 
 def pool_of(fleet: FleetFile, gpu: str) -> str:
-    """The pool of that name, or the one that has that GPU type.
+    """Return the pool of that name, or the only one that has that GPU type.
 
     Raises:
-        ConfigError: none or several have it.
+        ConfigError: no pool or several pools have it.
     """
     if gpu in fleet.pools:
         return gpu
-    having: dict[str, list[str]] = {}
+    by_gpu: dict[str, list[str]] = {}
     for name, pool in fleet.pools.items():
-        having.setdefault(pool.gpu, []).append(name)
-    pools: list[str] = choose(having | {name: [name] for name in fleet.pools}, gpu, fleet_path().name)
+        by_gpu.setdefault(pool.gpu, []).append(name)
+    pools: list[str] = choose(by_gpu | {name: [name] for name in fleet.pools}, gpu, fleet_path().name)
     if len(pools) > 1:
         raise ConfigError(
             f"several pools have {gpu}", where=fleet_path().name, hint=f"Name one: {', '.join(pools)}."
@@ -58,13 +58,13 @@ def pool_of(fleet: FleetFile, gpu: str) -> str:
 
 
 def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Home) -> Submission:
-    """Make a run's parameters fit for another host, and check them.
+    """Make a run's parameters valid on another host, and check them.
 
     Args:
         fleet: the pools.
         gpu: a GPU type, or a pool's name.
-        parameters: as given here; paths may be relative.
-        home: where a JSONL's task is written for the check.
+        parameters: as given on this machine; paths may be relative.
+        home: the check writes the task of a JSONL there.
 
     Raises:
         ConfigError: the first thing that is wrong.
@@ -72,9 +72,9 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
     name = pool_of(fleet, gpu)
     pool = fleet.pools[name]
     local: list[str] = []
-    found = {
+    paths = {
         "baseline": parameters.baseline and _absolute(parameters.baseline, local),
-        "candidates": [_absolute(one, local) for one in parameters.candidates],
+        "candidates": [_absolute(source, local) for source in parameters.candidates],
         "tasks": parameters.tasks and _absolute(parameters.tasks, local),
         "workload": parameters.workload and _absolute(parameters.workload, local),
         "engine_arguments": _arguments_absolute(
@@ -86,15 +86,15 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
     given = parameters.model_dump(mode="json", exclude_none=True)
     own = {"gpu": pool.measured_gpu, "afterwards": PublishMode.FLEET}
-    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **found, **own})
+    sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **paths, **own})
     notes = []
     if local:
-        notes.append(f"must be at the same place on the hosts of pool {name}: {', '.join(local)}")
+        notes.append(f"must have the same path on the hosts of pool {name}: {', '.join(local)}")
     elsewhere = [path for path in local if not Path(path).exists()]
     config = _engine(fleet, name, sent.engine)
     if elsewhere:
-        # What is not here can only be checked there; the rest is.
-        notes.append(f"not on this machine, so checked there only: {', '.join(elsewhere)}")
+        # Only the pool's hosts can check what is not on this machine; the rest is checked.
+        notes.append(f"not on this machine, so only the pool's hosts check it: {', '.join(elsewhere)}")
         model = chosen_model(sent)
         load_policy(sent.policy or model.policy)
         for checkpoint in checkpoints_of(model, sent):
@@ -111,10 +111,10 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
 
 
 def _engine(fleet: FleetFile, pool: str, name: str | None) -> EngineConfig:
-    """The engine that a run names, or the one of the pool's hosts as far as it is known here.
+    """Return the engine that a run names, or that of the pool's hosts as far as this machine knows it.
 
     Raises:
-        ConfigError: nothing is called that.
+        ConfigError: there is no engine of that name.
     """
     if name:
         return environment.load_engine(name, "")[1]
@@ -123,27 +123,27 @@ def _engine(fleet: FleetFile, pool: str, name: str | None) -> EngineConfig:
 
 
 def _arguments_absolute(arguments: Mapping[str, Any], absolute: Callable[[str], str]) -> dict[str, Any]:
-    """Engine arguments with the files and folders that they name as another process understands them."""
-    found = dict(arguments)
+    """Return engine arguments with absolute paths of the files and folders that they name."""
+    resolved = dict(arguments)
     for key in PATHS:
-        # A template may be given in itself, which is no path.
-        if isinstance(found.get(key), str) and not {"\n", "{"} & set(found[key]):
-            found[key] = absolute(found[key])
-    if LORA in found:
-        adapters = found[LORA]
+        # A chat template may be given as text, which is not a path.
+        if isinstance(resolved.get(key), str) and not {"\n", "{"} & set(resolved[key]):
+            resolved[key] = absolute(resolved[key])
+    if LORA in resolved:
+        adapters = resolved[LORA]
         each = [
-            _adapter_absolute(one, absolute)
-            for one in (adapters if isinstance(adapters, list) else [adapters])
+            _adapter_absolute(adapter, absolute)
+            for adapter in (adapters if isinstance(adapters, list) else [adapters])
         ]
-        found[LORA] = each if isinstance(adapters, list) else each[0]
-    draft = found.get(SPECULATIVE)
+        resolved[LORA] = each if isinstance(adapters, list) else each[0]
+    draft = resolved.get(SPECULATIVE)
     if isinstance(draft, dict) and isinstance(draft.get("model"), str):
-        found[SPECULATIVE] = {**draft, "model": absolute(draft["model"])}
-    return found
+        resolved[SPECULATIVE] = {**draft, "model": absolute(draft["model"])}
+    return resolved
 
 
 def _adapter_absolute(given: Any, absolute: Callable[[str], str]) -> Any:
-    """One value of ``lora-modules`` (``argument_files.adapter_of`` has its forms); a wrong one is told there."""
+    """Make one value of ``lora-modules`` absolute; ``argument_files.adapter_of`` has its forms and checks it."""
     if isinstance(given, str):
         name, equals, path = given.partition("=")
         return f"{name}={absolute(path)}" if equals and path else given
@@ -157,7 +157,7 @@ def _adapter_absolute(given: Any, absolute: Callable[[str], str]) -> Any:
 
 
 def _absolute(given: str, local: list[str]) -> str:
-    """A path as another process understands it; what is no path (a name, a hub id) stays."""
+    """Return a path as another process understands it; a name or a hub id stays as it is."""
     path = Path(given).expanduser()
     if path.is_absolute():
         local.append(str(path))
@@ -165,24 +165,26 @@ def _absolute(given: str, local: list[str]) -> str:
     if path.exists() and (path.is_dir() or path.suffix):
         inside = path.resolve().is_relative_to(ROOT) and (ROOT / given).resolve() == path.resolve()
         if inside:
-            return given  # the checkout has it, wherever it lies
+            return given  # it is part of the checkout, which every host has
         local.append(str(path.resolve()))
         return str(path.resolve())
     return given
 
 
-def submit(client: SyncPrefectClient, one: Submission) -> FlowRun:
+def submit(client: SyncPrefectClient, submission: Submission) -> FlowRun:
     """Give the run to its pool's deployment.
 
     Raises:
         ConfigError: the server has no such deployment.
     """
-    name = f"validate/{one.pool}"
+    name = f"validate/{submission.pool}"
     try:
         deployment = client.read_deployment_by_name(name)
     except ObjectNotFound:
         raise ConfigError(
             "the server has no such deployment", where=name, hint="`quantgate fleet init` makes it."
         ) from None
-    parameters: dict[str, Any] = {"parameters": one.parameters.model_dump(mode="json", exclude_defaults=True)}
+    parameters: dict[str, Any] = {
+        "parameters": submission.parameters.model_dump(mode="json", exclude_defaults=True)
+    }
     return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)

@@ -1,4 +1,4 @@
-"""A run on a server, followed from anywhere: its states, its own lines, and in the end its table."""
+"""Follow a run on a server: its states, its own lines, and in the end its table."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from quantgate.model.errors import ConfigError, RunError
 
 POLL_S = 2.0
 OVERLAP = timedelta(seconds=15)
-"""Lines arrive in batches and from two processes, so not in order of their time."""
+"""Lines arrive in batches from two processes, so they are not in order of time."""
 PAGE = 200
 PATIENCE_S = 60.0
-"""A server that restarts is back by then."""
+"""Long enough for a server to restart."""
 OWN_LOGGER = "prefect.flow_runs"
 TRACEBACK = "\nTraceback (most recent call last):"
-"""What follows stands in the server's log; the run's end is told in one line."""
+"""The server's log has what follows; a run's end is shown in one line."""
 
 
 class Ended(NamedTuple):
@@ -47,19 +47,19 @@ class Ended(NamedTuple):
 
 
 def watch(
-    client: SyncPrefectClient, run_id: UUID, tell: Callable[[str], None], *, patience_s: float = PATIENCE_S
+    client: SyncPrefectClient, run_id: UUID, show: Callable[[str], None], *, patience_s: float = PATIENCE_S
 ) -> Ended:
     """Follow a run to its end.
 
     Args:
         client: of the server.
         run_id: the flow run.
-        tell: receives a line for each state and each line of the flow.
-        patience_s: how long a server that doesn't answer is asked again.
+        show: receives a line for each state and each line of the flow.
+        patience_s: seconds for which a server that doesn't answer is asked again.
 
     Raises:
         ConfigError: the server has no such run.
-        RunError: the server stopped answering, or refuses to; the run goes on.
+        RunError: the server stopped answering, or refuses to answer; the run goes on.
     """
     state, lines = None, _Lines(client, run_id)
     down_since: float | None = None
@@ -68,10 +68,10 @@ def watch(
             run = _read(client, run_id)
             final = run.state is not None and run.state.is_final()
             for line in lines.new():
-                tell(line)
+                show(line)
             if run.state_name != state:
                 state = run.state_name
-                tell(f"{run.name}: {state}")
+                show(f"{run.name}: {state}")
             if final:
                 return _ended(client, run)
             down_since = None
@@ -82,7 +82,7 @@ def watch(
                 raise RunError(reason, where=server, hint=hint) from None
             if down_since is None:
                 down_since = time.monotonic()
-                tell(f"{server}: {reason}; asking again for {patience_s:.0f} s")
+                show(f"{server}: {reason}; asking again for {patience_s:.0f} s")
         time.sleep(POLL_S)
 
 
@@ -96,7 +96,7 @@ def _read(client: SyncPrefectClient, run_id: UUID) -> FlowRun:
 
 
 class _Lines:
-    """The flow's lines, each once."""
+    """Read the flow's lines, each once."""
 
     def __init__(self, client: SyncPrefectClient, run_id: UUID) -> None:
         self._client, self._run_id = client, run_id
@@ -104,7 +104,7 @@ class _Lines:
         self._latest: datetime | None = None
 
     def new(self) -> Iterator[str]:
-        """What was not told yet."""
+        """Return the lines that were not returned before."""
         after = LogFilterTimestamp(after_=self._latest - OVERLAP) if self._latest else None
         wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._run_id]), timestamp=after)
         offset = 0
@@ -133,15 +133,15 @@ def _ended(client: SyncPrefectClient, run: FlowRun) -> Ended:
 
 
 def _artifact(client: SyncPrefectClient, key: str) -> Any:
-    """The content of the newest artifact of a key."""
-    found = client.read_artifacts(
+    """Return the content of the newest artifact of a key."""
+    artifacts = client.read_artifacts(
         artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
         sort=ArtifactSort.CREATED_DESC,
         limit=1,
     )
-    if not found:
+    if not artifacts:
         return None
-    data = found[0].data
-    if isinstance(data, str) and found[0].type == "table":
+    data = artifacts[0].data
+    if isinstance(data, str) and artifacts[0].type == "table":
         return json.loads(data)
     return data

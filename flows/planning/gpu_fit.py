@@ -1,4 +1,4 @@
-"""How many GPUs a checkpoint needs, from the warehouse's view ``memory_fit``: nobody types it."""
+"""Compute how many GPUs a checkpoint needs, from the warehouse's view ``memory_fit``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from warehouse.database import Connection
 from warehouse.estimates import Fit, Shape, configured, memory_fits, shape_of
 
 COUNTS = (1, 2, 4, 8)
-"""Tensor-parallel sizes that are tried: those of one host."""
+"""Tensor-parallel sizes to try: those of one host."""
 UTILIZATION = 0.9
-"""vLLM's own gpu-memory-utilization, where the engine's arguments don't say."""
+"""vLLM's default of gpu-memory-utilization."""
 WIDEST = "bf16"
-"""The most that vLLM makes of a checkpoint's weights by itself: what fits so, fits in any other precision."""
+"""Largest form that vLLM gives a checkpoint's weights by itself: what fits in it, fits in any other precision."""
 
 
 @dataclass(frozen=True)
@@ -31,29 +31,29 @@ class Fitting:
 
     gpus: int | None
     computed: bool
-    """Whether the count comes from ``memory_fit``; else it was declared, or it is 1 for want of a shape."""
+    """True if the count comes from ``memory_fit``; else it was declared, or it is 1 because the shape isn't known."""
     reason: str
 
 
 def fitting(
     connection: Connection, model: str, precision: str | None, gpu: str, arguments: Mapping[str, Any]
 ) -> Fitting:
-    """The fewest GPUs of a type that serve a checkpoint.
+    """Return the smallest number of GPUs of a type that serve a checkpoint.
 
-    Served means: the weights and one request of the longest context lie in the memory that the engine takes
-    (the practical model of ``memory_fit``), because vLLM refuses to start where they don't. That context is the
-    engine's max-model-len, else the model's own. A larger load than memory holds only waits, so the workload
-    asks for no more GPUs. The count must split the attention heads.
+    The weights and one request of the longest context must fit the memory that the engine takes (the practical model
+    of ``memory_fit``): vLLM refuses to start otherwise. That context is the engine's max-model-len, else the model's
+    own. The workload does not matter, since requests that find no memory wait. The count must divide the attention
+    heads.
 
     Args:
         connection: a warehouse with the configuration.
-        model: a name of configs/architectures, an organization before it doesn't matter.
-        precision: of the weights; where it isn't declared, one GPU does if it holds them as bf16.
+        model: a name of configs/architectures, with or without an organization before it.
+        precision: of the weights; if it isn't declared, one GPU is enough where it holds them as bf16.
         gpu: a key of gpus.yaml.
-        arguments: all the engine's serving arguments; a declared parallelism is taken as it is.
+        arguments: all the engine's serving arguments; a declared parallelism is kept.
 
     Returns:
-        The count and, in words, why; 1, and not computed, for a model without a shape.
+        The count and the reason in words; 1, not computed, for a model whose shape isn't known.
 
     Raises:
         ConfigError: an argument is wrong, or the shape is known and something else that decides the count isn't.
@@ -62,7 +62,7 @@ def fitting(
         return Fitting(gpu_count(arguments), False, f"declared ({', '.join(declared)})")
     shape = shape_of(connection, model)
     if shape is None:
-        return Fitting(1, False, f"1 {gpu} is taken: '{model}' is none of configs/architectures")
+        return Fitting(1, False, f"1 {gpu} is assumed: configs/architectures has no '{model}'")
     context = limits.tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
     if context is None:
         raise _undecided(shape, gpu, "its longest context isn't, give max-model-len")
@@ -76,29 +76,32 @@ def fitting(
         counts=COUNTS,
     )
     kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
-    kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
-    taken = precision or WIDEST
-    found = ask(taken, kv_dtype=kv_dtype)
-    if not found:
-        what = f"a KV cache of type '{kv_dtype}'" if ask(taken, kv_dtype="auto") else f"{taken} in its memory"
+    weights = precision or WIDEST
+    sizes = ask(weights, kv_dtype=kv_dtype)
+    if not sizes:
+        what = (
+            f"a KV cache of type '{kv_dtype}'"
+            if ask(weights, kv_dtype="auto")
+            else f"{weights} in its memory"
+        )
         raise _undecided(shape, gpu, f"nothing is known of {what}")
     kv_heads = None if shape.mla else shape.kv_heads
-    fits = [one for one in found if one.fits and limits.divides(one.gpu_count, shape.heads, kv_heads)]
+    fits = [size for size in sizes if size.fits and limits.divides(size.gpu_count, shape.heads, kv_heads)]
     if precision is None and (not fits or fits[0].gpu_count > 1):
         raise _undecided(shape, gpu, f"its precision isn't declared, and {WIDEST} takes more than one")
     if not fits:
-        return Fitting(None, True, _too_large(shape, taken, gpu, context, found[-1]))
+        return Fitting(None, True, _too_large(shape, weights, gpu, context, sizes[-1]))
     least = fits[0]
     return Fitting(
         least.gpu_count,
         True,
-        f"{least.weights_gb:.1f} GB of {taken} weights leave {least.kv_cache_tokens:,} tokens of KV cache "
+        f"{least.weights_gb:.1f} GB of {weights} weights leave {least.kv_cache_tokens:,} tokens of KV cache "
         f"on {least.gpu_count} {gpu}; a request may have {context:,}",
     )
 
 
 def _undecided(shape: Shape, gpu: str, why: str) -> ConfigError:
-    """One GPU taken for want of knowledge would let a 70B fail after its download."""
+    """Return the refusal to guess: one GPU as a guess would let a 70B model fail after its download."""
     return ConfigError(
         f"how many {gpu} {shape.model} needs isn't known: {why}",
         where="engine arguments",
@@ -107,7 +110,7 @@ def _undecided(shape: Shape, gpu: str, why: str) -> ConfigError:
 
 
 def _utilization(value: Any) -> float:
-    """The engine's share of each GPU's memory, above 0 and at most 1."""
+    """Read the engine's share of each GPU's memory, above 0 and at most 1."""
     try:
         share = float(value) if not isinstance(value, bool) else 0.0
     except (TypeError, ValueError):
@@ -124,7 +127,7 @@ def _utilization(value: Any) -> float:
 def _too_large(shape: Shape, precision: str, gpu: str, context: int, most: Fit) -> str:
     return (
         f"{shape.model} in {precision} ({most.weights_gb:.1f} GB and a request of {context:,} tokens) "
-        f"fits on none of {', '.join(map(str, COUNTS))} {gpu} ({most.memory_gb:.1f} GB at the most)"
+        f"fits on none of {', '.join(map(str, COUNTS))} {gpu} ({most.memory_gb:.1f} GB at most)"
     )
 
 
@@ -132,54 +135,54 @@ def spread(
     model: ModelConfig,
     checkpoints: tuple[CheckpointConfig, ...],
     config: EngineConfig,
-    found: Hardware,
+    devices: Hardware,
     report: Reporter,
 ) -> tuple[CheckpointConfig, ...]:
-    """Each checkpoint with the tensor-parallel-size that it needs on this host's GPUs.
+    """Give each checkpoint the tensor-parallel-size that it needs on this host's GPUs.
 
-    One that declares a parallelism keeps it. On a CPU, and on a MIG slice, which has no other beside it,
-    nothing changes.
+    A checkpoint that declares a parallelism keeps it. On a CPU and on a MIG slice nothing changes: an engine there has
+    one device.
 
     Args:
         model: whose checkpoints they are.
         checkpoints: with all their engine arguments.
         config: the engine.
-        found: what the host has.
-        report: where a count that isn't computed is told.
+        devices: of this host.
+        report: receives the reason for each count.
 
     Raises:
-        ConfigError: one doesn't fit on any number of them, or what it needs can't be told.
+        ConfigError: a checkpoint fits on no number of them, or what it needs can't be computed.
     """
-    if not found.uuids or found.mig_slice:
+    if not devices.uuids or devices.mig_slice:
         return checkpoints
     with configured() as connection:
-        return tuple(_spread(connection, model, one, config, found, report) for one in checkpoints)
+        return tuple(_spread(connection, model, each, config, devices, report) for each in checkpoints)
 
 
 def _spread(
     connection: Connection,
     model: ModelConfig,
-    one: CheckpointConfig,
+    checkpoint: CheckpointConfig,
     config: EngineConfig,
-    found: Hardware,
+    devices: Hardware,
     report: Reporter,
 ) -> CheckpointConfig:
-    arguments = serving_arguments(config, one.engine_arguments)
-    need = fitting(connection, model.architecture or model.name, one.precision, found.gpu, arguments)
+    arguments = serving_arguments(config, checkpoint.engine_arguments)
+    need = fitting(connection, model.architecture or model.name, checkpoint.precision, devices.gpu, arguments)
     if need.gpus is None:
         raise ConfigError(
             need.reason,
-            where=one.source,
+            where=checkpoint.source,
             hint="Lower the engine argument max-model-len, or declare tensor-parallel-size.",
         )
-    report.line(f"{one.source}: {need.reason}")
-    return with_gpus(one, need)
+    report.line(f"{checkpoint.source}: {need.reason}")
+    return with_gpus(checkpoint, need)
 
 
-def with_gpus(one: CheckpointConfig, need: Fitting) -> CheckpointConfig:
-    """The checkpoint with the computed count as its tensor-parallel-size; 1 is what an engine does by itself."""
+def with_gpus(checkpoint: CheckpointConfig, need: Fitting) -> CheckpointConfig:
+    """Return the checkpoint with the computed count as its tensor-parallel-size; 1 is the engine's default."""
     if not need.computed or need.gpus in {None, 1}:
-        return one
-    return one.model_copy(
-        update={"engine_arguments": one.engine_arguments | {"tensor-parallel-size": need.gpus}}
+        return checkpoint
+    return checkpoint.model_copy(
+        update={"engine_arguments": checkpoint.engine_arguments | {"tensor-parallel-size": need.gpus}}
     )

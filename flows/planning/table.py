@@ -1,4 +1,4 @@
-"""The matrix as a table for people: a terminal's, or Markdown for an artifact."""
+"""Write the matrix as a table: for a terminal, or as Markdown for an artifact."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def _cells(cell: Cell) -> list[str]:
 
 
 def _reasons(cells: Sequence[Cell]) -> list[str]:
-    """Why, a paragraph a reason: the same one for several cells stands once."""
-    told: dict[str, dict[str, list[str]]] = {}
+    """Return a paragraph for each reason, with all the cells that have it."""
+    by_reason: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
         for reason in (cell.reason, cell.no_usd if cell.state is CellState.RUN else ""):
             if reason:
-                of_unit = told.setdefault(reason, {}).setdefault(f"{cell.pool} {cell.model}", [])
+                of_unit = by_reason.setdefault(reason, {}).setdefault(f"{cell.pool} {cell.model}", [])
                 of_unit.append(cell.precision or cell.source)
     paragraphs = []
-    for reason, units in told.items():
+    for reason, units in by_reason.items():
         who = "; ".join(f"{unit} {', '.join(precisions)}" for unit, precisions in units.items())
         paragraphs.append(
             textwrap.fill(f"{who}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
@@ -66,7 +66,7 @@ def _reasons(cells: Sequence[Cell]) -> list[str]:
 
 
 def totals(plan: Plan) -> str:
-    """What is to be run, in one sentence: GPU-hours and USD, and how many runs have none."""
+    """Sum up in one sentence what is to be run: GPU-hours and USD, and for how many runs they are known."""
     due = plan.due
     if not due:
         return "Nothing is to be run."
@@ -88,7 +88,7 @@ def _of(some: Sequence[float], due: Sequence[Cell]) -> str:
 
 
 def rows_of(plan: Plan) -> pa.Table:
-    """The plan as rows, for CSV and JSON; a figure that isn't known is NULL."""
+    """Return the plan as rows, for CSV and JSON; a figure that isn't known is NULL."""
     return pa.Table.from_pylist(
         [
             {
@@ -113,7 +113,7 @@ def rows_of(plan: Plan) -> pa.Table:
 
 
 def text_of(plan: Plan) -> str:
-    """The plan as an aligned table, with reasons and totals below it."""
+    """Return the plan as an aligned table, with reasons and totals below it."""
     if not plan.cells:
         return "No model has a checkpoint for this choice."
     return "\n".join(
@@ -129,14 +129,13 @@ def text_of(plan: Plan) -> str:
 def markdown_of(
     plan: Plan, results: Mapping[int, float], problems: Mapping[str, str], missing: Mapping[int, str]
 ) -> str:
-    """The plan and what became of it, as Markdown.
+    """Return the plan and its outcome as Markdown.
 
     Args:
         plan: what was planned.
-        results: GPU-hours of what was measured, by the cell's place among those that were due.
-        problems: by run ("model on pool") what went wrong, empty where nothing; a run that wasn't
-            started isn't there.
-        missing: by the cell's place among those that were due, why its run completed and left no bundle here.
+        results: GPU-hours of what was measured, by the cell's index among those that were due.
+        problems: what went wrong by run ("model on pool"), empty where nothing did; only runs that were started.
+        missing: why a run that completed left no bundle here, by the cell's index among those that were due.
     """
     columns = [*COLUMNS, "outcome", "took GPU-hours", "took USD", "why"]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
@@ -157,7 +156,7 @@ def markdown_of(
             elif problem or lost:
                 outcome, why = "failed", problem or lost
             else:
-                outcome, why = "known", "the host had measured it already"
+                outcome, why = "measured before", "the host had measured it already"
         cells = [*_cells(cell), outcome, hours, usd, why]
         lines.append(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |")
     return "\n".join([*lines, "", totals(plan)])

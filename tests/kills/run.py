@@ -89,7 +89,7 @@ class Command:
                 at = "sealing"
             elif line.startswith("load: bundles"):
                 at = "warehouse load"
-            elif self.verb == "load" and " known, " in line:
+            elif self.verb == "load" and " loaded before, " in line:
                 at = "teardown"
             elif line.startswith("publish: "):
                 at = "publish"

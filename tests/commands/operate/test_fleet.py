@@ -80,7 +80,7 @@ def test_bad_input_is_one_line(
         ({"engine": "vlm"}, {}, "pools.fast.engine: nothing is called 'vlm'. Did you mean 'vllm'?"),
         ({}, {"models": ["quantgate-dem"]}, "matrix.models: nothing is called 'quantgate-dem'. Did you mean"),
         ({}, {"precisions": ["fp7"]}, "matrix.precisions: nothing is called 'fp7'. Did you mean 'fp8'?"),
-        ({}, {"cron": "0 25 * * *"}, "matrix.cron: '0 25 * * *' is no cron schedule. Write five fields"),
+        ({}, {"cron": "0 25 * * *"}, "matrix.cron: '0 25 * * *' is not a cron schedule. Write five fields"),
         (
             {},
             {"timezone": "Europe/Berlim"},
@@ -116,5 +116,5 @@ def test_init_checks_before_it_asks_a_server(
     file = tmp_path / "fleet.yaml"
     file.write_text("pools: {cpu: {gpu: cpu}}\nmatrix: {models: [quantgate-demo], cron: daily}\n")
     monkeypatch.setenv("QUANTGATE_FLEET", str(file))
-    assert "'daily' is no cron schedule" in refused_here("fleet", "init")
+    assert "'daily' is not a cron schedule" in refused_here("fleet", "init")
     assert "no such option" in refused_here("fleet", "init", "--file", str(file)).lower()

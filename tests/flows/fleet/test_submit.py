@@ -69,7 +69,7 @@ def test_a_relative_path_is_made_absolute_and_told(tmp_path: Path, monkeypatch: 
         Home.current(),
     )
     assert sent.parameters.tasks == str(tmp_path / "mine.jsonl")
-    assert any("same place" in note and str(tmp_path) in note for note in sent.notes)
+    assert any("same path" in note and str(tmp_path) in note for note in sent.notes)
 
 
 def test_the_files_of_a_suite_are_told_too(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_files_of_a_suite_are_told_too(tmp_path: Path) -> None:
     suite.write_text("name: own\ntasks:\n  - {task: mine, path: mine.jsonl, family: math}\n")
     asked = ValidateParameters(model="quantgate-demo", tasks=str(suite), policy="demo")
     (note, *_) = prepare(FLEET, "h100", asked, Home.current()).notes
-    assert note.startswith("must be at the same place on the hosts of pool fast: ")
+    assert note.startswith("must have the same path on the hosts of pool fast: ")
     assert {str(suite), str(tmp_path / "mine.jsonl")} <= set(note.partition("fast: ")[2].split(", "))
 
 
@@ -134,7 +134,7 @@ def test_an_adapter_is_sent_by_its_absolute_path(
     done = prepare(FLEET, "h100", parameters, Home.current())
     there = json.loads(json.dumps(sent).replace("{}", str(tmp_path)))
     assert done.parameters.engine_arguments == {"lora-modules": there, "max-model-len": 512}
-    assert any("same place" in note and str(adapter) in note for note in done.notes)
+    assert any("same path" in note and str(adapter) in note for note in done.notes)
 
 
 def test_other_files_of_arguments_are_sent_by_their_absolute_paths(
@@ -154,7 +154,7 @@ def test_other_files_of_arguments_are_sent_by_their_absolute_paths(
         "generation-config": "auto",
         "speculative-config": {"model": "/there/draft"},
     }
-    assert any("checked there only: /there/draft" in note for note in done.notes)
+    assert any("so only the pool's hosts check it: /there/draft" in note for note in done.notes)
     text = ValidateParameters(model="quantgate-demo", engine_arguments={"chat-template": "{{ messages }}"})
     own = prepare(FLEET, "h100", text, Home.current())
     assert own.parameters.engine_arguments == {"chat-template": "{{ messages }}"}
@@ -170,4 +170,4 @@ def test_what_only_the_host_has_is_left_to_it() -> None:
         Home.current(),
     )
     assert sent.parameters.candidates == ["/there/FP8", "org/name"]
-    assert any("checked there only: /there/BF16, /there/FP8" in note for note in sent.notes)
+    assert any("so only the pool's hosts check it: /there/BF16, /there/FP8" in note for note in sent.notes)

@@ -83,7 +83,7 @@ def test_what_is_declared_stays(db: Connection) -> None:
 def test_an_unknown_model_is_one_gpu_and_says_so(db: Connection) -> None:
     found = fitting(db, "org/Unheard-of-7B", "bf16", "h100", SHORT)
     assert (found.gpus, found.computed) == (1, False)
-    assert found.reason == "1 h100 is taken: 'org/Unheard-of-7B' is none of configs/architectures"
+    assert found.reason == "1 h100 is assumed: configs/architectures has no 'org/Unheard-of-7B'"
 
 
 @pytest.mark.parametrize(
