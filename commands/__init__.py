@@ -1,1 +1,1 @@
-"""Say: the command line, one verb a file."""
+"""The command line, one verb a file."""

@@ -1,4 +1,4 @@
-"""The command ``quantgate``: one verb a module; a verb imports what it needs itself, so help is quick."""
+"""The command ``quantgate``. Each verb is a module that imports what it needs when it runs, so that help is quick."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from commands.operate.doctor import doctor
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
+    # measure
     demo.command,
     validate.command,
     matrix.command,
+    # know
     load.command,
     judge.command,
-    import_.command,
-    prices.command,
-    publish.command,
+    status.command,
     sql.command,
     flips.command,
+    publish.command,
+    import_.command,
+    # decide
+    prices.command,
+    # operate
     fleet.command,
-    status.command,
     doctor.command,
 )
 
@@ -40,9 +44,9 @@ VERBS: tuple[click.Command, ...] = (
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="quantgate")
 def cli() -> None:
-    """Measured cost per token, joined with a paired and statistically decided quality delta.
+    """Validate quantized LLM checkpoints: measure cost and quality, and judge them against their baseline.
 
-    Exit status: 0 done, 1 the run failed, 2 bad usage or configuration, 3 done but a candidate is not
+    Exit status: 0 for success, 1 for a failed run, 2 for bad usage or configuration, 3 if a candidate is not
     VALIDATED (only with --require-validated).
     """
 
@@ -59,15 +63,15 @@ _STOPPED = {
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived; unwinds like Ctrl-C, so that engines stop and finished parts stay."""
+    """Raised by SIGTERM. It unwinds like Ctrl-C, so that engines stop and finished parts stay."""
 
 
 INTERRUPTED = "Query interrupted"
-"""What DuckDB makes of whatever a signal's handler raises. Without a signal received here it was SIGTERM: while a flow
-runs Prefect has a handler of its own for that one."""
+"""Error that DuckDB raises in place of what a signal's handler raises. If no signal was received here, it was SIGTERM:
+while a flow runs, Prefect has its own handler for it."""
 
 _received: list[int] = []
-"""Signals that told us to stop: what they raise can come out as something else, as DuckDB's `Query interrupted`."""
+"""Signals that asked the command to stop. What they raise can arrive as another error, such as INTERRUPTED."""
 
 
 def _on_sigint(number: int, _frame: FrameType | None) -> None:
@@ -77,7 +81,7 @@ def _on_sigint(number: int, _frame: FrameType | None) -> None:
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
     _received.append(number)
-    # A spot host is gone 30 s later. What is tied to us is stopped by its launcher, however we end.
+    # A spot host is gone 30 s later. Child processes are stopped by their launcher, however this process ends.
     last = threading.Timer(TERMINATED_WITHIN_S, _end_now)
     last.daemon = True
     last.start()
@@ -94,7 +98,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Entry point: every expected failure is one line and its exit status, never a traceback."""
+    """Run the command; every expected failure ends in one line and an exit status, never in a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and a shell's & ignore it
         signal.signal(signal.SIGINT, _on_sigint)
@@ -102,15 +106,15 @@ def main() -> None:
         status = cli.main(standalone_mode=False)
         code = status if isinstance(status, int) else 0
     except BaseException as error:
-        code = _told(error)
+        code = _report(error)
     _leave(code)
 
 
-def _told(error: BaseException) -> int:
-    """Say in one line what ended the command; its exit status.
+def _report(error: BaseException) -> int:
+    """Print in one line what ended the command, and return its exit status.
 
     Raises:
-        BaseException: the error itself, where nobody expected it.
+        BaseException: the error itself, if it was not expected.
     """
     if isinstance(error, RuntimeError) and str(error) == INTERRUPTED and not _received:
         _received.append(signal.SIGTERM)
@@ -133,20 +137,20 @@ def _told(error: BaseException) -> int:
         return 0
     if isinstance(error, OSError):
         _say(
-            f"{error.filename or 'system'}: {error.strerror or error}. Check the place, its owner and its space."
+            f"{error.filename or 'system'}: {error.strerror or error}. Check its path, owner and free space."
         )
         return RunError.exit_status
     raise error
 
 
 def _leave(code: int) -> NoReturn:
-    """End in order, but without the interpreter's own teardown.
+    """End the process after its exit handlers, but without the interpreter's own teardown.
 
-    Prefect's background threads keep frames alive into it, for which DuckDB's bindings print a screenful of
+    Prefect's background threads keep frames alive during teardown, and DuckDB's bindings would print a screenful of
     "leaked" objects after the table.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # all is done; a traceback of the teardown would tell nobody
+        signal.signal(number, signal.SIG_IGN)  # all is done; a traceback would help nobody
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):

@@ -1,4 +1,4 @@
-"""What a validation ends with: the table, and the exit status."""
+"""Show the outcome of a validation: its table and its exit status."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ _VERDICTS = """
 
 
 def show_outcome(home: Home, result: Validation, *, require_validated: bool) -> int:
-    """Print the validated table; 3 where a candidate has to be VALIDATED and is not."""
+    """Print the validated table; return 3 if a candidate has to be VALIDATED and is not."""
     from warehouse.query import query
     from warehouse.report.summary import summary_table
 
     click.echo()
     click.echo(summary_table(home.warehouse, run_ids=result.run_ids))
-    click.echo(f"\nPublished in {result.published}. `quantgate sql 'FROM validated_table'` asks for more.")
+    click.echo(
+        f"\nPublished in {result.published}. `quantgate sql 'FROM validated_table'` shows every column."
+    )
     if not require_validated:
         return 0
     rows = query(home.warehouse, _VERDICTS).to_pylist()

@@ -1,4 +1,4 @@
-"""Flows in this process: a Prefect server of our own that ends with us, and none of a user's settings."""
+"""Run flows in this process, with a private Prefect server that ends with it and none of the user's settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _settings(home: Home, port: int) -> dict[str, str]:
         "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
-        # Our own lines say what happens; Prefect keeps its own record, in its database.
+        # The flows print their own lines; Prefect keeps its record in its database.
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
@@ -46,10 +46,10 @@ def _free_port() -> int:
 
 @contextmanager
 def in_process(home: Home) -> Iterator[None]:
-    """Run flows here against a private server under the home; call before Prefect is imported.
+    """Run flows in this process against a private server under the home; call it before Prefect is imported.
 
-    Prefect's own temporary server outlives a process that is killed, so ours runs tied to this one. Where it ends
-    while it is in use it is started again: its record is on disk, and Prefect's client tries for a minute.
+    Prefect's own temporary server outlives a process that is killed, so the private server is tied to this process. If
+    it ends while it is in use, it is started again: its record is on disk, and Prefect's client retries for a minute.
 
     Raises:
         RunError: the server does not come up, or ends again and again.
@@ -86,7 +86,7 @@ def in_process(home: Home) -> Iterator[None]:
     except QuantgateError:
         raise
     except Exception:
-        # Without it flows fail in many ways, none of which names it.
+        # Without the server flows fail in many ways, and no error names it.
         if len(servers) == 1 and servers[0].exit_status() is None:
             raise
         raise _ended(f"ended while it was in use, {len(servers)} times at most", servers[0]) from None
@@ -108,10 +108,10 @@ def _ended(what: str, server: Tied) -> RunError:
 
 
 def _await_healthy(server: Tied) -> None:
-    """Return when the server answers.
+    """Wait until the server answers.
 
     Raises:
-        RunError: it ended, or did not answer within its time.
+        RunError: it ended, or did not answer in time.
     """
     started = time.monotonic()
     while not _healthy(os.environ["PREFECT_API_URL"]):
@@ -130,7 +130,7 @@ def _healthy(api_url: str) -> bool:
 
 @contextmanager
 def expected_failures() -> Iterator[None]:
-    """Bring an expected failure out of whatever Prefect wrapped it in."""
+    """Raise an expected failure itself, whatever Prefect wrapped it in."""
     try:
         yield
     except QuantgateError:

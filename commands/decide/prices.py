@@ -1,4 +1,4 @@
-"""``quantgate prices``: import dated offers, list what the warehouse prices with."""
+"""``quantgate prices``: import dated offers, and list those that the warehouse prices with."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ NO_PRICE = """
 
 @click.group("prices", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Dated price offers: import a file of them, list them."""
+    """Import and list dated price offers of GPUs."""
 
 
 @command.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 def import_file(file: Path) -> int:
-    """Import the offers of a CSV or JSON FILE, all of them or none, and price everything with them.
+    """Import the offers of a CSV or JSON FILE, and price all results with them.
 
-    Fields: provider, gpu, price_kind (on_demand, spot, reserved), usd_per_hour, valid_from, source; if you like
-    region, gpu_count (1), currency (USD), valid_to, note. Importing a file again changes nothing.
+    If one offer is wrong, none is imported. Required fields: provider, gpu, price_kind (on_demand, spot or reserved),
+    usd_per_hour, valid_from, source. Optional fields: region, gpu_count (default 1), currency (default USD), valid_to,
+    note. Importing a file again changes nothing.
     """
     from warehouse.configuration import import_prices
     from warehouse.load import load_bundles
@@ -50,15 +51,18 @@ def import_file(file: Path) -> int:
             click.echo(f"quantgate: {problem}", err=True)
         raise
     load_bundles(home.warehouse, home.bundles)
-    place = f", kept in {done.file}" if done.file else ""
-    click.echo(f"{done.imported} offers imported, {done.known} known already{place}")
+    kept = f", kept in {done.file}" if done.file else ""
+    click.echo(f"{done.imported} offers imported, {done.known} known already{kept}")
     return 0
 
 
 @command.command("list")
 @format_option(default="table", show_default=True)
 def list_offers(form: str) -> int:
-    """List every offer, past ones too; as a table, what has no price and what a reservation may cost as well."""
+    """List every offer, also those of the past.
+
+    The table is followed by the GPUs that have no price, and by what a reservation may cost.
+    """
     from warehouse.query import query
     from warehouse.report.render import render
 
@@ -71,7 +75,7 @@ def list_offers(form: str) -> int:
         ranges = query(warehouse, RANGES)
         if ranges.num_rows:
             click.echo(
-                "\nreserved, derived from on-demand prices; no offers, and no cost is computed from them"
+                "\nreserved: derived from on-demand prices. These are no offers, and no cost is computed from them."
             )
             click.echo(render(ranges, form))
     return 0

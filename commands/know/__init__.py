@@ -1,1 +1,1 @@
-"""Verbs that ask the warehouse and fill it."""
+"""Verbs that fill the warehouse and read it."""

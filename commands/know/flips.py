@@ -1,4 +1,4 @@
-"""``quantgate flips``: what broke, and what got better, document by document."""
+"""``quantgate flips``: show what got worse and what got better, document by document."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ SHOWN = 20
 
 
 @click.command("flips")
-@click.option("--run", "run_id", metavar="RUN_ID", help="Of one candidate's run only.")
-@click.option("--candidate", metavar="NAME", help="Of one candidate (checkpoint) only.")
-@click.option("--task", metavar="TASK", help="Of one task only.")
-@click.option("--direction", type=click.Choice(["worse", "better"]), help="Only one of the two.")
+@click.option("--run", "run_id", metavar="RUN_ID", help="Only flips of this run.")
+@click.option("--candidate", metavar="NAME", help="Only flips of this candidate (checkpoint).")
+@click.option("--task", metavar="TASK", help="Only flips of this task.")
+@click.option("--direction", type=click.Choice(["worse", "better"]), help="Only flips in this direction.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help=f"So many at most; {SHOWN} as a table and all of them otherwise if left out.",
+    help=f"Maximum number of rows. Default: {SHOWN} for a table, all for CSV and JSON.",
 )
 @format_option(default="table", show_default=True)
 def command(
@@ -29,9 +29,9 @@ def command(
     limit: int | None,
     form: str,
 ) -> int:
-    """Show the documents whose score a candidate changed: prompt, target, both answers.
+    """Show the documents that a candidate scores differently than its baseline: prompt, target and both answers.
 
-    Long texts are cut around the place where the two answers part; --format csv and json hold them whole.
+    The table shortens long texts around the point where the two answers part; CSV and JSON have the full texts.
 
     Example: quantgate flips --task gsm8k --direction worse
     """

@@ -12,10 +12,10 @@ from quantgate.model.home import Home
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> int:
-    """Import the figures that others published: the official summary_results.json of an MLPerf Inference round.
+    """Import published results: the official summary_results.json FILE of an MLPerf Inference round.
 
-    Its token rates of the closed division become rows of the view published_evidence, never of the validated
-    table. Importing a file again changes nothing.
+    The token rates of its closed division become rows of the view published_evidence. They never become rows of
+    validated_table. Importing a file again changes nothing.
     """
     from warehouse.evidence.mlperf import evidence_folder, import_summary
     from warehouse.load import load_bundles

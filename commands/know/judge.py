@@ -1,4 +1,4 @@
-"""``quantgate judge``: history under another policy, beside what was declared."""
+"""``quantgate judge``: judge stored runs under another policy than the declared one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from quantgate.model.home import Home
 
 
 @click.command("judge")
-@click.option("--policy", required=True, metavar="NAME", help="The policy to judge under.")
+@click.option("--policy", required=True, metavar="NAME", help="Policy to judge under.")
 @click.option(
     "--policy-file",
     type=click.Path(path_type=Path),
-    help="A file like configs/policy.yaml that has it, instead of that one.",
+    help="File that has the policy, in place of configs/policy.yaml.",
 )
-@click.option("--run", "run_id", metavar="RUN_ID", help="One candidate's run; all of them if left out.")
+@click.option(
+    "--run", "run_id", metavar="RUN_ID", help="Judge only this run. Default: the runs of all candidates."
+)
 def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
-    """Judge stored runs under another policy than they declared, from their samples; nothing is measured.
+    """Judge stored runs under another policy than they declared. Nothing is measured.
 
-    These verdicts are post hoc: they stand beside the declared ones in the views verdicts and quality_delta
-    (column declared), while validated_table goes on showing what was declared. Judging again changes nothing.
+    The verdicts are post hoc. The views verdicts and quality_delta list them beside the declared verdicts (see their
+    column declared), and validated_table shows only the declared ones. Judging again changes nothing.
 
     Example: quantgate judge --policy standard
     """
@@ -34,7 +36,7 @@ def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
         click.echo(post_hoc_table(home.warehouse, report) + "\n")
     click.echo(
         f"{len(report.judged)} judged under '{policy}' ({report.policy_fingerprint[:12]}), "
-        f"{len(report.known)} judged before, {len(report.declared)} declared it themselves"
+        f"{len(report.known)} were judged before, {len(report.declared)} had declared it"
     )
     for problem in report.problems:
         click.echo(f"quantgate: left out: {problem}", err=True)

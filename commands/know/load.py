@@ -9,7 +9,10 @@ from quantgate.model.home import Home
 
 @click.command("load")
 def command() -> int:
-    """Take new bundles into the warehouse and judge the candidates among them; readers go on meanwhile."""
+    """Load new bundles into the warehouse and judge their candidates.
+
+    Others can read the warehouse meanwhile.
+    """
     from commands.runtime import expected_failures, in_process
 
     with in_process(Home.current()), expected_failures():

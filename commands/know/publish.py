@@ -10,9 +10,12 @@ from quantgate.model.home import Home
 
 
 @click.command("publish")
-@click.option("--as-of", type=click.DateTime(), help="The time (UTC) whose prices are used; now if left out.")
+@click.option("--as-of", type=click.DateTime(), help="Time (UTC) whose prices are used. Default: now.")
 def command(as_of: datetime | None) -> int:
-    """Publish the validated table as Parquet, CSV and markdown, each with its as_of."""
+    """Publish the validated table as Parquet, CSV and Markdown.
+
+    Each file says in as_of which time's prices it uses.
+    """
     from commands.runtime import expected_failures, in_process
 
     moment = as_of.replace(tzinfo=UTC) if as_of else None

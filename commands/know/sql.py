@@ -12,7 +12,7 @@ from quantgate.model.home import Home
 @click.argument("statement")
 @format_option(default="table", show_default=True)
 def command(statement: str, form: str) -> int:
-    """Ask the warehouse, read-only; works while a load is going on.
+    """Run a SQL STATEMENT on the warehouse, read-only; also while a load is in progress.
 
     Example: quantgate sql "SELECT precision, verdict, usd_per_mtok_output FROM validated_table"
     """

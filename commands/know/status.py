@@ -1,4 +1,4 @@
-"""``quantgate status``: what ran, what is unfinished or failed, what is stale, and where the logs are."""
+"""``quantgate status``: list runs with verdict and age, unfinished and failed runs, and where the logs are."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RUNS = """
 
 
 def _unfinished(home: Home) -> list[dict[str, Any]]:
-    """Runs in staging: what of each is finished, and why it stopped."""
-    found = []
+    """Return the runs in staging: what each has finished, and why it stopped."""
+    runs = []
     for state_file in sorted(home.staging.glob("*/state.json")):
         state = json.loads(state_file.read_text())
         folder = state_file.parent
@@ -32,15 +32,15 @@ def _unfinished(home: Home) -> list[dict[str, Any]]:
         tasks = len(list(folder.glob("quality/*/result.json")))
         levels = len(list(folder.glob("load/c*.json")))
         log = Path(failure.get("log") or home.logs / state["run_id"])
-        found.append(
+        runs.append(
             {**state, "tasks": tasks, "levels": levels, "message": failure.get("message"), "log": log}
         )
-    return found
+    return runs
 
 
 @click.command("status")
 def command() -> int:
-    """Runs in the warehouse with their verdicts and age; unfinished and failed ones with their logs."""
+    """List the runs in the warehouse with verdict and age, and unfinished or failed runs with their logs."""
     from warehouse.query import query
     from warehouse.report.render import render
 

@@ -1,4 +1,4 @@
-"""Runs on the fleet's server, from the command line: submitted, watched, and what they end with."""
+"""Submit runs to the fleet's server, watch them, and show how they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _say(text: str) -> None:
 def run_on_fleet(
     gpu: str, parameters: ValidateParameters, home: Home, *, watched: bool, require_validated: bool
 ) -> int:
-    """Submit a validation to the pool that has the GPU; exit status as of a run here where it is watched."""
+    """Submit a validation to the pool that has the GPU; if it is watched, return its exit status."""
     from prefect.utilities.urls import url_for
 
     from flows.fleet.server import server, workers_online
@@ -60,7 +60,7 @@ def _start(fleet: FleetFile, pool: str) -> str:
 
 
 def follow(client: SyncPrefectClient, run_id: UUID, *, require_validated: bool) -> int:
-    """Watch a run and print its table; Ctrl-C ends the watching, not the run."""
+    """Watch a run, print its table and return its exit status; Ctrl-C ends the watching, not the run."""
     from flows.fleet.watch import watch
 
     try:
@@ -79,19 +79,19 @@ def follow(client: SyncPrefectClient, run_id: UUID, *, require_validated: bool) 
     if not require_validated:
         return 0
     verdicts = {row["run_id"]: row["verdict"] for row in ended.rows if row["use"] == "all"}
-    good = bool(verdicts) and set(verdicts.values()) <= {"BASELINE", "VALIDATED"}
-    return 0 if good else NOT_VALIDATED
+    validated = bool(verdicts) and set(verdicts.values()) <= {"BASELINE", "VALIDATED"}
+    return 0 if validated else NOT_VALIDATED
 
 
 def parse_run_id(given: str) -> UUID:
-    """A flow run's id.
+    """Read the id of a flow run.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not an id.
     """
     try:
         return UUID(given)
     except ValueError:
         raise ConfigError(
-            f"'{given}' is no id of a run", where="RUN", hint="`prefect flow-run ls` lists them."
+            f"'{given}' is not the id of a run", where="RUN", hint="`prefect flow-run ls` lists them."
         ) from None

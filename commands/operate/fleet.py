@@ -1,28 +1,27 @@
-"""``quantgate fleet``: pools, limits, deployments and schedules of configs/fleet.yaml on a Prefect server."""
+"""``quantgate fleet``: make the pools, limits, deployments and schedules of configs/fleet.yaml on a Prefect server."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import click
 
 from commands.options import require_validated_option
 from quantgate.model.config.fleet import FleetFile, fleet_path
 
-if TYPE_CHECKING:
-    from flows.fleet.provision import Done
-
 
 @click.group("fleet")
 def command() -> None:
-    """Hosts of each GPU type: a Prefect work pool each, what runs there, and how to start their workers."""
+    """Manage a fleet of GPU hosts on a Prefect server.
+
+    Each GPU type has a work pool. configs/fleet.yaml lists the pools and their hosts.
+    """
 
 
 @command.command("init")
 def init() -> int:
-    """Make pools, limits, deployments and schedules on the server (PREFECT_API_URL); safe to repeat.
+    """Make the fleet's pools, limits, deployments and schedules on the server of PREFECT_API_URL.
 
-    They are those of configs/fleet.yaml, or of the file that QUANTGATE_FLEET names.
+    The fleet is that of configs/fleet.yaml, or of the file that QUANTGATE_FLEET names. It is safe to repeat the
+    command, which prints how to start the workers.
     """
     from flows.fleet.check import checked_fleet
     from flows.fleet.provision import LEFT, UNCHANGED, initialize
@@ -32,19 +31,15 @@ def init() -> int:
     with server() as client:
         done = initialize(client, fleet)
         url = str(client.api_url)
-    _tell(done)
-    if all(one.state in {UNCHANGED, LEFT} for one in done):
+    for line in done:
+        click.echo(f"{line.state:<9}  {line.what}" + (f": {line.detail}" if line.detail else ""))
+    if all(line.state in {UNCHANGED, LEFT} for line in done):
         click.echo(f"nothing to change: {url.rstrip('/')} has what {fleet_path()} says")
-    _tell_workers(fleet)
+    _show_workers(fleet)
     return 0
 
 
-def _tell(done: list[Done]) -> None:
-    for one in done:
-        click.echo(f"{one.state:<9}  {one.what}" + (f": {one.detail}" if one.detail else ""))
-
-
-def _tell_workers(fleet: FleetFile) -> None:
+def _show_workers(fleet: FleetFile) -> None:
     from flows.fleet.deployments import worker_commands
 
     click.echo("\nStart the workers, each on its host in the checkout, with this PREFECT_API_URL:")
@@ -59,7 +54,7 @@ def _tell_workers(fleet: FleetFile) -> None:
 
 @command.command("show")
 def show() -> int:
-    """Print prefect.yaml of the fleet: what `init` deploys, in Prefect's own words; needs no server."""
+    """Print the prefect.yaml of what `init` deploys; needs no server."""
     from flows.fleet.check import checked_fleet
     from flows.fleet.deployments import prefect_yaml
 
@@ -71,7 +66,7 @@ def show() -> int:
 @click.argument("run")
 @require_validated_option
 def watch(run: str, require_validated: bool) -> int:
-    """Follow a RUN of `validate` (its id) to its end and print its table."""
+    """Follow the validation with the id RUN to its end and print its table."""
     from commands.measure.on_fleet import follow, parse_run_id
     from flows.fleet.server import server
 

@@ -52,7 +52,7 @@ def test_a_signal_that_comes_out_as_another_error_is_still_the_signal(
 ) -> None:
     """DuckDB turns what a signal's handler raises into its own `Query interrupted`."""
     monkeypatch.setattr(cli, "_received", [received])
-    assert cli._told(RuntimeError("Query interrupted")) == status
+    assert cli._report(RuntimeError("Query interrupted")) == status
     assert (
         capsys.readouterr().err
         == f"quantgate: {word}; finished parts are kept, the same command goes on from there\n"
@@ -64,9 +64,9 @@ def test_an_interrupted_query_without_a_signal_of_ours_was_ended_by_sigterm(
 ) -> None:
     """While a flow runs Prefect has its own handler for SIGTERM, and DuckDB hides what that raises."""
     monkeypatch.setattr(cli, "_received", [])
-    assert cli._told(RuntimeError("Query interrupted")) == 143
+    assert cli._report(RuntimeError("Query interrupted")) == 143
 
 
 def test_an_error_that_nobody_expected_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        cli._told(ZeroDivisionError())
+        cli._report(ZeroDivisionError())

@@ -1,4 +1,4 @@
-"""``quantgate doctor``: can this machine measure, and what is missing."""
+"""``quantgate doctor``: check whether this machine can measure, and what is missing."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PACKAGES = (
 
 
 def _packages() -> Iterator[Finding]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             yield Finding("problem", "packages", f"{name} is missing: make setup")
     yield Finding("ok", "Python", platform.python_version())
-    yield Finding("ok", "packages", ", ".join(f"{name} {number}" for name, number in found.items()))
+    yield Finding("ok", "packages", ", ".join(f"{name} {number}" for name, number in versions.items()))
 
 
 def _configs() -> Iterator[Finding]:
@@ -57,7 +57,7 @@ def _configs() -> Iterator[Finding]:
     }
     for name, kind in kinds.items():
         load_yaml(ROOT / "configs" / name, kind)
-    yield Finding("ok", "configs", f"{', '.join(kinds)} read without a fault")
+    yield Finding("ok", "configs", f"{', '.join(kinds)} are valid")
 
 
 def _declarations() -> Iterator[Finding]:
@@ -69,10 +69,10 @@ def _declarations() -> Iterator[Finding]:
 def _hardware() -> Iterator[Finding]:
     from tasks.device import hardware
 
-    found = hardware.detect()
-    memory = f", {found.memory_bytes / 1e9:.0f} GB memory" if found.memory_bytes else ""
-    yield Finding("ok", "hardware", f"{found.device_name} ({found.gpu}, {found.sm_arch}){memory}")
-    unfit = None if found.uuids else hardware.cpu_unsuitable()
+    devices = hardware.detect()
+    memory = f", {devices.memory_bytes / 1e9:.0f} GB memory" if devices.memory_bytes else ""
+    yield Finding("ok", "hardware", f"{devices.device_name} ({devices.gpu}, {devices.sm_arch}){memory}")
+    unfit = None if devices.uuids else hardware.cpu_unsuitable()
     if unfit:
         yield Finding("problem", "CPU", unfit)
 
@@ -84,13 +84,13 @@ def _engine() -> Iterator[Finding]:
     home = Home.current()
     name, config = environment.load_engine(None, "gpu" if hardware.detect().uuids else "cpu")
     if not environment.is_ready(name, config, home):
-        detail = f"{name} is not there yet; the first run makes it (about {ENGINE_GB:.0f} GB)"
+        detail = f"{name} is not installed yet; the first run installs it (about {ENGINE_GB:.0f} GB)"
         yield Finding("note", "engine", detail)
         yield from _disk(home, ENGINE_GB + 1)
         return
-    found = environment.installed(name, config, home)
-    yield Finding("ok", "engine", f"{name} {found.version} in {found.python.parent.parent}")
-    plugins = environment.plugins_of(found)
+    installed = environment.installed(name, config, home)
+    yield Finding("ok", "engine", f"{name} {installed.version} in {installed.python.parent.parent}")
+    plugins = environment.plugins_of(installed)
     missing = [plugin for plugin in config.plugins if plugin.rpartition("/")[2] not in plugins]
     state = "problem" if missing else "ok"
     detail = (
@@ -101,11 +101,11 @@ def _engine() -> Iterator[Finding]:
 
 
 def _disk(home: Home, needed_gb: float) -> Iterator[Finding]:
-    place = next(p for p in (home.path, *home.path.parents) if p.exists())
-    free_gb = shutil.disk_usage(place).free / 1e9
+    folder = next(p for p in (home.path, *home.path.parents) if p.exists())
+    free_gb = shutil.disk_usage(folder).free / 1e9
     state = "ok" if free_gb > needed_gb else "problem"
-    yield Finding(state, "disk", f"{free_gb:.0f} GB free at {place}, {needed_gb:.0f} GB needed")
-    yield Finding("ok" if os.access(place, os.W_OK) else "problem", "home", str(home.path))
+    yield Finding(state, "disk", f"{free_gb:.0f} GB free at {folder}, {needed_gb:.0f} GB needed")
+    yield Finding("ok" if os.access(folder, os.W_OK) else "problem", "home", str(home.path))
 
 
 def _ports() -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def _ports() -> Iterator[Finding]:
         yield Finding("problem" if busy else "ok", "port", detail)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        yield Finding("ok", "ports", f"loopback ports can be had (e.g. {probe.getsockname()[1]})")
+        yield Finding("ok", "ports", f"loopback ports are available (e.g. {probe.getsockname()[1]})")
 
 
 def _prefect() -> Iterator[Finding]:
@@ -172,13 +172,14 @@ def _machine() -> Iterator[Finding]:
 @click.command("doctor")
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option(
-    "--models", is_flag=True, help="Check the checkpoints of configs/models against the hub instead."
+    "--models", is_flag=True, help="Compare the checkpoints of configs/models with the hub instead."
 )
 def command(names: tuple[str, ...], models: bool) -> int:
     """Check this machine: packages, configuration, engine and plugin, disk, ports, Prefect API, warehouse.
 
-    With --models, ask the hub about every checkpoint of each MODEL (of all of configs/models if none is named): does
-    it exist, has it moved, may it be read with this token, is it what its file declares. No weights are fetched.
+    With --models, ask the hub about every checkpoint of each MODEL, or of all models in configs/models if none is
+    named. Does the checkpoint exist? Has it moved? May it be read with this token? Is it what its file declares? No
+    weights are downloaded.
     """
     if models:
         from commands.operate.doctor.models import check_models, chosen

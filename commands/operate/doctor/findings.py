@@ -1,4 +1,4 @@
-"""What ``quantgate doctor`` says: one line a finding."""
+"""Print what ``quantgate doctor`` finds, one line for each finding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 class Finding(NamedTuple):
-    """One line of the report: ok, note or problem."""
+    """A line of the report; its state is ok, note or problem."""
 
     state: str
     what: str
@@ -20,11 +20,11 @@ def show(findings: Iterable[Finding], width: int = 13) -> int:
     """Print findings as they come.
 
     Args:
-        findings: what was seen.
+        findings: the lines.
         width: of the column that says what a line is about, in characters.
 
     Returns:
-        How many are problems.
+        Number of problems.
     """
     problems = 0
     for finding in findings:

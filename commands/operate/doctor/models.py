@@ -1,4 +1,4 @@
-"""``quantgate doctor --models``: the checkpoints of configs/models against the hub; and the files themselves."""
+"""``quantgate doctor --models``: compare the checkpoints of configs/models with the hub, and check the files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from quantgate.model.yaml_file import M, choose, load_yaml
 
 CONFIGS = ROOT / "configs"
 AT_ONCE = 8
-"""Checkpoints that are asked about at the same time."""
+"""Number of checkpoints to ask about at the same time."""
 
 
 def chosen(names: Sequence[str]) -> list[ModelConfig]:
-    """The models that are named; all of them if none is.
+    """Return the models of these names; all models if no name is given.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no model of that name.
     """
     if names:
         return [load_model(name) for name in names]
@@ -37,9 +37,9 @@ def chosen(names: Sequence[str]) -> list[ModelConfig]:
 
 
 def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
-    """Hold checkpoints against what the hub says of them now; one line each, as the answers come.
+    """Compare checkpoints with what the hub says of them now; yield a line for each, as the answers come.
 
-    A model of which nothing could be asked gets one line, and a last one says how many they are.
+    A model whose checkpoints the hub gave no answer about gets one line, and a last line counts such models.
 
     Raises:
         ConfigError: the home's pins or configs/architectures can't be read.
@@ -51,19 +51,19 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
     from warehouse.architectures import read_shapes
 
     hub = Hub({repo: pin.commit for repo, pin in read_pins(pins_file(Home.current())).items()})
-    shapes = {name: one.config for name, one in read_shapes(CONFIGS).architectures.items()}
-    asked = [(model, one) for model in models for one in model.checkpoints]
+    shapes = {name: shape.config for name, shape in read_shapes(CONFIGS).architectures.items()}
+    pairs = [(model, checkpoint) for model in models for checkpoint in model.checkpoints]
     with disable_progress_bars(), ThreadPoolExecutor(AT_ONCE) as pool:
-        reports = pool.map(lambda pair: hub.check(pair[1], shapes.get(pair[0].architecture or "")), asked)
-        answered = zip((model.name for model, _ in asked), reports, strict=True)
+        reports = pool.map(lambda pair: hub.check(pair[1], shapes.get(pair[0].architecture or "")), pairs)
+        answered = zip((model.name for model, _ in pairs), reports, strict=True)
         unreached = 0
         for name, members in groupby(answered, key=lambda pair: pair[0]):
-            found = [report for _, report in members]
-            if all(report.state is State.UNREACHED for report in found):
+            answers = [report for _, report in members]
+            if all(report.state is State.UNREACHED for report in answers):
                 unreached += 1
                 yield Finding("note", name, f"not checked: {hub.unreachable}")
                 continue
-            for report in found:
+            for report in answers:
                 state = "note" if report.state is State.UNREACHED else report.state.name.lower()
                 yield Finding(state, name, report.line)
     if unreached:
@@ -71,20 +71,20 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
 
 
 def check_files() -> Iterator[Finding]:
-    """Read every model, suite and workload, and the fleet's file; each fault is a line of its own."""
+    """Read every model, suite and workload, and the fleet's file; yield a line for each fault."""
     from flows.fleet.check import checked_fleet
     from warehouse.architectures import read_shapes
 
     suites, workloads = _Read("suites", Suite), _Read("workloads", Workload)
     models = _Read("models", ModelConfig)
-    known = _Known(suites.names, workloads.names, read_shapes(CONFIGS).architectures)
+    names = _Names(suites.names, workloads.names, read_shapes(CONFIGS).architectures)
     for path, model in models.records.items():
-        models.attempt(partial(_check_references, model, f"configs/models/{path.name}", known))
-    models.attempt(load_models)  # a name that stands twice
+        models.attempt(partial(_check_references, model, f"configs/models/{path.name}", names))
+    models.attempt(load_models)  # refuses a name that is listed twice
     for read in (models, suites, workloads):
         yield from read.findings()
     try:
-        fleet = checked_fleet({one.name: one for one in models.records.values()})
+        fleet = checked_fleet({model.name: model for model in models.records.values()})
     except ConfigError as error:
         yield Finding("problem", "fleet", str(error))
     else:
@@ -92,7 +92,7 @@ def check_files() -> Iterator[Finding]:
 
 
 class _Read(Generic[M]):
-    """The records of one folder of configs/, and what is wrong with its files."""
+    """Read the records of one folder of configs/, and keep what is wrong with its files."""
 
     def __init__(self, folder: str, kind: type[M]) -> None:
         self.folder, self.faults = folder, list[str]()
@@ -103,14 +103,14 @@ class _Read(Generic[M]):
 
     @property
     def names(self) -> dict[str, None]:
-        """What others know its records by: their files' names, those that can't be read included."""
+        """Return the names of its files, also of those that can't be read."""
         return dict.fromkeys(path.stem for path in self.paths)
 
     def _load(self, path: Path, kind: type[M]) -> None:
         self.records[path] = load_yaml(path, kind)
 
     def attempt(self, check: Callable[[], object]) -> None:
-        """Keep the fault that a check finds."""
+        """Run a check and keep the fault that it finds."""
         try:
             check()
         except ConfigError as error:
@@ -120,33 +120,35 @@ class _Read(Generic[M]):
     def findings(self) -> Iterator[Finding]:
         yield from (Finding("problem", self.folder, fault) for fault in self.faults)
         if not self.faults:
-            yield Finding("ok", self.folder, f"{len(self.paths)} files read without a fault")
+            yield Finding("ok", self.folder, f"{len(self.paths)} files are valid")
 
 
-class _Known(NamedTuple):
-    """What a model may name, by name."""
+class _Names(NamedTuple):
+    """Names that a model may use."""
 
     suites: dict[str, None]
     workloads: dict[str, None]
     architectures: dict[str, Architecture]
 
 
-def _check_references(model: ModelConfig, where: str, known: _Known) -> None:
-    """That what a model names exists.
+def _check_references(model: ModelConfig, where: str, names: _Names) -> None:
+    """Check that every name in a model's file exists.
 
     Raises:
-        ConfigError: the first name that doesn't.
+        ConfigError: a name does not exist.
     """
     from tasks.checkpoint.precision import PRECISIONS
     from tasks.quality.sources import suite_from
 
-    for one in model.checkpoints:
-        if one.precision is not None:
-            choose(dict.fromkeys(PRECISIONS), one.precision, f"{where}: precision of {one.source}")
+    for checkpoint in model.checkpoints:
+        if checkpoint.precision is not None:
+            choose(
+                dict.fromkeys(PRECISIONS), checkpoint.precision, f"{where}: precision of {checkpoint.source}"
+            )
     if model.architecture is not None:
-        choose(known.architectures, model.architecture, f"{where}: architecture")
-    if model.suite not in known.suites and not Path(model.suite).suffix:
+        choose(names.architectures, model.architecture, f"{where}: architecture")
+    if model.suite not in names.suites and not Path(model.suite).suffix:
         suite_from(model.suite, family=None, limit=None, out_dir=Home.current().path / "tasks")
     if not Path(model.workload).suffix:
-        choose(known.workloads, model.workload, f"{where}: workload")
+        choose(names.workloads, model.workload, f"{where}: workload")
     load_policy(model.policy)

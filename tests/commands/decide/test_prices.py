@@ -45,7 +45,7 @@ def test_offers_are_imported_whole_and_listed(home: Path, tmp_path: Path) -> Non
     assert prices.to_pylist() == [{"usd_per_hour": 9.5}], "and everything is priced with it"
     told = answer("prices", "list")
     assert "no price: b200 spot, b300 on-demand\n" in told
-    assert "reserved, derived from on-demand prices; no offers" in told
+    assert "reserved: derived from on-demand prices. These are no offers" in told
     assert max(map(len, told.splitlines())) <= 100
     offers = json.loads(answer("prices", "list", "--format", "json"))
     assert [o["USD/h"] for o in offers if o["provider"] == "acme"] == [9.5]

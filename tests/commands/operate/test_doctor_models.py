@@ -109,7 +109,7 @@ def test_the_projects_own_files_are_fine() -> None:
     assert all(finding.state == "ok" for finding in findings)
     for folder in ("models", "suites", "workloads"):
         count = len(list((doctor_models.CONFIGS / folder).glob("*.yaml")))
-        assert Finding("ok", folder, f"{count} files read without a fault") in findings
+        assert Finding("ok", folder, f"{count} files are valid") in findings
     assert findings[-1].what == "fleet"
 
 

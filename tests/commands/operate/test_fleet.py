@@ -56,7 +56,7 @@ def test_the_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         (("validate", "quantgate-dem", "--gpu", "h100"), "Did you mean 'quantgate-demo'"),
         (("validate", "quantgate-demo", "--watch"), "Give --gpu too"),
         (("validate", "quantgate-demo", "--gpu", "h100", "--require-validated"), "Give --watch too"),
-        (("fleet", "watch", "it"), "is no id of a run"),
+        (("fleet", "watch", "it"), "is not the id of a run"),
     ],
 )
 def test_bad_input_is_one_line(
