@@ -66,25 +66,8 @@ def fitting(
     context = limits.tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
     if context is None:
         raise _undecided(shape, gpu, "its longest context isn't, give max-model-len")
-    ask = partial(
-        memory_fits,
-        connection,
-        shape.model,
-        gpu=gpu,
-        context_tokens=context,
-        utilization=_utilization(arguments.get("gpu-memory-utilization", UTILIZATION)),
-        counts=COUNTS,
-    )
-    kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
     weights = precision or WIDEST
-    sizes = ask(weights, kv_dtype=kv_dtype)
-    if not sizes:
-        what = (
-            f"a KV cache of type '{kv_dtype}'"
-            if ask(weights, kv_dtype="auto")
-            else f"{weights} in its memory"
-        )
-        raise _undecided(shape, gpu, f"nothing is known of {what}")
+    sizes = _sizes(connection, shape, weights, gpu, context, arguments)
     kv_heads = None if shape.mla else shape.kv_heads
     fits = [size for size in sizes if size.fits and limits.divides(size.gpu_count, shape.heads, kv_heads)]
     if precision is None and (not fits or fits[0].gpu_count > 1):
@@ -98,6 +81,37 @@ def fitting(
         f"{least.weights_gb:.1f} GB of {weights} weights leave {least.kv_cache_tokens:,} tokens of KV cache "
         f"on {least.gpu_count} {gpu}; a request may have {context:,}",
     )
+
+
+def _sizes(
+    connection: Connection,
+    shape: Shape,
+    weights: str,
+    gpu: str,
+    context: int,
+    arguments: Mapping[str, Any],
+) -> list[Fit]:
+    """Return how the weights and a request of this context fit each number of GPUs.
+
+    Raises:
+        ConfigError: the warehouse does not know the weights' precision, or the type of the KV cache.
+    """
+    ask = partial(
+        memory_fits,
+        connection,
+        shape.model,
+        weights,
+        gpu=gpu,
+        context_tokens=context,
+        utilization=_utilization(arguments.get("gpu-memory-utilization", UTILIZATION)),
+        counts=COUNTS,
+    )
+    kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
+    sizes = ask(kv_dtype=kv_dtype)
+    if not sizes:
+        fault = f"a KV cache of type '{kv_dtype}'" if ask(kv_dtype="auto") else f"{weights} in its memory"
+        raise _undecided(shape, gpu, f"nothing is known of {fault}")
+    return sizes
 
 
 def _undecided(shape: Shape, gpu: str, why: str) -> ConfigError:
