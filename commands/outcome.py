@@ -9,7 +9,7 @@ import click
 from quantgate.model.home import Home
 
 if TYPE_CHECKING:
-    from flows.validate import Validation
+    from flows.validation import Validation
 
 NOT_VALIDATED = 3
 _VERDICTS = """

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from flows.parameters import Parameters
 from flows.progress import reporter
+from flows.results import load_new
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
-from warehouse.load import LoadReport, load_bundles
+from warehouse.load import LoadReport
 from warehouse.query import query
 
 
@@ -31,11 +32,7 @@ def load(parameters: LoadParameters | None = None) -> LoadReport:
     """Load every new bundle of the home into its warehouse, and judge the candidates among them."""
     parameters = parameters or LoadParameters()
     home, report = Home.current(), reporter()
-    with report.step("load: bundles into the warehouse"):
-        done = load_bundles(home.warehouse, home.bundles, wait_s=parameters.wait_s)
-    for problem in done.problems:
-        report.line(f"load: left out: {problem}")
-    report.line(f"load: {len(done.loaded)} new runs, {done.present} loaded before, {len(done.judged)} judged")
+    done = load_new(home, report, parameters.wait_s)
     if parameters.run_ids:
         _check_loaded(parameters.run_ids, home, done)
     return done

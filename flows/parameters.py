@@ -18,7 +18,7 @@ from pydantic import (
 
 from quantgate.model.config.engines import EngineFile
 from quantgate.model.config.gpus import GpuFile
-from quantgate.model.config.models import load_models
+from quantgate.model.config.models import load_model, load_models
 from quantgate.model.config.policy import PolicyFile
 from quantgate.model.enums import Family
 from quantgate.model.home import ROOT
@@ -26,8 +26,8 @@ from quantgate.model.yaml_file import explained, load_yaml
 
 DEFAULT_WORKLOAD = "short"
 DEFAULT_POLICY = "standard"
-QUICK_DOCUMENTS = 50
-"""Documents of each task in the demo's quick form."""
+QUICK_DOCUMENTS, QUICK_CONCURRENCY = 50, 4
+"""Documents of each task, and the concurrency level, of the demo's quick form."""
 
 
 @dataclass(frozen=True)
@@ -254,3 +254,14 @@ class DemoParameters(Parameters):
         description=f"Measure one candidate with {QUICK_DOCUMENTS} documents of each task at one concurrency level. "
         "This is too little for a verdict.",
     )
+
+    def validation(self) -> ValidateParameters:
+        """Return the validation that the demo is."""
+        model = load_model("quantgate-demo")
+        return ValidateParameters(
+            model=model.name,
+            precisions=[str(model.candidates[-1].precision)] if self.quick else [],
+            limit=QUICK_DOCUMENTS if self.quick else None,
+            concurrency=[QUICK_CONCURRENCY] if self.quick else None,
+            fresh=self.fresh,
+        )

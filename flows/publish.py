@@ -12,9 +12,9 @@ from pydantic import Field
 
 from flows.parameters import Parameters
 from flows.progress import reporter
+from flows.results import publish_files
 from quantgate.model.home import Home
 from warehouse.query import query
-from warehouse.report.publish import publish as write_files
 from warehouse.report.summary import summary_table
 
 # As many columns as fit a table in a browser; the files have every column.
@@ -43,17 +43,16 @@ def publish(parameters: PublishParameters | None = None) -> Path:
     """Write ``validated_table.{parquet,csv,md}`` and show the table as artifacts."""
     parameters = parameters or PublishParameters()
     home, report = Home.current(), reporter()
-    with report.step(f"publish: the validated table to {home.published}"):
-        done = write_files(home.warehouse, home.published, parameters.as_of)
-        rows: list[dict[str, Any]] = query(home.warehouse, ARTIFACT.format(as_of=done.as_of)).to_pylist()
-        create_table_artifact(table=rows, key="validated-table", description=f"As of {done.as_of}")
-        create_markdown_artifact(
-            summary_table(home.warehouse, done.as_of, markdown=True),
-            key="validated-summary",
-            description=f"As of {done.as_of}",
-        )
-        if parameters.run_ids:
-            _show_runs(parameters, home, done.as_of, rows)
+    done = publish_files(home, report, parameters.as_of)
+    rows: list[dict[str, Any]] = query(home.warehouse, ARTIFACT.format(as_of=done.as_of)).to_pylist()
+    create_table_artifact(table=rows, key="validated-table", description=f"As of {done.as_of}")
+    create_markdown_artifact(
+        summary_table(home.warehouse, done.as_of, markdown=True),
+        key="validated-summary",
+        description=f"As of {done.as_of}",
+    )
+    if parameters.run_ids:
+        _show_runs(parameters, home, done.as_of, rows)
     return home.published
 
 

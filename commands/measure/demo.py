@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from commands.measure.run_here import run_here
 from commands.options import options_of, require_validated_option
-from commands.outcome import show_outcome
 from flows.parameters import DemoParameters
 from quantgate.model.home import Home
+
+if TYPE_CHECKING:
+    from flows.validation import Validation
 
 
 @click.command("demo")
@@ -20,11 +23,11 @@ def command(*, require_validated: bool, **parameters: Any) -> int:
 
     The demo needs no GPU, no hub and no account.
     """
-    from commands.runtime import expected_failures, in_process
+    chosen = DemoParameters(**parameters)
 
-    home = Home.current()
-    with in_process(home), expected_failures():
+    def run_flow() -> Validation:
         from flows.demo import demo
 
-        result = demo(DemoParameters(**parameters))
-    return show_outcome(home, result, require_validated=require_validated)
+        return demo(chosen)
+
+    return run_here(chosen.validation(), Home.current(), run_flow, require_validated=require_validated)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from commands.measure.on_fleet import run_on_fleet
+from commands.measure.run_here import run_here
 from commands.options import options_of, require_validated_option
-from commands.outcome import show_outcome
 from flows.parameters import ValidateParameters
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
+
+if TYPE_CHECKING:
+    from flows.validation import Validation
 
 
 @click.command("validate")
@@ -41,15 +44,13 @@ def command(*, gpu: str | None, watch: bool, require_validated: bool, **paramete
             where="validate",
             hint="Give --watch too.",
         )
-    from commands.runtime import expected_failures, in_process
-    from flows.planning.request import declare, prepared
-
     home, chosen = Home.current(), ValidateParameters(**parameters)
     if gpu is not None:
         return run_on_fleet(gpu, chosen, home, watched=watch, require_validated=require_validated)
-    request = declare(chosen, home)
-    with in_process(home), expected_failures(), prepared(request):
+
+    def run_flow() -> Validation:
         from flows.validate import validate
 
-        result = validate(chosen)
-    return show_outcome(home, result, require_validated=require_validated)
+        return validate(chosen)
+
+    return run_here(chosen, home, run_flow, require_validated=require_validated)

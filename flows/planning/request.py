@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,24 +59,6 @@ class Request(Work):
     hardware: Hardware
     engine_name: str
     engine: EngineConfig
-
-
-_PREPARED: ContextVar[Request | None] = ContextVar("request", default=None)
-
-
-@contextmanager
-def prepared(request: Request) -> Iterator[None]:
-    """Hand a request to the flow ``validate`` that is called meanwhile, which then does not declare it again."""
-    token = _PREPARED.set(request)
-    try:
-        yield
-    finally:
-        _PREPARED.reset(token)
-
-
-def prepared_request() -> Request | None:
-    """Return the request that a command has declared for the current flow; None where the flow does it itself."""
-    return _PREPARED.get()
 
 
 def chosen_model(parameters: ValidateParameters) -> ModelConfig:

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows import steps
 from flows.planning import request
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from tasks.fidelity import text as fidelity_text
 from tasks.run import ActiveRun
+from tests.support import flow_runs
 from tests.support.stub_runs import ARITHMETIC, StubRuns, stub_runs  # noqa: F401 - a fixture
 from tests.tasks.resume.test_aa_repeat import answered, few
 from warehouse.load import load_bundles
@@ -33,7 +33,7 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def answers(engine: Any, run: ActiveRun, task: Any) -> None:
         answered(run.staging, task.task, start_id=engine.start.engine_start_id)
 
-    monkeypatch.setattr(steps, "STEPS", replace(steps.STEPS, evaluate=answers))
+    monkeypatch.setattr(flow_runs, "STEPS", replace(flow_runs.STEPS, evaluate=answers))
     file = tmp_path / "short.jsonl"
     file.write_text('{"prompt": "compute 1 + 2 =", "answer": " 3"}\n{"answer": "user : hello"}\n')
     monkeypatch.setattr(fidelity_text, "DEFAULT_TEXT", str(file))
@@ -79,14 +79,14 @@ def test_a_text_that_changed_on_the_way_is_asked_anew_and_one_that_is_done_is_no
     def told() -> list[str]:
         return [line for line in stub_runs.lines if line.endswith("fidelity …")]
 
-    known = steps.STEPS
-    monkeypatch.setattr(steps, "STEPS", replace(known, load=ends))
+    known = flow_runs.STEPS
+    monkeypatch.setattr(flow_runs, "STEPS", replace(known, load=ends))
     for _ in range(2):
         with pytest.raises(RunError, match="killed in load"):
             stub_runs.baseline(limit=24)
     assert len(told()) == 1
     text.write_text('{"answer": "user : hello , bot"}\n')
-    monkeypatch.setattr(steps, "STEPS", known)
+    monkeypatch.setattr(flow_runs, "STEPS", known)
     manifest = stub_runs.baseline(limit=24)
     assert len(told()) == 2
     assert manifest.fidelity is not None

@@ -5,19 +5,20 @@ What is declared and the checkpoints are the demo's own; neither an engine nor a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows import validate as steps
+from flows import validation
 from flows.load import LoadReport
 from flows.parameters import ValidateParameters
+from flows.planning.runs import PlannedRuns
 from quantgate.bundles.staging import fresh_after
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
-from quantgate.model.records import Checkpoint
+from tasks.engine import environment
 from tasks.engine.environment import EngineEnvironment
 
 FRESH = ValidateParameters(model="quantgate-demo", fresh=True)
@@ -34,17 +35,17 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list
     """Checkpoints that were to be measured, and since when, a pair for each time; nothing is."""
     asked: list[tuple[list[str], int | None]] = []
 
-    def measure_all(checkpoints: Sequence[Checkpoint], *_: Any, fresh_after: int | None, **__: Any) -> Any:
-        asked.append(([one.name for one in checkpoints], fresh_after))
+    def measure_all(planned: PlannedRuns, *_: Any, **__: Any) -> Any:
+        asked.append(([run.plan.checkpoint.name for run in planned.runs], planned.fresh_after))
         return [], []
 
     monkeypatch.setenv("HF_TOKEN", "a token: no Secret is asked for, which would take a server")
     monkeypatch.setattr(
-        steps.engine_env,
+        environment,
         "prepare",
         lambda name, config, *_: EngineEnvironment(name, config, tmp_path / "python", "1"),
     )
-    monkeypatch.setattr(steps, "_measure_all", measure_all)
+    monkeypatch.setattr(validation, "measure_all", measure_all)
     return asked
 
 
@@ -95,11 +96,11 @@ def test_a_refused_candidate_keeps_no_old_start(tmp_path: Path, monkeypatch: pyt
     failures: list[QuantgateError] = [ConfigError("on its way elsewhere", where="fp8")]
     monkeypatch.setenv("HF_TOKEN", "a token: no Secret is asked for, which would take a server")
     monkeypatch.setattr(
-        steps.engine_env,
+        environment,
         "prepare",
         lambda name, config, *_: EngineEnvironment(name, config, tmp_path / "python", "1"),
     )
-    monkeypatch.setattr(steps, "_measure_all", lambda *_, **__: ([], failures))
+    monkeypatch.setattr(validation, "measure_all", lambda *_, **__: ([], failures))
     monkeypatch.setattr(steps, "_finish", lambda *_: ([], None))
     begun = after(5)
     with pytest.raises(RunError, match="on its way elsewhere"):

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows import validate as flow
 from flows.parameters import ValidateParameters
 from flows.planning.request import declare
-from flows.validate import _plan, _served
-from quantgate.bundles.history import RunHistory
+from flows.planning.runs import plan_of as planned_of
+from flows.planning.runs import plan_runs, served_with
+from flows.validation import measure_all
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config.suites import Suite
@@ -54,8 +54,10 @@ def plan_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         declared = declare(parameters, home)
         environment = engine_env.prepare(declared.engine_name, declared.engine, home, SILENT)
         checkpoint = resolve(str(BF16))
-        (named, *_) = _served([checkpoint] * len(declared.checkpoints), declared, environment, home, SILENT)
-        return _plan(checkpoint, declared.checkpoints[0], named, None, environment, declared)
+        (named, *_) = served_with(
+            [checkpoint] * len(declared.checkpoints), declared, environment, home, SILENT
+        )
+        return planned_of(checkpoint, declared.checkpoints[0], named, None, environment, declared)
 
     return plan
 
@@ -108,33 +110,22 @@ def test_with_an_adapter_the_table_names_another_model(
     """What each run is given; measuring itself is left out here."""
     measured: list[tuple[RunPlan, Context]] = []
 
-    def measure(plan: RunPlan, _: Any, context: Context, __: Any) -> tuple[Any, bool]:
+    def measure(plan: RunPlan, _: Any, context: Context, **__: Any) -> tuple[Any, bool]:
         measured.append((plan, context))
         return SimpleNamespace(run_id=f"run-{len(measured)}", engine_starts=()), True
 
-    monkeypatch.setattr(flow.steps, "measure", measure)
     home, place = Home.current(), adapter(tmp_path / "one")
     for arguments, suffix in (
         ({}, ""),
         ({"lora-modules": {"mine": str(place)}, "trust-remote-code": True}, "+mine"),
     ):
         measured.clear()
-        declared = declare(ValidateParameters(model="quantgate-demo", engine_arguments=arguments), home)
-        environment = engine_env.prepare(declared.engine_name, declared.engine, home, SILENT)
-        checkpoints = [resolve(str(ROOT / one.source)) for one in declared.checkpoints]
-        flow._measure_all(
-            checkpoints,
-            environment,
-            declared,
-            home=home,
-            report=SILENT,
-            fresh_after=None,
-            history=RunHistory([]),
-        )
+        chosen = ValidateParameters(model="quantgate-demo", engine_arguments=arguments)
+        measure_all(plan_runs(chosen, declare(chosen, home), home, SILENT), home, SILENT, measure=measure)
         names = [plan.checkpoint.name for plan, _ in measured]
         assert names == [f"quantgate-demo-{precision}{suffix}" for precision in ("BF16", "FP8", "NVFP4")]
         assert measured[1][0].baseline == BaselineRef(
-            name=names[0], revision=checkpoints[0].revision, run_id="run-1"
+            name=names[0], revision=measured[0][0].checkpoint.revision, run_id="run-1"
         )
         (context,) = {(c.adapter, c.chat_template, c.trust_remote_code) for _, c in measured}
         assert context == (suffix.removeprefix("+") or None, False, bool(suffix))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.parameters import ValidateParameters
-from flows.validate import _checkpoints
+from flows.planning.runs import resolved_checkpoints
 from quantgate.model.config.models import Allowed, CheckpointConfig
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
@@ -38,7 +38,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def found(home: Home, *configs: CheckpointConfig) -> list[Checkpoint]:
     wanted = Wanted(*configs)
-    return _checkpoints(wanted, Pins(pins_file(home)), Reporter(lambda _: None))  # type: ignore[arg-type]
+    return resolved_checkpoints(wanted, Pins(pins_file(home)), Reporter(lambda _: None))  # type: ignore[arg-type]
 
 
 def test_permitted_code_is_an_argument_of_the_engine_and_others_have_none(hub: HubServer, home: Path) -> None:

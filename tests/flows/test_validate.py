@@ -6,7 +6,8 @@ import pytest
 
 from flows import validate as module
 from flows.parameters import PublishMode, ValidateParameters
-from flows.validate import Validation, validate
+from flows.validate import validate
+from flows.validation import Validation, incomplete
 from quantgate.model.errors import ConfigError, RunError
 from tasks.progress import Reporter
 
@@ -64,13 +65,13 @@ DIED = RunError("the engine ended", where="fp8")
 def test_an_incomplete_validation_says_what_is_where(
     failures: list[RunError], lost: list[str], afterwards: PublishMode, told: str
 ) -> None:
-    what = str(module._incomplete(failures, lost, 3, afterwards))
+    what = str(incomplete(failures, lost, 3, afterwards))
     assert what == f"{told}; the same command tries the rest again."
 
 
 def test_who_was_refused_is_refused_again() -> None:
     refused = ConfigError("is on its way elsewhere", where="fp8", hint="Finish it there.")
-    assert str(module._incomplete([refused], [], 3, PublishMode.HERE)) == (
+    assert str(incomplete([refused], [], 3, PublishMode.HERE)) == (
         "1 of 3 checkpoints were not measured: fp8: is on its way elsewhere. Finish it there. What was measured is in "
         "the table."
     )

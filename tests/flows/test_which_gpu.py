@@ -8,7 +8,7 @@ import pytest
 
 from flows.parameters import ValidateParameters
 from flows.planning.request import declare
-from flows.validate import _plan, _served
+from flows.planning.runs import plan_of, served_with
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs
@@ -27,10 +27,10 @@ def test_another_gpu_of_the_host_is_no_other_run(tmp_path: Path, monkeypatch: py
     declared = declare(ValidateParameters(model="quantgate-demo"), home)
     environment = engine_env.prepare(declared.engine_name, declared.engine, home, SILENT)
     checkpoints = [resolve(one.source) for one in declared.checkpoints]
-    served = _served(checkpoints, declared, environment, home, SILENT)
+    served = served_with(checkpoints, declared, environment, home, SILENT)
 
     def inputs() -> RunInputs:
-        return _plan(checkpoints[0], declared.checkpoints[0], served[0], None, environment, declared).inputs
+        return plan_of(checkpoints[0], declared.checkpoints[0], served[0], None, environment, declared).inputs
 
     found = []
     for index in ("0", "1"):

@@ -6,26 +6,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-
-from flows import steps, validate
 from flows.parameters import ValidateParameters
 from flows.planning.request import declare
-from quantgate.bundles.history import RunHistory
+from flows.planning.runs import fresh_key, plan_runs
+from flows.validation import measure_all
 from quantgate.bundles.manifest import Manifest
-from quantgate.bundles.store import BundleStore
+from quantgate.bundles.staging import end_fresh
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from tasks import run
-from tasks.checkpoint.pins import Pins, pins_file
-from tasks.engine import environment as engine_env
 from tasks.progress import Reporter
 
-
-def without_prefect(patch: pytest.MonkeyPatch) -> None:
-    """Let the flow call its steps as plain functions."""
-    patch.setattr(steps, "STEPS", run.Steps())
-    patch.setattr(steps, "measure", steps.measure.fn)
+STEPS = run.Steps()
+"""The steps on a running engine; a test may put others in their place."""
 
 
 def measured(
@@ -37,21 +30,12 @@ def measured(
 ) -> tuple[list[Manifest], list[QuantgateError]]:
     """Measure what is declared, or the first so many checkpoints of it; their manifests, and what failed."""
     home, report = Home.current(), Reporter(lines.append)
+    chosen = ValidateParameters.model_validate(dict(parameters) | {"fresh": fresh})
     with report.used():
-        declared = declare(ValidateParameters.model_validate(parameters), home)
+        declared = declare(chosen, home)
         declared = dataclasses.replace(declared, checkpoints=declared.checkpoints[:checkpoints])
-        pins = Pins(pins_file(home))
-        found = validate._checkpoints(declared, pins, report)
-        environment = engine_env.prepare(declared.engine_name, declared.engine, home, report)
-        history = RunHistory.read(BundleStore(home.bundles))
-        done, failures = validate._measure_all(
-            found,
-            environment,
-            declared,
-            home=home,
-            report=report,
-            fresh_after=history.latest_order if fresh else None,
-            history=history,
-            pins=pins,
-        )
+        try:
+            done, failures = measure_all(plan_runs(chosen, declared, home, report), home, report, steps=STEPS)
+        finally:
+            end_fresh(home, fresh_key(chosen))
     return [manifest for manifest, _ in done], failures

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows import validate
-from flows.planning import request
+from flows.planning import request, runs
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.seal import NO_LOAD
 from quantgate.model.config.policy import FamilyPolicy, Policy
@@ -27,7 +26,7 @@ from tasks.quality import evaluate, worker
 from tasks.resume.interim_looks import baseline_of
 from tasks.throughput import bench
 from tests.stub_engine.make import make
-from tests.support.flow_runs import measured, without_prefect
+from tests.support.flow_runs import measured
 from warehouse.load import load_bundles
 from warehouse.query import query
 
@@ -75,7 +74,6 @@ class LookedRuns:
         self.tasks = self._documents()
         self.engine()
         patch.setattr(request, "load_policy", lambda _: self.policy)
-        without_prefect(patch)
         patch.setattr(run, "read_text", lambda _: None)  # no fidelity
         patch.setattr(bench, "unfinished", lambda *_: [])
         patch.setattr(bench, "rows", lambda *_: NO_LOAD)
@@ -127,7 +125,7 @@ class LookedRuns:
 
     def elsewhere(self, patch: pytest.MonkeyPatch, *, candidates: bool = True, **inputs: Any) -> None:
         """Let all runs, or the baseline's alone, be measured in another setting: on another device, say."""
-        plan = validate._plan
+        plan = runs.plan_of
 
         def planned(*given: Any) -> RunPlan:
             made = plan(*given)
@@ -135,7 +133,7 @@ class LookedRuns:
                 return made
             return made.model_copy(update={"inputs": made.inputs.model_copy(update=inputs)})
 
-        patch.setattr(validate, "_plan", planned)
+        patch.setattr(runs, "plan_of", planned)
 
     def asked_of(self, checkpoint: str) -> list[tuple[int, int | None]]:
         """Documents that a checkpoint was asked in the last validation, from and to, a pair for each batch."""

@@ -10,7 +10,7 @@ import pytest
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.home import ROOT
 from tests.stub_engine.make import make
-from tests.support.flow_runs import measured, without_prefect
+from tests.support.flow_runs import measured
 
 CHECKPOINTS = ROOT / "demo" / "checkpoints"
 BF16, NVFP4 = (str(CHECKPOINTS / f"quantgate-demo-{precision}") for precision in ("BF16", "NVFP4"))
@@ -27,7 +27,6 @@ class StubRuns:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder / "engine", STUB_START_S="0")))
-        without_prefect(patch)
         self.lines: list[str] = []
 
     def baseline(self, *, fresh: bool = False, **parameters: Any) -> Manifest:

@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 from commands import runtime
 from commands.main import cli
-from flows import validate
-from flows.planning import request
+from flows.planning import request, runs
 from quantgate.model.errors import ConfigError
 
 
@@ -31,10 +30,9 @@ def test_a_command_declares_once_what_its_flow_measures(monkeypatch: pytest.Monk
     monkeypatch.setenv("HF_TOKEN", "of-no-use")
     monkeypatch.setattr(runtime, "in_process", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(request, "work_of", counted)
-    monkeypatch.setattr(validate, "_checkpoints", stop)
-    monkeypatch.setattr(validate, "validate", validate.validate.fn)
+    monkeypatch.setattr(runs, "resolved_checkpoints", stop)
     done = CliRunner().invoke(cli, ["validate", "quantgate-demo", "--limit", "7"])
     assert str(done.exception) == "far enough"
     assert (len(resolved), len(measured)) == (1, 1)
     assert measured[0].suite.limit == 7
-    assert request.prepared_request() is None
+    assert runs.prepared_runs() is None

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows import steps
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.config.policy import FamilyPolicy
 from quantgate.model.enums import Family
 from quantgate.model.home import Home
 from tasks.run import ActiveRun
 from tasks.throughput import bench
+from tests.support import flow_runs
 from tests.support.looked_runs import ALL, LOOKS, LookedRuns, looked_runs
 
 __all__ = ["looked_runs"]
@@ -149,7 +149,7 @@ def loads(looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch) -> list[tupl
     def unfinished(_: Any, folder: Path) -> list[int]:
         return [] if folder.exists() else [1]
 
-    monkeypatch.setattr(steps, "STEPS", replace(steps.STEPS, load=load))
+    monkeypatch.setattr(flow_runs, "STEPS", replace(flow_runs.STEPS, load=load))
     monkeypatch.setattr(bench, "unfinished", unfinished)
     return measured
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows import validate
+from flows.planning import runs
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.errors import ConfigError
@@ -72,7 +72,7 @@ def test_a_question_that_another_host_answers_meanwhile_is_decided_by_the_first_
     _, first = looked_runs.validate(looked_runs.good, limit=60)
     looked_runs.elsewhere(monkeypatch, device_name="another CPU")
     monkeypatch.setattr(
-        validate, "decide_all", lambda plans, *_, **__: {run_fingerprint(p.inputs): Measure() for p in plans}
+        runs, "decide_all", lambda plans, *_, **__: {run_fingerprint(p.inputs): Measure() for p in plans}
     )
     _, good, bad = looked_runs.validate(looked_runs.good, looked_runs.bad)
     assert good.continues is None
