@@ -19,6 +19,9 @@ _HERE = Path(__file__).resolve().parent
 MIGRATIONS = _HERE / "migrations"
 VIEWS = _HERE / "views"
 
+MATERIALIZED = ("table_points", "standing_verdicts")
+"""Tables of schema store that keep what a view computes; each holds the rows of the view ``store.fresh_<table>``."""
+
 Connection = duckdb.DuckDBPyConnection
 
 
@@ -119,6 +122,15 @@ def defined() -> frozenset[str]:
     return frozenset(
         name for path in VIEWS.glob("*.sql") for name in statement.findall(path.read_text(encoding="utf-8"))
     )
+
+
+def refresh_materialized(connection: Connection) -> None:
+    """Fill every materialized table from its view; a load that changed anything calls it, so no row is outdated."""
+    connection.execute("BEGIN")
+    for table in MATERIALIZED:
+        connection.execute(f"DELETE FROM store.{table}")  # noqa: S608
+        connection.execute(f"INSERT INTO store.{table} BY NAME FROM store.fresh_{table}")
+    connection.execute("COMMIT")
 
 
 def insert_arrow(connection: Connection, table: str, rows: pa.Table) -> None:

@@ -25,6 +25,7 @@ from warehouse.database import (
     insert_arrow,
     insert_rows,
     migrate,
+    refresh_materialized,
     schema_digest,
     set_setting,
     setting,
@@ -32,7 +33,6 @@ from warehouse.database import (
 from warehouse.evidence.mlperf import evidence_folder
 from warehouse.fidelity import compare_all
 from warehouse.judge_runs import judge_stored
-from warehouse.materialized import refresh_materialized
 from warehouse.prices.offers import imported_folder
 from warehouse.query import read_only
 from warehouse.rows import Row, engine_start_rows, run_row, task_rows, task_verdict_rows, verdict_rows

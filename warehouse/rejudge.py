@@ -20,9 +20,7 @@ from warehouse.configuration import CONFIGS, add_policy
 from warehouse.database import insert_rows
 from warehouse.judge_runs import judge_stored
 from warehouse.load import load_bundles
-from warehouse.query import query, read_only
-from warehouse.report.blocks import Block, plain
-from warehouse.report.render import NULL
+from warehouse.query import read_only
 from warehouse.rows import Row, task_verdict_rows, verdict_rows
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
@@ -39,22 +37,6 @@ _CANDIDATES = """
     FROM store.runs c
     ORDER BY c.baseline_run_id, run_order(c.declared_order, c.started_at, c.run_id)
 """
-
-_VERDICTS = """
-    SELECT p.run_id, p.checkpoint, p.precision, p.gpu, p.use, d.policy AS declared_policy, d.verdict AS declared,
-        p.verdict, p.worst_task, p.quality_delta AS delta, p.quality_delta_ci_low AS low,
-        p.quality_delta_ci_high AS high, p.reason
-    FROM verdicts p
-    LEFT JOIN verdicts d ON d.run_id = p.run_id AND d.use = p.use AND d.declared = 'declared'
-    WHERE p.declared = 'post_hoc' AND p.policy = $policy AND p.policy_fingerprint = $fingerprint
-        AND list_contains($run_ids, p.run_id)
-    ORDER BY p.model, p.measured_at, p.run_id, p.use <> 'all', p.use
-"""
-
-_STANDS = (
-    "The declared verdict stands: a policy that is chosen with the results in view promises nothing about its "
-    "error rate."
-)
 
 
 class JudgeReport(Strict):
@@ -208,48 +190,3 @@ def _write(path: Path, policy_name: str, policy: Policy, found: _Found) -> None:
         connection.execute("CHECKPOINT")
     finally:
         connection.close()
-
-
-def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
-    """The post-hoc verdicts of a report beside the declared ones, as text for a terminal.
-
-    Args:
-        warehouse: the DuckDB file.
-        report: whose runs are shown.
-    """
-    values = {
-        "policy": report.policy,
-        "fingerprint": report.policy_fingerprint,
-        "run_ids": [*report.judged, *report.known],
-    }
-    rows = query(warehouse, _VERDICTS, values).to_pylist()
-    held_back = [
-        f"{row['checkpoint']}, {row['use']}: {row['reason']}." for row in rows if row["use"] == "all"
-    ]
-    return plain(
-        Block(
-            heading=f"Post hoc, under policy '{report.policy}'",
-            names=("checkpoint", "GPU", "use", "declared", "post hoc", "worst task", "Δ points"),
-            rows=tuple(
-                (
-                    row["checkpoint"],
-                    row["gpu"],
-                    row["use"],
-                    f"{row['declared']} ({row['declared_policy']})" if row["declared"] else NULL,
-                    row["verdict"],
-                    row["worst_task"] or NULL,
-                    _delta(row),
-                )
-                for row in rows
-            ),
-            right=(False, False, False, False, False, False, True),
-            notes=(*held_back, _STANDS),
-            droppable=("GPU", "worst task"),
-        )
-    )
-
-
-def _delta(row: Row) -> str:
-    if row["delta"] is None:
-        return NULL
-    return f"{100 * row['delta']:+.2f} [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"

@@ -28,7 +28,8 @@ def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
     Example: quantgate judge --policy standard
     """
     from quantgate.model.config.policy import load_policy
-    from warehouse.rejudge import post_hoc_table, rejudge
+    from warehouse.rejudge import rejudge
+    from warehouse.report.post_hoc import post_hoc_table
 
     home = Home.current()
     report = rejudge(home.warehouse, home.bundles, policy, load_policy(policy, policy_file), run_id=run_id)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from warehouse.configuration import CONFIGS
+from warehouse.database import MATERIALIZED
 from warehouse.load import load_bundles
-from warehouse.materialized import MATERIALIZED
 from warehouse.query import query
 
 NOON = "2026-06-01 12:00:00+00"

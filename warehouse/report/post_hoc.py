@@ -1,0 +1,72 @@
+"""The table of post-hoc verdicts beside the declared ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from warehouse.query import query
+from warehouse.rejudge import JudgeReport
+from warehouse.report.blocks import Block, plain
+from warehouse.report.render import NULL
+
+_VERDICTS = """
+    SELECT p.run_id, p.checkpoint, p.precision, p.gpu, p.use, d.policy AS declared_policy, d.verdict AS declared,
+        p.verdict, p.worst_task, p.quality_delta AS delta, p.quality_delta_ci_low AS low,
+        p.quality_delta_ci_high AS high, p.reason
+    FROM verdicts p
+    LEFT JOIN verdicts d ON d.run_id = p.run_id AND d.use = p.use AND d.declared = 'declared'
+    WHERE p.declared = 'post_hoc' AND p.policy = $policy AND p.policy_fingerprint = $fingerprint
+        AND list_contains($run_ids, p.run_id)
+    ORDER BY p.model, p.measured_at, p.run_id, p.use <> 'all', p.use
+"""
+
+_STANDS = (
+    "The declared verdict stands: a policy that is chosen with the results in view promises nothing about its "
+    "error rate."
+)
+
+
+def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
+    """The post-hoc verdicts of a report beside the declared ones, as text for a terminal.
+
+    Args:
+        warehouse: the DuckDB file.
+        report: whose runs are shown.
+    """
+    values = {
+        "policy": report.policy,
+        "fingerprint": report.policy_fingerprint,
+        "run_ids": [*report.judged, *report.known],
+    }
+    rows = query(warehouse, _VERDICTS, values).to_pylist()
+    held_back = [
+        f"{row['checkpoint']}, {row['use']}: {row['reason']}." for row in rows if row["use"] == "all"
+    ]
+    return plain(
+        Block(
+            heading=f"Post hoc, under policy '{report.policy}'",
+            names=("checkpoint", "GPU", "use", "declared", "post hoc", "worst task", "Δ points"),
+            rows=tuple(
+                (
+                    row["checkpoint"],
+                    row["gpu"],
+                    row["use"],
+                    f"{row['declared']} ({row['declared_policy']})" if row["declared"] else NULL,
+                    row["verdict"],
+                    row["worst_task"] or NULL,
+                    _delta(row),
+                )
+                for row in rows
+            ),
+            right=(False, False, False, False, False, False, True),
+            notes=(*held_back, _STANDS),
+            droppable=("GPU", "worst task"),
+        )
+    )
+
+
+def _delta(row: dict[str, Any]) -> str:
+    if row["delta"] is None:
+        return NULL
+    return f"{100 * row['delta']:+.2f} [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
