@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+import duckdb
+
 from quantgate.model.config.gpus import GpuConfig, GpuFile
 from quantgate.model.config.models import load_models
 from quantgate.model.config.policy import Policy, PolicyFile
@@ -14,7 +16,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml
 from warehouse.architectures import NO_SHAPES, Shapes, read_shapes, refresh_shapes
-from warehouse.database import Connection, insert_rows
+from warehouse.database import Connection, create_views, insert_rows, migrate
 from warehouse.evidence.reference import NO_REFERENCE, Reference, read_reference, store_reference
 from warehouse.prices.offers import (
     Placed,
@@ -174,6 +176,25 @@ def refresh(connection: Connection, configuration: Configuration) -> None:
     for name, policy in configuration.policies.policies.items():
         add_policy(connection, name, policy)
         insert_rows(connection, "current_policies", [policy_row(name, policy)])
+
+
+def configured_in_memory(configs: Path = CONFIGS, *, warehouse: Path | None = None) -> Connection:
+    """Open a warehouse in memory that holds the configuration and no run; ``with`` closes it.
+
+    Args:
+        configs: folder of the configuration.
+        warehouse: the user's warehouse, beside which imported prices lie; it needn't exist.
+
+    Raises:
+        ConfigError: a file of the configuration is wrong.
+    """
+    configuration = read_configuration(configs, imported_folder(warehouse) if warehouse else None)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    migrate(connection)
+    refresh(connection, configuration)
+    create_views(connection)
+    return connection
 
 
 def _gpu_row(key: str, gpu: GpuConfig) -> dict[str, object]:

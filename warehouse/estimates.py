@@ -3,34 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import duckdb
-
-from warehouse.configuration import read_configuration, refresh
-from warehouse.database import Connection, create_views, migrate
-from warehouse.prices.offers import imported_folder
-
-
-@contextmanager
-def configured(warehouse: Path | None = None) -> Iterator[Connection]:
-    """A warehouse in memory that holds the configuration and no run; it is there before any is measured.
-
-    Args:
-        warehouse: the user's warehouse, beside which imported prices lie; it needn't exist.
-
-    Raises:
-        ConfigError: a file of the configuration is wrong.
-    """
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        migrate(connection)
-        refresh(connection, read_configuration(imported=imported_folder(warehouse) if warehouse else None))
-        create_views(connection)
-        yield connection
+from warehouse.database import Connection
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,11 @@ knows. ``quantgate sql "FROM claims"`` says the same of a warehouse with runs.
 from __future__ import annotations
 
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from quantgate.model.home import ROOT
-from warehouse.configuration import CONFIGS, read_configuration, refresh
-from warehouse.database import Connection, create_views, migrate
+from warehouse.configuration import configured_in_memory
+from warehouse.database import Connection
 from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "claims.md"
@@ -85,15 +82,5 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def paper_warehouse(configs: Path = CONFIGS) -> Connection:
-    """A warehouse in memory that holds the configuration and no run."""
-    connection = duckdb.connect(":memory:")
-    connection.execute("SET TimeZone = 'UTC'")
-    migrate(connection)
-    refresh(connection, read_configuration(configs))
-    create_views(connection)
-    return connection
-
-
 if __name__ == "__main__":
-    PAGE.write_text(claims_page(paper_warehouse()), encoding="utf-8")
+    PAGE.write_text(claims_page(configured_in_memory()), encoding="utf-8")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from docs.pages.claims import paper_warehouse
 from quantgate.model.config.models import ModelConfig, load_models
 from quantgate.model.home import ROOT
+from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
 from warehouse.report.render import NULL
 
@@ -95,4 +95,4 @@ def listed_models() -> list[ModelConfig]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(models_page(paper_warehouse(), listed_models()), encoding="utf-8")
+    PAGE.write_text(models_page(configured_in_memory(), listed_models()), encoding="utf-8")

@@ -10,12 +10,11 @@ from typing import Any
 
 from pydantic import Field
 
-from docs.pages.claims import paper_warehouse
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.enums import Family
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import Strict, choose, load_yaml
-from warehouse.configuration import CONFIGS
+from warehouse.configuration import CONFIGS, configured_in_memory
 from warehouse.database import Connection
 from warehouse.evidence.published_scores import ASSUMED_FLIP_RATE, Concluded, Outside, read_pairs, read_scores
 
@@ -250,4 +249,4 @@ def _fetch(connection: Connection, sql: str, values: dict[str, Any]) -> list[dic
 
 
 if __name__ == "__main__":
-    PAGE.write_text(outside_page(paper_warehouse()), encoding="utf-8")
+    PAGE.write_text(outside_page(configured_in_memory()), encoding="utf-8")

@@ -14,8 +14,9 @@ from quantgate.model.records import Hardware
 from tasks.engine import limits
 from tasks.engine.server import PARALLEL_ARGUMENTS, gpu_count, serving_arguments
 from tasks.progress import Reporter
+from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
-from warehouse.estimates import Fit, Shape, configured, memory_fits, shape_of
+from warehouse.estimates import Fit, Shape, memory_fits, shape_of
 
 COUNTS = (1, 2, 4, 8)
 """Tensor-parallel sizes to try: those of one host."""
@@ -169,7 +170,7 @@ def spread(
     """
     if not devices.uuids or devices.mig_slice:
         return checkpoints
-    with configured() as connection:
+    with configured_in_memory() as connection:
         return tuple(_spread(connection, model, each, config, devices, report) for each in checkpoints)
 
 

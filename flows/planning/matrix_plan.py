@@ -28,8 +28,9 @@ from tasks.checkpoint.resolve import resolve
 from tasks.checkpoint.revisions import commit_of, is_folder
 from tasks.engine import argument_files, environment, server
 from tasks.quality import evaluate
+from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
-from warehouse.estimates import configured, published_share
+from warehouse.estimates import published_share
 
 
 def plan(parameters: MatrixParameters, home: Home) -> Plan:
@@ -60,7 +61,7 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
     for precision in precisions:
         choose(available, precision, "precisions of the models' candidates")
     commit = partial(commit_of, pins=Pins(pins_file(home)), keep=not parameters.dry_run)
-    with configured(home.warehouse) as connection:
+    with configured_in_memory(warehouse=home.warehouse) as connection:
         planner = _Planner(connection, home, commit, everything=parameters.everything)
         units = [planner.unit(model, pool, precisions) for model in models for pool in pools]
     budget_usd = parameters.budget_usd or nightly.budget_usd

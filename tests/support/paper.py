@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from docs.pages.claims import paper_warehouse
+from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
 
 
@@ -23,4 +23,4 @@ def paper_connection() -> Iterator[Connection]:
 
 @lru_cache(maxsize=1)
 def _shared() -> Connection:
-    return paper_warehouse()
+    return configured_in_memory()

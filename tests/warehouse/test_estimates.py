@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from warehouse.configuration import import_prices
+from warehouse.configuration import configured_in_memory, import_prices
 from warehouse.database import Connection
 from warehouse.estimates import (
     Load,
-    configured,
     memory_fits,
     on_demand_price,
     published_share,
@@ -39,7 +38,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def db(warehouse: Path) -> Iterator[Connection]:
-    with configured(warehouse) as connection:
+    with configured_in_memory(warehouse=warehouse) as connection:
         yield connection
 
 

@@ -21,15 +21,15 @@ from quantgate.model.yaml_file import load_yaml
 from tasks.device import hardware
 from tasks.progress import Reporter
 from tests.tasks.device.test_hardware import Device, FakeNvml
+from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
-from warehouse.estimates import configured
 
 SHORT = {"max-model-len": 8192}
 
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[Connection]:
-    with configured() as connection:
+    with configured_in_memory() as connection:
         yield connection
 
 

@@ -20,8 +20,8 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from tasks.checkpoint.hub import NotAskedError
 from tests.support.demo_bundles import BUNDLES, manifests
+from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
-from warehouse.estimates import configured
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 FLEET = """
@@ -46,14 +46,14 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[Connection]:
-    with configured() as connection:
+    with configured_in_memory() as connection:
         yield connection
 
 
 @pytest.fixture(autouse=True)
 def one_configuration(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """The warehouse of the configuration is made once for all tests: it takes a second."""
-    monkeypatch.setattr(matrix_plan, "configured", lambda _: nullcontext(db))
+    monkeypatch.setattr(matrix_plan, "configured_in_memory", lambda **_: nullcontext(db))
 
 
 def demo(**change: object) -> ModelConfig:

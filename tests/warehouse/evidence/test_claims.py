@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from docs.pages.claims import PAGE, claims_page, paper_warehouse
+from docs.pages.claims import PAGE, claims_page
 from quantgate.model.enums import Validity
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import parse_record
 from tests.support.paper import paper_connection
-from warehouse.configuration import CONFIGS
+from warehouse.configuration import CONFIGS, configured_in_memory
 from warehouse.database import Connection
 from warehouse.evidence.claims import Claim, ClaimFile, Measure
 from warehouse.load import load_bundles
@@ -192,7 +192,7 @@ def test_a_claim_that_stands_twice_is_refused(configs: Path) -> None:
     path = configs / "claims.yaml"
     path.write_text(yaml.safe_dump({"min_billion_parameters": 1, "claims": [CLAIM, CLAIM]}), encoding="utf-8")
     with pytest.raises(ConfigError, match="claim 'any' stands twice"):
-        paper_warehouse(configs)
+        configured_in_memory(configs)
 
 
 def test_every_measure_bears_on_a_claim() -> None:
