@@ -7,28 +7,18 @@ knows. ``quantgate sql "FROM claims"`` says the same of a warehouse with runs.
 from __future__ import annotations
 
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+from docs.pages.page import fill
 from quantgate.model.home import ROOT
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
 from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "claims.md"
-_HEADINGS = {
-    "contradicted": "Contradicted",
-    "supported": "Supported",
-    "no_evidence": "Without evidence that settles them",
-}
-_INTRODUCTION = """\
-# The guide's claims, held against evidence
-
-Generated from the view `claims` by `python -m docs.pages.claims`; a test compares. It shows what a fresh checkout
-knows, without any run of yours: `quantgate sql "FROM claims"` recomputes it from what your warehouse holds, and
-measured runs decide a claim where there are any. `configs/claims.yaml` declares each claim's range and what bears on
-it; the view `claim_values` lists every value. Evidence is published (others measured it), or estimated (it follows from
-the formulas of `memory_fit` and `bounds`, or from the guide's own figures). Costs are at the guide's prices.
-"""
+_STATUSES = ["contradicted", "supported", "no_evidence"]
+"""In the order of their sections."""
 _SQL = """
     SELECT c.*
     FROM claims c
@@ -38,38 +28,30 @@ _SQL = """
 
 
 def claims_page(connection: Connection) -> str:
-    """The page as markdown, from a warehouse's view."""
-    rows = connection.sql(_SQL, params={"order": list(_HEADINGS)}).to_arrow_table().to_pylist()
-    parts = [_INTRODUCTION, _counts(rows)]
-    for status, members in groupby(rows, key=lambda row: str(row["status"])):
-        parts.append(f"## {_HEADINGS[status]}\n")
-        parts.append("| claim | claimed | found | evidence | what bears on it |\n|---|---|---|---|---|")
-        parts.extend(_line(row) for row in members)
-        parts.append("")
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def _counts(rows: list[dict[str, Any]]) -> str:
-    counts = {status: sum(row["status"] == status for row in rows) for status in _HEADINGS}
-    return (
-        f"Of {len(rows)} claims {counts['contradicted']} are contradicted, {counts['supported']} supported, and "
-        f"{counts['no_evidence']} have no evidence that settles them.\n"
+    """Return the page as Markdown, from a warehouse's view."""
+    rows = connection.sql(_SQL, params={"order": _STATUSES}).to_arrow_table().to_pylist()
+    return fill(
+        "claims",
+        counts={status: sum(row["status"] == status for row in rows) for status in _STATUSES},
+        sections=[
+            (status, [_cells(row) for row in members])
+            for status, members in groupby(rows, key=itemgetter("status"))
+        ],
     )
 
 
-def _line(row: dict[str, Any]) -> str:
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     notes = "; ".join(text for text in (row["bears_on"], row["condition"]) if text)
-    cells = (
+    return (
         row["claim"],
         f"{row['claimed']} ({row['rule']})",
-        _found(row),
+        _values(row),
         row["evidence"] or NULL,
         notes or NULL,
     )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _found(row: dict[str, Any]) -> str:
+def _values(row: dict[str, Any]) -> str:
     if row["values"] is None:
         return NULL
     least, middle, greatest = (_number(row[name]) for name in ("value_min", "value_median", "value_max"))

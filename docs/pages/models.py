@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from docs.pages.page import fill
 from quantgate.model.config.models import ModelConfig, load_models
 from quantgate.model.home import ROOT
 from warehouse.configuration import configured_in_memory
@@ -15,20 +16,6 @@ from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "models.md"
 DEFAULT_CONTEXT_TOKENS = 8192
-_INTRODUCTION = """\
-# Models
-
-Generated from `configs/models` and the view `memory_fit` by `python -m docs.pages.models`; a test compares.
-`quantgate validate NAME` measures one of them; `quantgate doctor --models NAME` asks the hub whether its checkpoints
-are what stands here. Ids are as published: nobody could ask the hub when this was written, so a revision is pinned at
-the first pull. A model of your own is one more file in `configs/models`, or none (`--baseline`, `--candidate`).
-
-The last columns say how many GPUs of a type the checkpoint needs at least (1, 2, 4 or 8): weights as stored, one
-request of the model's `max-model-len`, 1.5 GiB for the engine, 0.9 of the memory that NVML reports. `w` marks a format
-that the engine widens to 16 bits there: it saves memory, and its speed is not the format's. – is more than eight. Every
-linear layer is taken as quantized; a checkpoint that leaves some alone (attention in NVIDIA's FP4 mixtures of experts)
-takes more.
-"""
 _GPUS = "SELECT gpu FROM store.gpus WHERE vram_gb IS NOT NULL ORDER BY vram_gb, gpu"
 _FIT = """
     SELECT model, precision, gpu, min(gpu_count), any_value(kernel_mode)
@@ -49,17 +36,9 @@ def models_page(connection: Connection, models: Sequence[ModelConfig]) -> str:
         models: in the order of their rows.
     """
     gpus = [str(gpu) for (gpu,) in connection.sql(_GPUS).fetchall()]
-    heads = ["model", "10⁹ parameters", "suite", "precision", "checkpoint", "gated", *map(str.upper, gpus)]
     least = {context: _least(connection, context) for context in {_context_tokens(model) for model in models}}
-    lines = [_INTRODUCTION, _row(heads), "|" + "---|" * len(heads)]
-    for model in models:
-        lines += [_row(cells) for cells in _cells(model, gpus, least[_context_tokens(model)])]
-    notes = [f"- **{model.name}**: {model.note}" for model in models if model.note]
-    return "\n".join([*lines, "", "## Notes", "", *notes]) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    rows = [cells for model in models for cells in _cells(model, gpus, least[_context_tokens(model)])]
+    return fill("models", gpus=gpus, rows=rows, models=models)
 
 
 def _cells(model: ModelConfig, gpus: Sequence[str], least: Least) -> Iterator[list[str]]:
