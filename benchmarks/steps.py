@@ -34,7 +34,7 @@ Result = dict[str, Any]
 _PARTS: dict[str, tuple[Any, str]] = {
     "copy": (shutil, "copyfile"),
     "read": (BundleStore, "read"),
-    "insert": (load, "_take_in"),
+    "insert": (load, "_insert"),
     "bounds": (load, "refresh_bounds"),
     "judge": (load, "_judge_all"),
     "judge_read": (BundleStore, "read_columns"),

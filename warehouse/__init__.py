@@ -1,1 +1,1 @@
-"""What is known: migrations, views, and the code that loads, judges, prices and publishes."""
+"""The DuckDB warehouse: migrations, views, and the code that loads, judges, prices and publishes."""

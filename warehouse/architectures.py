@@ -1,4 +1,4 @@
-"""Model shapes and number formats of ``configs/``, as they lie in the warehouse too."""
+"""Model shapes and number formats of ``configs/``, as the warehouse stores them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Shapes:
     formats: FormatFile
 
     def digest(self) -> str:
-        """SHA-256 (hex) of their content."""
+        """Return the SHA-256 (hex) of their content."""
         return fingerprint_of(
             [
-                {name: one.model_dump(mode="json") for name, one in self.architectures.items()},
+                {name: entry.model_dump(mode="json") for name, entry in self.architectures.items()},
                 self.formats.model_dump(mode="json"),
             ]
         )
@@ -39,36 +39,35 @@ NO_SHAPES = Shapes({}, FormatFile())
 
 
 def read_shapes(configs: Path) -> Shapes:
-    """Read ``architectures/*.yaml`` and ``formats.yaml`` of a folder; without them no shape is known.
+    """Read ``architectures/*.yaml`` and ``formats.yaml`` of a folder; both are optional.
 
     Raises:
-        ConfigError: a file is wrong, a ``config_json`` isn't there or lacks a key, or a name stands twice.
+        ConfigError: a file is wrong, a ``config_json`` is missing or lacks a key, or a name is listed twice.
     """
-    found: dict[str, Architecture] = {}
+    architectures: dict[str, Architecture] = {}
     owners: dict[str, str] = {}
     for path in sorted((configs / "architectures").glob("*.yaml")):
-        for model, one in load_yaml(path, ArchitectureFile).architectures.items():
-            for name in _names(model, one):
+        for model, entry in load_yaml(path, ArchitectureFile).architectures.items():
+            for name in _names(model, entry):
                 if name in owners:
                     raise ConfigError(
-                        f"the name '{name}' stands twice (for {owners[name]} and {model})",
+                        f"the name '{name}' is listed twice (for {owners[name]} and {model})",
                         where=f"architectures/{path.name}",
                         hint="Keep one.",
                     )
                 owners[name] = model
-            found[model] = _with_shape(one, f"architectures/{path.name}: {model}")
+            architectures[model] = _with_shape(entry, f"architectures/{path.name}: {model}")
     formats = configs / "formats.yaml"
-    return Shapes(found, load_yaml(formats, FormatFile) if formats.is_file() else FormatFile())
+    return Shapes(architectures, load_yaml(formats, FormatFile) if formats.is_file() else FormatFile())
 
 
 def read_config_json(path: Path) -> ModelConfigKeys:
-    """The keys of a checkpoint's config.json that memory and limits follow from.
+    """Read the keys of a checkpoint's config.json from which memory and limits follow.
 
-    Those of a multimodal model's ``text_config`` are taken where it has one; a key that is null counts as left
-    out.
+    A multimodal model's ``text_config`` takes precedence; a key whose value is null counts as missing.
 
     Raises:
-        ConfigError: it can't be read, isn't JSON, or lacks what a shape needs.
+        ConfigError: the file can't be read, isn't JSON, or lacks a key that a shape needs.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -82,10 +81,10 @@ def read_config_json(path: Path) -> ModelConfigKeys:
         raise ConfigError("not a JSON object", where=str(path), hint="Give a checkpoint's config.json.")
     text = data.get("text_config")
     merged = {**data, **(text if isinstance(text, dict) else {})}
-    known = set(_known_keys())
+    names = set(_key_names())
     return parse_record(
         ModelConfigKeys,
-        {key: value for key, value in merged.items() if key in known and value is not None},
+        {key: value for key, value in merged.items() if key in names and value is not None},
         str(path),
     )
 
@@ -94,20 +93,20 @@ def refresh_shapes(connection: Connection, shapes: Shapes) -> None:
     """Replace the warehouse's architectures and formats."""
     connection.execute("DELETE FROM store.architectures")
     insert_rows(
-        connection, "architectures", (_row(model, one) for model, one in shapes.architectures.items())
+        connection, "architectures", (_row(model, entry) for model, entry in shapes.architectures.items())
     )
     connection.execute("DELETE FROM store.number_formats")
     for holds, formats in (("weights", shapes.formats.weights), ("kv_cache", shapes.formats.kv_cache)):
         insert_rows(
             connection,
             "number_formats",
-            ({**one.model_dump(), "holds": holds, "format": name} for name, one in formats.items()),
+            ({**entry.model_dump(), "holds": holds, "format": name} for name, entry in formats.items()),
         )
 
 
-def refresh_bounds(connection: Connection, *, every_run: bool) -> None:
-    """Store the limit of every load point that has none yet, or of all of them anew."""
-    if every_run:
+def refresh_bounds(connection: Connection, *, all_runs: bool) -> None:
+    """Store the limit of each load point that has none yet; with ``all_runs`` compute all limits again."""
+    if all_runs:
         connection.execute("DELETE FROM store.run_bounds")
     connection.execute(
         "INSERT INTO store.run_bounds "
@@ -115,36 +114,36 @@ def refresh_bounds(connection: Connection, *, every_run: bool) -> None:
     )
 
 
-def _names(model: str, one: Architecture) -> list[str]:
-    """Every name it goes by, in lower case, each once."""
-    return list(dict.fromkeys(name.lower() for name in (model, *one.names)))
+def _names(model: str, architecture: Architecture) -> list[str]:
+    """Return all its names in lower case, each once."""
+    return list(dict.fromkeys(name.lower() for name in (model, *architecture.names)))
 
 
-def _known_keys() -> Iterator[str]:
+def _key_names() -> Iterator[str]:
     for name, field in ModelConfigKeys.model_fields.items():
         yield name
         if isinstance(field.validation_alias, AliasChoices):
             yield from (str(choice) for choice in field.validation_alias.choices)
 
 
-def _with_shape(one: Architecture, where: str) -> Architecture:
-    """The same with its ``config`` read from the ``config_json`` that it names."""
-    if one.config_json is None:
-        return one
-    path = ROOT / one.config_json
+def _with_shape(architecture: Architecture, where: str) -> Architecture:
+    """Read its ``config`` from the ``config_json`` that it names, if it names one."""
+    if architecture.config_json is None:
+        return architecture
+    path = ROOT / architecture.config_json
     if not path.is_file():
-        raise ConfigError(f"no such file '{one.config_json}'", where=where, hint="Correct config_json.")
-    return one.model_copy(update={"config": read_config_json(path)})
+        raise ConfigError(
+            f"no such file '{architecture.config_json}'", where=where, hint="Correct config_json."
+        )
+    return architecture.model_copy(update={"config": read_config_json(path)})
 
 
-def _row(model: str, one: Architecture) -> Mapping[str, Any]:
-    assert one.config is not None
+def _row(model: str, architecture: Architecture) -> Mapping[str, Any]:
+    assert architecture.config is not None
     return {
-        **one.config.model_dump(),
-        **one.code.model_dump(),
+        **architecture.config.model_dump(),
+        **architecture.code.model_dump(),
         "model": model,
-        "names": _names(model, one),
-        "nominal_billions": one.nominal_billions,
-        "source": one.source,
-        "note": one.note,
+        "names": _names(model, architecture),
+        **architecture.model_dump(include={"nominal_billions", "source", "note"}),
     }

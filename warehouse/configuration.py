@@ -1,4 +1,4 @@
-"""The configuration that lies in the warehouse too: prices, GPUs and policies, replaced when they change."""
+"""The configuration as the warehouse stores it: prices, GPUs and policies, replaced when they change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from warehouse.architectures import NO_SHAPES, Shapes, read_shapes, refresh_shap
 from warehouse.database import Connection, create_views, insert_rows, migrate
 from warehouse.evidence.reference import NO_REFERENCE, Reference, read_reference, store_reference
 from warehouse.prices.offers import (
-    Placed,
+    LocatedOffer,
     PriceImport,
     check_end,
     import_offers,
@@ -35,30 +35,31 @@ CONFIGS = ROOT / "configs"
 
 @dataclass(frozen=True)
 class Configuration:
-    """What ``configs/`` says of prices, GPUs and policies, and the offers that were imported."""
+    """The contents of ``configs/``, and the imported offers."""
 
     gpus: GpuFile
     prices: PriceFile
     policies: PolicyFile
-    imported: tuple[Placed, ...] = ()
+    imported: tuple[LocatedOffer, ...] = ()
     shapes: Shapes = NO_SHAPES
     reference: Reference = NO_REFERENCE
     scores: tuple[dict[str, object], ...] = ()
-    """Published scores of baselines, rows of ``store.baseline_scores``."""
+    """Published scores of baselines, as rows of ``store.baseline_scores``."""
 
     @property
-    def own_offers(self) -> tuple[Placed, ...]:
-        """The offers of prices.yaml."""
+    def own_offers(self) -> tuple[LocatedOffer, ...]:
+        """Return the offers of prices.yaml."""
         return tuple(
-            Placed(f"prices.yaml: prices.{number}", offer) for number, offer in enumerate(self.prices.prices)
+            LocatedOffer(f"prices.yaml: prices.{number}", offer)
+            for number, offer in enumerate(self.prices.prices)
         )
 
     def digest(self) -> str:
-        """SHA-256 (hex) of its content."""
+        """Return the SHA-256 (hex) of its content."""
         return fingerprint_of(
             [
                 *(part.model_dump(mode="json") for part in (self.gpus, self.prices, self.policies)),
-                [[placed.where, placed.offer.model_dump(mode="json")] for placed in self.imported],
+                [[located.where, located.offer.model_dump(mode="json")] for located in self.imported],
                 self.shapes.digest(),
                 self.reference.digest,
                 self.scores,
@@ -73,12 +74,12 @@ def read_configuration(
 
     Args:
         configs: the folder.
-        imported: folder of imported offers; one that prices.yaml has too counts once.
+        imported: folder of imported offers; an offer that prices.yaml lists too counts once.
         published: folder of imported MLPerf results.
 
     Raises:
-        ConfigError: a file is missing or wrong, an offer names no known GPU, ends before it begins, or has the
-            series and the first day of another.
+        ConfigError: a file is missing or wrong; or an offer names an unknown GPU, ends before it begins, or has the
+            series and the first day of another offer.
     """
     configuration = Configuration(
         load_yaml(configs / "gpus.yaml", GpuFile),
@@ -86,23 +87,23 @@ def read_configuration(
         load_yaml(configs / "policy.yaml", PolicyFile),
         shapes=read_shapes(configs),
     )
-    offers: dict[tuple[object, ...], Placed] = {}
-    for placed in configuration.own_offers:
-        _check(placed, configuration.gpus)
-        if (key := _key(placed)) in offers:
-            raise _two_offers(placed, offers[key])
-        offers[key] = placed
-    further = []
-    for placed in read_imported(imported) if imported else ():
-        _check(placed, configuration.gpus)
-        first = offers.setdefault(_key(placed), placed)
-        if first is placed:
-            further.append(placed)
-        elif not same_price(first.offer, placed.offer):
-            raise _two_offers(placed, first)
+    offers: dict[tuple[object, ...], LocatedOffer] = {}
+    for located in configuration.own_offers:
+        _check(located, configuration.gpus)
+        if (key := _key(located)) in offers:
+            raise _two_offers(located, offers[key])
+        offers[key] = located
+    extra = []
+    for located in read_imported(imported) if imported else ():
+        _check(located, configuration.gpus)
+        first = offers.setdefault(_key(located), located)
+        if first is located:
+            extra.append(located)
+        elif not same_price(first.offer, located.offer):
+            raise _two_offers(located, first)
     return replace(
         configuration,
-        imported=tuple(further),
+        imported=tuple(extra),
         reference=read_reference(configs, configuration.gpus, published),
         scores=_published_scores(configs / "models"),
     )
@@ -116,19 +117,19 @@ def _published_scores(folder: Path) -> tuple[dict[str, object], ...]:
     )
 
 
-def _check(placed: Placed, gpus: GpuFile) -> None:
-    choose(gpus.gpus, placed.offer.gpu, f"{placed.where}.gpu")
-    check_end(placed.offer, placed.where)
+def _check(located: LocatedOffer, gpus: GpuFile) -> None:
+    choose(gpus.gpus, located.offer.gpu, f"{located.where}.gpu")
+    check_end(located.offer, located.where)
 
 
-def _key(placed: Placed) -> tuple[object, ...]:
-    return (*series(placed.offer), placed.offer.valid_from)
+def _key(located: LocatedOffer) -> tuple[object, ...]:
+    return (*series(located.offer), located.offer.valid_from)
 
 
-def _two_offers(placed: Placed, first: Placed) -> ConfigError:
+def _two_offers(located: LocatedOffer, first: LocatedOffer) -> ConfigError:
     return ConfigError(
-        f"two offers for {', '.join(map(str, _key(placed)))}, the other at {first.where}",
-        where=placed.where,
+        f"two offers for {', '.join(map(str, _key(located)))}, the other at {first.where}",
+        where=located.where,
         hint="Keep one, or give the newer its own valid_from.",
     )
 
@@ -139,7 +140,7 @@ def import_prices(
     """Import the offers of a CSV or JSON file beside a warehouse; the next load prices with them.
 
     Args:
-        file: see `warehouse.prices.offers.import_offers`, which also says what it raises.
+        file: see `warehouse.prices.offers.import_offers`, also for the errors.
         warehouse: the DuckDB file; it needn't exist yet.
         configs: folder of gpus.yaml and prices.yaml.
         today: the day (UTC) after which no offer may begin; the present one if empty.
@@ -149,14 +150,14 @@ def import_prices(
 
 
 def refresh(connection: Connection, configuration: Configuration) -> None:
-    """Replace prices, GPUs and the list of current policies; policies that runs declared stay."""
+    """Replace prices, GPUs and the list of current policies; keep the policies that runs declared."""
     connection.execute("DELETE FROM store.price_offers")
     insert_rows(
         connection,
         "price_offers",
         (
-            {**placed.offer.model_dump(), "origin": placed.where.partition(":")[0]}
-            for placed in (*configuration.own_offers, *configuration.imported)
+            {**located.offer.model_dump(), "origin": located.where.partition(":")[0]}
+            for located in (*configuration.own_offers, *configuration.imported)
         ),
     )
     connection.execute("DELETE FROM store.reserved_rule")
@@ -198,16 +199,16 @@ def configured_in_memory(configs: Path = CONFIGS, *, warehouse: Path | None = No
 
 
 def _gpu_row(key: str, gpu: GpuConfig) -> dict[str, object]:
-    """A row of ``store.gpus``; maps as lists of pairs, as Arrow takes them."""
+    """Return a row of ``store.gpus``; maps become lists of pairs, as Arrow needs them."""
     maps = {name: list(getattr(gpu, name).items()) for name in ("mig_profiles", "formats", "sources")}
     return {**gpu.model_dump(), **maps, "gpu": key}
 
 
 def add_policy(connection: Connection, name: str, policy: Policy) -> None:
-    """Store a policy unless it is there already."""
-    known = connection.execute(
+    """Store a policy unless it is stored already."""
+    stored = connection.execute(
         "SELECT 1 FROM store.policies WHERE policy = ? AND policy_fingerprint = ?",
         [name, policy.fingerprint()],
     ).fetchall()
-    if not known:
+    if not stored:
         insert_rows(connection, "policies", [policy_row(name, policy)])

@@ -1,7 +1,7 @@
-"""Controls: what a run's samples say of its own soundness, and of the noise that its baseline has by itself.
+"""Controls: checks of a run's samples (empty answers, token limits, unexpected gains), and its baseline's noise.
 
-The loader counts them once for each run (`refresh_controls`); the view ``controls`` adds alarms, whose thresholds
-are the view ``alarm_rules``. An alarm never changes a verdict.
+The loader counts them once per run (`refresh_controls`); the view ``controls`` adds alarms by the thresholds of the
+view ``alarm_rules``. An alarm never changes a verdict.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ _COUNTS = r"""
     LEFT JOIN baseline b ON b.run_id = o.run_id AND b.task = o.task AND b.documents = o.documents
     LEFT JOIN gains g ON g.run_id = o.run_id AND g.task = o.task
 """
-"""A candidate that stopped early answered the first documents of the order: its baseline's answers to those count."""
+"""A candidate that stopped early answered the first documents of the order; only its baseline's answers to those
+count."""
 _FLIPS = """
     SELECT DISTINCT ON (run_id, task) run_id, task, worse, better
     FROM store.task_verdicts JOIN due USING (run_id)
@@ -109,7 +110,7 @@ _NOTES = """
 
 
 def refresh_controls(connection: Connection) -> None:
-    """Count the controls of every run that has none yet, or whose baseline has come since."""
+    """Count the controls of every run that has none yet, or whose baseline was loaded since."""
     connection.execute("BEGIN")
     connection.execute(_DUE)
     flips = connection.sql(_FLIPS).to_arrow_table()
@@ -124,13 +125,13 @@ def refresh_controls(connection: Connection) -> None:
 
 
 def _p_gain(flips: pa.Table) -> Any:
-    """P(at least so many of the flips for the better) of fair coins: the exact sign test, McNemar's for 0/1 scores."""
+    """Return the p-values of no gain: the exact sign test of the flips (McNemar's for 0/1 scores), one-sided."""
     worse, better = (flips.column(name).to_numpy() for name in ("worse", "better"))
     return binom.sf(better - 1, worse + better, 0.5)
 
 
 def _aa_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of ``store.aa_controls`` from the counts of one task."""
+    """Return a row of ``store.aa_controls`` from the counts of one task."""
     n, alpha, flips = row["documents"], row["alpha"], row["worse"] + row["better"]
     differences = np.array(row["differences"], dtype=np.float64)
     if row["right_wrong"]:
@@ -151,30 +152,30 @@ def _aa_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def control_notes(connection: Connection, run_ids: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
-    """Tasks with an alarm or an A/A, by run.
+    """Return the tasks with an alarm or an A/A repeat, by run.
 
     Args:
         connection: a warehouse.
-        run_ids: of these runs only; of every one if None.
+        run_ids: the runs; all of them if None.
     """
     values = {"run_ids": None if run_ids is None else list(run_ids)}
-    found: dict[str, list[dict[str, Any]]] = {}
+    notes: dict[str, list[dict[str, Any]]] = {}
     for row in connection.sql(_NOTES, params=values).to_arrow_table().to_pylist():
-        found.setdefault(row["run_id"], []).append(row)
-    return found
+        notes.setdefault(row["run_id"], []).append(row)
+    return notes
 
 
 def note_lines(label: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What a report says below its table of one run: the noise of a baseline, and every alarm.
+    """Describe the noise of a baseline and each alarm of a run as lines below a report's table.
 
     Args:
-        label: what the report calls the run.
-        rows: of the run, from `control_notes`.
+        label: the report's name of the run.
+        rows: the run's tasks, from `control_notes`.
     """
-    again = [row for row in rows if row["is_baseline"] and row["aa_documents"]]
-    if again:
-        documents, flips = (sum(row[name] for row in again) for name in ("aa_documents", "aa_flips"))
-        changed = round(sum(row["aa_changed_responses"] * row["aa_documents"] for row in again))
+    repeated = [row for row in rows if row["is_baseline"] and row["aa_documents"]]
+    if repeated:
+        documents, flips = (sum(row[name] for row in repeated) for name in ("aa_documents", "aa_flips"))
+        changed = round(sum(row["aa_changed_responses"] * row["aa_documents"] for row in repeated))
         yield (
             f"A/A: {label} against itself over a restart of its engine: of {documents:,} answers {flips} changed "
             f"their score, {changed} changed at all."

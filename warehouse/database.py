@@ -1,4 +1,4 @@
-"""The DuckDB file: its migrations, its views, and rows put into its tables."""
+"""The DuckDB file: its migrations, its views, and inserts into its tables."""
 
 from __future__ import annotations
 
@@ -35,29 +35,31 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 (hex) of its text: one that was applied is never edited."""
+        """SHA-256 (hex) of its text: an applied migration is never edited."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
 def migrations(folder: Path = MIGRATIONS) -> tuple[Migration, ...]:
-    """The migrations of a folder, in order.
+    """Read the migrations of a folder, in order.
 
     Raises:
         RunError: their numbers aren't 1, 2, 3 …
     """
-    found = []
+    steps = []
     for path in sorted(folder.glob("*.sql")):
         match = re.fullmatch(r"(\d{3})_\w+\.sql", path.name)
         if match is None:
             raise RunError("not named like 001_what.sql", where=path.name, hint="Rename the migration.")
-        found.append(Migration(int(match[1]), path.stem, path.read_text(encoding="utf-8")))
-    if [m.version for m in found] != list(range(1, len(found) + 1)):
-        raise RunError("the numbers have a gap or stand twice", where=folder.name, hint="Number from 001 on.")
-    return tuple(found)
+        steps.append(Migration(int(match[1]), path.stem, path.read_text(encoding="utf-8")))
+    if [step.version for step in steps] != list(range(1, len(steps) + 1)):
+        raise RunError(
+            "the numbers have a gap or are listed twice", where=folder.name, hint="Number from 001 on."
+        )
+    return tuple(steps)
 
 
 def schema_digest() -> str:
-    """SHA-256 of every migration and view: a warehouse with the same one needs neither."""
+    """Return the SHA-256 (hex) of all migrations and views; a warehouse with the same digest is up to date."""
     views = {path.name: path.read_text(encoding="utf-8") for path in sorted(VIEWS.glob("*.sql"))}
     return fingerprint_of([[m.sha256 for m in migrations()], views])
 
@@ -68,7 +70,7 @@ def migrate(connection: Connection, steps: tuple[Migration, ...] | None = None) 
     The checkpoint keeps schema changes and later row writes out of one write-ahead log.
 
     Returns:
-        How many migrations were applied.
+        The number of migrations applied.
 
     Raises:
         ConfigError: the warehouse is newer than this Quantgate, or an applied migration was edited since.
@@ -86,7 +88,7 @@ def migrate(connection: Connection, steps: tuple[Migration, ...] | None = None) 
     for version, name, sha256 in rows:
         if version not in known:
             raise ConfigError(
-                f"it holds migration {name}, which this Quantgate doesn't know",
+                f"it has migration {name}, which this Quantgate doesn't know",
                 where="warehouse",
                 hint="Update Quantgate, or move the warehouse away and load the bundles again.",
             )
@@ -117,7 +119,7 @@ def create_views(connection: Connection) -> None:
 
 
 def defined() -> frozenset[str]:
-    """Names of the views and macros that this version of Quantgate makes."""
+    """Return the names of the views and macros that this version of Quantgate creates."""
     statement = re.compile(r"^CREATE OR REPLACE (?:VIEW|MACRO) ([a-z_0-9]+)", re.MULTILINE)
     return frozenset(
         name for path in VIEWS.glob("*.sql") for name in statement.findall(path.read_text(encoding="utf-8"))
@@ -141,7 +143,7 @@ def insert_arrow(connection: Connection, table: str, rows: pa.Table) -> None:
 
 
 def insert_rows(connection: Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append records to ``store.<table>``; a key that is no column is left out, a missing one is NULL."""
+    """Append records to ``store.<table>``; drop keys that are no column, store a missing key as NULL."""
     schema = connection.sql(f"SELECT * FROM store.{table} LIMIT 0").to_arrow_table().schema  # noqa: S608
     records = [dict(row) for row in rows]
     if records:
@@ -149,7 +151,7 @@ def insert_rows(connection: Connection, table: str, rows: Iterable[Mapping[str, 
 
 
 def setting(connection: Connection, name: str) -> str | None:
-    """A value of ``store.settings``."""
+    """Read a value of ``store.settings``; None if it isn't set."""
     rows = connection.execute("SELECT value FROM store.settings WHERE name = ?", [name]).fetchall()
     return str(rows[0][0]) if rows else None
 

@@ -1,4 +1,4 @@
-"""What a planned run needs and costs, asked of a warehouse of the configuration alone."""
+"""Estimate what a planned run needs and costs, from a warehouse that holds only the configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from warehouse.database import Connection
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model decides how many GPUs may share it."""
+    """The properties of a model that decide how many GPUs may share it."""
 
     model: str
     heads: int
@@ -21,7 +21,7 @@ class Shape:
 
 
 def shape_of(connection: Connection, model: str) -> Shape | None:
-    """The model's shape, by any of its names (an organization before it doesn't matter); None if unknown."""
+    """Return the model's shape by any of its names, with or without its organization; None if unknown."""
     rows = connection.execute(
         "SELECT model, heads, kv_heads, mla, context_max_tokens FROM model_shapes "
         "JOIN model_names USING (model) WHERE name_key = model_key(?)",
@@ -32,7 +32,7 @@ def shape_of(connection: Connection, model: str) -> Shape | None:
 
 @dataclass(frozen=True)
 class Fit:
-    """A row of ``memory_fit``, the practical model: all the GPUs together."""
+    """A row of ``memory_fit``, practical model; figures are of all GPUs together."""
 
     gpu_count: int
     memory_gb: float
@@ -52,7 +52,7 @@ def memory_fits(
     kv_dtype: str,
     counts: Sequence[int],
 ) -> list[Fit]:
-    """What ``memory_fit`` says of a model on a GPU, fewest GPUs first.
+    """Return the rows of ``memory_fit`` for a model on a GPU, fewest GPUs first.
 
     Args:
         connection: a warehouse with the configuration.
@@ -65,7 +65,7 @@ def memory_fits(
         counts: numbers of GPUs.
 
     Returns:
-        One a count; none where the precision, the KV type or the GPU's memory isn't known.
+        One row per count; none if the precision, the KV cache's type or the GPU's memory is unknown.
     """
     rows = connection.execute(
         "SELECT gpu_count, memory_gb, weights_gb, kv_cache_tokens, fits FROM memory_fit_at("  # noqa: S608
@@ -79,7 +79,7 @@ def memory_fits(
 
 
 def on_demand_price(connection: Connection, gpu: str) -> float | None:
-    """USD per hour of one GPU by the cheapest current on-demand offer; None where there is none."""
+    """Return the USD per hour of one GPU by the cheapest current on-demand offer; None without an offer."""
     rows = connection.execute(
         "SELECT min(usd_per_gpu_hour) FROM gpu_prices "
         "WHERE gpu = ? AND price_kind = 'on_demand' AND null_reason IS NULL",
@@ -90,7 +90,7 @@ def on_demand_price(connection: Connection, gpu: str) -> float | None:
 
 @dataclass(frozen=True)
 class Load:
-    """A number of like requests, so many at once."""
+    """A number of equal requests at a concurrency."""
 
     isl_tokens: int
     osl_tokens: int
@@ -99,7 +99,7 @@ class Load:
 
 
 def published_share(connection: Connection) -> float:
-    """What published engines reach of the physical limit: the median of ``published_evidence``, a fraction."""
+    """Return the share of the physical limit that published engines reach: the median, a fraction."""
     rows = connection.execute(
         "SELECT pct_of_bound FROM published_evidence "
         "WHERE kind = 'throughput' AND counts AND pct_of_bound IS NOT NULL"
@@ -117,19 +117,19 @@ def seconds_of(
     gpu_count: int,
     share: float,
 ) -> tuple[float | None, str | None]:
-    """How long loads take one after the other: sum of requests x osl / (share x bound_tok_s).
+    """Estimate how long loads take one after the other: sum of requests x osl / (share x bound_tok_s).
 
     Args:
         connection: a warehouse with the configuration.
-        loads: what is asked of the engine.
+        loads: the requests that the engine serves.
         model: any of its names.
         precision: of the weights.
         gpu: a key of gpus.yaml.
         gpu_count: GPUs that share the model.
-        share: what an engine reaches of the limit, a fraction (`published_share`).
+        share: share of the limit that an engine reaches, a fraction (`published_share`).
 
     Returns:
-        Seconds and None; or None and why there is no limit (``no_bound`` of the view ``bounds``).
+        Seconds and None; or None and the reason why there is no limit (``no_bound`` of the view ``bounds``).
     """
     values = ", ".join(
         f"({number}, {load.isl_tokens}, {load.osl_tokens}, {load.concurrency})"

@@ -1,4 +1,4 @@
-"""How far a candidate's next-token distributions lie from its baseline's on a fixed text: an alarm, never a gate."""
+"""Compare a candidate's next-token distributions with its baseline's on a fixed text: an alarm, never a gate."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from warehouse.database import Connection, insert_rows
 Ints = npt.NDArray[np.int64]
 
 _ROUNDING = 1e-6
-"""Mass that a sum of float32 probabilities may miss: added to the candidate's rest, so that none is invented."""
+"""Mass that rounding may take from a sum of float32 probabilities. It is added to the candidate's rest, so that the
+lower bound stays one."""
 _ROWS_AT_ONCE = 4096
 
 
 class Tops(NamedTuple):
-    """The most probable tokens at n places of a text, k at each, and the text's own token there."""
+    """The k most probable tokens at each of n positions of a text, and the text's own token."""
 
     token_ids: Ints
-    """Shape (n, k), most probable first; no id stands twice in a row."""
+    """Shape (n, k), most probable first; ids of a row are distinct."""
     logprobs: Floats
     """Shape (n, k), natural logarithms."""
     own_ids: Ints
@@ -37,30 +38,30 @@ class Tops(NamedTuple):
 
 
 def kl_whole(baseline: Tops, candidate: Tops) -> Floats:
-    """KL(baseline || candidate) at each place, in nats, where both list the whole vocabulary: shape (n,)."""
+    """Return KL(baseline || candidate) at each position, in nats, shape (n,); both list the whole vocabulary."""
     logp, logq = (
-        np.take_along_axis(_floored(one.logprobs), np.argsort(one.token_ids, axis=1), axis=1)
-        for one in (baseline, candidate)
+        np.take_along_axis(_floored(side.logprobs), np.argsort(side.token_ids, axis=1), axis=1)
+        for side in (baseline, candidate)
     )
-    found: Floats = np.maximum(np.sum(np.exp(logp) * (logp - logq), axis=1), 0.0)
-    return found
+    nats: Floats = np.maximum(np.sum(np.exp(logp) * (logp - logq), axis=1), 0.0)
+    return nats
 
 
 def kl_top(baseline: Tops, candidate: Tops) -> Floats:
-    """A lower bound of KL(baseline || candidate) at each place, in nats, from the top k alone: shape (n,).
+    """Return a lower bound of KL(baseline || candidate) at each position, in nats, from the top k: shape (n,).
 
-    Let S be the tokens whose probability both sides tell: those in both lists, and the text's own token, which
-    an engine gives even where it is not among the top k. Cut the vocabulary into the tokens of S, each alone,
-    and all the others together. The masses P' and Q' of these cells are known exactly: an s of S has p(s) and
-    q(s), and the others have what is left, 1 - sum p(s) and 1 - sum q(s). It does not matter that a token in
-    only one of the lists has an unknown probability on the other side, since it lies in the last cell on both.
+    Let S be the tokens whose probability both sides report: those in both lists, and the text's own token, which
+    an engine reports even if it is not among the top k. Cut the vocabulary into the tokens of S, each alone,
+    and all the others together. The masses P' and Q' of these cells are known exactly: a token s of S has p(s)
+    and q(s), and the others have the rest, 1 - sum p(s) and 1 - sum q(s). A token in only one of the lists has an
+    unknown probability on the other side; that does not matter, since it lies in the last cell on both sides.
 
     P' and Q' are what P and Q become when a token is replaced by its cell, and such a map never raises the
     divergence: with the log sum inequality (Cover and Thomas, Elements of Information Theory, 2nd ed. 2006,
     theorem 2.7.1), sum over x in C of p(x) log(p(x)/q(x)) >= p(C) log(p(C)/q(C)) for every cell C, and the sum
-    over the cells is KL(P' || Q') <= KL(P || Q) (the data-processing inequality). Which cells are taken may
-    depend on P and Q, since the inequality holds for every partition. What rounding may have lost is added to the
-    last cell of Q, which can only make the bound smaller.
+    over the cells is KL(P' || Q') <= KL(P || Q) (the data-processing inequality). The choice of cells may
+    depend on P and Q, since the inequality holds for every partition. The mass that rounding may have lost is added
+    to the last cell of Q, which can only make the bound smaller.
     """
     pieces = [
         _kl_top(_slice(baseline, start), _slice(candidate, start))
@@ -69,34 +70,33 @@ def kl_top(baseline: Tops, candidate: Tops) -> Floats:
     return np.concatenate(pieces) if pieces else np.empty(0)
 
 
-def _slice(one: Tops, start: int) -> Tops:
-    end = start + _ROWS_AT_ONCE
-    ids, logprobs, own_ids, own_logprobs = one
-    return Tops(ids[start:end], logprobs[start:end], own_ids[start:end], own_logprobs[start:end])
+def _slice(tops: Tops, start: int) -> Tops:
+    rows = slice(start, start + _ROWS_AT_ONCE)
+    return Tops(tops.token_ids[rows], tops.logprobs[rows], tops.own_ids[rows], tops.own_logprobs[rows])
 
 
 def _kl_top(baseline: Tops, candidate: Tops) -> Floats:
     ids_p, logp = _with_own(baseline, absent=-1)
-    ids_q, every_logq = _with_own(candidate, absent=-2)
+    ids_q, listed_logq = _with_own(candidate, absent=-2)
     same = ids_p[:, :, None] == ids_q[:, None, :]
-    told = same.any(axis=2)
-    logq = np.take_along_axis(every_logq, same.argmax(axis=2), axis=1)
-    p, q = np.where(told, np.exp(logp), 0.0), np.where(told, np.exp(logq), 0.0)
-    alone = np.sum(np.where(told, p * (logp - logq), 0.0), axis=1)
+    shared = same.any(axis=2)
+    logq = np.take_along_axis(listed_logq, same.argmax(axis=2), axis=1)
+    p, q = np.where(shared, np.exp(logp), 0.0), np.where(shared, np.exp(logq), 0.0)
+    alone = np.sum(np.where(shared, p * (logp - logq), 0.0), axis=1)
     rest_p = np.maximum(1.0 - p.sum(axis=1), 0.0)
     rest_q = np.maximum(1.0 - q.sum(axis=1), 0.0) + _ROUNDING
     together = rest_p * np.log(np.where(rest_p > 0.0, rest_p, 1.0) / rest_q)
-    found: Floats = np.maximum(alone + np.where(rest_p > 0.0, together, 0.0), 0.0)
-    return found
+    nats: Floats = np.maximum(alone + np.where(rest_p > 0.0, together, 0.0), 0.0)
+    return nats
 
 
-def _with_own(one: Tops, absent: int) -> tuple[Ints, Floats]:
-    """The lists with the text's own token at the end, as ``absent`` where it is among the others already."""
-    listed = (one.token_ids == one.own_ids[:, None]).any(axis=1)
-    own = np.where(listed, absent, one.own_ids)
+def _with_own(tops: Tops, absent: int) -> tuple[Ints, Floats]:
+    """Append the text's own token to the lists, as ``absent`` if a list has it already."""
+    listed = (tops.token_ids == tops.own_ids[:, None]).any(axis=1)
+    own = np.where(listed, absent, tops.own_ids)
     return (
-        np.column_stack([one.token_ids, own]),
-        np.column_stack([_floored(one.logprobs), _floored(one.own_logprobs)]),
+        np.column_stack([tops.token_ids, own]),
+        np.column_stack([_floored(tops.logprobs), _floored(tops.own_logprobs)]),
     )
 
 
@@ -106,7 +106,7 @@ def _floored(logprobs: Floats) -> Floats:
 
 
 class Figures(NamedTuple):
-    """What a candidate's distributions say beside its baseline's; None where ``reason`` says why."""
+    """A candidate's distributions compared with its baseline's; if they can't be, None and a ``reason``."""
 
     text_id: str | None
     tokens: int
@@ -127,32 +127,32 @@ def figures(baseline: pa.Table, candidate: pa.Table) -> Figures:
     """Compare two runs token by token.
 
     Args:
-        baseline: its rows (``quantgate.bundles.schema.FIDELITY``), in any order; maybe none.
-        candidate: the candidate's.
+        baseline: the baseline's rows (``quantgate.bundles.schema.FIDELITY``), in any order; maybe none.
+        candidate: the candidate's rows.
 
     Returns:
-        Divergences in nats, the share of tokens at which both think the same one most probable, and the perplexities.
-        ``reason`` is a code where they can't be compared: ``not_measured``, ``baseline_not_measured``, ``other_text``,
-        ``other_tokens`` (another tokenizer or context), ``other_k``, ``other_vocabulary``, ``nan_logprobs``,
-        ``baseline_nan_logprobs``.
+        Divergences in nats, the share of positions at which both rank the same token first, and the perplexities.
+        If the runs can't be compared, ``reason`` is one of the codes ``not_measured``, ``baseline_not_measured``,
+        ``other_text``, ``other_tokens`` (another tokenizer or context), ``other_k``, ``other_vocabulary``,
+        ``nan_logprobs`` and ``baseline_nan_logprobs``.
     """
-    there, here = (rows.sort_by("token_index") for rows in (baseline, candidate))
-    described = here if here.num_rows else there
-    found = Figures(
+    baseline, candidate = (rows.sort_by("token_index") for rows in (baseline, candidate))
+    described = candidate if candidate.num_rows else baseline
+    measured = Figures(
         text_id=_only(described, "text_id"),
         tokens=described.num_rows,
         k=_only(described, "k"),
         vocab_size=_only(described, "vocab_size"),
-        nan_tokens=pc.sum(pc.is_nan(here["logprob"])).as_py() or 0,
+        nan_tokens=pc.sum(pc.is_nan(candidate["logprob"])).as_py() or 0,
     )
-    reason = _why_not(there, here)
+    reason = _why_not(baseline, candidate)
     if reason is not None:
-        return found._replace(reason=reason)
-    p, q = _tops(there), _tops(here)
-    whole = found.k is not None and found.k == found.vocab_size
+        return measured._replace(reason=reason)
+    p, q = _tops(baseline), _tops(candidate)
+    whole = measured.k is not None and measured.k == measured.vocab_size
     nats = kl_whole(p, q) if whole else kl_top(p, q)
     quantiles = np.quantile(nats, [0.5, 0.99, 0.999])
-    return found._replace(
+    return measured._replace(
         perplexity_baseline=_perplexity(p),
         perplexity=_perplexity(q),
         top1_agreement=float(np.mean(p.token_ids[:, 0] == q.token_ids[:, 0])),
@@ -163,30 +163,30 @@ def figures(baseline: pa.Table, candidate: pa.Table) -> Figures:
     )
 
 
-def _why_not(there: pa.Table, here: pa.Table) -> str | None:
-    """Why two runs can't be compared, as a code; None where they can."""
-    if here.num_rows == 0:
+def _why_not(baseline: pa.Table, candidate: pa.Table) -> str | None:
+    """Return the code of why two runs can't be compared; None if they can."""
+    if candidate.num_rows == 0:
         return "not_measured"
-    if there.num_rows == 0:
+    if baseline.num_rows == 0:
         return "baseline_not_measured"
     for column, code in (("text_id", "other_text"), ("k", "other_k"), ("vocab_size", "other_vocabulary")):
-        if _only(there, column) != _only(here, column):
+        if _only(baseline, column) != _only(candidate, column):
             return code
-    if any(not there[column].equals(here[column]) for column in ("token_index", "token_id")):
+    if any(not baseline[column].equals(candidate[column]) for column in ("token_index", "token_id")):
         return "other_tokens"
-    for rows, code in ((here, "nan_logprobs"), (there, "baseline_nan_logprobs")):
+    for rows, code in ((candidate, "nan_logprobs"), (baseline, "baseline_nan_logprobs")):
         if pc.any(pc.is_nan(rows["logprob"])).as_py():
             return code
     return None
 
 
 def _only(rows: pa.Table, column: str) -> Any:
-    """What a run has in every row."""
+    """Return the value that all rows of a run share."""
     return rows[column][0].as_py() if rows.num_rows else None
 
 
 def _tops(rows: pa.Table) -> Tops:
-    """Rows of one k as arrays."""
+    """Return rows of the same k as arrays."""
     k = rows["k"][0].as_py()
     return Tops(
         pc.list_flatten(rows["top_token_ids"]).to_numpy().astype(np.int64).reshape(-1, k),
@@ -196,9 +196,9 @@ def _tops(rows: pa.Table) -> Tops:
     )
 
 
-def _perplexity(one: Tops) -> float:
-    """Inverse of the text's own tokens' geometric mean probability."""
-    return float(np.exp(-np.mean(_floored(one.own_logprobs))))
+def _perplexity(tops: Tops) -> float:
+    """Return the inverse of the geometric mean probability of the text's own tokens."""
+    return float(np.exp(-np.mean(_floored(tops.own_logprobs))))
 
 
 _UNCOMPARED = """
@@ -216,13 +216,13 @@ _ROWS = """
     WHERE t.run_id = $run_id
       AND (t.engine_start_id = coalesce(r.manifest->>'$.fidelity.engine_start_id', t.engine_start_id)) = $first
 """
-"""Of the engine start that the manifest names, or of another one: what a baseline's engine thinks once more."""
+"""Rows of the engine start that the manifest names (``$first``), or of the A/A repeat of a baseline."""
 
 
 def compare_all(connection: Connection) -> None:
-    """Fill store.fidelity_figures for each candidate that it lacks and whose baseline's run is there.
+    """Fill store.fidelity_figures for each new candidate whose baseline's run is loaded.
 
-    A baseline that was asked once more over a restart of its engine (A/A) is compared with itself.
+    A baseline with an A/A repeat (the same text after a restart of its engine) is compared with itself.
     """
     rows = []
     for baseline_run_id, pairs in groupby(connection.execute(_UNCOMPARED).fetchall(), key=itemgetter(1)):
@@ -230,8 +230,8 @@ def compare_all(connection: Connection) -> None:
         for run_id, _ in pairs:
             own = _rows_of(connection, run_id, first=run_id != baseline_run_id)
             if own.num_rows or run_id != baseline_run_id:
-                found = figures(baseline, own)
-                rows.append({**found._asdict(), "run_id": run_id, "baseline_run_id": baseline_run_id})
+                compared = figures(baseline, own)._asdict()
+                rows.append({**compared, "run_id": run_id, "baseline_run_id": baseline_run_id})
     connection.execute("BEGIN")
     insert_rows(connection, "fidelity_figures", rows)
     connection.execute("COMMIT")
@@ -250,16 +250,19 @@ _ALARMS = """
 
 
 def alarm_lines(connection: Connection, labels: Mapping[str, str]) -> Iterator[str]:
-    """What a report says below its table of distributions that lie far from the baseline's.
+    """Describe each fidelity alarm as a line below a report's table.
 
     Args:
         connection: a warehouse.
-        labels: what the report calls each run.
+        labels: the report's name of each run, by run id.
     """
-    found = connection.sql(_ALARMS, params={"run_ids": list(labels)}).to_arrow_table().to_pylist()
-    for row in found:
+    alarms = connection.sql(_ALARMS, params={"run_ids": list(labels)}).to_arrow_table().to_pylist()
+    for row in alarms:
         if row["alarm"] == "nan_logprobs":
-            what = f"at {row['nan_tokens']:,} of {row['tokens']:,} tokens of the fixed text a probability is no number"
+            what = (
+                f"at {row['nan_tokens']:,} of {row['tokens']:,} tokens of the fixed text "
+                "a probability is not a number"
+            )
         else:
             noise = row["kl_aa_mean_nats"]
             beside = "" if noise is None else f", the baseline's own noise {noise:.4f}"

@@ -1,4 +1,4 @@
-"""The one writer: takes bundles into the warehouse, idempotently, while readers go on."""
+"""The only writer: loads bundles into the warehouse, idempotently, while readers go on."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from warehouse.swap import exclusive, next_state, remove_leftovers
 from warehouse.verdict_keys import refresh_keys
 
 _BATCH_BYTES = 128 << 20
-"""What goes in together, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written
-once, compressed, and not by way of the write-ahead log."""
+"""Size of an insert, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written once,
+compressed, without the write-ahead log."""
 _DIGEST = "configuration"
 _UNJUDGED = """
     SELECT c.run_id, c.baseline_run_id
@@ -54,18 +54,18 @@ _UNJUDGED = """
 
 
 class LoadReport(Strict):
-    """What a load did."""
+    """The result of a load."""
 
-    loaded: tuple[str, ...] = Field(description="Runs taken in now.")
+    loaded: tuple[str, ...] = Field(description="Runs that this load inserted.")
     present: int = Field(description="Runs that were in the warehouse already.")
-    judged: tuple[str, ...] = Field(description="Candidates that got their verdicts now.")
+    judged: tuple[str, ...] = Field(description="Candidates that this load judged.")
     problems: tuple[str, ...] = Field(description="One line for each bundle that was skipped.")
-    swapped: bool = Field(description="Whether the warehouse changed.")
+    swapped: bool = Field(description="True if the warehouse changed.")
 
 
 @dataclass
 class _State:
-    """What the warehouse holds before a load."""
+    """The warehouse before a load."""
 
     run_ids: frozenset[str] = frozenset()
     digest: str | None = None
@@ -75,21 +75,21 @@ class _State:
 def load_bundles(
     warehouse: Path, bundles: str | Path, *, configs: Path = CONFIGS, wait_s: float = 600
 ) -> LoadReport:
-    """Take every bundle that isn't loaded yet into the warehouse and judge the candidates among them.
+    """Load every new bundle into the warehouse and judge the candidates among them.
 
     The next state is prepared beside the warehouse and renamed over it, under a lock: a kill at any moment
-    leaves the old state or the new one, and readers of the old file go on. Where nothing is new nothing is
-    swapped. A damaged bundle is reported in one line and left out, never half loaded.
+    leaves the old state or the new one, and readers of the old file go on. If nothing is new, the warehouse stays
+    as it is. A damaged bundle is reported in one line and skipped, never half loaded.
 
     Args:
-        warehouse: the DuckDB file; made if it doesn't exist.
-        bundles: folder or fsspec URL that holds the bundles.
-        configs: folder of gpus.yaml, prices.yaml and policy.yaml; what was imported lies beside the warehouse.
+        warehouse: the DuckDB file; created if it doesn't exist.
+        bundles: folder or fsspec URL of the bundles.
+        configs: folder of gpus.yaml, prices.yaml and policy.yaml; imported files lie beside the warehouse.
         wait_s: how long to wait for another load, seconds.
 
     Raises:
         ConfigError: a configuration file is wrong, or the warehouse is newer than this Quantgate.
-        RunError: another load goes on, or the warehouse can't be read.
+        RunError: another load is in progress, or the warehouse can't be read.
     """
     configuration = read_configuration(configs, imported_folder(warehouse), evidence_folder(warehouse))
     digest = fingerprint_of([configuration.digest(), schema_digest(), VERDICT_KEYS])
@@ -97,23 +97,23 @@ def load_bundles(
     with exclusive(warehouse, wait_s):
         remove_leftovers(warehouse)
         before = _state(warehouse)
-        there = store.run_ids()
+        stored = store.run_ids()
         problems: list[str] = []
-        new = [run_id for run_id in there if run_id not in before.run_ids and store.is_bundle(run_id)]
+        new = [run_id for run_id in stored if run_id not in before.run_ids and store.is_bundle(run_id)]
         sound = _sound(store, new, problems)
         first = next(sound, None)
-        judgeable = [pair for pair in before.unjudged if set(pair) <= set(there)]
+        judgeable = [pair for pair in before.unjudged if set(pair) <= set(stored)]
         report = LoadReport(
             loaded=(), present=len(before.run_ids), judged=(), problems=tuple(problems), swapped=False
         )
         if first is None and before.digest == digest and not judgeable:
             return report
         with next_state(warehouse) as path:
-            fresh = configuration if before.digest != digest else None
+            changed_configuration = configuration if before.digest != digest else None
             loaded, judged = _write(
-                path, chain([first] if first else [], sound), fresh, digest, store, problems
+                path, chain([first] if first else [], sound), changed_configuration, digest, store, problems
             )
-            changed = bool(loaded or judged or fresh)
+            changed = bool(loaded or judged or changed_configuration)
             if not changed:
                 path.unlink()
     return report.model_copy(
@@ -137,7 +137,7 @@ def _state(warehouse: Path) -> _State:
 
 
 def _sound(store: BundleStore, run_ids: Iterable[str], problems: list[str]) -> Iterator[Bundle]:
-    """Bundles that could be read whole, one at a time in memory; the others become a line each."""
+    """Read bundles one at a time; report each damaged one as a line of ``problems``."""
     for run_id in run_ids:
         try:
             yield store.read(run_id)
@@ -153,7 +153,7 @@ def _write(
     store: BundleStore,
     problems: list[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Bring the database at ``path`` to the next state; returns the runs loaded and judged."""
+    """Bring the database at ``path`` to the next state; return the runs loaded and the runs judged."""
     connection = duckdb.connect(str(path))
     try:
         connection.execute("SET TimeZone = 'UTC'")
@@ -161,7 +161,7 @@ def _write(
         refresh_keys(connection, store)
         loaded: list[str] = []
         for batch in _batches(bundles):
-            _take_in(connection, batch)
+            _insert(connection, batch)
             loaded.extend(bundle.manifest.run_id for bundle in batch)
         if configuration is not None:
             connection.execute("BEGIN")
@@ -169,7 +169,7 @@ def _write(
             create_views(connection)
             set_setting(connection, _DIGEST, digest)
             connection.execute("COMMIT")
-        refresh_bounds(connection, every_run=configuration is not None)
+        refresh_bounds(connection, all_runs=configuration is not None)
         judged = _judge_all(connection, store, problems)
         refresh_controls(connection)
         compare_all(connection)
@@ -182,7 +182,7 @@ def _write(
 
 
 def _batches(bundles: Iterable[Bundle]) -> Iterator[list[Bundle]]:
-    """Bundles in groups of about `_BATCH_BYTES` in memory, one at least."""
+    """Group bundles into batches of about `_BATCH_BYTES` in memory, at least one bundle each."""
     batch: list[Bundle] = []
     size_bytes = 0
     for bundle in bundles:
@@ -195,7 +195,7 @@ def _batches(bundles: Iterable[Bundle]) -> Iterator[list[Bundle]]:
         yield batch
 
 
-def _take_in(connection: Connection, batch: Sequence[Bundle]) -> None:
+def _insert(connection: Connection, batch: Sequence[Bundle]) -> None:
     manifests = [bundle.manifest for bundle in batch]
     connection.execute("BEGIN")
     insert_rows(connection, "runs", map(run_row, manifests))
@@ -228,19 +228,19 @@ def _of_run(bundle: Bundle, name: str) -> pa.Table:
 
 
 def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) -> list[str]:
-    """Judge every candidate that has no verdict and whose baseline's run is there."""
-    judged: list[str] = []
+    """Judge every candidate that has no verdict yet and whose baseline's run is loaded."""
+    run_ids: list[str] = []
     verdicts: list[Row] = []
     task_verdicts: list[Row] = []
-    for found in judge_stored(store, connection.execute(_UNJUDGED).fetchall()):
-        if found.manifest is None:
-            problems.append(f"run {found.run_id} could not be judged: {found.error}")
+    for judged in judge_stored(store, connection.execute(_UNJUDGED).fetchall()):
+        if judged.manifest is None:
+            problems.append(f"run {judged.run_id} could not be judged: {judged.error}")
             continue
-        verdicts += verdict_rows(found.manifest, found.baseline_run_id, found.verdicts)
-        task_verdicts += task_verdict_rows(found.manifest, found.baseline_run_id, found.verdicts)
-        judged.append(found.run_id)
+        verdicts += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+        task_verdicts += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+        run_ids.append(judged.run_id)
     connection.execute("BEGIN")
     insert_rows(connection, "verdicts", verdicts)
     insert_rows(connection, "task_verdicts", task_verdicts)
     connection.execute("COMMIT")
-    return judged
+    return run_ids

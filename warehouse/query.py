@@ -18,7 +18,7 @@ from warehouse.database import Connection, defined
 _BARE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
-    "python_enable_replacements": "false",  # else a table's name may be a Python variable of ours
+    "python_enable_replacements": "false",  # otherwise a table name could refer to one of our Python variables
 }
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI})
 """Statement types that can only read; PIVOT is a MULTI, DESCRIBE, SHOW and SUMMARIZE are SELECTs."""
@@ -26,20 +26,20 @@ _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN,
 
 @contextmanager
 def read_only(warehouse: Path) -> Iterator[Connection]:
-    """A connection that can read the warehouse and nothing else: no file, no extension, no setting.
+    """Open a connection that can read the warehouse and nothing else: no file, no extension, no setting.
 
-    Each has a DuckDB instance of its own, so it sees the state of the moment it opens and keeps it, whatever
-    a loader swaps in meanwhile. Times are in UTC.
+    Each connection has its own DuckDB instance. It keeps the state of the moment it was opened, even if a load
+    replaces the warehouse meanwhile. Times are in UTC.
 
     Raises:
-        ConfigError: there is no warehouse yet.
-        RunError: the file is no DuckDB database of a version that this DuckDB reads.
+        ConfigError: the warehouse doesn't exist yet.
+        RunError: the file is no DuckDB database that this version of DuckDB can read.
     """
     if not warehouse.is_file():
         raise ConfigError(
             "there is no warehouse yet",
             where=str(warehouse),
-            hint="Run `quantgate demo`, or `quantgate load` where bundles are already there.",
+            hint="Run `quantgate demo`, or `quantgate load` if you have bundles already.",
         )
     connection = duckdb.connect(":memory:", config=_BARE)
     try:
@@ -61,15 +61,15 @@ def read_only(warehouse: Path) -> Iterator[Connection]:
 
 
 def query(warehouse: Path, sql: str, values: Mapping[str, Any] | None = None) -> pa.Table:
-    """Run one reading statement and return its rows.
+    """Run one read-only statement and return its rows.
 
     Args:
         warehouse: the DuckDB file.
         sql: a SELECT (or FROM, WITH, PIVOT, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN) statement.
-        values: of its ``$name`` parameters.
+        values: values of its ``$name`` parameters.
 
     Raises:
-        ConfigError: the statement is wrong, isn't one that only reads, or there is no warehouse.
+        ConfigError: the statement is wrong or not read-only, or the warehouse doesn't exist.
         RunError: the warehouse can't be read.
     """
     with read_only(warehouse) as connection:
@@ -85,7 +85,7 @@ def query(warehouse: Path, sql: str, values: Mapping[str, Any] | None = None) ->
 
 
 def query_frame(warehouse: Path, sql: str) -> pd.DataFrame:
-    """`query` as a pandas frame."""
+    """Return the rows of `query` as a pandas frame."""
     frame: pd.DataFrame = query(warehouse, sql).to_pandas()
     return frame
 
@@ -106,12 +106,12 @@ def _refused() -> ConfigError:
     return ConfigError(
         "only statements that read are allowed",
         where="sql",
-        hint="Use SELECT; the loader alone writes.",
+        hint="Use SELECT; only the loader writes.",
     )
 
 
 def _first_line(error: duckdb.Error) -> str:
-    """DuckDB's message without its class and the lines that point into the statement."""
+    """Return DuckDB's message without its class and without the lines that point into the statement."""
     return re.sub(r"^\w+(?: \w+)? Error: ", "", str(error).split("\n", 1)[0]).rstrip(".! ")
 
 

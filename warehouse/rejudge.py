@@ -1,4 +1,4 @@
-"""Stored runs judged again under another policy: beside what they declared, marked post hoc, never instead of it.
+"""Judge stored runs under another policy: the verdicts are marked post hoc and never replace the declared ones.
 
 docs/decisions/0011-post-hoc-verdicts.md says why.
 """
@@ -33,41 +33,41 @@ _CANDIDATES = """
         EXISTS (
             SELECT 1 FROM store.post_hoc_verdicts v
             WHERE v.run_id = c.run_id AND v.policy = $policy AND v.policy_fingerprint = $fingerprint
-        ) AS known
+        ) AS judged_before
     FROM store.runs c
     ORDER BY c.baseline_run_id, run_order(c.declared_order, c.started_at, c.run_id)
 """
 
 
 class JudgeReport(Strict):
-    """What judging history under a policy did."""
+    """The result of judging stored runs under another policy."""
 
     policy: str
     policy_fingerprint: str
     judged: tuple[str, ...] = Field(description="Runs that got post-hoc verdicts now.")
-    known: tuple[str, ...] = Field(description="Runs that had them already.")
-    declared: tuple[str, ...] = Field(description="Runs that declared this very policy: nothing to add.")
-    problems: tuple[str, ...] = Field(description="One line for each run or bundle that was left out.")
+    judged_before: tuple[str, ...] = Field(description="Runs that had post-hoc verdicts already.")
+    declared: tuple[str, ...] = Field(description="Runs that declared this policy themselves.")
+    problems: tuple[str, ...] = Field(description="One line for each run or bundle that was skipped.")
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A stored run, and where it stands with the policy."""
+    """A stored run, and what the warehouse has of it under the policy."""
 
     run_id: str
     baseline_run_id: str | None
     has_quality: bool
     declared: bool
-    known: bool
+    judged_before: bool
 
 
 @dataclass
-class _Found:
-    """Rows to be stored, and what went wrong on the way."""
+class _Verdicts:
+    """Rows to insert, and the errors of runs that couldn't be judged."""
 
-    verdicts: list[Row] = field(default_factory=list)
-    task_verdicts: list[Row] = field(default_factory=list)
-    judged: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    task_rows: list[Row] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
     errors: list[QuantgateError] = field(default_factory=list)
 
 
@@ -83,23 +83,23 @@ def rejudge(
 ) -> JudgeReport:
     """Judge stored candidates under a policy that they did not declare.
 
-    New bundles are loaded first. The samples come from the bundles, which are checked as at a load, and go
-    through the loader's own judge; the result is swapped in like a load's, so readers go on and a kill leaves
-    the old state or the new one. What was judged under the same policy before is left as it is.
+    New bundles are loaded first. Samples are read from the bundles, checked as in a load, and judged as the loader
+    judges them. The next state replaces the warehouse as in a load: readers go on, and a kill leaves the old state
+    or the new one. Runs judged under the same policy before keep their verdicts.
 
     Args:
         warehouse: the DuckDB file.
-        bundles: folder or fsspec URL that holds the bundles.
+        bundles: folder or fsspec URL of the bundles.
         policy_name: the policy's name.
-        policy: what to judge under; told from others of its name by its fingerprint.
-        run_id: the one candidate to judge; every one if empty.
-        configs: the folder of the configuration, for the load.
+        policy: what to judge under; its fingerprint distinguishes it from others of its name.
+        run_id: the candidate to judge; all of them if empty.
+        configs: folder of the configuration, for the load.
         wait_s: how long to wait for another writer, seconds.
 
     Raises:
-        ConfigError: no such run, it can't be judged (a baseline, or no quality was measured), or the policy
-            can't judge its tasks. With every run asked for, a run that the policy can't judge is a problem line.
-        RunError: its bundle or its baseline's is damaged or gone, or another writer goes on.
+        ConfigError: ``run_id`` names no run, or one that can't be judged: a baseline, a run without quality, or
+            tasks that the policy doesn't cover. Without ``run_id`` such a run is a line of ``problems``.
+        RunError: a bundle is damaged or missing, or another writer is in progress.
     """
     loaded = load_bundles(warehouse, bundles, configs=configs, wait_s=wait_s)
     store = BundleStore(bundles)
@@ -109,20 +109,20 @@ def rejudge(
         if run_id is not None:
             candidates = [_chosen(candidates, run_id)]
         candidates = [c for c in candidates if c.baseline_run_id is not None and c.has_quality]
-        new = [c for c in candidates if not c.declared and not c.known]
-        found = _judge(store, new, policy_name, policy)
-        if run_id is not None and found.errors:
-            raise found.errors[0]
-        if found.judged:
+        new = [c for c in candidates if not c.declared and not c.judged_before]
+        verdicts = _judge(store, new, policy_name, policy)
+        if run_id is not None and verdicts.errors:
+            raise verdicts.errors[0]
+        if verdicts.run_ids:
             with next_state(warehouse) as path:
-                _write(path, policy_name, policy, found)
+                _write(path, policy_name, policy, verdicts)
     return JudgeReport(
         policy=policy_name,
         policy_fingerprint=policy.fingerprint(),
-        judged=tuple(found.judged),
-        known=tuple(c.run_id for c in candidates if c.known),
+        judged=tuple(verdicts.run_ids),
+        judged_before=tuple(c.run_id for c in candidates if c.judged_before),
         declared=tuple(c.run_id for c in candidates if c.declared),
-        problems=(*loaded.problems, *map(str, found.errors)),
+        problems=(*loaded.problems, *map(str, verdicts.errors)),
     )
 
 
@@ -135,11 +135,11 @@ def _candidates(warehouse: Path, policy_name: str, policy: Policy) -> list[_Cand
 
 
 def _chosen(candidates: list[_Candidate], run_id: str) -> _Candidate:
-    """The candidate of that name, if it can be judged at all."""
+    """Return the candidate of that run id; refuse one that can't be judged."""
     chosen: _Candidate = choose({c.run_id: c for c in candidates}, run_id, "--run")
     if chosen.baseline_run_id is None:
         raise ConfigError(
-            "it is a baseline: there is nothing to hold it against",
+            "it is a baseline: there is nothing to compare it with",
             where=f"run {run_id}",
             hint="Name a candidate's run; `quantgate status` lists them.",
         )
@@ -150,42 +150,44 @@ def _chosen(candidates: list[_Candidate], run_id: str) -> _Candidate:
     return chosen
 
 
-def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, policy: Policy) -> _Found:
-    """Judge each as if both runs had declared the policy.
+def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, policy: Policy) -> _Verdicts:
+    """Judge each candidate as if both runs had declared the policy.
 
-    Two runs that declared different policies, and were not comparable for that alone, are comparable here. A task
-    that stopped early under its own policy is not decided under one that would have stopped it elsewhere.
+    So runs whose only difference is the declared policy are comparable. A task that stopped early under its own
+    policy is not decided under a policy that would have stopped it at another document.
     """
 
     def declare(manifest: Manifest) -> Manifest:
         return manifest.model_copy(update={"policy_name": policy_name, "policy": policy})
 
-    found = _Found()
+    verdicts = _Verdicts()
     pairs = [(c.run_id, c.baseline_run_id) for c in candidates if c.baseline_run_id is not None]
     for judged in judge_stored(store, pairs, declare):
         if judged.manifest is None:
             error = judged.error
             assert error is not None
-            found.errors.append(type(error)(error.what, where=_where(judged.run_id, error), hint=error.hint))
+            verdicts.errors.append(
+                type(error)(error.what, where=_where(judged.run_id, error), hint=error.hint)
+            )
             continue
-        found.verdicts += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
-        found.task_verdicts += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
-        found.judged.append(judged.run_id)
-    return found
+        verdicts.rows += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+        verdicts.task_rows += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+        verdicts.run_ids.append(judged.run_id)
+    return verdicts
 
 
 def _where(run_id: str, error: QuantgateError) -> str:
     return f"run {run_id}, {error.where}" if error.where else f"run {run_id}"
 
 
-def _write(path: Path, policy_name: str, policy: Policy, found: _Found) -> None:
+def _write(path: Path, policy_name: str, policy: Policy, verdicts: _Verdicts) -> None:
     connection = duckdb.connect(str(path))
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("BEGIN")
         add_policy(connection, policy_name, policy)
-        insert_rows(connection, "post_hoc_verdicts", found.verdicts)
-        insert_rows(connection, "post_hoc_task_verdicts", found.task_verdicts)
+        insert_rows(connection, "post_hoc_verdicts", verdicts.rows)
+        insert_rows(connection, "post_hoc_task_verdicts", verdicts.task_rows)
         connection.execute("COMMIT")
         connection.execute("CHECKPOINT")
     finally:

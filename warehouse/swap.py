@@ -1,4 +1,4 @@
-"""One writer, and readers that go on: the next state is a copy that a rename puts in place.
+"""One writer that never blocks readers: the next state is a copy that a rename puts in place.
 
 docs/decisions/0003-warehouse-swap-by-rename.md says why.
 """
@@ -19,12 +19,12 @@ from quantgate.model.errors import RunError
 
 @contextmanager
 def exclusive(target: Path, wait_s: float = 600) -> Iterator[None]:
-    """Hold the lock of whoever writes ``target``; a second one waits up to ``wait_s`` seconds.
+    """Lock ``target`` for one writer; a second writer waits up to ``wait_s`` seconds.
 
-    The kernel frees the lock when its holder dies, however it dies.
+    The kernel frees the lock when its owner dies, however it dies.
 
     Raises:
-        RunError: another process held it all that time.
+        RunError: another process kept the lock all that time.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")
@@ -46,9 +46,9 @@ def exclusive(target: Path, wait_s: float = 600) -> Iterator[None]:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove temporary files that a killed writer of ``target`` left. Only under its lock."""
+    """Remove temporary files that a killed writer of ``target`` left. Call it only under the lock."""
     for path in target.parent.glob(f".{target.name}.next-*"):
-        if path.is_dir():  # where DuckDB spilled
+        if path.is_dir():  # DuckDB's spill folder
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -56,11 +56,11 @@ def remove_leftovers(target: Path) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` that takes its place, whole, when the block ends well.
+    """Yield a temporary path beside ``target``; when the block succeeds, rename that file to ``target``.
 
-    A block that removes the temporary file leaves ``target`` as it is.
-    Its content is synced to disk before the rename and the rename after it, so that a kill or a power cut at
-    any moment leaves the old file or the new one.
+    A block that removes the temporary file leaves ``target`` as it is. The content is synced to disk before the
+    rename, and the rename is synced too: a kill or a power cut at any moment leaves the old file or the new one,
+    whole.
     """
     temporary = target.with_name(f".{target.name}.next-{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -82,11 +82,11 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def next_state(warehouse: Path) -> Iterator[Path]:
-    """Like `replacing`, with a copy of the present state in the temporary path where there is one.
+    """Yield a copy of the warehouse that replaces it as in `replacing`; the path is empty before the first load.
 
     Raises:
-        RunError: another program opened the warehouse for writing and left a write-ahead log: it would be
-            applied to a file it doesn't belong to.
+        RunError: another program opened the warehouse for writing and left a write-ahead log, which would be
+            applied to the wrong file.
     """
     log = warehouse.with_name(warehouse.name + ".wal")
     if log.exists():

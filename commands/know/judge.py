@@ -33,11 +33,11 @@ def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
 
     home = Home.current()
     report = rejudge(home.warehouse, home.bundles, policy, load_policy(policy, policy_file), run_id=run_id)
-    if report.judged or report.known:
+    if report.judged or report.judged_before:
         click.echo(post_hoc_table(home.warehouse, report) + "\n")
     click.echo(
         f"{len(report.judged)} judged under '{policy}' ({report.policy_fingerprint[:12]}), "
-        f"{len(report.known)} were judged before, {len(report.declared)} had declared it"
+        f"{len(report.judged_before)} were judged before, {len(report.declared)} had declared it"
     )
     for problem in report.problems:
         click.echo(f"quantgate: left out: {problem}", err=True)

@@ -1,7 +1,7 @@
 """docs/claims.md: the guide's claims against the evidence, generated from the view ``claims``.
 
-``python -m docs.pages.claims`` writes it from the configuration alone, without any run: what a fresh checkout
-knows. ``quantgate sql "FROM claims"`` says the same of a warehouse with runs.
+``python -m docs.pages.claims`` writes it from the configuration alone, without any run. ``quantgate sql "FROM claims"``
+shows the same for a warehouse with runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """docs/models.md: the models of configs/models, generated with the view ``memory_fit``.
 
-``python -m docs.pages.models`` writes it from the configuration alone, as ``docs.pages.claims`` does its page.
+``python -m docs.pages.models`` writes it from the configuration alone.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Least = dict[tuple[str | None, str | None, str], str]
 
 
 def models_page(connection: Connection, models: Sequence[ModelConfig]) -> str:
-    """The page as markdown.
+    """Return the page as Markdown.
 
     Args:
-        connection: a warehouse that holds the configuration.
+        connection: a warehouse with the configuration.
         models: in the order of their rows.
     """
     gpus = [str(gpu) for (gpu,) in connection.sql(_GPUS).fetchall()]
@@ -42,24 +42,24 @@ def models_page(connection: Connection, models: Sequence[ModelConfig]) -> str:
 
 
 def _cells(model: ModelConfig, gpus: Sequence[str], least: Least) -> Iterator[list[str]]:
-    """A row a checkpoint; what is the model's stands in the first."""
+    """Yield a row for each checkpoint; only the first row shows the model."""
     total, active = model.parameters_billions, model.active_parameters_billions
     parameters = f"{total:g}" if total == active else f"{total:g}, {active:g} active"
     own = [f"**{model.name}**", parameters, model.suite]
-    for one in model.checkpoints:
-        role = " (baseline)" if one is model.baseline else ""
-        said = [f"{one.precision}{role}", f"`{one.source}`", "yes" if one.gated else ""]
-        yield [*own, *said, *(least.get((model.architecture, one.precision, gpu), NULL) for gpu in gpus)]
+    for checkpoint in model.checkpoints:
+        precision = f"{checkpoint.precision}{' (baseline)' if checkpoint is model.baseline else ''}"
+        counts = [least.get((model.architecture, checkpoint.precision, gpu), NULL) for gpu in gpus]
+        yield [*own, precision, f"`{checkpoint.source}`", "yes" if checkpoint.gated else "", *counts]
         own = ["", "", ""]
 
 
 def _context_tokens(model: ModelConfig) -> int:
-    """The longest request that is served."""
+    """Return the length of the longest request that is served, tokens."""
     return int(model.engine_arguments.get("max-model-len", DEFAULT_CONTEXT_TOKENS))
 
 
 def _least(connection: Connection, context_tokens: int) -> Least:
-    """What everything fits on, for requests of so many tokens."""
+    """Return the least number of GPUs for each model, precision and GPU, for requests of that length."""
     rows = connection.execute(_FIT.format(context=context_tokens)).fetchall()
     return {
         (model, precision, gpu): f"{count} w" if mode == "weight_only" else str(count)
@@ -68,9 +68,9 @@ def _least(connection: Connection, context_tokens: int) -> Least:
 
 
 def listed_models() -> list[ModelConfig]:
-    """The models whose parameters are published, by name."""
-    found = [model for model in load_models().values() if model.parameters_billions is not None]
-    return sorted(found, key=lambda model: model.name.casefold())
+    """Return the models whose number of parameters is published, by name."""
+    published = [model for model in load_models().values() if model.parameters_billions is not None]
+    return sorted(published, key=lambda model: model.name.casefold())
 
 
 if __name__ == "__main__":

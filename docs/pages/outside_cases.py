@@ -1,4 +1,4 @@
-"""docs/outside-cases.md: what others' quality figures can and can't conclude, by ``published_scores``.
+"""docs/outside-cases.md: which conclusions others' published quality figures allow.
 
 ``python -m docs.pages.outside_cases`` writes it from ``configs/`` alone.
 """

@@ -1,4 +1,4 @@
-"""docs/suites.md: the suites of configs/suites, with what each task can decide under the policy `standard`.
+"""docs/suites.md: the suites of configs/suites, and which margins their tasks can decide.
 
 ``python -m docs.pages.suites`` writes it from ``configs/`` alone.
 """
@@ -20,15 +20,15 @@ from warehouse.report.render import NULL
 PAGE = ROOT / "docs" / "suites.md"
 POLICY = "standard"
 LOCAL = "demo"
-"""The suite whose data are the checkout's own; docs/verdicts.md works through it."""
+"""The demo's suite, which docs/verdicts.md explains."""
 
 
 def suites_page(suites: Sequence[Suite], policy: Policy) -> str:
-    """The page as markdown.
+    """Return the page as Markdown.
 
     Args:
-        suites: in the order of their sections; each task says how many documents it has.
-        policy: whose margins they are held against.
+        suites: in the order of their sections.
+        policy: decides the margins.
     """
     return fill(
         "suites",
@@ -60,7 +60,7 @@ def _cells(task: SuiteTask, policy: Policy) -> list[str]:
 
 
 def listed_suites() -> list[Suite]:
-    """The suites of configs/suites but the demo's, by name."""
+    """Return the suites of configs/suites by name, without the demo's."""
     paths = sorted((ROOT / "configs" / "suites").glob("*.yaml"))
     return [load_yaml(path, Suite) for path in paths if path.stem != LOCAL]
 

@@ -23,7 +23,7 @@ def test_migrations_apply_once_in_order_and_are_never_edited(tmp_path: Path) -> 
         assert connection.sql("SELECT * FROM a").fetchall() == [(1, None)]
         with pytest.raises(ConfigError, match="migration 001_a was changed after"):
             migrate(connection, (replace(first, sql="CREATE TABLE b (x INTEGER)"), second))
-        with pytest.raises(ConfigError, match="holds migration 002_b, which this Quantgate doesn't know"):
+        with pytest.raises(ConfigError, match="has migration 002_b, which this Quantgate doesn't know"):
             migrate(connection, (first,))
 
 

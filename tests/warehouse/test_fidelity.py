@@ -279,7 +279,7 @@ def test_a_candidate_without_numbers_is_an_alarm_and_its_verdict_stands(place: A
     assert (row["alarms"], row["nan_tokens"]) == (["nan_logprobs"], PLACES)
     assert dict(row["null_reasons"])["kl_p999_nats"] == "nan_logprobs"
     report = " ".join(summary_table(place.warehouse, fp8.started_at + timedelta(hours=1)).split())
-    assert "fp8: at 400 of 400 tokens of the fixed text a probability is no number. It changes" in report
+    assert "fp8: at 400 of 400 tokens of the fixed text a probability is not a number. It changes" in report
     verdicts = query(place.warehouse, "SELECT verdict FROM verdicts WHERE run_id = 'run-fp8' AND use = 'all'")
     assert verdicts.to_pylist() == [{"verdict": "VALIDATED"}]
 

@@ -316,7 +316,7 @@ load.load_bundles(Path(sys.argv[1]), sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("where", ["_take_in", "_judge_all"])
+@pytest.mark.parametrize("where", ["_insert", "_judge_all"])
 def test_a_killed_load_leaves_the_old_state_and_the_next_completes(
     place: Any, three: Any, where: str
 ) -> None:

@@ -289,7 +289,7 @@ def test_a_memory_size_changes_exactly_the_rows_that_rest_on_it(
                     "config_json": "demo/checkpoints/quantgate-demo-BF16/config.json",
                 }
             },
-            "the name 'llama-3.1-8b' stands twice",
+            "the name 'llama-3.1-8b' is listed twice",
         ),
     ],
 )

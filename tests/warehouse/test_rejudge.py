@@ -58,7 +58,7 @@ def test_post_hoc_verdicts_stand_beside_the_declared_ones(place: Any, three: Any
     load_bundles(place.warehouse, place.bundles)
     before = everything(place)
     report = judged(place)
-    assert (report.judged, report.known, report.declared) == (("run-fp8", "run-nvfp4"), (), ())
+    assert (report.judged, report.judged_before, report.declared) == (("run-fp8", "run-nvfp4"), (), ())
     assert report.problems == ()
     assert post_hoc(place) == {
         (run, use): "VALIDATED" for run in ("run-fp8", "run-nvfp4") for use in ("all", "sums")
@@ -85,11 +85,11 @@ def test_judging_again_changes_nothing_adds_what_came_since_and_can_be_repeated(
     assert judged(place).judged == ("run-fp8",), "new bundles are loaded first"
     content, inode = place.warehouse.read_bytes(), place.warehouse.stat().st_ino
     report = judged(place)
-    assert (report.judged, report.known) == ((), ("run-fp8",))
+    assert (report.judged, report.judged_before) == ((), ("run-fp8",))
     assert (place.warehouse.read_bytes(), place.warehouse.stat().st_ino) == (content, inode)
     place.write(three[2])
     report = judged(place)
-    assert (report.judged, report.known) == (("run-nvfp4",), ("run-fp8",))
+    assert (report.judged, report.judged_before) == (("run-nvfp4",), ("run-fp8",))
     doubled = query(
         place.warehouse,
         "SELECT run_id, use, policy, policy_fingerprint FROM verdicts GROUP BY ALL HAVING count(*) > 1",
@@ -136,7 +136,7 @@ def test_one_run(place: Any, three: Any) -> None:
     assert {run for run, _ in post_hoc(place)} == {"run-nvfp4"}
     for run_id, told in (
         ("run-nvfp5", "--run: nothing is called 'run-nvfp5'. Did you mean 'run-nvfp4'?"),
-        ("run-bf16", "run run-bf16: it is a baseline: there is nothing to hold it against."),
+        ("run-bf16", "run run-bf16: it is a baseline: there is nothing to compare it with."),
         ("run-idle", "run run-idle: no quality was measured."),
     ):
         with pytest.raises(ConfigError) as error:

@@ -1,1 +1,1 @@
-"""What others published of these GPUs and models, dated and sourced."""
+"""Published figures of these GPUs and models, dated and sourced."""

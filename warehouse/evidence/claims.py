@@ -1,4 +1,4 @@
-"""The claims of the guide as typed records, each a condition with its range."""
+"""The guide's claims as typed records, each with its conditions and its range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantgate.model.yaml_file import Strict
 
 
 class Measure(StrEnum):
-    """What bears on a claim; each is a part of the view ``claim_values``."""
+    """The kind of evidence for a claim; each is a part of the view ``claim_values``."""
 
     NONE = "none"
     THROUGHPUT = "throughput"
@@ -38,14 +38,14 @@ class Measure(StrEnum):
 
 
 class Rule(StrEnum):
-    """Which values of the evidence have to lie in a claim's range."""
+    """Which values of the evidence must lie in a claim's range: all of them, or their median."""
 
     EVERY = "every"
     TYPICAL = "typical"
 
 
 class Select(Strict):
-    """Which rows bear on a claim; what is empty doesn't restrict."""
+    """Which rows are evidence for a claim; an empty field doesn't restrict them."""
 
     gpu: str | None = None
     versus_gpu: str | None = None
@@ -64,11 +64,11 @@ class Select(Strict):
 
 
 class Claim(Strict):
-    """A numeric claim: the range in which what it speaks of should lie."""
+    """A numeric claim: the range in which its values should lie."""
 
     claim_id: str = Field(pattern=r"^[a-z0-9_]+$")
     claim: str = Field(max_length=84, description="In this project's words; fits a line of a terminal.")
-    section: str = Field(description="Where the guide says it.")
+    section: str = Field(description="The guide's section.")
     measure: Measure
     low: float | None = None
     high: float | None = None
@@ -90,7 +90,7 @@ class Claim(Strict):
 
     @property
     def range(self) -> tuple[float | None, float | None]:
-        """The least and the greatest value that bear it out."""
+        """Return the least and the greatest value that support the claim."""
         if self.about is None or self.within is None:
             return self.low, self.high
         return self.about * (1 - self.within), self.about * (1 + self.within)
@@ -99,12 +99,12 @@ class Claim(Strict):
 class ClaimFile(Strict):
     """configs/claims.yaml."""
 
-    min_billion_parameters: float = Field(ge=0, description="Smaller models say nothing of the claims.")
+    min_billion_parameters: float = Field(ge=0, description="Smaller models are no evidence for the claims.")
     claims: tuple[Claim, ...]
 
 
 def claim_row(claim: Claim, min_billion_parameters: float) -> dict[str, Any]:
-    """A row of ``store.claims``."""
+    """Return the claim as a row of ``store.claims``."""
     select = claim.select
     smallest, largest = select.billion_parameters or (min_billion_parameters, None)
     fewest, most = select.concurrency or (None, None)

@@ -1,4 +1,4 @@
-"""MLPerf's official ``summary_results.json``: its token rates, kept as a file of published evidence."""
+"""Import token rates from MLPerf's official ``summary_results.json`` as a file of published evidence."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _VENDOR = "NVIDIA "
 
 
 class SummaryImport(Strict):
-    """What an import did."""
+    """The result of an import."""
 
-    imported: int = Field(description="Results taken in.")
+    imported: int = Field(description="Results imported.")
     left_out: int = Field(description="Results of another division, suite, unit, or without accelerators.")
-    file: Path = Field(description="Where they lie.")
+    file: Path = Field(description="The file of the imported results.")
 
 
 def evidence_folder(warehouse: Path) -> Path:
-    """Where figures imported into a warehouse lie: beside it, since a rebuild reads them again."""
+    """Return the folder of figures imported into a warehouse: beside it, so that a rebuild reads them again."""
     return warehouse.parent / "evidence"
 
 
 def read_summary(file: Path) -> tuple[list[MlperfRow], int]:
-    """The token rates of an official summary: closed division, datacenter, on accelerators, in tokens/s.
+    """Read the token rates of an official summary: closed division, datacenter, on accelerators, in tokens/s.
 
     Returns:
-        The results, and how many others the file holds.
+        The results, and the number of other results in the file.
 
     Raises:
-        ConfigError: the file is no such summary; the first element that is wrong, with its number.
+        ConfigError: the file is no such summary; the message numbers the first wrong element.
     """
     try:
         elements = json.loads(file.read_text(encoding="utf-8"))
@@ -49,8 +49,8 @@ def read_summary(file: Path) -> tuple[list[MlperfRow], int]:
     if not isinstance(elements, list) or not elements:
         raise _no_summary(file, "no list of results")
     rows = [_row(element, f"{file.name}: element {n}") for n, element in enumerate(elements)]
-    found = [row for row in rows if row is not None]
-    return found, len(rows) - len(found)
+    rates = [row for row in rows if row is not None]
+    return rates, len(rows) - len(rates)
 
 
 def _no_summary(file: Path, what: str) -> ConfigError:
@@ -89,17 +89,17 @@ def _row(element: Any, where: str) -> MlperfRow | None:
 
 
 def import_summary(file: Path, folder: Path) -> SummaryImport:
-    """Keep an official summary's token rates in a folder of published evidence; the next load takes them in.
+    """Store an official summary's token rates in a folder of published evidence, for the next load.
 
-    The file's name comes from its content, so importing it again changes nothing.
+    The stored file is named by its content, so importing it again changes nothing.
 
     Raises:
-        ConfigError: see `read_summary`; or it holds no token rate.
-        RunError: another import goes on.
+        ConfigError: see `read_summary`; or the summary has no token rate.
+        RunError: another import is in progress.
     """
     rows, left_out = read_summary(file)
     if not rows:
-        raise _no_summary(file, "it holds no token rate of the closed division, datacenter")
+        raise _no_summary(file, "it has no token rate of the closed division, datacenter")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     kept = folder / f"mlperf-{rows[0].round}-{digest}.csv"
     with exclusive(kept):

@@ -1,4 +1,4 @@
-"""Files of published evidence as typed records: the catalogue, the guide's tables, and a row of each format."""
+"""Typed records of the files of published evidence: the catalogue, the guide's tables, a row of each format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class SourceFormat(StrEnum):
-    """How a file of published figures is laid out."""
+    """The layout of a file of published figures."""
 
     MLPERF = "mlperf"
     TRTLLM = "trtllm"
@@ -37,7 +37,7 @@ class Dataset(Strict):
 
 
 class Correction(Strict):
-    """What a declared number format really was; a condition that is empty fits every row."""
+    """The real number format of rows that declared another; an empty condition fits every row."""
 
     round: str
     submitter: str | None = None
@@ -47,7 +47,7 @@ class Correction(Strict):
     why: str
 
     def fits(self, row: MlperfRow) -> bool:
-        """Whether it speaks of that entry."""
+        """Return True if the correction is for that entry."""
         return (
             row.round == self.round
             and row.weight_data_types == self.declared
@@ -57,9 +57,9 @@ class Correction(Strict):
 
 
 class PublishedModel(Strict):
-    """A model that published figures speak of."""
+    """A model with published figures."""
 
-    names: tuple[str, ...] = Field(default=(), description="As the files name it, besides its own name.")
+    names: tuple[str, ...] = Field(default=(), description="Its other names in the files.")
     billion_parameters: Positive
 
 
@@ -83,7 +83,7 @@ class Catalogue(Strict):
     shown: tuple[str, ...] = Field(description="Models that the table of published costs shows.")
 
     def model_of(self, name: str) -> tuple[str, float | None]:
-        """The model behind a file's name of it, and its size in 10^9 parameters; the name itself if unknown."""
+        """Return the model of a name in a file, and its 10^9 parameters; the name itself if unknown."""
         for model, entry in self.models.items():
             if name == model or name in entry.names:
                 return model, entry.billion_parameters
@@ -91,7 +91,7 @@ class Catalogue(Strict):
 
 
 class ReferenceCost(Strict):
-    """A row of the guide's cost table, as what it is made of."""
+    """A row of the guide's cost table, by its inputs."""
 
     config: str = Field(max_length=24)
     gpu: str
@@ -105,7 +105,7 @@ class ReferenceCost(Strict):
 
 
 class ReferenceRatio(Strict):
-    """A ratio of the guide, as the two quantities that it compares."""
+    """A ratio of the guide, by the two quantities that it compares."""
 
     ratio: str = Field(max_length=30)
     quantity: str
@@ -116,7 +116,7 @@ class ReferenceRatio(Strict):
 
 
 class BreakEven(Strict):
-    """Two configurations of the cost table, whose costs a price makes equal."""
+    """Two configurations of the cost table, whose costs are equal at a price to compute."""
 
     ratio: str = Field(max_length=30)
     of: str
@@ -205,7 +205,7 @@ class GuideRow(Strict):
 
 
 class SummaryResult(Strict):
-    """An element of MLPerf's official summary_results.json; what isn't named here is left out."""
+    """An element of MLPerf's official summary_results.json; other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -1,6 +1,6 @@
-"""Published evidence: reads the files of ``configs/reference`` and stores them as rows.
+"""Read the published evidence of ``configs/reference`` and store it as rows.
 
-Names are brought to this project's words by the catalogue; figures stay as they were published.
+The catalogue translates names to this project's words; figures stay as they were published.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TABLES = (
 
 @dataclass(frozen=True)
 class Reference:
-    """What ``configs/reference`` and ``configs/claims.yaml`` hold, as rows of the warehouse."""
+    """The contents of ``configs/reference`` and ``configs/claims.yaml``, as rows of the warehouse."""
 
     digest: str = ""
     """SHA-256 (hex) of the files."""
@@ -62,32 +62,32 @@ NO_REFERENCE = Reference()
 
 
 def read_reference(configs: Path, gpus: GpuFile, imported: Path | None = None) -> Reference:
-    """Read the published evidence of a configuration folder; empty where it has no ``reference/``.
+    """Read the published evidence of a configuration folder; empty if it has no ``reference/``.
 
     Args:
-        configs: folder that holds ``reference/`` and ``claims.yaml``.
-        gpus: the GPUs that names of hardware may stand for.
+        configs: folder with ``reference/`` and ``claims.yaml``.
+        gpus: the GPUs that the catalogue may refer to.
         imported: folder of imported MLPerf results; an entry that ``reference/`` has too counts once.
 
     Raises:
-        ConfigError: a file is missing or wrong, or names a GPU, an entry or a file that isn't there.
+        ConfigError: a file is missing or wrong, or names an unknown GPU, entry or file.
     """
     folder = configs / FOLDER
     if not folder.is_dir():
         return NO_REFERENCE
     files = sorted(path for path in folder.iterdir() if path.suffix in {".csv", ".yaml"})
-    more = tuple(sorted(imported.glob("*.csv"))) if imported else ()
+    extra = tuple(sorted(imported.glob("*.csv"))) if imported else ()
     contents = [
         (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in (*files, configs / "claims.yaml", *more)
+        for path in (*files, configs / "claims.yaml", *extra)
         if path.is_file()
     ]
-    return _read(configs, frozenset(gpus.gpus), more, fingerprint_of(contents))
+    return _read(configs, frozenset(gpus.gpus), extra, fingerprint_of(contents))
 
 
 @lru_cache(maxsize=4)
 def _read(configs: Path, gpus: frozenset[str], imported: tuple[Path, ...], digest: str) -> Reference:
-    """Read it once for each content: a process that loads again and again has it already."""
+    """Read the files once for each content, for a process that loads often."""
     folder = configs / FOLDER
     catalogue = load_yaml(folder / CATALOGUE, Catalogue)
     guide = load_yaml(folder / "guide.yaml", Guide)
@@ -117,7 +117,7 @@ def _read(configs: Path, gpus: frozenset[str], imported: tuple[Path, ...], diges
 
 
 def store_reference(connection: Connection, reference: Reference) -> None:
-    """Replace everything that `read_reference` reads."""
+    """Replace the rows of `read_reference`."""
     for table in _TABLES:
         connection.execute(f"DELETE FROM store.{table}")  # noqa: S608
         insert_rows(connection, table, reference.rows.get(table, ()))
@@ -129,9 +129,9 @@ def _numbered(records: Sequence[BaseModel]) -> list[Row]:
 
 def _claim_rows(file: ClaimFile) -> list[Row]:
     names = [claim.claim_id for claim in file.claims]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"claim '{twice[0]}' stands twice", where="claims.yaml", hint="Rename one.")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"claim '{repeated[0]}' is listed twice", where="claims.yaml", hint="Rename one.")
     return [
         {**claim_row(claim, file.min_billion_parameters), "position": number}
         for number, claim in enumerate(file.claims)
@@ -154,10 +154,10 @@ def _check_costs(guide: Guide, gpus: dict[str, None], throughput: Sequence[Row])
 
 
 def read_csv(path: Path, model: type[M]) -> Iterator[M]:
-    """Rows of a CSV file as records; an empty cell is an absent value.
+    """Read the rows of a CSV file as records; an empty cell is an absent value.
 
     Raises:
-        ConfigError: the file is missing, or the first line that is wrong, with its number.
+        ConfigError: the file is missing, or a line is wrong; the message has its number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -166,13 +166,15 @@ def read_csv(path: Path, model: type[M]) -> Iterator[M]:
                 where = f"{path.name}:{reader.line_num}"
                 if None in cells or None in cells.values():
                     raise ConfigError(
-                        f"expected {len(reader.fieldnames or ())} cells", where=where, hint="Mend the line."
+                        f"expected {len(reader.fieldnames or ())} cells",
+                        where=where,
+                        hint="Correct the line.",
                     )
                 yield parse_record(model, {name: cell for name, cell in cells.items() if cell != ""}, where)
     except FileNotFoundError:
         raise ConfigError("no such file", where=path.name, hint=f"{CATALOGUE} lists it.") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"no CSV in UTF-8 ({error})", where=path.name, hint="Mend the file.") from None
+        raise ConfigError(f"no CSV in UTF-8 ({error})", where=path.name, hint="Correct the file.") from None
 
 
 def _origin(dataset: str, entry: Dataset, round_: str) -> Row:
@@ -192,7 +194,7 @@ def _model(name: str, catalogue: Catalogue) -> Row:
 
 
 def _check_per_gpu(total: float, gpus: int, stated: float, where: str) -> None:
-    """A total is over all accelerators; the file's own figure per GPU is rounded to a tenth or finer."""
+    """Check a total over all accelerators against the file's figure per GPU, which is rounded to a tenth or finer."""
     if abs(total / gpus - stated) > 0.051:
         raise ConfigError(
             f"{total:g} tokens/s over {gpus} GPUs aren't {stated:g} each",
@@ -223,9 +225,9 @@ def _mlperf(path: Path, dataset: str, entry: Dataset, catalogue: Catalogue) -> I
         }
 
 
-def _imported(files: Sequence[Path], there: Sequence[Row], catalogue: Catalogue) -> Iterator[Row]:
-    """Imported MLPerf results that the catalogue's file hasn't, as rows of its data set."""
-    seen = {_entry_key(row) for row in there}
+def _imported(files: Sequence[Path], listed: Sequence[Row], catalogue: Catalogue) -> Iterator[Row]:
+    """Read imported MLPerf results that the catalogue's file doesn't list, as rows of its data set."""
+    seen = {_entry_key(row) for row in listed}
     for dataset, entry in catalogue.datasets.items():
         for path in files if entry.format is SourceFormat.MLPERF else ():
             for row in _mlperf(path, dataset, entry, catalogue):

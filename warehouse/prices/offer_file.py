@@ -1,4 +1,4 @@
-"""The lines of a price file, CSV or JSON, each with its place in the file."""
+"""Read the lines of a price file, CSV or JSON, each with its position in the file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import parse_record
 
 FIELDS = tuple(name for name in PriceOffer.model_fields if name != "evidence")
-"""What a line may say: an imported offer's evidence is `imported`."""
+"""Fields of a line; it can't set `evidence`, which is `imported`."""
 
 REQUIRED = tuple(name for name in FIELDS if PriceOffer.model_fields[name].is_required())
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one line says, unchecked; ``problem`` where it can't even be told apart into fields."""
+    """The unchecked fields of a line; ``problem`` if it can't be split into fields."""
 
     where: str
     fields: dict[str, Any]
@@ -29,16 +29,16 @@ class Line:
 
 
 def parse_offer(line: Line) -> PriceOffer:
-    """The line as an offer.
+    """Return the line as an offer.
 
     Raises:
-        ConfigError: the first thing that is wrong with it.
+        ConfigError: the first error of the line.
     """
     if line.problem is not None:
         raise line.problem
     if "evidence" in line.fields:
         raise ConfigError(
-            "unknown key 'evidence'", where=line.where, hint="Leave it out: what is imported is `imported`."
+            "unknown key 'evidence'", where=line.where, hint="Leave it out: imported offers have `imported`."
         )
     currency = line.fields.get("currency", "USD")
     if currency != "USD":
@@ -51,14 +51,14 @@ def parse_offer(line: Line) -> PriceOffer:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The offers of a CSV file with a header, or of a JSON list of objects; the name's ending says which.
+    """Read a CSV file with a header, or a JSON list of objects; the file's suffix decides.
 
     Raises:
-        ConfigError: the file can't be read, has another ending, is no JSON list, has no header that names the
-            required fields and no others, or holds no offer.
+        ConfigError: the file can't be read, has another suffix, is no JSON list, has a wrong header, or has no
+            offer.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # newlines as they are: a cell may hold one
+        text = path.read_bytes().decode("utf-8-sig")  # keeps newlines: a cell may contain one
     except FileNotFoundError:
         raise ConfigError(
             "no such file", where=str(path), hint="Give the path of a CSV or JSON file."
@@ -72,31 +72,31 @@ def read_lines(path: Path) -> list[Line]:
         )
     lines = readers[path.suffix.lower()](text, str(path))
     if not lines:
-        raise ConfigError("holds no offer", where=str(path), hint=f"A line needs {', '.join(REQUIRED)}.")
+        raise ConfigError("it has no offer", where=str(path), hint=f"A line needs {', '.join(REQUIRED)}.")
     return lines
 
 
 def _csv_lines(text: str, where: str) -> list[Line]:
-    """An empty cell is a field that isn't given; an empty line is none."""
+    """Read CSV; skip empty lines, and leave out the fields of empty cells."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines: list[Line] = []
     header: list[str] | None = None
     ended = 0
     try:
         for cells in reader:
-            place, ended = f"{where}:{ended + 1}", reader.line_num
+            line, ended = f"{where}:{ended + 1}", reader.line_num
             values = [cell.strip() for cell in cells]
             if not any(values):
                 continue
             if header is None:
                 header = values
-                _check_header(header, place)
+                _check_header(header, line)
             elif len(values) == len(header):
-                lines.append(Line(place, {name: v for name, v in zip(header, values, strict=True) if v}))
+                lines.append(Line(line, {name: v for name, v in zip(header, values, strict=True) if v}))
             else:
                 what = f"{len(values)} cells under a header of {len(header)}"
-                problem = ConfigError(what, where=place, hint="Quote a cell that holds a comma.")
-                lines.append(Line(place, {}, problem))
+                problem = ConfigError(what, where=line, hint="Quote a cell that contains a comma.")
+                lines.append(Line(line, {}, problem))
     except csv.Error as error:
         raise ConfigError(
             f"not valid CSV ({error})", where=f"{where}:{reader.line_num}", hint="Correct the line."
@@ -104,77 +104,81 @@ def _csv_lines(text: str, where: str) -> list[Line]:
     return lines
 
 
-def _check_header(header: list[str], place: str) -> None:
-    twice = [name for name in header if header.count(name) > 1]
-    strange = [name for name in header if name not in FIELDS]
+def _check_header(header: list[str], where: str) -> None:
+    repeated = [name for name in header if header.count(name) > 1]
+    unknown = [name for name in header if name not in FIELDS]
     missing = [name for name in REQUIRED if name not in header]
-    if twice:
-        raise ConfigError(f"column '{twice[0]}' stands twice", where=place, hint="Remove one.")
-    if strange:
+    if repeated:
+        raise ConfigError(f"column '{repeated[0]}' is listed twice", where=where, hint="Remove one.")
+    if unknown:
         hint = f"Known columns: {', '.join(FIELDS)}."
-        raise ConfigError(f"unknown column '{strange[0]}'", where=place, hint=hint)
+        raise ConfigError(f"unknown column '{unknown[0]}'", where=where, hint=hint)
     if missing:
-        raise ConfigError(f"column '{missing[0]}' is missing", where=place, hint="Add it to the header.")
+        raise ConfigError(f"column '{missing[0]}' is missing", where=where, hint="Add it to the header.")
 
 
 def _json_lines(text: str, where: str) -> list[Line]:
-    """Elements are decoded one by one, since only that tells where each begins."""
+    """Read JSON element by element, to know the line of each."""
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
     lines: list[Line] = []
     at = _expect(text, 0, "[", where)
-    if text[_blank(text, at) : _blank(text, at) + 1] == "]":
+    if text[_skip_blanks(text, at) : _skip_blanks(text, at) + 1] == "]":
         return lines
     while True:
-        at = _blank(text, at)
-        place = f"{where}:{text.count(chr(10), 0, at) + 1}"
+        at = _skip_blanks(text, at)
+        start = f"{where}:{_line_number(text, at)}"
         try:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             line = f"{where}:{error.lineno}"
             raise ConfigError(f"not valid JSON ({error.msg})", where=line, hint="Correct it there.") from None
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"not valid JSON ({error})", where=place, hint="Correct it there.") from None
+            raise ConfigError(f"not valid JSON ({error})", where=start, hint="Correct it there.") from None
         if isinstance(value, dict):
-            lines.append(Line(place, {name: item for name, item in value.items() if item is not None}))
+            lines.append(Line(start, {name: item for name, item in value.items() if item is not None}))
         else:
-            problem = ConfigError("expected an object", where=place, hint='Write {"provider": …, …}.')
-            lines.append(Line(place, {}, problem))
-        at = _blank(text, at)
+            problem = ConfigError("expected an object", where=start, hint='Write {"provider": …, …}.')
+            lines.append(Line(start, {}, problem))
+        at = _skip_blanks(text, at)
         if text[at : at + 1] != ",":
             break
         at += 1
-    end = _blank(text, _expect(text, at, "]", where))
+    end = _skip_blanks(text, _expect(text, at, "]", where))
     if end < len(text):
         raise ConfigError(
-            "something follows the list",
-            where=f"{where}:{text.count(chr(10), 0, end) + 1}",
-            hint="Remove it.",
+            "something follows the list", where=f"{where}:{_line_number(text, end)}", hint="Remove it."
         )
     return lines
 
 
-def _blank(text: str, at: int) -> int:
+def _line_number(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def _skip_blanks(text: str, at: int) -> int:
     while at < len(text) and text[at] in " \t\r\n":
         at += 1
     return at
 
 
 def _expect(text: str, at: int, sign: str, where: str) -> int:
-    at = _blank(text, at)
+    at = _skip_blanks(text, at)
     if text[at : at + 1] != sign:
-        line = text.count("\n", 0, at) + 1
-        raise ConfigError(f"expected '{sign}'", where=f"{where}:{line}", hint="Give a JSON list of objects.")
+        raise ConfigError(
+            f"expected '{sign}'",
+            where=f"{where}:{_line_number(text, at)}",
+            hint="Give a JSON list of objects.",
+        )
     return at + 1
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key '{twice}' stands twice")
-    return found
+    names = [name for name, _ in pairs]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"key '{repeated[0]}' is listed twice")
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

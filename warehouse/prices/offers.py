@@ -1,4 +1,4 @@
-"""Price offers: read from a CSV or JSON file, checked line by line, and kept where a rebuild finds them.
+"""Import price offers from a CSV or JSON file, checked line by line, and keep them where a rebuild reads them.
 
 docs/decisions/0006-imported-prices.md says why they lie in files beside the warehouse.
 """
@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
@@ -26,18 +27,18 @@ Series = tuple[str, str, str, int, str]
 
 
 class PriceImport(Strict):
-    """What an import did."""
+    """The result of an import."""
 
     imported: int = Field(description="Offers that are new.")
     known: int = Field(description="Offers that were known already; they stay as they are.")
-    file: Path | None = Field(description="Where the new ones lie; None where there were none.")
+    file: Path | None = Field(description="The file of the new offers; None without any.")
 
 
 class BadOffersError(ConfigError):
-    """Lines of a price file that are wrong; nothing was imported."""
+    """Some lines of a price file are wrong; nothing was imported."""
 
     def __init__(self, where: str, problems: Sequence[ConfigError], lines: int) -> None:
-        """Sum the lines up; ``problems`` holds one error for each."""
+        """Summarize the wrong lines; ``problems`` has one error for each."""
         self.problems = tuple(problems)
         super().__init__(
             f"{len(problems)} of {lines} offers are wrong, nothing was imported",
@@ -47,24 +48,24 @@ class BadOffersError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An offer and the place it stands in."""
+class LocatedOffer:
+    """An offer, and where it is written."""
 
     where: str
     offer: PriceOffer
 
 
-BySeries = defaultdict[Series, list[Placed]]
+BySeries = defaultdict[Series, list[LocatedOffer]]
 
 
 def series(offer: PriceOffer) -> Series:
-    """What an offer prices: of one series the latest offer that holds counts."""
+    """Return the key of what an offer prices; of a series, the latest offer in force counts."""
     return (offer.provider, offer.region, offer.gpu, offer.gpu_count, str(offer.price_kind))
 
 
-def same_price(one: PriceOffer, other: PriceOffer) -> bool:
-    """Whether two offers of a series say the same, whoever says it."""
-    return (one.usd_per_hour, one.valid_from, one.valid_to) == (
+def same_price(offer: PriceOffer, other: PriceOffer) -> bool:
+    """Return True if two offers of a series have the same price and dates, whatever their sources."""
+    return (offer.usd_per_hour, offer.valid_from, offer.valid_to) == (
         other.usd_per_hour,
         other.valid_from,
         other.valid_to,
@@ -72,18 +73,18 @@ def same_price(one: PriceOffer, other: PriceOffer) -> bool:
 
 
 def imported_folder(warehouse: Path) -> Path:
-    """Where the offers imported into a warehouse lie: beside it, since a rebuild reads them again."""
+    """Return the folder of offers imported into a warehouse: beside it, so that a rebuild reads them again."""
     return warehouse.parent / "prices"
 
 
-def read_imported(folder: Path) -> list[Placed]:
-    """The offers of every file of a folder, in the order of their names; none where there is no folder.
+def read_imported(folder: Path) -> list[LocatedOffer]:
+    """Read the offers of all files of a folder, in the order of the file names; the folder may be missing.
 
     Raises:
         ConfigError: a file is wrong.
     """
     return [
-        Placed(f"{folder.name}/{path.name}: prices.{number}", offer)
+        LocatedOffer(f"{folder.name}/{path.name}: prices.{number}", offer)
         for path in sorted(folder.glob("*.yaml"))
         for number, offer in enumerate(load_yaml(path, PriceFile).prices)
     ]
@@ -92,35 +93,35 @@ def read_imported(folder: Path) -> list[Placed]:
 def import_offers(
     file: Path,
     folder: Path,
-    known: Iterable[Placed],
+    known: Iterable[LocatedOffer],
     gpus: Mapping[str, object],
     today: date | None = None,
 ) -> PriceImport:
-    """Take the offers of a CSV or JSON file into a folder of imported offers: all of them, or none.
+    """Import all offers of a CSV or JSON file into a folder of imported offers, or none of them.
 
-    An offer that is known already is left as it is, so the same file can be imported again.
+    An offer that is known already stays as it is, so the same file can be imported again.
 
     Args:
         file: CSV with a header, or a JSON list of objects; the fields are those of configs/prices.yaml.
-        folder: where imported offers lie; made if it doesn't exist.
-        known: offers that stand elsewhere (configs/prices.yaml).
+        folder: folder of imported offers; created if it doesn't exist.
+        known: offers from elsewhere (configs/prices.yaml).
         gpus: configs/gpus.yaml, by short name.
         today: the day (UTC) after which no offer may begin; the present one if empty.
 
     Raises:
         BadOffersError: lines are wrong, each with its error: an unknown or missing field, an unknown GPU, a price that
-            isn't above zero, another currency, an end before the beginning, a beginning in the future, a line
-            that stands twice, or offers of one series that overlap.
+            isn't above zero, another currency, an end before the beginning, a beginning in the future, a
+            repeated line, or offers of one series that overlap.
         ConfigError: the file can't be read as a whole.
-        RunError: another import goes on.
+        RunError: another import is in progress.
     """
     day = today or datetime.now(UTC).date()
     with exclusive(folder):
         lines = read_lines(file)
-        there: BySeries = defaultdict(list)
-        for placed in [*known, *read_imported(folder)]:
-            there[series(placed.offer)].append(placed)
-        new, problems = _sift(lines, there, gpus, day)
+        offers: BySeries = defaultdict(list)
+        for located in [*known, *read_imported(folder)]:
+            offers[series(located.offer)].append(located)
+        new, problems = _sift(lines, offers, gpus, day)
         if problems:
             raise BadOffersError(str(file), problems, len(lines))
         if not new:
@@ -130,9 +131,9 @@ def import_offers(
 
 
 def _sift(
-    lines: Sequence[Line], there: BySeries, gpus: Mapping[str, object], day: date
+    lines: Sequence[Line], offers: BySeries, gpus: Mapping[str, object], day: date
 ) -> tuple[list[PriceOffer], list[ConfigError]]:
-    """The offers that are new, and an error for each line that is wrong."""
+    """Add the new offers to ``offers``; return them, and an error for each wrong line."""
     new: list[PriceOffer] = []
     problems: list[ConfigError] = []
     first_at: dict[str, str] = {}
@@ -147,13 +148,13 @@ def _sift(
                     f"the same offer as {first_at[identity]}", where=line.where, hint="Remove one."
                 )
             first_at[identity] = line.where
-            if any(same_price(offer, other.offer) for other in there[series(offer)]):
+            if any(same_price(offer, other.offer) for other in offers[series(offer)]):
                 continue
-            _check_overlap(offer, line.where, there)
+            _check_overlap(offer, line.where, offers)
         except ConfigError as error:
             problems.append(error)
             continue
-        there[series(offer)].append(Placed(line.where, offer))
+        offers[series(offer)].append(LocatedOffer(line.where, offer))
         new.append(offer)
     return new, problems
 
@@ -163,7 +164,7 @@ def _check_dates(offer: PriceOffer, where: str, day: date) -> None:
         raise ConfigError(
             f"valid_from {offer.valid_from} lies in the future (today is {day}, UTC)",
             where=where,
-            hint="Import it when it holds.",
+            hint="Import it on that day.",
         )
     check_end(offer, where)
 
@@ -182,10 +183,10 @@ def check_end(offer: PriceOffer, where: str) -> None:
         )
 
 
-def _check_overlap(offer: PriceOffer, where: str, there: BySeries) -> None:
-    """One price at a time: an open offer ends where the next begins, a declared end is kept."""
-    for other in there[series(offer)]:
-        first, second = sorted((offer, other.offer), key=lambda one: one.valid_from)
+def _check_overlap(offer: PriceOffer, where: str, offers: BySeries) -> None:
+    """Refuse two prices at a time; an offer without an end ends where the next begins."""
+    for other in offers[series(offer)]:
+        first, second = sorted((offer, other.offer), key=attrgetter("valid_from"))
         if first.valid_from == second.valid_from or (
             first.valid_to is not None and second.valid_from < first.valid_to
         ):
@@ -201,7 +202,7 @@ def _period(offer: PriceOffer) -> str:
 
 
 def _keep(file: Path, folder: Path, offers: Sequence[PriceOffer]) -> Path:
-    """Write new offers whole into a file of their own, named by its content."""
+    """Write the new offers into a file of their own, named by its content."""
     rows = [offer.model_dump(mode="json", exclude_none=True) for offer in offers]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     head = (

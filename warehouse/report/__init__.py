@@ -1,1 +1,1 @@
-"""What is printed and published from the warehouse."""
+"""Tables and files made from the warehouse, printed and published."""

@@ -1,4 +1,4 @@
-"""Blocks of a report, a table with a heading and notes, as plain text or markdown."""
+"""Write blocks of a report (a heading, a table and notes) as plain text or Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from warehouse.report.render import aligned
 
 WIDTH = 100
-"""Columns of a terminal that every line fits."""
+"""Maximum length of a line, columns of a terminal."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Block:
     right: tuple[bool, ...]
     notes: tuple[str, ...] = ()
     droppable: tuple[str, ...] = ()
-    """Columns that go, first ones first, where the table is wider than the terminal."""
+    """Columns to drop, in this order, if the table is wider than `WIDTH`."""
 
 
 def plain(block: Block) -> str:
-    """A block as text of at most `WIDTH` columns."""
+    """Return a block as text of at most `WIDTH` columns."""
     wrapped = (
         textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in block.notes
     )
@@ -34,7 +34,7 @@ def plain(block: Block) -> str:
 
 
 def _fitting(block: Block) -> str:
-    """The table, without droppable columns and then with its widest one shortened where it is too wide."""
+    """Return the table; if it is too wide, drop droppable columns, then shorten the widest one."""
     kept = list(range(len(block.names)))
     for name in ("", *block.droppable):
         kept = [i for i in kept if block.names[i] != name]
@@ -57,7 +57,7 @@ def _table(columns: list[list[str]], right: list[bool]) -> str:
 
 
 def markdown(block: Block) -> str:
-    """A block as markdown, with all its columns."""
+    """Return a block as Markdown, with all its columns."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

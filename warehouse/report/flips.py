@@ -1,4 +1,4 @@
-"""What broke, document by document: the view ``flips``, chosen from and as a person reads it."""
+"""Find documents whose score changed, in the view ``flips``, and show them as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROOM = WIDTH - _INDENT
 _PROMPT_LINES = 3
 _CUT = "…"
 
-_KNOWN = """
+_NAMES = """
     SELECT DISTINCT run_id, checkpoint, NULL AS task FROM runs WHERE NOT is_baseline
     UNION ALL
     SELECT DISTINCT NULL, NULL, task FROM store.run_tasks
@@ -41,30 +41,30 @@ def find_flips(
     direction: str | None = None,
     limit: int | None = None,
 ) -> tuple[pa.Table, int]:
-    """Rows of the view ``flips``, worse ones first in each task.
+    """Return rows of the view ``flips``; within a task, worse ones come first.
 
     Args:
         warehouse: the DuckDB file.
-        run_id: of this candidate's run only.
-        checkpoint: of runs of this candidate only.
-        task: of this task only.
-        direction: ``worse`` or ``better`` only.
-        limit: so many rows at most.
+        run_id: only of this candidate's run.
+        checkpoint: only of runs of this candidate.
+        task: only of this task.
+        direction: only ``worse`` or ``better``.
+        limit: maximum number of rows.
 
     Returns:
-        The rows, and how many there are without the limit.
+        The rows, and their number without the limit.
 
     Raises:
-        ConfigError: there is no such run, candidate or task, or no warehouse.
+        ConfigError: the run, candidate, task or warehouse doesn't exist.
     """
-    known = query(warehouse, _KNOWN).to_pylist()
+    names = query(warehouse, _NAMES).to_pylist()
     for option, column, name in (
         ("--run", "run_id", run_id),
         ("--candidate", "checkpoint", checkpoint),
         ("--task", "task", task),
     ):
         if name is not None:
-            choose({row[column]: row for row in known if row[column] is not None}, name, option)
+            choose({row[column]: row for row in names if row[column] is not None}, name, option)
     values = {"run_id": run_id, "checkpoint": checkpoint, "task": task, "direction": direction}
     total = int(query(warehouse, f"SELECT count(*) AS n {_CHOSEN}", values).column("n")[0].as_py())
     rows = query(warehouse, f"SELECT * {_CHOSEN} {_ORDER} LIMIT $limit", {**values, "limit": limit})
@@ -72,11 +72,11 @@ def find_flips(
 
 
 def flip_text(row: dict[str, Any]) -> str:
-    """One flip as a block of at most `WIDTH` columns; of two long answers the part where they part is shown."""
+    """Return a flip as a block of at most `WIDTH` columns; long answers are cut around their first difference."""
     repeat = f", repeat {row['doc_repeat']}" if row["doc_repeat"] else ""
     heading = f"{row['direction']}: {row['task']}, document {row['doc_id']}{repeat}, {row['checkpoint']}"
     answers = around_difference(row["baseline_answer"], row["candidate_answer"], _ROOM)
-    said = _said(row)
+    generated = _both_generated(row)
     lines = [
         _fit(heading, WIDTH),
         *_prompt(row["prompt"]),
@@ -84,15 +84,15 @@ def flip_text(row: dict[str, Any]) -> str:
     ]
     for number, side in enumerate(("baseline", "candidate")):
         lines.append(_line(side, answers[number]))
-        if said is not None:
-            lines.append(_line("  said", said[number]))
+        if generated is not None:
+            lines.append(_line("  said", generated[number]))
     lines.append(_line("score", f"{_score(row, 'baseline')} → {_score(row, 'candidate')}"))
     return "\n".join(lines)
 
 
-def around_difference(one: str, other: str, room: int) -> tuple[str, str]:
-    """Two texts on a line each, of at most ``room`` columns, cut so that their first difference is in sight."""
-    first, second = one_line(one), one_line(other)
+def around_difference(baseline: str, candidate: str, room: int) -> tuple[str, str]:
+    """Cut two texts to one line of at most ``room`` columns each, around their first difference."""
+    first, second = one_line(baseline), one_line(candidate)
     if max(cell_len(first), cell_len(second)) <= room:
         return first, second
     same = next(
@@ -104,7 +104,7 @@ def around_difference(one: str, other: str, room: int) -> tuple[str, str]:
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks and control characters: they show as escapes."""
+    """Show line breaks and control characters as escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -123,7 +123,7 @@ def _line(label: str, text: str) -> str:
 
 
 def _prompt(prompt: str | None) -> list[str]:
-    """The prompt's end, where the question stands; what goes before it is cut."""
+    """Return the end of the prompt, which has the question."""
     if prompt is None:
         return [_line("prompt", "not stored")]
     wrapped = [
@@ -137,8 +137,8 @@ def _prompt(prompt: str | None) -> list[str]:
     return [_line("" if number else "prompt", line) for number, line in enumerate(shown)]
 
 
-def _said(row: dict[str, Any]) -> tuple[str, str] | None:
-    """What both generated before any filter; None where that is no text (choices), or the answers all over."""
+def _both_generated(row: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the texts generated before any filter; None for choices, or if they equal the answers."""
     baseline, candidate = (_generated(row[f"{side}_responses"]) for side in ("baseline", "candidate"))
     if baseline is None or candidate is None:
         return None
@@ -159,5 +159,5 @@ def _score(row: dict[str, Any], side: str) -> str:
         str(row[f"{side}_finish_reason"] or ""),
         f"{row[f'{side}_output_tokens']} tokens" if row[f"{side}_output_tokens"] is not None else "",
     ]
-    told = ", ".join(detail for detail in details if detail)
-    return f"{row[f'{side}_score']:g}" + (f" ({told})" if told else "")
+    shown = ", ".join(detail for detail in details if detail)
+    return f"{row[f'{side}_score']:g}" + (f" ({shown})" if shown else "")

@@ -1,4 +1,4 @@
-"""The table of post-hoc verdicts beside the declared ones."""
+"""Show post-hoc verdicts beside the declared ones."""
 
 from __future__ import annotations
 
@@ -28,21 +28,19 @@ _STANDS = (
 
 
 def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
-    """The post-hoc verdicts of a report beside the declared ones, as text for a terminal.
+    """Return the post-hoc verdicts of a report beside the declared ones, as text for a terminal.
 
     Args:
         warehouse: the DuckDB file.
-        report: whose runs are shown.
+        report: names the policy and the runs to show.
     """
     values = {
         "policy": report.policy,
         "fingerprint": report.policy_fingerprint,
-        "run_ids": [*report.judged, *report.known],
+        "run_ids": [*report.judged, *report.judged_before],
     }
     rows = query(warehouse, _VERDICTS, values).to_pylist()
-    held_back = [
-        f"{row['checkpoint']}, {row['use']}: {row['reason']}." for row in rows if row["use"] == "all"
-    ]
+    reasons = [f"{row['checkpoint']}, {row['use']}: {row['reason']}." for row in rows if row["use"] == "all"]
     return plain(
         Block(
             heading=f"Post hoc, under policy '{report.policy}'",
@@ -60,7 +58,7 @@ def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
                 for row in rows
             ),
             right=(False, False, False, False, False, False, True),
-            notes=(*held_back, _STANDS),
+            notes=(*reasons, _STANDS),
             droppable=("GPU", "worst task"),
         )
     )

@@ -1,8 +1,9 @@
-"""The published files: the validated table as Parquet, CSV and markdown, each with its as_of."""
+"""Publish the validated table as Parquet, CSV and Markdown files, each with its as_of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,28 +21,28 @@ NAME = "validated_table"
 
 
 class Published(Strict):
-    """What was published."""
+    """The published files."""
 
     files: tuple[Path, ...]
-    as_of: datetime = Field(description="The time whose prices were used, UTC; every file carries it.")
+    as_of: datetime = Field(description="The time whose prices were used, UTC; every file has it.")
     rows: int
 
 
 def publish(warehouse: Path, folder: Path, as_of: datetime | None = None) -> Published:
     """Write ``validated_table.{parquet,csv,md}`` into a folder.
 
-    Each file is written beside its place and renamed over it once all three are whole. All carry the same
-    as_of (a column of the Parquet and CSV files, the Parquet file's metadata, a line of the markdown), by
-    which a reader who came between two renames can tell.
+    Temporary files are renamed once all three are whole. All have the same as_of (a column of the Parquet and CSV
+    files, the Parquet file's metadata, a line of the Markdown): a reader that comes between two renames sees that
+    they differ.
 
     Args:
         warehouse: the DuckDB file.
-        folder: where the files go; made if it doesn't exist.
+        folder: folder of the files; created if it doesn't exist.
         as_of: the time whose prices are used; now if empty.
 
     Raises:
-        ConfigError: there is no warehouse.
-        RunError: it can't be read, or somebody else has been publishing there for long.
+        ConfigError: the warehouse doesn't exist.
+        RunError: it can't be read, or another process has been publishing to the folder for too long.
     """
     moment = (as_of or datetime.now(UTC)).astimezone(UTC)
     with read_only(warehouse) as connection:
@@ -63,18 +64,10 @@ def publish(warehouse: Path, folder: Path, as_of: datetime | None = None) -> Pub
 
 
 def _write_all(writers: dict[Path, Callable[[Path], object]]) -> tuple[Path, ...]:
-    """Write every file beside its place, then rename them one after the other."""
-    places = list(writers)
-    with exclusive(places[0].with_name(NAME)):
-        for path in places:
+    """Write all files to temporary paths, then rename them one after the other."""
+    paths = tuple(writers)
+    with exclusive(paths[0].with_name(NAME)), ExitStack() as renames:
+        for path, write in writers.items():
             remove_leftovers(path)
-        _write_nested(places, writers)
-    return tuple(places)
-
-
-def _write_nested(places: list[Path], writers: dict[Path, Callable[[Path], object]]) -> None:
-    """All temporary files are whole before the innermost is renamed."""
-    if places:
-        with replacing(places[0]) as temporary:
-            writers[places[0]](temporary)
-            _write_nested(places[1:], writers)
+            write(renames.enter_context(replacing(path)))
+    return paths

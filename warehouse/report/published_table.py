@@ -1,4 +1,4 @@
-"""The second table of a report: what GPUs would cost by what others published, apart from what was measured."""
+"""The second table of a report: costs of GPUs by published figures, apart from measured ones."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ _MORE = "More in the views published_costs, published_evidence, reference_costs 
 
 
 def published_block(connection: Connection, moment: datetime) -> Block | None:
-    """Cost per GPU and precision at maximum load by published figures, at the prices of a moment.
+    """Return costs per GPU and precision at maximum load by published figures, at the prices of a moment.
 
-    A row is the median of the entries of the latest round that has any, on one engine. Returns None where the
-    warehouse holds no published figures of the models that are shown.
+    A row is the median of the entries of the latest round with any, on one engine. None if the warehouse has no
+    published figures of the models to show.
     """
     rows = _fetch(connection, _ROWS, moment)
     if not rows:

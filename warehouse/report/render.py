@@ -1,4 +1,4 @@
-"""A result's rows as an aligned table, CSV or JSON."""
+"""Write the rows of a query as an aligned table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NULL = "–"
 
 
 class Format(StrEnum):
-    """How rows are written."""
+    """Format of the rows."""
 
     TABLE = "table"
     CSV = "csv"
@@ -29,16 +29,16 @@ class Format(StrEnum):
 def render(table: pa.Table, output: Format | str = Format.TABLE) -> str:
     """Write a result as text, without a final newline.
 
-    JSON is a list of objects with native types: times in ISO 8601, maps and structs as objects, what isn't a
-    number (NaN) as null. CSV has a header and leaves NULL empty. The table is aligned plain text that shows
-    NULL as a dash and is never cut.
+    JSON is a list of objects with native types: times in ISO 8601, maps and structs as objects, NaN and infinity
+    as null. CSV has a header and leaves NULL empty. The table is aligned plain text that shows NULL as a dash and
+    is never cut.
 
     Args:
         table: the rows.
         output: ``table``, ``csv`` or ``json``.
 
     Raises:
-        ConfigError: an unknown format, or two columns of one name in JSON, which can't hold them.
+        ConfigError: the format is unknown, or two columns have the same name, which JSON can't represent.
     """
     try:
         chosen = Format(output)
@@ -62,13 +62,13 @@ def render(table: pa.Table, output: Format | str = Format.TABLE) -> str:
 def aligned(
     names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], *, indent: str = ""
 ) -> str:
-    """Cells as columns two spaces apart under a ruled header.
+    """Align cells in columns, two spaces apart, under a ruled header.
 
     Args:
         names: the header.
-        rows: cells as text, one list a row.
-        right: by column, whether its cells stand at the right.
-        indent: what every line begins with.
+        rows: cells as text, one list per row.
+        right: True for each column that is aligned to the right.
+        indent: text at the beginning of each line.
     """
     widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
     lines = [names, ["─" * width for width in widths], *rows]
@@ -93,7 +93,7 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def _native(value: Any, kind: pa.DataType) -> Any:
-    """A value as JSON can hold it."""
+    """Convert a value to a type of JSON."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if pa.types.is_map(kind):
@@ -140,20 +140,22 @@ def _cell(value: Any) -> str:
 
 
 def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
         raise ConfigError(
-            f"two columns are called '{twice[0]}'", where="--format json", hint="Name one of them with AS."
+            f"two columns are called '{repeated[0]}'",
+            where="--format json",
+            hint="Rename one of them with AS.",
         )
     lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
     return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
 
 
 def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """RFC 4180 with plain newlines: NULL is empty, an empty text is quoted.
+    """Write CSV as of RFC 4180 with plain newlines; NULL is empty, an empty text is quoted.
 
-    Python's csv writer leaves a lone carriage return unquoted where its lines end in a newline, and readers
-    then split the row.
+    Python's csv writer doesn't quote a lone carriage return if its lines end in a newline, and readers then split
+    the row.
     """
     cells = [[None if value is None else _text(value) for value in row] for row in rows]
     return "\n".join(",".join(map(_csv_cell, line)) or '""' for line in [names, *cells])

@@ -1,4 +1,4 @@
-"""The validated table as a person reads it: in a terminal and as markdown, from the same rows."""
+"""The validated table for people: for a terminal and as Markdown, from the same rows."""
 
 from __future__ import annotations
 
@@ -71,20 +71,19 @@ def summary_table(
     run_ids: Sequence[str] | None = None,
     markdown: bool = False,
 ) -> str:
-    """The validated table for people: a row for each precision and operating point, and what it rests on.
+    """Return the validated table for people: a row for each precision and operating point, with its evidence.
 
-    Below it, apart, stands what others published for GPUs (`warehouse.report.published_table`).
-
-    The headline cost uses the cheapest on-demand offer, where there is none the cheapest other.
+    A separate table of published figures follows (`warehouse.report.published_table`). Costs use the cheapest
+    on-demand offer or, without one, the cheapest other offer.
 
     Args:
         warehouse: the DuckDB file.
         as_of: the time whose prices are used; now if empty.
-        run_ids: the runs to show; every one if empty.
-        markdown: markdown instead of plain text of at most 100 columns.
+        run_ids: the runs to show; all of them if empty.
+        markdown: Markdown instead of plain text of at most 100 columns.
 
     Raises:
-        ConfigError: there is no warehouse.
+        ConfigError: the warehouse doesn't exist.
         RunError: it can't be read.
     """
     with read_only(warehouse) as connection:
@@ -98,7 +97,7 @@ def summarize(
     run_ids: Sequence[str] | None = None,
     markdown: bool = False,
 ) -> str:
-    """`summary_table` over a connection that is open already."""
+    """Return the `summary_table` of an open connection."""
     blocks = list(_blocks(connection, moment, run_ids))
     if not blocks:
         return "The warehouse holds no run yet."
@@ -138,13 +137,13 @@ def _listed(run_ids: Sequence[str] | None) -> list[str] | None:
 
 
 def _headline(rows: list[Row]) -> str:
-    """The use that the main table shows: `all`, or a policy's first where it has none."""
+    """Return the use of the main table: `all`, or the policy's first use if it has no `all`."""
     uses = [str(row["use"]) for row in rows]
     return "all" if "all" in uses else uses[0]
 
 
 def _labels(rows: list[Row]) -> dict[str, str]:
-    """What each run is called: its precision, with its GPUs where they differ, numbered where it repeats."""
+    """Name each run by its precision; add the number of GPUs if it varies, and #1, #2 if names repeat."""
     counts = {row["gpu_count"] for row in rows}
     precisions = {
         row["run_id"]: row["precision"] + (f" ×{row['gpu_count']}" if len(counts) > 1 else "") for row in rows
@@ -271,19 +270,19 @@ def _offer(row: Row) -> str:
 
 
 def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
-    """Verdicts of the other uses; None where the policy has only one."""
+    """Return the verdicts of the other uses; None if the policy has only one use."""
     headline = _headline(rows)
-    found = {
+    verdicts = {
         (row["run_id"], row["use"]): row for row in rows if row["use"] != headline and not row["is_baseline"]
     }
-    if not found:
+    if not verdicts:
         return None
     return Block(
         heading="Verdict per use",
         names=("precision", "use", "verdict", "worst task", "Δ points"),
         rows=tuple(
             (labels[run_id], use, row["verdict"], row["worst_task"] or row["reason"] or NULL, _delta(row))
-            for (run_id, use), row in found.items()
+            for (run_id, use), row in verdicts.items()
         ),
         right=(False, False, False, False, True),
     )

@@ -188,10 +188,10 @@ def test_a_wrong_claim_is_one_clear_line(change: dict[str, Any], message: str) -
         parse_record(Claim, CLAIM | change, "claims.yaml")
 
 
-def test_a_claim_that_stands_twice_is_refused(configs: Path) -> None:
+def test_a_claim_that_is_listed_twice_is_refused(configs: Path) -> None:
     path = configs / "claims.yaml"
     path.write_text(yaml.safe_dump({"min_billion_parameters": 1, "claims": [CLAIM, CLAIM]}), encoding="utf-8")
-    with pytest.raises(ConfigError, match="claim 'any' stands twice"):
+    with pytest.raises(ConfigError, match="claim 'any' is listed twice"):
         configured_in_memory(configs)
 
 

@@ -97,7 +97,7 @@ def test_an_imported_round_settles_a_claim(place: Any, tmp_path: Path) -> None:
         (json.dumps([result(Performance_Result=-1)]), "element 0: key 'tokens_per_s'"),
         (json.dumps([result(Performance_Result="much")]), "element 0: key 'Performance_Result'"),
         (json.dumps([result(**{"a#": 1.5})]), "element 0: key 'accelerators_per_node'"),
-        (json.dumps([result(Category="open")]), "it holds no token rate"),
+        (json.dumps([result(Category="open")]), "it has no token rate"),
     ],
 )
 def test_a_wrong_file_is_one_clear_line_and_nothing_is_kept(
