@@ -191,7 +191,8 @@ def _task_cells(task: str, claimed: str, n: int, margin: float, reading: Outside
 def _concluded(reading: Outside, n: int) -> str:
     if reading.flips_allowed is not None:
         share = 100 * reading.flips_allowed / n
-        return f"within the margin if at most {reading.flips_allowed} answers ({share:.1f} %) flipped; nobody says"
+        condition = f"if at most {reading.flips_allowed} answers ({share:.1f} %) flipped"
+        return f"within the margin {condition}, which nobody published"
     settled = reading.concluded in {Concluded.WITHIN, Concluded.BEYOND}
     if settled and reading.most_flips > reading.fewest_flips:
         return f"{reading.concluded}, whatever the flips"

@@ -1,4 +1,4 @@
--- USD per 1M tokens = USD/h / (tokens/s * 3600) * 1,000,000 (the guide's formula). NULL where no token came.
+-- USD per 1M tokens = USD/h / (tokens/s * 3600) * 1,000,000 (the guide's formula). NULL if no token came.
 CREATE OR REPLACE MACRO usd_per_mtok(usd_per_hour, tok_s) AS
     usd_per_hour / (nullif(tok_s, 0) * 3600) * 1000000;
 
@@ -7,17 +7,17 @@ CREATE OR REPLACE MACRO worst_kernel_mode(modes) AS
     (['emulated', 'weight_only', 'native'])[
         list_min(list_transform(modes, lambda mode: list_position(['emulated', 'weight_only', 'native'], mode)))];
 
--- Kernel names of a map from layer type to kernel, each once; NULL where the engine named none.
+-- Kernel names of a map from layer type to kernel, each once; NULL if the engine named none.
 CREATE OR REPLACE MACRO kernel_names(kernels) AS
     nullif(array_to_string(list_sort(list_distinct(map_values(kernels))), ', '), '');
 
 -- The instant at which a calendar day begins (UTC), whatever the session's time zone.
 CREATE OR REPLACE MACRO day_start(day) AS day::TIMESTAMP AT TIME ZONE 'UTC';
 
--- Whether something of that age is stale at an instant.
+-- True if something of that age is stale at an instant.
 CREATE OR REPLACE MACRO is_stale(since, stale_after_days, ts) AS
     since + to_days(stale_after_days) < ts::TIMESTAMPTZ;
 
--- A column's entry of null_reasons; NULL where the column has a value.
+-- A column's entry of null_reasons; NULL if the column has a value.
 CREATE OR REPLACE MACRO why_null(name, value, code) AS
     CASE WHEN value IS NULL THEN {'key': name, 'value': code} END;

@@ -1,16 +1,16 @@
--- What an offer for some GPUs together costs an hour for another number of them.
+-- The hourly cost of an offer, scaled to another number of GPUs.
 CREATE OR REPLACE MACRO usd_per_hour_of(usd_per_hour, offered_gpus, gpus) AS usd_per_hour / offered_gpus * gpus;
 
--- What an hour of serving costs on a machine that is taken away now and then, USD/h. Interruptions come at random
+-- The cost of an hour of serving on a machine that can be interrupted, USD/h. Interruptions come at random
 -- (Poisson) at a rate per hour of the machine, and after each one the next machine is paid for reload_s seconds
--- before it serves. It serves at an instant when none came within the last reload_s seconds, which has the
+-- before it serves. It serves at an instant if no interruption came within the last reload_s seconds, which has the
 -- probability exp(-rate * reload_s / 3600): that share of the paid time is useful. Waiting for the next machine
--- isn't paid, and work that was lost isn't counted. NULL where the rate or the time is below zero.
+-- isn't paid, and lost work isn't counted. NULL if the rate or the time is below zero.
 CREATE OR REPLACE MACRO effective_spot_usd_per_hour(usd_per_hour, interruptions_per_hour, reload_s) AS
     CASE WHEN interruptions_per_hour >= 0 AND reload_s >= 0
         THEN usd_per_hour * exp(interruptions_per_hour * reload_s / 3600) END;
 
--- The offers that hold at an instant: valid_from <= ts < valid_to, and of one series the latest.
+-- The offers in force at an instant: valid_from <= ts < valid_to, and of each series the latest.
 CREATE OR REPLACE MACRO offers_at(ts) AS TABLE
 SELECT *
 FROM store.price_offers
@@ -20,7 +20,7 @@ QUALIFY row_number() OVER (
     PARTITION BY provider, region, gpu, gpu_count, price_kind ORDER BY valid_from DESC
 ) = 1;
 
--- Every known GPU and kind of price at an instant: the offers that hold, or one row that says there is none.
+-- Every known GPU and kind of price at an instant: the offers in force, or one row with the reason that there is none.
 CREATE OR REPLACE MACRO gpu_prices_at(ts) AS TABLE
 SELECT
     g.gpu,
@@ -43,8 +43,8 @@ LEFT JOIN offers_at(ts) o ON o.gpu = g.gpu AND o.price_kind = k.price_kind;
 CREATE OR REPLACE VIEW gpu_prices AS
 SELECT * FROM gpu_prices_at(now()) ORDER BY gpu, price_kind, provider, region, gpu_count;
 
--- What a reservation would cost where nobody offers one at a price: a range under the on-demand offer that holds.
--- An estimate and no offer: no cost is computed from it.
+-- The estimated cost of a reservation that nobody offers at a price: a range below the on-demand offer in force.
+-- It is no offer: no cost is computed from it.
 CREATE OR REPLACE MACRO reserved_ranges_at(ts) AS TABLE
 SELECT
     o.provider,
@@ -70,8 +70,8 @@ WHERE o.price_kind = 'on_demand'
 CREATE OR REPLACE VIEW reserved_ranges AS
 SELECT * FROM reserved_ranges_at(now()) ORDER BY provider, region, gpu, gpu_count;
 
--- What the hardware of runs costs an hour at an instant, per provider, region and kind. An offer is for its
--- gpu_count GPUs together; one for the run's own count goes first, others are scaled from the smallest.
+-- The hourly cost of the hardware of runs at an instant, per provider, region and kind. An offer is for its
+-- gpu_count GPUs together; an offer for the run's own count is preferred, else the smallest offer is scaled.
 CREATE OR REPLACE MACRO hardware_prices_at(ts) AS TABLE
 SELECT
     h.gpu,
@@ -91,7 +91,7 @@ QUALIFY row_number() OVER (
     ORDER BY o.gpu_count <> h.gpu_count, o.gpu_count
 ) = 1;
 
--- The same for each run. A MIG slice has no price of its own yet, and a whole GPU's would be wrong.
+-- The same for each run. MIG slices are left out: they have no price of their own yet, and a whole GPU's is wrong.
 CREATE OR REPLACE MACRO run_prices_at(ts) AS TABLE
 SELECT r.run_id, p.* EXCLUDE (gpu, gpu_count)
 FROM store.runs r

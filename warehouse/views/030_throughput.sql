@@ -1,5 +1,5 @@
--- One row per run and operating point, with the engine that served it. What was measured on no completed
--- request is NULL, whatever the tool wrote.
+-- One row per run and operating point, with the engine that served it. A figure without any completed request is
+-- NULL, whatever the tool wrote.
 CREATE OR REPLACE VIEW throughput_points AS
 SELECT
     r.run_id,
@@ -58,7 +58,7 @@ FROM store.load_points p
 JOIN store.runs r USING (run_id)
 LEFT JOIN store.engine_starts e ON e.run_id = p.run_id AND e.engine_start_id = p.engine_start_id;
 
--- Cost of every measured point at the prices of an instant; a point whose hardware has no price stays, unpriced.
+-- The cost of every measured point at the prices of an instant; it is NULL if the hardware has no price.
 CREATE OR REPLACE MACRO cost_per_token_at(ts) AS TABLE
 SELECT
     t.run_id,

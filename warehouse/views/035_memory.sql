@@ -1,21 +1,21 @@
--- What a model weighs and what its KV cache takes, from the keys of its config.json.
+-- The memory of a model's weights and of its KV cache, from the keys of its config.json.
 
 -- Bytes of one stored number, its share of the block's scale included.
 CREATE OR REPLACE MACRO stored_bytes(bits, scale_bits, values_per_scale) AS
     (bits + coalesce(scale_bits / values_per_scale, 0)) / 8;
 
--- Bytes of one number that a quantized checkpoint leaves alone (embedding, head, norms, router, vision): 16 bits,
--- or 32 where all the model is FP32 (ModelOpt's and llm-compressor's defaults ignore lm_head; neither touches the
+-- Bytes of one number that a quantized checkpoint doesn't quantize (embedding, head, norms, router, vision): 16 bits,
+-- or 32 if the whole model is FP32 (ModelOpt's and llm-compressor's defaults ignore lm_head; neither touches the
 -- embedding).
 CREATE OR REPLACE MACRO unquantized_bytes(weight_bytes) AS greatest(weight_bytes, 2);
 
--- A model by any of its names, whatever the organization before it and the case.
+-- The key of a model's name: lower case, without the organization.
 CREATE OR REPLACE MACRO model_key(name) AS regexp_replace(lower(name), '^.*/', '');
 
 CREATE OR REPLACE VIEW model_names AS
 SELECT unnest(names) AS name_key, model FROM store.architectures;
 
--- Parameters by where they stand, and what a token takes, from a decoder of RMSNorm, gated MLP (three matrices) and
+-- Parameters by part of the model, and figures per token, of a decoder of RMSNorm, gated MLP (three matrices) and
 -- GQA or MLA: modeling_llama, _mixtral, _qwen3, _qwen3_moe, _gemma3, _phi3, _llama4 and _deepseek_v3 of
 -- transformers. GQA is Ainslie et al., arXiv 2305.13245; MLA is DeepSeek-V2, arXiv 2405.04434, section 2.1.
 CREATE OR REPLACE VIEW model_shapes AS
@@ -86,7 +86,7 @@ SELECT
     head_parameters,
     attention_parameters,
     dense_mlp_parameters,
-    expert_parameters,                  -- of one expert of every layer that has them
+    expert_parameters,                  -- of one expert in every layer with experts
     router_parameters,
     norm_parameters,
     vision_parameters,
@@ -108,16 +108,16 @@ SELECT
     note
 FROM parts;
 
--- Tokens times layers that are cached for a request of so many tokens: a local layer keeps its window.
+-- Tokens times layers that are cached for a request of that length: a local layer keeps its window.
 CREATE OR REPLACE MACRO cached_layer_tokens(shape, tokens) AS
     shape.global_layers * tokens + shape.local_layers * least(tokens, coalesce(shape.window_tokens, 0));
 
--- How often tensor parallelism stores the KV cache over all its GPUs: KV heads are split until each GPU has one and
--- repeated from there on; MLA's latent belongs to all heads and lies on every GPU (vLLM, QKVParallelLinear and MLA).
+-- How many copies of the KV cache tensor parallelism stores over all GPUs: KV heads are split until each GPU has one,
+-- then repeated; MLA's latent belongs to all heads and lies on every GPU (vLLM, QKVParallelLinear and MLA).
 CREATE OR REPLACE MACRO kv_copies(shape, gpus) AS
     CASE WHEN shape.mla THEN gpus ELSE greatest(gpus, shape.kv_heads) / shape.kv_heads END;
 
--- Bytes of KV cache of one token in one layer, and of a request of so many tokens, over all GPUs that share the model.
+-- Bytes of KV cache of one token in one layer, and of a request of that length, over all GPUs that share the model.
 CREATE OR REPLACE MACRO kv_token_bytes(shape, value_bytes, gpus) AS
     shape.kv_values_per_layer * value_bytes * kv_copies(shape, gpus);
 
@@ -129,14 +129,14 @@ CREATE OR REPLACE MACRO checkpoint_bytes(shape, weight_bytes) AS
     shape.quantizable_parameters * weight_bytes
         + shape.unquantized_parameters * unquantized_bytes(weight_bytes);
 
--- What fits. One row per memory model, model, precision, GPU and count; figures are of all the GPUs together.
+-- Which models fit. One row per memory model, model, precision, GPU and count; figures are of all the GPUs together.
 --   nominal: the guide's arithmetic. The GPU's decimal GB less the parameters in the model's name times the bits of
---     the precision; all of it is the KV cache's.
+--     the precision; the rest is the KV cache's.
 --   practical: NVML's MiB times gpu_memory_utilization, less the weights as stored (embedding and head unquantized,
 --     scales counted), less the engine's own memory on each GPU: 1.5 GiB, from vLLM's profile on an H100 (0.16 GiB
 --     outside torch, vllm-project/vllm pull request 12126; 1.26 GiB of activations for an 8B model, 10511). It is
 --     more with larger batches. A context that the model doesn't have (context_max_tokens) is not refused.
--- A combination whose memory isn't known has NULL and its reason.
+-- A combination whose memory is unknown has NULL and a reason.
 CREATE OR REPLACE MACRO memory_fit_at(
     context := 8192, utilization := 0.9, kv_dtype := 'auto', engine_gib := 1.5, counts := [1, 2, 4, 8]
 ) AS TABLE
@@ -203,7 +203,7 @@ SELECT
     gpu_memory_utilization,
     memory_bytes / 1e9 AS memory_gb,
     weights_bytes / 1e9 AS weights_gb,
-    left_bytes / 1e9 AS left_gb,        -- after the weights, below zero where they don't fit
+    left_bytes / 1e9 AS left_gb,        -- after the weights; below zero if they don't fit
     left_bytes / 1073741824 AS left_gib,
     kv_bytes / 1073741824 AS kv_cache_gib,
     request_bytes / context AS kv_bytes_per_token,

@@ -3,7 +3,7 @@
 -- time and at their datasheet's rate, and overlap wholly; activations, sampling and launches cost nothing.
 
 -- Experts of a layer that a batch touches, each token choosing k of E at random: E (1 - (1 - k/E)^batch).
--- Without experts 0.
+-- 0 without experts.
 CREATE OR REPLACE MACRO experts_touched(shape, tokens) AS
     CASE WHEN shape.experts = 0 THEN 0
         ELSE shape.experts * (1 - pow(1 - shape.experts_per_token / shape.experts, tokens)) END;
@@ -15,32 +15,32 @@ CREATE OR REPLACE MACRO read_weight_bytes(shape, weight_bytes, touched) AS
         + (shape.vocab_size * shape.hidden_size + shape.router_parameters + shape.norm_parameters)
             * unquantized_bytes(weight_bytes);
 
--- FLOPs of a token's matrix products: 2 per weight it meets (Kaplan et al., arXiv 2001.08361, section 2.1).
+-- FLOPs of a token's matrix products: 2 per weight (Kaplan et al., arXiv 2001.08361, section 2.1).
 CREATE OR REPLACE MACRO matrix_flops(shape) AS
     2 * (shape.attention_parameters + shape.dense_mlp_parameters + shape.router_parameters
         + shape.experts_per_token * shape.expert_parameters);
 
 CREATE OR REPLACE MACRO head_flops(shape) AS 2 * shape.vocab_size * shape.hidden_size;
 
--- Positions that so many tokens attend to in all, each to those before it and at most a span.
+-- Positions that a number of tokens attend to in total, each to those before it and at most a span.
 CREATE OR REPLACE MACRO attended(tokens, span) AS
     pow(least(tokens, span), 2) / 2 + greatest(tokens - span, 0) * span;
 
--- The same over the layers, each with its own span.
+-- The same, summed over the layers, each with its own span.
 CREATE OR REPLACE MACRO attended_layer_tokens(shape, tokens) AS
     shape.global_layers * attended(tokens, tokens)
         + shape.local_layers * attended(tokens, coalesce(shape.window_tokens, tokens));
 
--- Bytes that each GPU sends in the all-reduces of a forward pass of so many tokens: two a layer (Shoeybi et al.,
--- arXiv 1909.08053, section 3) of hidden_size 16-bit numbers a token, of which a ring sends 2 (n - 1)/n (Patarasuk
+-- Bytes that each GPU sends in the all-reduces of a forward pass: two per layer (Shoeybi et al.,
+-- arXiv 1909.08053, section 3) of hidden_size 16-bit numbers per token, of which a ring sends 2 (n - 1)/n (Patarasuk
 -- and Yuan, 2009). It receives as many, over the link's other direction.
 CREATE OR REPLACE MACRO all_reduce_bytes(shape, tokens, gpus) AS
     2 * shape.layers * tokens * shape.hidden_size * 2 * 2 * (gpus - 1) / gpus;
 
--- The batch at which reading memory gives way to computing in decode: the B that solves
+-- The batch from which decode is bound by compute instead of memory: the B that solves
 --   weights(B) + B kv = B flops bandwidth/tflops,  weights(B) = fixed + experts (1 - (1 - k/E)^B),
 -- by iterating B <- weights(B) / gain from above, which falls to the only solution (weights(B) is concave). NULL
--- where the KV cache of a request takes longer to read than its token to compute: then no batch does.
+-- if the KV cache of a request takes longer to read than its token to compute: then there is no such batch.
 CREATE OR REPLACE MACRO crossover_batch(shape, weight_bytes, gain) AS
     CASE WHEN gain > 0 THEN list_reduce(
         range(CASE WHEN shape.experts = 0 THEN 1 ELSE 40 END),
@@ -55,23 +55,23 @@ CREATE OR REPLACE MACRO slowest(bandwidth_s, compute_s, interconnect_s) AS
         ELSE 'bandwidth'
     END;
 
--- A figure of a limit, where nothing says that there is none.
+-- A figure of a limit; NULL if there is a reason for no limit.
 CREATE OR REPLACE MACRO unless(reason, value) AS CASE WHEN reason IS NULL THEN value END;
 
--- The limit of each row of a relation, which is named by a string (a view, a table, or a CTE of the query).
+-- The limit of each row of a relation, given by name (a view, a table, or a CTE of the query).
 --
 -- It has the columns model, precision, kernel_mode (NULL: the GPU's own for the precision), kv_cache_dtype, gpu,
--- gpu_count, mig_slice, tensor_parallel (GPUs that share one copy of the model; NULL where it isn't known: then
+-- gpu_count, mig_slice, tensor_parallel (GPUs that share one copy of the model; NULL if unknown: then
 -- all of them, one copy of the KV cache and links that cost nothing, which no arrangement beats), isl, osl,
--- concurrency (over all GPUs; NULL: as many requests as memory holds). Every row comes back once, with
+-- concurrency (over all GPUs; NULL: as many requests as memory holds). Each row is returned once, with
 --   bound_tok_s      output tokens/s over all GPUs that no engine exceeds at that load. While a request takes its osl
---                    decode steps its slot also takes one prompt in, so that each resource serves osl steps and
+--                    decode steps its slot also prefills one prompt, so that each resource serves osl steps and
 --                    batch prompts; the prompts' weights are read along with the steps'. No more requests decode at
 --                    once than all of the memory holds at their mean context.
---   bound_by         which resource says so: bandwidth, compute or interconnect
---   no_bound         why there is none
+--   bound_by         the limiting resource: bandwidth, compute or interconnect
+--   no_bound         why there is no limit
 --   crossover_batch  requests from which a step computes longer than it reads (NULL: none); crossover_batch_least at
---                    no context at all, which is the least it can be
+--                    no context, which is the least possible
 -- and the figures of a decode step, at the mean of the contexts from isl to isl + osl, and of one prompt. The limit
 -- does not hold with speculative decoding or shared prefixes, which save steps and reads.
 CREATE OR REPLACE MACRO bounds_of(points) AS TABLE
@@ -184,12 +184,12 @@ SELECT
         AS crossover_batch_least
 FROM timed;
 
--- What a measured or published rate is of its limit, 0 to 100; NULL above it, since then the limit's assumptions
+-- A measured or published rate as a percentage of its limit; NULL above 100, since then the limit's assumptions
 -- (or the rate) are wrong.
 CREATE OR REPLACE MACRO pct_of(tok_s, bound_tok_s) AS
     CASE WHEN tok_s <= bound_tok_s THEN 100 * tok_s / bound_tok_s END;
 
--- Every load point as bounds_of takes it. A run's GPUs are those that share its model.
+-- Every load point with the columns that bounds_of needs. A run's GPUs are those that share its model.
 CREATE OR REPLACE VIEW run_points AS
 SELECT
     t.run_id,

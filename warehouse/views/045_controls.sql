@@ -1,4 +1,4 @@
--- When a control is an alarm, and where the line comes from. An alarm is a reason to look; it never changes a verdict.
+-- The threshold of each alarm, and its source. An alarm is a reason to inspect a run; it never changes a verdict.
 CREATE OR REPLACE VIEW alarm_rules AS
 SELECT * REPLACE (threshold::DOUBLE AS threshold) FROM (VALUES
     ('output_length', 'output_length', 0.10,
@@ -11,34 +11,34 @@ SELECT * REPLACE (threshold::DOUBLE AS threshold) FROM (VALUES
         'More than this share of a baseline''s answers reach the token limit: the task measures the limit.',
         'ours'),
     ('empty_answers', 'empty_answers', 0.01,
-        'More than this share of the answers say nothing.',
+        'More than this share of the answers are empty.',
         'ours: the tightest margin of the policy standard'),
     ('nan_scores', 'nan_scores', 0,
-        'More than so many scores are not a number; the judge compares no such task.',
+        'More than this many scores are not a number; the judge compares no such task.',
         'ours: every document has a score'),
     ('perfect_score', 'perfect_score', 20,
-        'Every answer is right, to at least so many documents.',
+        'Every answer is right, to at least this many documents.',
         'ours: a benchmark that a model has never failed measures nothing, or its answers were in the prompts'),
     ('implausible_gain', 'implausible_gain', 0.01,
-        'A candidate is better than its baseline: its delta''s interval lies above what the A/A allows, and the exact sign test is below this.',
+        'A candidate is better than its baseline: its delta''s interval lies above the A/A''s noise, and the exact sign test is below this.',
         'ours: quantizing adds no knowledge'),
     ('below_published', 'below_published', 0.03,
         'A baseline scores below its published figure by more than its interval and this tolerance.',
         'two runs of one checkpoint differed by 0.35 points on average and 3.2 at most (sch0tten/nvfp4-benchmark)'),
     ('kl_high', 'kl_high', 0.05,
-        'A candidate''s mean divergence per token from its baseline exceeds so many nats (view fidelity).',
+        'A candidate''s mean divergence per token from its baseline exceeds this many nats (view fidelity).',
         'llama.cpp, tools/perplexity/README.md, LLaMA 3 8b Scoreboard: the 4-bit formats in wide use lie at 0.028 to 0.043 '
         'nats (perplexity up 2 to 4 %), those they replaced and 3-bit ones at 0.072 and more (up 7 % and more)'),
     ('nan_logprobs', 'nan_logprobs', 0,
-        'More than so many tokens of the fixed text have a log-probability that is not a number (view fidelity).',
+        'More than this many tokens of the fixed text have a log-probability that is not a number (view fidelity).',
         'ours: every token has one'),
     ('aa_noise', 'aa_noise', 0.01,
         'A baseline''s own answers flip so often over a restart that the margin can''t be resolved, or its score moves: exact two-sided sign test below this.',
         'ours')
 ) AS rules(code, rule, threshold, meaning, source);
 
--- Published scores of baselines: configs/models', then those of lm-eval's own tasks in the stored evidence, of which
--- repeated runs are averaged. `version` is the task's in lm-eval, NULL where nobody said.
+-- Published scores of baselines: from configs/models, then from the stored evidence of lm-eval's own tasks, averaged
+-- over repeated runs. `version` is the task's in lm-eval; NULL if unknown.
 CREATE OR REPLACE VIEW store.known_scores AS
 WITH every_score AS (
     SELECT checkpoint, task, metric, filter, NULL AS version, score, documents, comparable, source, note
@@ -54,7 +54,7 @@ WITH every_score AS (
 SELECT * FROM every_score
 QUALIFY row_number() OVER (PARTITION BY checkpoint, task, metric, filter ORDER BY version NULLS FIRST) = 1;
 
--- One row per run and task: how its answers look, the noise of its baseline (A/A), what is published, and alarms.
+-- One row per run and task: properties of its answers, its baseline's noise (A/A), published scores, and alarms.
 CREATE OR REPLACE VIEW controls AS
 WITH rule AS (
     SELECT map_from_entries(list({'key': rule, 'value': threshold})) AS lines FROM alarm_rules

@@ -1,9 +1,9 @@
--- How far each candidate's next-token distributions lie from its baseline's on a fixed text: an alarm and a trend, never
--- a gate. KL(baseline || candidate) per token, in nats; where coverage is top_k it is a lower bound, and figures of another
--- text or k are never compared. What isn't known is NULL, and null_reasons says why. A baseline whose engine was asked once
--- more after a restart (A/A) has a row too, itself against itself: the noise, which its candidates show as kl_aa_mean_nats.
--- The previous run is the last one before it of the same two checkpoints on the same text and architecture, whatever its
--- engine's version. The alarms' lines are in alarm_rules.
+-- The divergence of each candidate's next-token distributions from its baseline's on a fixed text: an alarm and a
+-- trend, never a gate. KL(baseline || candidate) per token, in nats; if coverage is top_k, it is a lower bound. Figures of
+-- another text or k are never compared. Unknown figures are NULL, with null_reasons. A baseline with an A/A repeat (the
+-- same text after a restart of its engine) has a row too: its noise, which its candidates show as kl_aa_mean_nats.
+-- The previous run is the last earlier one of the same two checkpoints on the same text and architecture, on any engine
+-- version. The thresholds of the alarms are in alarm_rules.
 CREATE OR REPLACE VIEW fidelity AS
 WITH rule AS (
     SELECT map_from_entries(list({'key': rule, 'value': threshold})) AS lines FROM alarm_rules

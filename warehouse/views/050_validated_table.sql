@@ -1,6 +1,6 @@
--- What validated_table needs of every run and operating point, whatever the price and the time: the last run of each
--- fingerprint, a row without a point where no load was measured. The loader keeps it as store.table_points: joining a
--- million points with their baselines' at every query would take seconds, and planning it a quarter of one.
+-- The part of validated_table that depends on no price and no time: the last run of each fingerprint with its operating
+-- points; a run without load has one row without a point. The loader stores it as store.table_points: joining a million
+-- points with their baselines' in every query would take seconds, and planning the join a quarter of one.
 CREATE OR REPLACE VIEW store.fresh_table_points AS
 WITH last_start AS (
     SELECT run_id, kv_cache_tokens
@@ -69,7 +69,7 @@ LEFT JOIN main.throughput_points b
 WHERE r.latest AND r.evidence IN ('measured', 'imported')
 ORDER BY r.model, r.run_id, t.concurrency;
 
--- The verdict that stands for each run and use, whichever run decided it.
+-- The verdict in force for each run and use, with the run that decided it.
 CREATE OR REPLACE VIEW store.fresh_standing_verdicts AS
 WITH every_verdict AS MATERIALIZED (
     SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
@@ -83,7 +83,7 @@ FROM every_verdict v
 JOIN every_verdict d ON d.run_id = v.decided_by AND d.use = v.use;
 
 -- The validated table at the prices of an instant: one row per (run, workload, operating point, price offer,
--- use), the last run of each fingerprint. What isn't known is NULL, and null_reasons says why.
+-- use), the last run of each fingerprint. Unknown values are NULL, with a reason in null_reasons.
 CREATE OR REPLACE MACRO validated_table_at(ts) AS TABLE
 WITH joined AS (
     SELECT

@@ -1,7 +1,7 @@
--- What others published. One row per figure; totals are over every accelerator of a system.
+-- Published figures, one per row; totals are over all accelerators of a system.
 
--- A figure that stands for the same system, model and load under another accuracy target is a repeat: it stays
--- visible and does not count.
+-- A figure of the same system, model and load under another accuracy target is a repeat: it stays visible and does
+-- not count.
 CREATE OR REPLACE VIEW published_throughput AS
 SELECT
     concat_ws(' ', round, entry, benchmark, scenario, precision_declared, isl || '/' || osl) AS evidence_id,
@@ -34,8 +34,8 @@ CREATE OR REPLACE MACRO newcombe_high(p1, p2, n) AS
     p2 - p1 + sqrt((wilson_centre(p2, n) + wilson_half(p2, n) - p2) ** 2
         + (p1 - wilson_centre(p1, n) + wilson_half(p1, n)) ** 2);
 
--- What can be said of a published quality delta without samples: its mean over the repeated runs, an unpaired
--- interval, and how far the runs of one checkpoint lie apart. A score that isn't a count of documents (an
+-- A published quality delta without samples: its mean over the repeated runs, an unpaired interval, and the range of
+-- the runs of one checkpoint. A score that isn't a count of documents (an
 -- instruction-level accuracy) gets no interval.
 CREATE OR REPLACE VIEW published_quality AS
 WITH counted AS (
@@ -111,7 +111,7 @@ SELECT
 FROM deltas
 ORDER BY dataset, model, precision, task, metric, filter;
 
--- Published throughputs as the limit takes them. What a source leaves out is read in favour of the limit: an FP8
+-- Published throughputs with the columns that bounds_of needs. Missing facts are assumed in favour of the limit: an FP8
 -- KV cache, as many requests as memory holds.
 CREATE OR REPLACE VIEW published_points AS
 SELECT
@@ -120,7 +120,7 @@ SELECT
     isl, osl, concurrency
 FROM published_throughput;
 
--- Every published figure, throughput and quality, with where it comes from; beside a throughput its limit.
+-- Every published figure, throughput and quality, with its source; a throughput also has its limit.
 CREATE OR REPLACE VIEW published_evidence AS
 SELECT
     'throughput' AS kind, t.evidence_id, t.dataset, t.round, t.entry, t.published_on, t.submitter, t.availability,
@@ -140,7 +140,7 @@ SELECT
     source, licence
 FROM store.published_scores;
 
--- What a published throughput would cost at the offers of an instant; one without a price stays, unpriced.
+-- The cost of a published throughput at the offers of an instant; NULL without a price.
 CREATE OR REPLACE MACRO published_costs_at(ts) AS TABLE
 SELECT
     t.evidence_id,

@@ -1,5 +1,5 @@
 -- The guide's cost table from its inputs: a published throughput over its GPUs, scaled where the guide scales it,
--- and the price of the guide's provider and day. Nothing of it is typed in; `guide` is what the guide says.
+-- and the price of the guide's provider and day. No result is typed in; `guide` is the guide's own figure.
 
 -- Dense TFLOPS that a GPU has for a precision.
 CREATE OR REPLACE MACRO dense_tflops_for(precision, fp16_tflops, fp8_tflops, fp4_tflops) AS
@@ -38,7 +38,7 @@ FROM throughput t
 LEFT JOIN prices p ON p.gpu = t.gpu AND p.price_kind = t.price_kind
 ORDER BY t.position;
 
--- What is known of GPUs, a row for each figure, with whose it is.
+-- The figures of GPUs, one per row, each with its source.
 CREATE OR REPLACE VIEW gpu_quantities AS
 SELECT q.gpu, q.quantity, q.amount, coalesce(element_at(g.sources, q.quantity)[1], g.source) AS source
 FROM (UNPIVOT (

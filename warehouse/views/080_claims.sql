@@ -1,5 +1,5 @@
--- Claims of the guide against what the warehouse holds: measured runs where there are some, else what others
--- published, else an estimate. The three are never mixed in one number.
+-- Claims of the guide against the evidence of the warehouse: measured runs if there are any, else published figures,
+-- else an estimate. The three are never mixed in one number.
 
 -- Speed per GPU by series: figures of one series differ in the GPU or the precision only, so they compare. A
 -- published series is one round of one source on one engine, and its value the median of the entries; at maximum
@@ -56,7 +56,7 @@ GROUP BY GROUPING SETS (
     (evidence, series, model, billion_parameters, precision, task)
 );
 
--- Every value that bears on a claim. `low` and `high` are its interval where it has one.
+-- Every value that is evidence for a claim. `low` and `high` are its interval, if it has one.
 CREATE OR REPLACE VIEW claim_values AS
 WITH prices AS (
     SELECT p.gpu, p.price_kind, p.usd_per_gpu_hour
@@ -233,7 +233,7 @@ FROM gathered g
 JOIN store.claims c USING (claim_id)
 WHERE g.amount IS NOT NULL;
 
--- Every claim with its status, from the best evidence that there is. `every`: one value whose interval lies wholly
+-- Every claim with its status, from the best available evidence. `every`: one value whose interval lies wholly
 -- outside contradicts, all inside support. `typical`: the median decides.
 CREATE OR REPLACE VIEW claims AS
 WITH tallied AS (
