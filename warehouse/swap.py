@@ -5,14 +5,14 @@ docs/decisions/0003-warehouse-swap-by-rename.md says why.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from quantgate.model.errors import RunError
 
@@ -27,21 +27,15 @@ def exclusive(target: Path, wait_s: float = 600) -> Iterator[None]:
         RunError: another process kept the lock all that time.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = target.with_name(f".{target.name}.lock")
-    deadline = time.monotonic() + wait_s
-    with lock.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise RunError(
-                        f"another process has been writing it for {wait_s:.0f} s",
-                        where=target.name,
-                        hint="Wait for that load to end, then try again.",
-                    ) from None
-                time.sleep(0.05)
+    try:
+        locked = FileLock(target.with_name(f".{target.name}.lock"), timeout=wait_s).acquire()
+    except Timeout:
+        raise RunError(
+            f"another process has been writing it for {wait_s:.0f} s",
+            where=target.name,
+            hint="Wait for that load to end, then try again.",
+        ) from None
+    with locked:
         yield
 
 
