@@ -16,7 +16,7 @@ from scipy.stats import binom, binomtest, norm
 from quantgate.judge.stats.betting import bounded_interval
 from quantgate.judge.stats.exact import flip_rate_upper
 from quantgate.judge.stats.tango import tango_interval
-from warehouse.database import Connection, insert_rows
+from warehouse.database import Connection, fetch, insert_rows
 
 _DUE = """
     CREATE OR REPLACE TEMP TABLE due AS
@@ -120,7 +120,7 @@ def refresh_controls(connection: Connection) -> None:
     connection.execute(_COUNTS)
     connection.unregister("gains")
     connection.execute("DROP TABLE due")
-    insert_rows(connection, "aa_controls", map(_aa_row, connection.sql(_AA).to_arrow_table().to_pylist()))
+    insert_rows(connection, "aa_controls", map(_aa_row, fetch(connection, _AA)))
     connection.execute("COMMIT")
 
 
@@ -158,9 +158,8 @@ def control_notes(connection: Connection, run_ids: Sequence[str] | None) -> dict
         connection: a warehouse.
         run_ids: the runs; all of them if None.
     """
-    values = {"run_ids": None if run_ids is None else list(run_ids)}
     notes: dict[str, list[dict[str, Any]]] = {}
-    for row in connection.sql(_NOTES, params=values).to_arrow_table().to_pylist():
+    for row in fetch(connection, _NOTES, run_ids=run_ids):
         notes.setdefault(row["run_id"], []).append(row)
     return notes
 

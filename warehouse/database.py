@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ MATERIALIZED = ("table_points", "standing_verdicts")
 """Tables of schema store that keep what a view computes; each holds the rows of the view ``store.fresh_<table>``."""
 
 Connection = duckdb.DuckDBPyConnection
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Connection]:
+    """Open a DuckDB file for writing, times in UTC; checkpoint it when the block succeeds."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+        connection.execute("CHECKPOINT")
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,12 @@ def refresh_materialized(connection: Connection) -> None:
         connection.execute(f"DELETE FROM store.{table}")  # noqa: S608
         connection.execute(f"INSERT INTO store.{table} BY NAME FROM store.fresh_{table}")
     connection.execute("COMMIT")
+
+
+def fetch(connection: Connection, sql: str, **values: Any) -> list[dict[str, Any]]:
+    """Return the rows of a query as records; ``values`` are those of its ``$name`` parameters."""
+    rows: list[dict[str, Any]] = connection.sql(sql, params=values or None).to_arrow_table().to_pylist()
+    return rows
 
 
 def insert_arrow(connection: Connection, table: str, rows: pa.Table) -> None:

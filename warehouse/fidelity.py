@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from quantgate.bundles.schema import LEAST_LOGPROB
 from quantgate.judge.stats.tango import Floats
-from warehouse.database import Connection, insert_rows
+from warehouse.database import Connection, fetch, insert_rows
 
 Ints = npt.NDArray[np.int64]
 
@@ -256,8 +256,7 @@ def alarm_lines(connection: Connection, labels: Mapping[str, str]) -> Iterator[s
         connection: a warehouse.
         labels: the report's name of each run, by run id.
     """
-    alarms = connection.sql(_ALARMS, params={"run_ids": list(labels)}).to_arrow_table().to_pylist()
-    for row in alarms:
+    for row in fetch(connection, _ALARMS, run_ids=list(labels)):
         if row["alarm"] == "nan_logprobs":
             what = (
                 f"at {row['nan_tokens']:,} of {row['tokens']:,} tokens of the fixed text "

@@ -29,6 +29,7 @@ from warehouse.database import (
     schema_digest,
     set_setting,
     setting,
+    writing,
 )
 from warehouse.evidence.mlperf import evidence_folder
 from warehouse.fidelity import compare_all
@@ -154,9 +155,7 @@ def _write(
     problems: list[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Bring the database at ``path`` to the next state; return the runs loaded and the runs judged."""
-    connection = duckdb.connect(str(path))
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
+    with writing(path) as connection:
         migrate(connection)
         refresh_keys(connection, store)
         loaded: list[str] = []
@@ -175,9 +174,6 @@ def _write(
         compare_all(connection)
         if loaded or judged or configuration is not None:
             refresh_materialized(connection)
-        connection.execute("CHECKPOINT")
-    finally:
-        connection.close()
     return tuple(loaded), tuple(judged)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import duckdb
 from pydantic import Field
 
 from quantgate.bundles.manifest import Manifest
@@ -17,7 +16,7 @@ from quantgate.model.config.policy import Policy
 from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.yaml_file import Strict, choose
 from warehouse.configuration import CONFIGS, add_policy
-from warehouse.database import insert_rows
+from warehouse.database import insert_rows, writing
 from warehouse.judge_runs import judge_stored
 from warehouse.load import load_bundles
 from warehouse.query import read_only
@@ -181,14 +180,9 @@ def _where(run_id: str, error: QuantgateError) -> str:
 
 
 def _write(path: Path, policy_name: str, policy: Policy, verdicts: _Verdicts) -> None:
-    connection = duckdb.connect(str(path))
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
+    with writing(path) as connection:
         connection.execute("BEGIN")
         add_policy(connection, policy_name, policy)
         insert_rows(connection, "post_hoc_verdicts", verdicts.rows)
         insert_rows(connection, "post_hoc_task_verdicts", verdicts.task_rows)
         connection.execute("COMMIT")
-        connection.execute("CHECKPOINT")
-    finally:
-        connection.close()

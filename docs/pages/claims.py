@@ -13,7 +13,7 @@ from typing import Any
 from docs.pages.page import fill
 from quantgate.model.home import ROOT
 from warehouse.configuration import configured_in_memory
-from warehouse.database import Connection
+from warehouse.database import Connection, fetch
 from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "claims.md"
@@ -29,7 +29,7 @@ _SQL = """
 
 def claims_page(connection: Connection) -> str:
     """Return the page as Markdown, from a warehouse's view."""
-    rows = connection.sql(_SQL, params={"order": _STATUSES}).to_arrow_table().to_pylist()
+    rows = fetch(connection, _SQL, order=_STATUSES)
     return fill(
         "claims",
         counts={status: sum(row["status"] == status for row in rows) for status in _STATUSES},

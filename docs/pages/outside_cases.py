@@ -18,7 +18,7 @@ from quantgate.model.enums import Family
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import Strict, choose, load_yaml
 from warehouse.configuration import CONFIGS, configured_in_memory
-from warehouse.database import Connection
+from warehouse.database import Connection, fetch
 from warehouse.evidence.published_scores import ASSUMED_FLIP_RATE, Concluded, Outside, read_pairs, read_scores
 
 PAGE = ROOT / "docs" / "outside-cases.md"
@@ -125,8 +125,8 @@ def outside_page(connection: Connection) -> str:
     """
     cases = load_yaml(CASES, Cases)
     policy = load_policy(cases.policy)
-    dataset = {"dataset": cases.repeated.dataset}
-    runs = _fetch(connection, _RUNS, dataset)
+    dataset = cases.repeated.dataset
+    runs = fetch(connection, _RUNS, dataset=dataset)
     readings = _readings(runs, cases.repeated, policy)
     concluded = [{reading.concluded for reading in pair} for pair in readings.values()]
     return fill(
@@ -137,7 +137,9 @@ def outside_page(connection: Connection) -> str:
         flips_percent=100 * ASSUMED_FLIP_RATE,
         cases=[*_scored(cases, policy), *_paired(cases, policy)],
         repeated_source=runs[0]["source"],
-        noise=[_noise_cells(row, cases.repeated, policy) for row in _fetch(connection, _NOISE, dataset)],
+        noise=[
+            _noise_cells(row, cases.repeated, policy) for row in fetch(connection, _NOISE, dataset=dataset)
+        ],
         pairs=[_pair_cells(key, pair) for key, pair in readings.items()],
         within=concluded.count({Concluded.WITHIN}),
         beyond=concluded.count({Concluded.BEYOND}),
@@ -241,11 +243,6 @@ def _short(reading: Outside) -> str:
     if reading.flips_allowed is not None:
         return f"within, if ≤ {reading.flips_allowed}"
     return _SHORT[reading.concluded]
-
-
-def _fetch(connection: Connection, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
-    return rows
 
 
 if __name__ == "__main__":

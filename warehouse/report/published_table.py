@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from warehouse.database import Connection
+from warehouse.database import Connection, fetch
 from warehouse.report.blocks import Block
 from warehouse.report.render import NULL
 
@@ -61,10 +60,10 @@ def published_block(connection: Connection, moment: datetime) -> Block | None:
     A row is the median of the entries of the latest round with any, on one engine. None if the warehouse has no
     published figures of the models to show.
     """
-    rows = _fetch(connection, _ROWS, moment)
+    rows = fetch(connection, _ROWS, ts=moment)
     if not rows:
         return None
-    offers = _fetch(connection, _OFFERS, moment)
+    offers = fetch(connection, _OFFERS, ts=moment)
     prices = "; ".join(f"{row['provider']}, of {row['price_as_of']}" for row in offers)
     return Block(
         heading="For comparison, not measured here: what others published for these GPUs, at maximum load",
@@ -89,11 +88,6 @@ def published_block(connection: Connection, moment: datetime) -> Block | None:
             f"Prices: the lowest of {prices or 'none that holds'}. {_MORE}",
         ),
     )  # fmt: skip
-
-
-def _fetch(connection: Connection, sql: str, moment: datetime) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = connection.sql(sql, params={"ts": moment}).to_arrow_table().to_pylist()
-    return rows
 
 
 def _money(value: float | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from warehouse.controls import control_notes, note_lines
-from warehouse.database import Connection
+from warehouse.database import Connection, fetch
 from warehouse.fidelity import alarm_lines
 from warehouse.query import read_only
 from warehouse.report import blocks as layout
@@ -107,17 +107,12 @@ def summarize(
     return "\n\n".join(map(layout.markdown if markdown else layout.plain, blocks))
 
 
-def _fetch(connection: Connection, sql: str, **values: Any) -> list[Row]:
-    rows: list[Row] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
-    return rows
-
-
 def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | None) -> Iterator[Block]:
     def section(row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in ("model", "gpu", "engine", "engine_version", "workload", "policy"))
 
     controls = control_notes(connection, run_ids)
-    for _, members in groupby(_fetch(connection, _POINTS, ts=moment, run_ids=_listed(run_ids)), key=section):
+    for _, members in groupby(fetch(connection, _POINTS, ts=moment, run_ids=run_ids), key=section):
         rows = list(members)
         labels = _labels(rows)
         yield _main(connection, moment, rows, labels, controls)
@@ -127,13 +122,9 @@ def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | N
         if uses is not None:
             yield uses
         for row in candidates.values():
-            tasks = _fetch(connection, _TASKS, run_id=row["verdict_run_id"], use=use)
+            tasks = fetch(connection, _TASKS, run_id=row["verdict_run_id"], use=use)
             if tasks:
                 yield _tasks(row, labels[row["run_id"]], tasks)
-
-
-def _listed(run_ids: Sequence[str] | None) -> list[str] | None:
-    return None if run_ids is None else list(run_ids)
 
 
 def _headline(rows: list[Row]) -> str:
@@ -256,7 +247,7 @@ def _prices(connection: Connection, moment: datetime, rows: list[Row]) -> Iterat
         yield f"Price{for_all}: {_offer(row)}; {row['price_source']}.{note}"
         others = [
             offer
-            for offer in _fetch(connection, _OFFERS, ts=moment, run_id=row["run_id"])
+            for offer in fetch(connection, _OFFERS, ts=moment, run_id=row["run_id"])
             if any(offer[name] != row[name] for name in ("provider", "region", "price_kind"))
         ]
         if others:
