@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
+
 from warehouse.report.render import aligned
 
 WIDTH = 100
@@ -41,14 +43,19 @@ def _fitting(block: Block) -> str:
         columns = [[block.names[i], *(row[i] for row in block.rows)] for i in kept]
         right = [block.right[i] for i in kept]
         table = _table(columns, right)
-        excess = max(map(len, table.splitlines())) - WIDTH
+        excess = max(map(cell_len, table.splitlines())) - WIDTH
         if excess <= 0:
             return table
-    widths = [max(map(len, column)) for column in columns]
+    widths = [max(map(cell_len, column)) for column in columns]
     widest = widths.index(max(widths))
     room = max(1, widths[widest] - excess)
-    columns[widest] = [cell if len(cell) <= room else f"{cell[: room - 1]}…" for cell in columns[widest]]
+    columns[widest] = [fit(cell, room) for cell in columns[widest]]
     return _table(columns, right)
+
+
+def fit(text: str, room: int) -> str:
+    """Cut a text to ``room`` terminal columns; an ellipsis marks the cut."""
+    return text if cell_len(text) <= room else set_cell_size(text, room - 1).rstrip() + "…"
 
 
 def _table(columns: list[list[str]], right: list[bool]) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 
 from quantgate.model.yaml_file import choose
 from warehouse.query import query
-from warehouse.report.blocks import WIDTH
+from warehouse.report.blocks import WIDTH, fit
 
 _INDENT = 12
 _ROOM = WIDTH - _INDENT
@@ -78,9 +78,9 @@ def flip_text(row: dict[str, Any]) -> str:
     answers = around_difference(row["baseline_answer"], row["candidate_answer"], _ROOM)
     generated = _both_generated(row)
     lines = [
-        _fit(heading, WIDTH),
+        fit(heading, WIDTH),
         *_prompt(row["prompt"]),
-        _line("target", _fit(one_line(row["target"]), _ROOM)),
+        _line("target", fit(one_line(row["target"]), _ROOM)),
     ]
     for number, side in enumerate(("baseline", "candidate")):
         lines.append(_line(side, answers[number]))
@@ -109,13 +109,7 @@ def one_line(text: str) -> str:
 
 
 def _window(text: str, begin: int, room: int) -> str:
-    return _fit((_CUT + text[begin + 1 :]) if begin else text, room)
-
-
-def _fit(text: str, room: int) -> str:
-    if cell_len(text) <= room:
-        return text
-    return set_cell_size(text, room - 1).rstrip() + _CUT
+    return fit((_CUT + text[begin + 1 :]) if begin else text, room)
 
 
 def _line(label: str, text: str) -> str:
@@ -127,13 +121,13 @@ def _prompt(prompt: str | None) -> list[str]:
     if prompt is None:
         return [_line("prompt", "not stored")]
     wrapped = [
-        _fit(line, _ROOM)
+        fit(line, _ROOM)
         for paragraph in prompt.splitlines()
         for line in textwrap.wrap(one_line(paragraph), _ROOM - 2, break_on_hyphens=False)
     ]
     shown = wrapped[-_PROMPT_LINES:] or [""]
     if len(wrapped) > len(shown):
-        shown[0] = _fit(f"{_CUT} {shown[0]}", _ROOM)
+        shown[0] = fit(f"{_CUT} {shown[0]}", _ROOM)
     return [_line("" if number else "prompt", line) for number, line in enumerate(shown)]
 
 
