@@ -45,7 +45,7 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 (hex) of its text: an applied migration is never edited."""
+        """Return the SHA-256 (hex) of its text; an applied migration is never edited."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 

@@ -21,9 +21,9 @@ _VERDICTS = """
     ORDER BY p.model, p.measured_at, p.run_id, p.use <> 'all', p.use
 """
 
-_STANDS = (
-    "The declared verdict stands: a policy that is chosen with the results in view promises nothing about its "
-    "error rate."
+_DECLARED_REMAINS = (
+    "The declared verdict remains in force: a policy that is chosen after seeing the results guarantees no error "
+    "rate."
 )
 
 
@@ -58,7 +58,7 @@ def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
                 for row in rows
             ),
             right=(False, False, False, False, False, False, True),
-            notes=(*reasons, _STANDS),
+            notes=(*reasons, _DECLARED_REMAINS),
             droppable=("GPU", "worst task"),
         )
     )

@@ -85,7 +85,7 @@ def published_block(connection: Connection, moment: datetime) -> Block | None:
         right=(False, False, False, True, True, True, True, False, False),
         notes=(
             _WARNING,
-            f"Prices: the lowest of {prices or 'none that holds'}. {_MORE}",
+            f"Prices: the lowest of {prices or 'no valid offer'}. {_MORE}",
         ),
     )  # fmt: skip
 

@@ -100,7 +100,7 @@ def summarize(
     """Return the `summary_table` of an open connection."""
     blocks = list(_blocks(connection, moment, run_ids))
     if not blocks:
-        return "The warehouse holds no run yet."
+        return "The warehouse has no run yet."
     published = published_block(connection, moment)
     if published is not None:
         blocks.append(published)
@@ -115,9 +115,10 @@ def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | N
     for _, members in groupby(fetch(connection, _POINTS, ts=moment, run_ids=run_ids), key=section):
         rows = list(members)
         labels = _labels(rows)
-        yield _main(connection, moment, rows, labels, controls)
         use = _headline(rows)
-        candidates = {row["run_id"]: row for row in rows if row["use"] == use and not row["is_baseline"]}
+        shown = [row for row in rows if row["use"] == use]
+        yield _main(shown, labels, tuple(_notes(connection, moment, shown, labels, controls)))
+        candidates = {row["run_id"]: row for row in shown if not row["is_baseline"]}
         uses = _uses(rows, labels)
         if uses is not None:
             yield uses
@@ -146,16 +147,10 @@ def _labels(rows: list[Row]) -> dict[str, str]:
     return labels
 
 
-def _main(
-    connection: Connection,
-    moment: datetime,
-    rows: list[Row],
-    labels: dict[str, str],
-    controls: dict[str, list[Row]],
-) -> Block:
-    first, shown = rows[0], [row for row in rows if row["use"] == _headline(rows)]
+def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Block:
+    first = rows[0]
     level = f"{100 * (1 - 2 * first['alpha']):g} %"
-    counts = sorted({row["gpu_count"] for row in shown})
+    counts = sorted({row["gpu_count"] for row in rows})
     gpus = first["gpu"] if counts == [1] else f"{' or '.join(map(str, counts))} × {first['gpu']}"
     shape = f", {first['isl']} tokens in, {first['osl']} out" if first["isl"] else ""
     load = f"load '{first['workload']}'{shape}" if first["workload"] else "no load measured"
@@ -178,10 +173,10 @@ def _main(
                 row["kernel_mode"],
                 row["evidence"],
             )
-            for row in shown
+            for row in rows
         ),
         right=(False, False, False, True, True, True, True, False, False),
-        notes=tuple(_notes(connection, moment, shown, labels, controls)),
+        notes=notes,
         droppable=("TTFT ms", "tok/s"),
     )  # fmt: skip
 
@@ -240,7 +235,7 @@ def _judgement(row: Row) -> str:
 def _prices(connection: Connection, moment: datetime, rows: list[Row]) -> Iterator[str]:
     priced = {row["gpu_count"]: row for row in rows if row["usd_per_hour"] is not None}
     if not priced:
-        yield f"No price of {rows[0]['gpu']} holds at this time: configs/prices.yaml has none."
+        yield f"No price of {rows[0]['gpu']} is valid at this time: configs/prices.yaml has none."
     for gpu_count, row in priced.items():
         note = f" {row['price_note']}" if row["price_note"] else ""
         for_all = f" for {gpu_count} × {row['gpu']}" if gpu_count > 1 else ""

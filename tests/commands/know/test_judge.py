@@ -24,7 +24,7 @@ def test_the_demo_under_another_policy(home: Path, tmp_path: Path, monkeypatch: 
     assert (done.status, done.err) == (0, "")
     assert max(map(len, done.out.splitlines())) <= 100
     assert "2 judged under 'looser'" in done.out
-    assert "The declared verdict stands" in done.out
+    assert "The declared verdict remains in force" in done.out
     nvfp4 = next(line for line in done.out.splitlines() if line.startswith("quantgate-demo-NVFP4  all"))
     assert "REJECTED (demo)" in nvfp4
     assert "VALIDATED" in nvfp4

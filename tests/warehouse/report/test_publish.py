@@ -146,7 +146,7 @@ def test_marks_of_what_is_not_to_be_used(place: Any, three: Any, spec: Any) -> N
     assert "* quarantined, not to be used: bf16 at c1 (client_bound). --fresh measures again." in flat
     assert "nvfp4: toy-nvfp4; no quality was measured." in flat
     assert "An assumed price for a 2-core machine" in flat
-    assert "No price of rtx-6000 holds at this time: configs/prices.yaml has none." in flat
+    assert "No price of rtx-6000 is valid at this time: configs/prices.yaml has none." in flat
     assert "no load measured" in flat
 
 
@@ -185,4 +185,4 @@ def test_a_baseline_on_more_gpus_than_its_candidate(place: Any, three: Any) -> N
 @pytest.mark.usefixtures("begun")
 def test_an_empty_warehouse_says_so(place: Any) -> None:
     load_bundles(place.warehouse, place.bundles)
-    assert summary_table(place.warehouse) == "The warehouse holds no run yet."
+    assert summary_table(place.warehouse) == "The warehouse has no run yet."

@@ -49,7 +49,7 @@ def test_before_any_offer_it_has_no_cost(paper: Connection) -> None:
     block = published_block(paper, datetime(2026, 3, 19, tzinfo=UTC))
     assert block is not None
     assert {(row[3], row[4]) for row in block.rows} == {("–", "–")}
-    assert "none that holds" in " ".join(block.notes)
+    assert "no valid offer" in " ".join(block.notes)
 
 
 def test_it_stands_last_and_apart(loaded: Any) -> None:
