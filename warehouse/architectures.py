@@ -34,10 +34,6 @@ class Shapes:
         )
 
 
-NO_SHAPES = Shapes({}, FormatFile())
-"""A configuration without architectures."""
-
-
 def read_shapes(configs: Path) -> Shapes:
     """Read ``architectures/*.yaml`` and ``formats.yaml`` of a folder; both are optional.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from quantgate.model.config.prices import PriceFile
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml
-from warehouse.architectures import NO_SHAPES, Shapes, read_shapes, refresh_shapes
+from warehouse.architectures import Shapes, read_shapes, refresh_shapes
 from warehouse.database import Connection, create_views, insert_rows, migrate
-from warehouse.evidence.reference import NO_REFERENCE, Reference, read_reference, store_reference
+from warehouse.evidence.reference import Reference, read_reference, store_reference
 from warehouse.prices.offers import (
     LocatedOffer,
     PriceImport,
@@ -40,19 +41,13 @@ class Configuration:
     gpus: GpuFile
     prices: PriceFile
     policies: PolicyFile
-    imported: tuple[LocatedOffer, ...] = ()
-    shapes: Shapes = NO_SHAPES
-    reference: Reference = NO_REFERENCE
-    scores: tuple[dict[str, object], ...] = ()
+    shapes: Shapes
+    own_offers: tuple[LocatedOffer, ...]
+    """The offers of prices.yaml."""
+    imported: tuple[LocatedOffer, ...]
+    reference: Reference
+    scores: tuple[dict[str, object], ...]
     """Published scores of baselines, as rows of ``store.baseline_scores``."""
-
-    @property
-    def own_offers(self) -> tuple[LocatedOffer, ...]:
-        """Return the offers of prices.yaml."""
-        return tuple(
-            LocatedOffer(f"prices.yaml: prices.{number}", offer)
-            for number, offer in enumerate(self.prices.prices)
-        )
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of its content."""
@@ -81,32 +76,42 @@ def read_configuration(
         ConfigError: a file is missing or wrong; or an offer names an unknown GPU, ends before it begins, or has the
             series and the first day of another offer.
     """
-    configuration = Configuration(
-        load_yaml(configs / "gpus.yaml", GpuFile),
-        load_yaml(configs / "prices.yaml", PriceFile),
-        load_yaml(configs / "policy.yaml", PolicyFile),
-        shapes=read_shapes(configs),
+    gpus = load_yaml(configs / "gpus.yaml", GpuFile)
+    prices = load_yaml(configs / "prices.yaml", PriceFile)
+    policies = load_yaml(configs / "policy.yaml", PolicyFile)
+    shapes = read_shapes(configs)
+    own = tuple(
+        LocatedOffer(f"prices.yaml: prices.{number}", offer) for number, offer in enumerate(prices.prices)
     )
+    return Configuration(
+        gpus,
+        prices,
+        policies,
+        shapes,
+        own,
+        _further_offers(own, read_imported(imported) if imported else [], gpus),
+        read_reference(configs, gpus, published),
+        _published_scores(configs / "models"),
+    )
+
+
+def _further_offers(
+    own: Sequence[LocatedOffer], imported: Sequence[LocatedOffer], gpus: GpuFile
+) -> tuple[LocatedOffer, ...]:
+    """Check all offers; return the imported ones that prices.yaml doesn't list."""
     offers: dict[tuple[object, ...], LocatedOffer] = {}
-    for located in configuration.own_offers:
-        _check(located, configuration.gpus)
-        if (key := _key(located)) in offers:
-            raise _two_offers(located, offers[key])
-        offers[key] = located
-    extra = []
-    for located in read_imported(imported) if imported else ():
-        _check(located, configuration.gpus)
-        first = offers.setdefault(_key(located), located)
-        if first is located:
-            extra.append(located)
-        elif not same_price(first.offer, located.offer):
-            raise _two_offers(located, first)
-    return replace(
-        configuration,
-        imported=tuple(extra),
-        reference=read_reference(configs, configuration.gpus, published),
-        scores=_published_scores(configs / "models"),
-    )
+    for number, located in enumerate([*own, *imported]):
+        choose(gpus.gpus, located.offer.gpu, f"{located.where}.gpu")
+        check_end(located.offer, located.where)
+        key = (*series(located.offer), located.offer.valid_from)
+        first = offers.setdefault(key, located)
+        if first is not located and (number < len(own) or not same_price(first.offer, located.offer)):
+            raise ConfigError(
+                f"two offers for {', '.join(map(str, key))}, the other at {first.where}",
+                where=located.where,
+                hint="Keep one, or give the newer its own valid_from.",
+            )
+    return tuple(offers.values())[len(own) :]
 
 
 def _published_scores(folder: Path) -> tuple[dict[str, object], ...]:
@@ -114,23 +119,6 @@ def _published_scores(folder: Path) -> tuple[dict[str, object], ...]:
         {**score.model_dump(), "checkpoint": model.baseline.source}
         for model in load_models(folder).values()
         for score in model.published
-    )
-
-
-def _check(located: LocatedOffer, gpus: GpuFile) -> None:
-    choose(gpus.gpus, located.offer.gpu, f"{located.where}.gpu")
-    check_end(located.offer, located.where)
-
-
-def _key(located: LocatedOffer) -> tuple[object, ...]:
-    return (*series(located.offer), located.offer.valid_from)
-
-
-def _two_offers(located: LocatedOffer, first: LocatedOffer) -> ConfigError:
-    return ConfigError(
-        f"two offers for {', '.join(map(str, _key(located)))}, the other at {first.where}",
-        where=located.where,
-        hint="Keep one, or give the newer its own valid_from.",
     )
 
 

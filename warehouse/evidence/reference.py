@@ -58,9 +58,6 @@ class Reference:
     """By table of schema store."""
 
 
-NO_REFERENCE = Reference()
-
-
 def read_reference(configs: Path, gpus: GpuFile, imported: Path | None = None) -> Reference:
     """Read the published evidence of a configuration folder; empty if it has no ``reference/``.
 
@@ -74,7 +71,7 @@ def read_reference(configs: Path, gpus: GpuFile, imported: Path | None = None) -
     """
     folder = configs / FOLDER
     if not folder.is_dir():
-        return NO_REFERENCE
+        return Reference()
     files = sorted(path for path in folder.iterdir() if path.suffix in {".csv", ".yaml"})
     extra = tuple(sorted(imported.glob("*.csv"))) if imported else ()
     contents = [
