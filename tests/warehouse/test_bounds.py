@@ -35,7 +35,7 @@ def db() -> Iterator[Connection]:
 
 @pytest.fixture
 def change(db: Connection) -> Iterator[Connection]:
-    """The same, to be changed: taken back after the test."""
+    """The same, for changes that are rolled back after the test."""
     db.execute("BEGIN")
     yield db
     db.execute("ROLLBACK")
@@ -190,8 +190,8 @@ def test_all_reduces_of_tensor_parallelism(db: Connection) -> None:
 
 def test_no_more_requests_decode_than_memory_holds(db: Connection) -> None:
     row = bound(db, gpu="h100", concurrency=512)
-    held = (81_559 * 2**20 - LLAMA_70B_LAYERS - 2 * (LLAMA_70B_REST + 128256 * 8192)) / (1536 * KV_BYTES)
-    assert row["decode_batch"] == pytest.approx(held)
+    expected = (81_559 * 2**20 - LLAMA_70B_LAYERS - 2 * (LLAMA_70B_REST + 128256 * 8192)) / (1536 * KV_BYTES)
+    assert row["decode_batch"] == pytest.approx(expected)
     assert row["bound_tok_s"] == bound(db, gpu="h100", concurrency=None)["bound_tok_s"]
     assert bound(db, gpu="h200", concurrency=20)["decode_batch"] == 20
 
@@ -339,6 +339,6 @@ def test_a_run_s_share_of_its_limit(place: Any, spec: Any, three: Any) -> None:
     assert (report.loaded, report.swapped) == ((), True)
     assert shares()["run-fp8-2", 1] == (pytest.approx(before["run-fp8-2", 1][0] / 2), None)
     stored = "SELECT run_id, operating_point, bound_tok_s, bound_by, no_bound FROM {} ORDER BY ALL"
-    anew = query(place.warehouse, stored.format("bounds_of('run_points')")).to_pylist()
-    assert query(place.warehouse, stored.format("store.run_bounds")).to_pylist() == anew
-    assert len(anew) == 11
+    recomputed = query(place.warehouse, stored.format("bounds_of('run_points')")).to_pylist()
+    assert query(place.warehouse, stored.format("store.run_bounds")).to_pylist() == recomputed
+    assert len(recomputed) == 11

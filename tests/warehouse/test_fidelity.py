@@ -128,15 +128,15 @@ def distributions(seed: int, apart: float = 0.0) -> Floats:
 
 def rows(table: Floats, k: int = VOCABULARY, **changes: Any) -> Rows:
     """Rows of fidelity.parquet, as the engine's answers become them."""
-    told = tops(table, np.arange(PLACES) % VOCABULARY, k)
+    listed = tops(table, np.arange(PLACES) % VOCABULARY, k)
     return tuple(
         {
             "text_id": "plain.txt@0123456789ab",
             "token_index": place,
-            "token_id": int(told.own_ids[place]),
-            "logprob": float(told.own_logprobs[place]),
-            "top_token_ids": told.token_ids[place].tolist(),
-            "top_logprobs": told.logprobs[place].tolist(),
+            "token_id": int(listed.own_ids[place]),
+            "logprob": float(listed.own_logprobs[place]),
+            "top_token_ids": listed.token_ids[place].tolist(),
+            "top_logprobs": listed.logprobs[place].tolist(),
             "k": k,
             "vocab_size": VOCABULARY,
             "engine_start_id": "start-1",
@@ -260,10 +260,10 @@ def test_a_load_fills_the_view_with_alarm_and_trend(place: Any, three: Any, spec
     assert (found["run-nvfp4"]["reason"], found["run-nvfp4"]["alarms"]) == ("not_measured", [])
     assert len(found) == 3
     report = " ".join(summary_table(place.warehouse, again.started_at + timedelta(hours=1)).split())
-    told = (
+    text = (
         f"its next-token distributions lie {kl[1]:.3f} nats from the baseline's on average (alarm above 0.05)"
     )
-    assert report.count("Alarm kl_high, fp8: " + told + ". It changes no verdict.") == 1
+    assert report.count("Alarm kl_high, fp8: " + text + ". It changes no verdict.") == 1
     assert report.count("Alarm kl_high") == 1
 
 
@@ -287,7 +287,7 @@ def test_a_candidate_without_numbers_is_an_alarm_and_its_verdict_stands(place: A
 @pytest.mark.usefixtures("begun")
 def test_a_baseline_asked_once_more_over_a_restart_gives_the_noise(place: Any, three: Any) -> None:
     baseline, fp8, _ = three
-    told = FidelityResult(
+    result = FidelityResult(
         text_id="plain.txt@0123456789ab",
         tokens=PLACES,
         k=VOCABULARY,
@@ -299,7 +299,7 @@ def test_a_baseline_asked_once_more_over_a_restart_gives_the_noise(place: Any, t
     baseline = replace(
         baseline,
         fidelity=(*rows(again, engine_start_id="start-2"), *rows(p)),
-        fidelity_result=told,
+        fidelity_result=result,
     )
     place.write(baseline, replace(fp8, baseline=baseline, fidelity=rows(q)))
     load_bundles(place.warehouse, place.bundles)

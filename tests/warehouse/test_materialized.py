@@ -100,7 +100,7 @@ def without(table: list[dict[str, Any]], *columns: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def configs(tmp_path: Path) -> Path:
-    """The project's configuration without what others published, which takes long to load."""
+    """The project's configuration without published figures, which are slow to load."""
     folder = tmp_path / "configs"
     shutil.copytree(CONFIGS, folder, ignore=shutil.ignore_patterns("reference", "*.csv"))
     return folder
@@ -128,7 +128,7 @@ def test_after_a_load_and_another(place: Any, configs: Path, three: Any, spec: A
 
 
 def test_after_a_rejudgement(place: Any, configs: Path, three: Any, spec: Any) -> None:
-    """A candidate that waited for its baseline is judged, and one that went on with more documents stands."""
+    """A candidate that waited for its baseline is judged; one that continued with more documents keeps its verdict."""
     baseline, fp8, _ = three
     short = replace(fp8, run_id="run-fp8-short", documents=40, fingerprint="goes on")
     place.write(
@@ -185,7 +185,7 @@ def test_after_a_price_change(place: Any, configs: Path, three: Any) -> None:
 
 
 def test_after_a_change_of_hardware(place: Any, configs: Path, three: Any) -> None:
-    """The limits, of which pct_of_bound is a share, are computed anew, and nothing else is."""
+    """The limits, of which pct_of_bound is a share, are recomputed, and nothing else."""
 
     def known(data: Any) -> None:
         data["architectures"]["Llama-3.1-8B"]["names"].append("toy")

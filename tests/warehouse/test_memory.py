@@ -60,7 +60,7 @@ def db() -> Iterator[Connection]:
 
 @pytest.fixture
 def change(db: Connection) -> Iterator[Connection]:
-    """The same, to be changed: taken back after the test."""
+    """The same, for changes that are rolled back after the test."""
     db.execute("BEGIN")
     yield db
     db.execute("ROLLBACK")

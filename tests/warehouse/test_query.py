@@ -172,10 +172,10 @@ def test_a_warehouse_of_an_older_version_names_the_mend(tmp_path: Path, loaded: 
     older.write_bytes(loaded.warehouse.read_bytes())
     with duckdb.connect(str(older)) as connection:
         connection.execute("DROP VIEW claims; DROP MACRO TABLE cost_per_token_at")
-    told = f"no '{name.split('(', maxsplit=1)[0]}' yet. `quantgate load` brings it to this version."
+    refusal = f"no '{name.split('(', maxsplit=1)[0]}' yet. `quantgate load` brings it to this version."
     with pytest.raises(ConfigError) as caught:
         query(older, f"FROM {name}")
-    assert str(caught.value).endswith(told)
+    assert str(caught.value).endswith(refusal)
 
 
 def test_a_warehouse_whose_path_holds_a_quote(place: Any, loaded: Any) -> None:

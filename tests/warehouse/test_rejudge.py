@@ -134,14 +134,14 @@ def test_one_run(place: Any, three: Any) -> None:
     place.write(*three, replace(three[1], run_id="run-idle", tasks={}))
     assert judged(place, run_id="run-nvfp4").judged == ("run-nvfp4",)
     assert {run for run, _ in post_hoc(place)} == {"run-nvfp4"}
-    for run_id, told in (
+    for run_id, refusal in (
         ("run-nvfp5", "--run: nothing is called 'run-nvfp5'. Did you mean 'run-nvfp4'?"),
         ("run-bf16", "run run-bf16: it is a baseline: there is nothing to compare it with."),
         ("run-idle", "run run-idle: no quality was measured."),
     ):
         with pytest.raises(ConfigError) as error:
             judged(place, run_id=run_id)
-        assert str(error.value).startswith(told)
+        assert str(error.value).startswith(refusal)
 
 
 @pytest.mark.usefixtures("begun")

@@ -1,4 +1,4 @@
-"""MLPerf's official summary: which results are taken, and what they settle."""
+"""MLPerf's official summary: which results are imported, and which claims they settle."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def problems(take: Callable[..., Any], *offers: dict[str, Any], name: str = "off
 
 @pytest.mark.parametrize("name", ["offers.csv", "offers.json"])
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"gpu": "h10"}, "nothing is called 'h10'. Did you mean 'h100'?"),
         ({"usd_per_hour": 0}, "key 'usd_per_hour': input should be greater than 0 (found"),
@@ -60,16 +60,16 @@ def problems(take: Callable[..., Any], *offers: dict[str, Any], name: str = "off
     ],
 )
 def test_a_bad_line_is_named_and_nothing_is_imported(
-    place: Any, take: Callable[..., Any], name: str, change: dict[str, Any], told: str
+    place: Any, take: Callable[..., Any], name: str, change: dict[str, Any], message: str
 ) -> None:
     (problem,) = problems(take, OFFER, OFFER | {"provider": "other"} | change, name=name)
     line = 3 if name.endswith("csv") else 10
-    assert problem.startswith(f"{name}:{line}: {told}")
+    assert problem.startswith(f"{name}:{line}: {message}")
     assert not imported_folder(place.warehouse).exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"usd_per_hour": True}, "key 'usd_per_hour': it should be a number (found True)."),
         ({"valid_from": 20260601}, "key 'valid_from': a day is written like 2026-03-20 (found 20260601)."),
@@ -78,13 +78,13 @@ def test_a_bad_line_is_named_and_nothing_is_imported(
         ({"provider": ""}, "key 'provider': string should have at least 1 character"),
     ],
 )
-def test_what_only_json_can_get_wrong(take: Callable[..., Any], change: dict[str, Any], told: str) -> None:
+def test_what_only_json_can_get_wrong(take: Callable[..., Any], change: dict[str, Any], message: str) -> None:
     (problem,) = problems(take, OFFER | change, name="offers.json")
-    assert problem.startswith(f"offers.json:2: {told}")
+    assert problem.startswith(f"offers.json:2: {message}")
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "message"),
     [
         ({}, {}, "the same offer as"),
         ({}, {"usd_per_hour": 2}, "overlaps the offer of 1.5 USD/h, 2026-06-01 to the next, at"),
@@ -98,10 +98,10 @@ def test_what_only_json_can_get_wrong(take: Callable[..., Any], change: dict[str
     ],
 )
 def test_two_prices_for_one_day_are_refused(
-    place: Any, take: Callable[..., Any], first: dict[str, Any], second: dict[str, Any], told: str
+    place: Any, take: Callable[..., Any], first: dict[str, Any], second: dict[str, Any], message: str
 ) -> None:
     (problem,) = problems(take, OFFER | first, OFFER | second)
-    assert problem.startswith(f"offers.csv:3: {told}")
+    assert problem.startswith(f"offers.csv:3: {message}")
     assert "offers.csv:2. " in problem
     assert not imported_folder(place.warehouse).exists()
 
@@ -172,7 +172,7 @@ HEADER = "provider,gpu,price_kind,usd_per_hour,valid_from,source"
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.txt", "", "'.txt' is neither .csv nor .json"),
         (
@@ -197,13 +197,13 @@ HEADER = "provider,gpu,price_kind,usd_per_hour,valid_from,source"
         ("a.json", "[{}]\n\nx", ":3: something follows the list"),
     ],
 )
-def test_a_file_that_is_none(place: Any, name: str, text: str, told: str) -> None:
+def test_a_file_that_is_none(place: Any, name: str, text: str, message: str) -> None:
     file = place.path / name
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError) as caught:
         import_offers(file, imported_folder(place.warehouse), (), OWN.gpus.gpus)
     line = str(caught.value)
-    assert told in line
+    assert message in line
     assert "\n" not in line
     assert not imported_folder(place.warehouse).exists()
 

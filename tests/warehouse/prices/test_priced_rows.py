@@ -216,19 +216,19 @@ def test_an_imported_offer_that_prices_yaml_has_too_counts_once(place: Any, take
 
 
 def test_what_nvml_told_of_a_run_is_kept(manifest_of: Any, spec: Any) -> None:
-    told = {
+    recorded = {
         "cuda_version": "13.0",
         "sm_clock_max_mhz": 1980,
         "memory_clock_max_mhz": 2619,
         "power_limit_w": 700.0,
     }
     manifest = manifest_of(spec("run-h100"))
-    manifest = manifest.model_copy(update={"hardware": manifest.hardware.model_copy(update=told)})
+    manifest = manifest.model_copy(update={"hardware": manifest.hardware.model_copy(update=recorded)})
     with duckdb.connect(":memory:") as connection:
         migrate(connection)
         insert_rows(connection, "runs", [run_row(manifest)])
-        kept = connection.execute(f"SELECT {', '.join(told)} FROM store.runs").fetchall()
-    assert kept == [tuple(told.values())]
+        kept = connection.execute(f"SELECT {', '.join(recorded)} FROM store.runs").fetchall()
+    assert kept == [tuple(recorded.values())]
 
 
 def test_an_older_warehouse_is_brought_up(place: Any, spec: Any) -> None:
@@ -241,5 +241,5 @@ def test_an_older_warehouse_is_brought_up(place: Any, spec: Any) -> None:
     load_bundles(place.warehouse, place.bundles)
     assert rows(place, "SELECT count(*) AS n FROM prices WHERE provider = 'p'") == [{"n": 0}]
     assert rows(place, "SELECT count(*) AS n FROM gpus WHERE nvml_memory_mib > 0") == [{"n": 5}]
-    told = rows(place, "SELECT DISTINCT cuda_version, power_limit_w FROM runs")
-    assert told == [{"cuda_version": None, "power_limit_w": None}]
+    recorded = rows(place, "SELECT DISTINCT cuda_version, power_limit_w FROM runs")
+    assert recorded == [{"cuda_version": None, "power_limit_w": None}]

@@ -58,26 +58,26 @@ def test_a_flip_is_a_block() -> None:
 
 def test_of_long_answers_the_part_where_they_part_is_shown() -> None:
     shared = "so far both say the same thing, " * 40
-    told = row(
+    flip = row(
         prompt="few shots\n" * 50 + "the question",
         baseline_responses=json.dumps([[f"{shared}and then 42{' tail' * 50}"]]),
         candidate_responses=json.dumps([[f"{shared}and then 43{' tail' * 50}"]]),
     )
-    lines = flip_text(told).splitlines()
+    lines = flip_text(flip).splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[1].startswith("prompt      … few shots")
     assert lines[3].endswith("the question"), "a prompt's end holds the question"
     one, other = (line for line in lines if "said" in line)
     assert "and then 42 tail" in one
     assert "and then 43 tail" in other
-    assert one.index("42") == other.index("43"), "the one stands below the other"
+    assert one.index("42") == other.index("43"), "the differences are aligned"
 
 
 def test_choices_have_no_text_to_show() -> None:
-    told = row(
+    flip = row(
         baseline_responses="[[[-3.6, false]], [[-4.6, false]]]", candidate_responses="[[[-3.6, false]]]"
     )
-    assert "said" not in flip_text(told)
+    assert "said" not in flip_text(flip)
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300), st.integers(20, 90))
@@ -110,14 +110,14 @@ def test_flips_are_chosen(database: Path) -> None:
     assert own.column("direction").to_pylist()[0] == "worse"
     blocks = [flip_text(r) for r in everything.to_pylist()]
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 100
-    for options, told in (
+    for options, message in (
         ({"task": "qg_demo_arithmetics"}, "--task: nothing is called 'qg_demo_arithmetics'. Did you mean"),
         ({"run_id": "nope"}, "--run: nothing is called 'nope'."),
         ({"checkpoint": "quantgate-demo-FP9"}, "Did you mean 'quantgate-demo-FP8'?"),
     ):
         with pytest.raises(ConfigError) as error:
             find_flips(database, **options)
-        assert told in str(error.value)
+        assert message in str(error.value)
 
 
 def test_the_command(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
