@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,7 +12,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from quantgate.bundles.identity import VERDICT_KEYS
+from quantgate.bundles.identity import VERDICT_KEYS, verdict_key
 from quantgate.bundles.schema import BUNDLE_FILES, PROMPTS_FILE
 from quantgate.bundles.store import Bundle, BundleStore
 from quantgate.model.errors import QuantgateError
@@ -38,7 +39,6 @@ from warehouse.prices.offers import imported_folder
 from warehouse.query import read_only
 from warehouse.rows import Row, engine_start_rows, run_row, task_rows, task_verdict_rows, verdict_rows
 from warehouse.swap import exclusive, next_state, remove_leftovers
-from warehouse.verdict_keys import refresh_keys
 
 _BATCH_BYTES = 128 << 20
 """Size of an insert, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written once,
@@ -157,7 +157,7 @@ def _write(
     """Bring the database at ``path`` to the next state; return the runs loaded and the runs judged."""
     with writing(path) as connection:
         migrate(connection)
-        refresh_keys(connection, store)
+        _refresh_keys(connection, store)
         loaded: list[str] = []
         for batch in _batches(bundles):
             _insert(connection, batch)
@@ -240,3 +240,27 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
     insert_rows(connection, "task_verdicts", task_verdicts)
     connection.execute("COMMIT")
     return run_ids
+
+
+def _refresh_keys(connection: Connection, store: BundleStore) -> None:
+    """Give every stored run the key that it has by now; once for each change of what makes one.
+
+    A run whose bundle is gone keeps the key that it had.
+
+    Args:
+        connection: a warehouse that is being written.
+        store: where the bundles lie.
+    """
+    if setting(connection, "verdict_keys") == VERDICT_KEYS:
+        return
+    changed = []
+    for run_id, before in connection.execute("SELECT run_id, verdict_key FROM store.runs").fetchall():
+        with contextlib.suppress(QuantgateError):
+            now = verdict_key(store.read_manifest(run_id))
+            if now != before:
+                changed.append((now, run_id))
+    connection.execute("BEGIN")
+    if changed:
+        connection.executemany("UPDATE store.runs SET verdict_key = ? WHERE run_id = ?", changed)
+    set_setting(connection, "verdict_keys", VERDICT_KEYS)
+    connection.execute("COMMIT")
