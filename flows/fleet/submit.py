@@ -25,8 +25,9 @@ from quantgate.model.config.policy import load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from quantgate.model.yaml_file import choose
-from tasks.engine import environment, server
+from tasks.engine import environment
 from tasks.engine.argument_files import LORA, PATHS, SPECULATIVE
+from tasks.engine.arguments import dashed, gpu_count, serving_arguments
 from tasks.quality import sources
 
 
@@ -78,7 +79,7 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         "tasks": parameters.tasks and _absolute(parameters.tasks, local),
         "workload": parameters.workload and _absolute(parameters.workload, local),
         "engine_arguments": _arguments_absolute(
-            server.dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
+            dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
         ),
     }
     if parameters.tasks and sources.is_suite(suite := Path(parameters.tasks).expanduser()):
@@ -98,7 +99,7 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         model = chosen_model(sent)
         load_policy(sent.policy or model.policy)
         for checkpoint in checkpoints_of(model, sent):
-            server.gpu_count(server.serving_arguments(config, checkpoint.engine_arguments))
+            gpu_count(serving_arguments(config, checkpoint.engine_arguments))
     else:
         work = declare_work(sent, home)
         for checkpoint in work.checkpoints:

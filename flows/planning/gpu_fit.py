@@ -11,8 +11,7 @@ from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Hardware
-from tasks.engine import limits
-from tasks.engine.server import PARALLEL_ARGUMENTS, gpu_count, serving_arguments
+from tasks.engine.arguments import PARALLEL_ARGUMENTS, divides, gpu_count, serving_arguments, tokens_of
 from tasks.progress import Reporter
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
@@ -64,13 +63,13 @@ def fitting(
     shape = shape_of(connection, model)
     if shape is None:
         return Fitting(1, False, f"1 {gpu} is assumed: configs/architectures has no '{model}'")
-    context = limits.tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
+    context = tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
     if context is None:
         raise _undecided(shape, gpu, "its longest context isn't, give max-model-len")
     weights = precision or WIDEST
     sizes = _sizes(connection, shape, weights, gpu, context, arguments)
     kv_heads = None if shape.mla else shape.kv_heads
-    fits = [size for size in sizes if size.fits and limits.divides(size.gpu_count, shape.heads, kv_heads)]
+    fits = [size for size in sizes if size.fits and divides(size.gpu_count, shape.heads, kv_heads)]
     if precision is None and (not fits or fits[0].gpu_count > 1):
         raise _undecided(shape, gpu, f"its precision isn't declared, and {WIDEST} takes more than one")
     if not fits:

@@ -24,10 +24,10 @@ from quantgate.model.home import Home
 from quantgate.model.yaml_file import choose
 from tasks.checkpoint.hub import NotAskedError
 from tasks.checkpoint.pins import Pins, pins_file
-from tasks.checkpoint.resolve import resolve
-from tasks.checkpoint.revisions import commit_of, is_folder
-from tasks.engine import argument_files, environment, server
-from tasks.quality import evaluate
+from tasks.checkpoint.resolve import commit_of, is_folder, resolve
+from tasks.engine import argument_files, environment
+from tasks.engine.arguments import gpu_count, serving_arguments
+from tasks.quality.suite import suite_content
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
 from warehouse.estimates import published_share
@@ -120,7 +120,7 @@ def _request(model: ModelConfig, home: Home) -> ModelRequest:
         count = work.documents[task.task]
         documents += work.policy.families[task.family].min_documents if count is None else count
     return ModelRequest(
-        suite=evaluate.suite_content(work.suite, chat_template=work.chat_template),
+        suite=suite_content(work.suite, chat_template=work.chat_template),
         workload=work.workload.model_dump(mode="json", exclude={"description"}),
         policy=work.policy.fingerprint(),
         size=RunSize(work.workload, documents),
@@ -243,9 +243,9 @@ class _Planner:
         return estimate(self.connection, cell, architecture, request.size, self.manifests, self.share)
 
     def _fitting(self, checkpoint: CheckpointConfig, model: ModelConfig, pool: PoolFacts) -> gpu_fit.Fitting:
-        arguments = server.serving_arguments(pool.engine, checkpoint.engine_arguments)
+        arguments = serving_arguments(pool.engine, checkpoint.engine_arguments)
         if not pool.gpu_config.nvml_names:
-            return gpu_fit.Fitting(server.gpu_count(arguments), False, "")
+            return gpu_fit.Fitting(gpu_count(arguments), False, "")
         architecture = model.architecture or model.name
         return gpu_fit.fitting(self.connection, architecture, checkpoint.precision, pool.gpu, arguments)
 
@@ -255,7 +255,7 @@ class _Planner:
         try:
             return argument_files.recorded(pool.engine, overrides, self.commit), ""
         except NotAskedError as error:
-            return server.serving_arguments(pool.engine, overrides), f"{error.where}: {error.what}"
+            return serving_arguments(pool.engine, overrides), f"{error.where}: {error.what}"
 
     def _revision(self, checkpoint: CheckpointConfig) -> tuple[str | None, str]:
         """Return the revision, or None and why it isn't known; a folder is hashed, a hub asked unless it is pinned."""

@@ -23,12 +23,13 @@ from quantgate.model.records import Hardware
 from quantgate.model.yaml_file import choose, load_yaml, parse_record
 from tasks.checkpoint.resolve import check_source
 from tasks.device import hardware
-from tasks.engine import argument_files, environment, limits, log
-from tasks.engine import server as engine
+from tasks.engine import argument_files, environment, log
+from tasks.engine.arguments import check_limits, gpu_count, serving_arguments
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
-from tasks.quality import evaluate, sources
+from tasks.quality import sources
 from tasks.quality.requirements import check_packages, permitted
+from tasks.quality.suite import check_chat_template, check_suite, suite_content
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def work_of(model: ModelConfig, parameters: ValidateParameters, home: Home) -> W
         model=model,
         checkpoints=checkpoints_of(model, parameters),
         suite=suite,
-        documents=evaluate.check_suite(suite),
+        documents=check_suite(suite),
         workload=workload_of(parameters.workload or model.workload, parameters.concurrency),
         policy_name=policy_name,
         policy=policy,
@@ -208,7 +209,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Request:
     log.kernel_rules()
     return Request(
         **{**vars(work), "checkpoints": checkpoints},
-        suite_content=evaluate.suite_content(work.suite, chat_template=work.chat_template),
+        suite_content=suite_content(work.suite, chat_template=work.chat_template),
         hardware=devices,
         engine_name=name,
         engine=config,
@@ -226,14 +227,14 @@ def check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, work: Wo
     Raises:
         ConfigError: the first thing that is wrong.
     """
-    arguments = engine.serving_arguments(config, checkpoint.engine_arguments)
-    engine.gpu_count(arguments)
+    arguments = serving_arguments(config, checkpoint.engine_arguments)
+    gpu_count(arguments)
     argument_files.check(arguments)
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
-            limits.check(arguments, folder, work.workload)
+            check_limits(arguments, folder, work.workload)
             if work.chat_template and "chat-template" not in arguments:
-                evaluate.check_chat_template(folder, checkpoint.source)
+                check_chat_template(folder, checkpoint.source)
             return
 
 
@@ -264,5 +265,5 @@ def hardware_of(checkpoint: CheckpointConfig, config: EngineConfig, devices: Har
     Raises:
         ConfigError: the host has fewer.
     """
-    gpus = engine.gpu_count(engine.serving_arguments(config, checkpoint.engine_arguments))
+    gpus = gpu_count(serving_arguments(config, checkpoint.engine_arguments))
     return devices if gpus == devices.gpu_count else hardware.detect(gpu_count=gpus)

@@ -21,11 +21,12 @@ from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
 from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import resolve
-from tasks.engine import argument_files, arguments, environment, limits, server
+from tasks.engine import argument_files, environment, server
 from tasks.engine.argument_files import Named
+from tasks.engine.arguments import check_known, check_limits, dashed, serving_arguments
 from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
-from tasks.quality import evaluate
+from tasks.quality.suite import check_chat_template, clusters_of
 from tasks.resume.chains import Evidence
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
 from tasks.resume.second_try import unfinished_runs
@@ -162,11 +163,11 @@ def served_with(
     """Resolve what each checkpoint is served with; what can't be is reported before the first engine starts."""
     served = []
     for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
-        arguments.check_known(server.dashed(config.engine_arguments), engine, home, report)
-        serving = server.serving_arguments(engine.config, config.engine_arguments)
-        limits.check(serving, Path(checkpoint.path), request.workload)
+        check_known(dashed(config.engine_arguments), engine, home, report)
+        serving = serving_arguments(engine.config, config.engine_arguments)
+        check_limits(serving, Path(checkpoint.path), request.workload)
         if request.chat_template and "chat-template" not in serving:
-            evaluate.check_chat_template(Path(checkpoint.path), checkpoint.source)
+            check_chat_template(Path(checkpoint.path), checkpoint.source)
         served.append(argument_files.found(engine.config, config.engine_arguments, pins))
     return served
 
@@ -244,7 +245,7 @@ def _report_request(request: Request, engine: EngineEnvironment, report: Reporte
         if documents:
             line = resolution_line(task.task, documents, margin, policy.alpha, policy.planned_power)
             report.line(f"validate: {line}")
-        clusters = evaluate.clusters_of(task)
+        clusters = clusters_of(task)
         if clusters and (few := clusters_line(task.task, clusters, margin, policy)):
             report.line(f"validate: {few}")
 

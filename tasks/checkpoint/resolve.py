@@ -14,6 +14,7 @@ from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.records import Checkpoint
+from tasks.checkpoint import hub
 from tasks.checkpoint.files import (
     check_listing,
     content_hash,
@@ -22,7 +23,7 @@ from tasks.checkpoint.files import (
     read_json,
     read_weights,
 )
-from tasks.checkpoint.hub import HUB_ID, pull
+from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.precision import PRECISIONS, Format, classify, classify_unread, stated_format
 from tasks.checkpoint.retry import Patience
@@ -57,8 +58,7 @@ def resolve(
     """Find a checkpoint, check that it can be served, and read from its files what it is.
 
     Args:
-        source: a local folder (from the working directory, or from the project's root), or a hub id,
-            ``org/name`` or ``org/name@revision``.
+        source: a folder (from here or the project's root), or a hub id: ``org/name`` or ``org/name@revision``.
         cache: the hub's cache folder, its own default where there is none.
         declared: the precision that the user expects it to have.
         model: the base model's name; from the checkpoint's name where there is none.
@@ -71,25 +71,15 @@ def resolve(
         The checkpoint; its revision is the commit's SHA, or ``sha256:`` and the hash of what is served.
 
     Raises:
-        ConfigError: it isn't there, can't be served, would run code of its own, or isn't what it declares
-            or the user declared; one line with a hint.
+        ConfigError: it isn't there, can't be served, would run code of its own, or isn't what was declared.
     """
     folder = _local_folder(source)
     if folder is None:
-        identity = HUB_ID.fullmatch(source)
-        if identity is None:
-            raise _not_found(source)
-        name, asked = identity.group("repo", "revision")
+        name, asked = _hub_id(source)
         allow = _pinned(allow, asked, source)
-        folder, revision = pull(
-            name,
-            asked,
-            where=source,
-            cache=cache,
-            allow=allow,
-            pins=pins,
-            patience=patience,
-            look=partial(look, source, declared, allow),
+        inspect = partial(look, source, declared, allow)
+        folder, revision = hub.pull(
+            name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience, look=inspect
         )
     else:
         name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
@@ -102,18 +92,64 @@ def resolve(
             revision=revision or content_hash(folder, contents.weight_files, progress),
             model=model or model_name(name if "/" in name else str(folder.resolve())),
             architecture=_architecture(contents.config, source),
-            precision=contents.found.precision,
-            weight_format=contents.found.weight_format,
-            kv_cache_dtype=contents.found.kv_cache_dtype,
-            parameters=contents.found.parameters,
+            precision=contents.format.precision,
+            weight_format=contents.format.weight_format,
+            kv_cache_dtype=contents.format.kv_cache_dtype,
+            parameters=contents.format.parameters,
             size_bytes=contents.size_bytes,
             vocab_size=contents.vocab_size,
             max_position_embeddings=_optional_number(contents.config, POSITION_KEYS),
-            layers=contents.found.layers,
+            layers=contents.format.layers,
             remote_code=contents.remote_code,
         )
     except OSError as error:
         raise _unreadable(error, source) from None
+
+
+def is_folder(source: str) -> bool:
+    """Whether a source is a folder here, from the working directory or the project's root."""
+    return any(path.is_dir() for path in (Path(source), Path(source).expanduser(), ROOT / source))
+
+
+def commit_of(
+    source: str,
+    declared: str | None = None,
+    *,
+    pins: Pins | None = None,
+    keep: bool = False,
+    cache: Path | None = None,
+    patience: Patience | None = None,
+) -> str:
+    """The full SHA of the commit that all hosts are to measure.
+
+    Args:
+        source: ``org/name`` or ``org/name@revision``; without a revision the home's pin counts.
+        declared: the precision that it is expected to have.
+        pins: the home's.
+        keep: whether an id without a pin is pinned now, once its configuration was found good; a plan that is
+            only shown pins nothing.
+        cache: the hub's cache folder, its own default where there is none.
+        patience: how long a hub in trouble is waited for.
+
+    Raises:
+        NotAskedError: the hub can't be reached, and nothing is pinned.
+        ConfigError: it is no hub id, the hub says no, or what it holds can't be served.
+    """
+    identity = HUB_ID.fullmatch(source)
+    if identity is None:
+        raise ConfigError(
+            "neither a folder here nor a hub id", where=source, hint="Correct it in configs/models."
+        )
+    return hub.commit_of(
+        identity["repo"],
+        identity["revision"],
+        where=source,
+        pins=pins,
+        keep=keep,
+        cache=cache,
+        patience=patience,
+        look=partial(look, source, declared, Allowed()),
+    )
 
 
 def check_source(source: str, declared: str | None = None) -> None:
@@ -130,15 +166,15 @@ def check_source(source: str, declared: str | None = None) -> None:
     if folder is not None:
         contents = _read(folder, source, declared, Allowed())
         _architecture(contents.config, source)
-    elif HUB_ID.fullmatch(source) is None:
-        raise _not_found(source)
+    else:
+        _hub_id(source)
 
 
 class _Contents(NamedTuple):
     """What a folder's files say, without reading the weights themselves."""
 
     config: dict[str, Any]
-    found: Format
+    format: Format
     weight_files: tuple[Path, ...]
     size_bytes: int
     remote_code: bool
@@ -240,6 +276,18 @@ def _local_folder(source: str) -> Path | None:
         if os.path.isfile(path):  # noqa: PTH113
             raise ConfigError("is a file", where=source, hint="Give the folder it lies in.")
     return None
+
+
+def _hub_id(source: str) -> tuple[str, str | None]:
+    """Return repository and revision of a hub id.
+
+    Raises:
+        ConfigError: the source is no hub id.
+    """
+    identity = HUB_ID.fullmatch(source)
+    if identity is None:
+        raise _not_found(source)
+    return identity["repo"], identity["revision"]
 
 
 def _not_found(source: str) -> ConfigError:

@@ -21,13 +21,13 @@ from tasks.checkpoint.files import read_json
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.resolve import check_source, resolve
-from tasks.engine.server import SERVED_MODEL, serving_arguments
+from tasks.engine.arguments import WHERE, serving_arguments
+from tasks.engine.server import SERVED_MODEL
 
 LORA, SPECULATIVE, TEMPLATE = "lora-modules", "speculative-config", "chat-template"
 PATHS = (TEMPLATE, "tokenizer", "hf-config-path", "generation-config", "tool-parser-plugin")
 """Arguments whose value may be a file or a folder, or something else that the engine knows ("auto", a name)."""
 ADAPTER_CONFIG = "adapter_config.json"
-WHERE = "engine arguments"
 
 
 @dataclass(frozen=True)

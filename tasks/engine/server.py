@@ -22,14 +22,12 @@ from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint
 from tasks.engine import log as engine_log
+from tasks.engine.arguments import serving_arguments
 from tasks.engine.environment import EngineEnvironment
 from tasks.engine.process import Tied, child_environment, how_ended, is_secret, last_words
 from tasks.progress import Reporter, Step
 
 HOST = "127.0.0.1"
-OWN_ARGUMENTS = frozenset({"model", "served-model-name", "host", "port", "api-key", "uds", "config"})
-"""Quantgate's to set; a file of arguments (config) would carry others past every check."""
-PARALLEL_ARGUMENTS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 SERVED_MODEL = "quantgate"
 API_KEY_VARIABLE = "VLLM_API_KEY"
 DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -86,69 +84,6 @@ def _died(name: str, status: int, process: Tied) -> RunError:
         where=f"engine {name}",
         hint=f"Its log: {process.log}",
     )
-
-
-def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The engine's arguments with a run's own on top; None takes one away.
-
-    Raises:
-        ConfigError: one of them is Quantgate's to set.
-    """
-    merged = dashed(config.arguments) | dashed(overrides)
-    taken = sorted(OWN_ARGUMENTS & merged.keys())
-    if taken:
-        raise ConfigError(
-            f"'{taken[0]}' is set by Quantgate",
-            where="engine arguments",
-            hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
-        )
-    return {key: value for key, value in merged.items() if value is not None}
-
-
-def dashed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by the names that vLLM's help gives them; ``map.key`` stands for a key of a map, as its parser has it.
-
-    Raises:
-        ConfigError: a key of what is no map.
-    """
-    found: dict[str, Any] = {}
-    for key, value in arguments.items():
-        name, *inner = key.lstrip("-").split(".")
-        name = name.replace("_", "-")
-        nested = value
-        for part in reversed(inner):
-            nested = {part: nested}
-        found[name] = _merged(name, found[name], nested) if inner and name in found else nested
-    return found
-
-
-def _merged(name: str, there: Any, more: dict[str, Any]) -> dict[str, Any]:
-    """A map with another laid over it, key by key."""
-    if not isinstance(there, dict):
-        raise ConfigError(
-            f"'{name}' is not a map", where="engine arguments", hint="Give all of it as one map."
-        )
-    both = there.keys() & more.keys()
-    return {**there, **more} | {
-        k: _merged(name, there[k], more[k]) for k in both if isinstance(more[k], dict)
-    }
-
-
-def gpu_count(arguments: Mapping[str, Any]) -> int:
-    """GPUs that the engine spreads over: tensor x pipeline x data parallel.
-
-    Raises:
-        ConfigError: one of them is not a whole number above 0.
-    """
-    count = 1
-    for key in PARALLEL_ARGUMENTS:
-        value = arguments.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(
-                f"'{key}' is {value!r}", where="engine arguments", hint="Give a whole number above 0."
-            )
-        count *= value
-    return count
 
 
 def recorded_environment(config: EngineConfig) -> dict[str, str]:

@@ -1,96 +1,100 @@
-"""Which metric, under which filter, is a document's score: checked as far as a task's YAML tells."""
+"""How a document's answers are scored: without what a model thinks before it answers, and each of several repeats.
+
+lm-eval asks a task's `repeats` and then scores one answer, or hands all of them to a metric that expects one. Here
+each answer is scored by the task's own metric, and a document's score is their mean, a fraction from 0 to 1. A document
+stays one unit: what its answers share is no evidence of its own, so the judge never sees them one by one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from quantgate.model.config.suites import Suite, SuiteTask
-from quantgate.model.errors import ConfigError
-from quantgate.model.yaml_file import load_yaml
-from tasks.quality import sources as task_sources
-from tasks.quality.task_yaml import Function, TaskSource
+from lm_eval.api.filter import Filter
+from lm_eval.filters import build_filter_ensemble
 
+from quantgate.model.errors import RunError
 
-class _Score(NamedTuple):
-    """How a task's documents are scored; None where its YAML doesn't say."""
-
-    output_type: str
-    metric: str | None
-    filter: str
-
-    def __str__(self) -> str:
-        """As a message shows it."""
-        return f"{self.metric or 'its own metric'} of filter {self.filter} ({self.output_type})"
+_REDUCE = frozenset({"take_first", "majority_vote", "custom"})
+"""Filters of lm-eval's that make one answer of several, or whatever a task's own code makes of them."""
 
 
-def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
-    """Check the metric and the filter of a suite's task, and that a group's subtasks share them.
+def score_each(task: Any, chosen: str) -> None:
+    """Make lm-eval's task score each of its repeats, and a document by their mean.
+
+    A task without a filter of its own keeps all its repeats; so does one whose filter keeps several
+    (`take_first_k`). A filter that makes one answer of them (a vote, the first) is left as it is, and so is a task
+    with a `process_results` of its own, which is handed what the filter leaves.
 
     Args:
-        task: the suite's task.
-        sources: its YAML, or those of a group's subtasks.
+        task: an lm-eval task (0.4.13) that generates text; changed in place.
+        chosen: the filter whose answers are scored.
+    """
+    repeats = int(task.config.repeats or 1)
+    if repeats < 2 or task.OUTPUT_TYPE != "generate_until" or callable(task.config.process_results):
+        return
+    if task.config.filter_list is None:
+        task._filters = [build_filter_ensemble(chosen, [("take_first_k", {"k": repeats})])]
+    elif not _keeps_all(task.config.filter_list, chosen):
+        return
+    single = task.process_results
+
+    def averaged(document: Any, results: Sequence[Any]) -> dict[str, Any]:
+        answers = results[0]
+        if not isinstance(answers, list):
+            return dict(single(document, results))
+        return _mean([single(document, [answer]) for answer in answers])
+
+    task.process_results = averaged
+
+
+def _keeps_all(filters: Sequence[Mapping[str, Any]], chosen: str) -> bool:
+    steps = {step["function"] for one in filters if one["name"] == chosen for step in one["filter"]}
+    return not steps & _REDUCE
+
+
+def _mean(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each metric's mean over a document's answers.
 
     Raises:
-        ConfigError: there is no such metric or filter, it is no score per document, or subtasks differ.
+        RunError: a metric is no number.
     """
-    by_score: dict[_Score, list[str]] = {}
-    if len(sources) > 1:  # a mixture is the plainer thing to tell than what one of its parts lacks
-        for source in sources:
-            by_score.setdefault(_score_of(task, source), []).append(source.name)
-    if len(by_score) > 1:
-        told = "; ".join(f"{names[0]} has {score}" for score, names in list(by_score.items())[:2])
-        raise ConfigError(
-            f"its subtasks are scored differently: {told}", where=task.task, hint=_instead(task)
-        )
-    for source in sources:
-        _check(task, source)
+    try:
+        return {name: math.fsum(float(one[name]) for one in scores) / len(scores) for name in scores[0]}
+    except (TypeError, ValueError):
+        what = f"a metric of '{', '.join(scores[0])}' is no number per answer, and the task asks several"
+        raise RunError(what, hint="Set repeats to 1, or choose a metric that scores each answer.") from None
 
 
-def _score_of(task: SuiteTask, source: TaskSource) -> _Score:
-    config = source.config
-    metrics = [one.get("metric") for one in config.get("metric_list") or [] if isinstance(one, dict)]
-    filters = [str(one.get("name")) for one in config.get("filter_list") or [] if isinstance(one, dict)]
-    metric, chosen = task.metric, task.filter or next(iter(filters), "none")
-    if metrics and (metric is None or metric not in metrics):
-        metric = None if isinstance(metrics[0], Function) else str(metrics[0])
-    if filters and chosen not in filters:
-        chosen = filters[0]
-    return _Score(str(config.get("output_type", "generate_until")), metric, chosen)
+def after_thinking(text: str, end: str) -> str:
+    """The answer behind the last end of a thinking; the whole text where there is none.
+
+    Args:
+        text: what was generated.
+        end: how thinking ends, e.g. `</think>`. (What begins it is often in the chat template, not in the text.)
+    """
+    return text.rpartition(end)[2].lstrip() if end in text else text
 
 
-def _instead(task: SuiteTask) -> str:
-    """The suite that holds most of a group's members, each judged by itself."""
-    group = task_sources.group_of(task) or {}
-    names = {one if isinstance(one, str) else one.get("task") for one in group.get("task", [])}
-    held = {path.stem: names & _names(load_yaml(path, Suite)) for path in task_sources.SUITES.glob("*.yaml")}
-    best = max(held, key=lambda name: len(held[name]), default=None)
-    if best is None or len(held[best]) < 2:
-        return "Each is a task by itself: list those that matter in a file of configs/suites."
-    return f"Each is a task by itself: the suite '{best}' has them."
+class AfterThinking(Filter):  # type: ignore[misc]
+    """lm-eval's filter of that."""
+
+    def __init__(self, end: str) -> None:
+        """``end`` as of ``after_thinking``."""
+        self.end = end
+
+    def apply(self, resps: Iterable[Sequence[str]], docs: Sequence[Any]) -> list[list[str]]:  # noqa: ARG002 - lm-eval's signature
+        """Answers by document and repeat."""
+        return [[after_thinking(text, self.end) for text in several] for several in resps]
 
 
-def _names(suite: Suite) -> set[str]:
-    return {task.task for task in suite.tasks}
+def leave_thinking_out(task: Any, end: str) -> None:
+    """Make every filter of an lm-eval task (0.4.13) that generates text begin behind the thinking; changed in place.
 
-
-def _check(task: SuiteTask, source: TaskSource) -> None:
-    """Check the metric and the filter as far as the YAML alone tells."""
-    config, where = source.config, str(source.path)
-    if config.get("output_type") == "loglikelihood_rolling":
-        hint = "Choose one that scores each document, such as acc or exact_match."
-        raise ConfigError("its perplexity is not a score per document", where=where, hint=hint)
-    metrics = {one.get("metric"): one for one in config.get("metric_list") or [] if isinstance(one, dict)}
-    named = next(iter(metrics), None) if task.metric is None else task.metric
-    computed = any(isinstance(metric, Function) for metric in metrics)
-    if metrics and not computed and named not in metrics:
-        raise ConfigError(
-            f"has no metric '{named}'", where=where, hint=f"It has: {', '.join(map(str, metrics))}."
-        )
-    if named in metrics and metrics[named].get("higher_is_better") is False:
-        hint = "A margin needs a score that is better when it is higher."
-        raise ConfigError(f"metric '{named}' is better when it is lower", where=where, hint=hint)
-    filters = [one.get("name") for one in config.get("filter_list") or [] if isinstance(one, dict)]
-    if task.filter is not None and filters and task.filter not in filters:
-        hint = f"It has: {', '.join(map(str, filters))}."
-        raise ConfigError(f"has no filter '{task.filter}'", where=where, hint=hint)
+    The answers stay whole where lm-eval logs them.
+    """
+    if task.OUTPUT_TYPE == "generate_until":
+        for ensemble in task._filters:
+            ensemble.filters.insert(0, partial(AfterThinking, end))

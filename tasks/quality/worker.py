@@ -15,7 +15,7 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,12 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from tasks.quality.client import EngineClient, Progress, context_tokens_of
-from tasks.quality.documents import ask_only, placed_in
+from tasks.quality.documents import Placed, ask_only, placed_in
 from tasks.quality.evaluate import FAILURE, PROGRESS, STOPPED_ANSWERING, Evaluation
-from tasks.quality.repeats import score_each
 from tasks.quality.rows import prompt_rows, sample_rows
+from tasks.quality.scoring import leave_thinking_out, score_each
 from tasks.quality.sources import group_of, sources_of
 from tasks.quality.task_yaml import FILE_BUILDERS, Function, TaskSource
-from tasks.quality.thinking import leave_thinking_out
 
 RANDOM_SEED, NUMPY_SEED = 0, 1234
 """lm-eval's own, which it sets too late for a task that is loaded before: some shuffle choices as they load."""
@@ -110,6 +109,36 @@ def _score_of(spec: Evaluation, task: Any) -> tuple[str, str]:
     return metric, chosen
 
 
+def _prepare(
+    spec: Evaluation, tasks: Mapping[str, Any], documents: Mapping[str, Sequence[Any]], chosen: str
+) -> dict[str, dict[int, Placed]]:
+    """Make lm-eval's tasks ask the documents of the spec and score them as it says.
+
+    Args:
+        spec: what is evaluated.
+        tasks: lm-eval's tasks by name; changed in place.
+        documents: every document of each task.
+        chosen: the filter whose answers are scored.
+
+    Returns:
+        The documents that are asked, by task and by their number in it.
+    """
+    asked = placed_in(
+        spec.task.task,
+        documents,
+        spec.start,
+        spec.end,
+        grouped=group_of(spec.task) is not None,
+        fixed_subjects=spec.task.fixed_subjects,
+    )
+    for name, placed in asked.items():
+        ask_only(tasks[name], documents[name], list(placed))
+        score_each(tasks[name], chosen)
+        if spec.task.thinking_end is not None:
+            leave_thinking_out(tasks[name], spec.task.thinking_end)
+    return asked
+
+
 def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> None:
     """Evaluate, and let ``out_dir`` appear whole."""
     started = time.monotonic()
@@ -118,21 +147,8 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     loaded = load_tasks(spec, manager)
     metric, chosen = choose_score(spec, loaded.values())
     engine = EngineClient(spec, context_tokens, progress, api_key)
-    every = {name: _documents(task) for name, task in loaded.items()}
-    grouped = group_of(spec.task) is not None
-    asked = placed_in(
-        spec.task.task,
-        every,
-        spec.start,
-        spec.end,
-        grouped=grouped,
-        fixed_subjects=spec.task.fixed_subjects,
-    )
-    for name, placed in asked.items():
-        ask_only(loaded[name], every[name], list(placed))
-        score_each(loaded[name], chosen)
-        if spec.task.thinking_end is not None:
-            leave_thinking_out(loaded[name], spec.task.thinking_end)
+    documents = {name: _documents(task) for name, task in loaded.items()}
+    asked = _prepare(spec, loaded, documents, chosen)
     evaluated = simple_evaluate(
         model=engine,
         tasks=[loaded[name] for name in asked],
@@ -169,7 +185,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         duration_s=time.monotonic() - started,
         engine_start_id=spec.engine_start_id,
         truncated_prompts=engine.truncated,
-        documents_available=sum(map(len, every.values())),
+        documents_available=sum(map(len, documents.values())),
     )
     tables = (
         pa.Table.from_pylist(rows, schema=SAMPLES),

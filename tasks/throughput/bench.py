@@ -72,26 +72,18 @@ def measure(
     out_dir.mkdir(parents=True, exist_ok=True)
     for level in todo:
         level["engine_start_id"] = engine.start.engine_start_id
-    spec = {
-        "base_url": engine.base_url,
-        "model": engine.served_model,
-        "tokenizer": tokenizer,
-        "isl_tokens": workload.isl_tokens,
-        "osl_tokens": workload.osl_tokens,
-        "levels": todo,
-        "trust_remote_code": trust_remote_code,
-    }
     spec_file = out_dir / "spec.json"
+    spec = _spec(engine, workload, todo, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
     spec_file.write_text(json.dumps(spec))
     variables = child_environment() | engine.environment.config.environment
     variables |= {"OPENAI_API_KEY": engine.api_key, "HF_HUB_OFFLINE": "1"}
+
+    def poll() -> None:
+        engine.check_alive()
+        step.update(sum(Path(level["out"]).exists() for level in todo), len(todo))
+
     try:
         with report.step(f"{title}: {len(todo)} load levels", unit="levels") as step:
-
-            def poll() -> None:
-                engine.check_alive()
-                step.update(sum(Path(level["out"]).exists() for level in todo), len(todo))
-
             run_tied(
                 [str(engine.environment.python), bench_driver.__file__, str(spec_file)],
                 what=title,
@@ -113,6 +105,26 @@ def measure(
         if error.where == title:
             await_end(engine.check_alive, engine.metrics)
         raise
+
+
+def _spec(
+    engine: RunningEngine,
+    workload: Workload,
+    todo: list[dict[str, Any]],
+    *,
+    tokenizer: str,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    """Return what ``bench_driver`` is to do; it holds no secret."""
+    return {
+        "base_url": engine.base_url,
+        "model": engine.served_model,
+        "tokenizer": tokenizer,
+        "isl_tokens": workload.isl_tokens,
+        "osl_tokens": workload.osl_tokens,
+        "levels": todo,
+        "trust_remote_code": trust_remote_code,
+    }
 
 
 def _with_failures(todo: list[dict[str, Any]]) -> list[Path]:

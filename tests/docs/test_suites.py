@@ -9,8 +9,8 @@ from docs.pages.suites import PAGE, POLICY, listed_suites, suites_page
 from quantgate.model.config.policy import load_policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.enums import Family
-from tasks.quality.evaluate import check_suite
 from tasks.quality.sources import group_of, sources_of, suite_from
+from tasks.quality.suite import check_suite
 
 
 def test_the_page_is_what_the_suites_say() -> None:

@@ -32,6 +32,7 @@ from tasks.fidelity import measure as fidelity
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
 from tasks.quality import evaluate
+from tasks.quality.suite import suite_content
 from tasks.run import Context
 from tests.support.fake_engine import make
 from tests.tasks.engine.test_argument_files import adapter
@@ -93,13 +94,13 @@ def test_arguments_make_another_run_and_their_places_do_not(plan_of: Any, tmp_pa
 
 def test_the_suite_is_hashed_once(plan_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    content = evaluate.suite_content
+    content = suite_content
 
     def counted(suite: Suite, **more: Any) -> dict[str, Any]:
         hashed.append(suite.name)
         return content(suite, **more)
 
-    monkeypatch.setattr(evaluate, "suite_content", counted)
+    monkeypatch.setattr("flows.planning.request.suite_content", counted)
     plan_of({})
     assert hashed == ["demo"]
 

@@ -12,8 +12,8 @@ from quantgate.model.config.models import Allowed, CheckpointConfig
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint.pins import Pins, pins_file, read_pins
-from tasks.engine import server
 from tasks.engine.argument_files import with_code
+from tasks.engine.arguments import serving_arguments
 from tasks.engine.environment import load_engine
 from tasks.progress import Reporter
 from tests.support.hub_server import HubServer
@@ -56,7 +56,7 @@ def test_permitted_code_is_an_argument_of_the_engine_and_others_have_none(hub: H
     assert with_code(plain) == plain
     served = with_code(coded)
     assert served.engine_arguments == {"max-model-len": 64, "trust-remote-code": True}
-    arguments = server.serving_arguments(load_engine(None, "cpu")[1], served.engine_arguments)
+    arguments = serving_arguments(load_engine(None, "cpu")[1], served.engine_arguments)
     assert arguments["trust-remote-code"] is True
     assert {repo: pin.commit for repo, pin in read_pins(home / "pins.json").items()} == {"acme/plain": pinned}
 

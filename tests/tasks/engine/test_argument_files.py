@@ -16,7 +16,7 @@ from quantgate.model.enums import EngineKind
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from tasks.checkpoint.pins import Pins
-from tasks.checkpoint.revisions import commit_of
+from tasks.checkpoint.resolve import commit_of
 from tasks.engine import argument_files
 from tests.support.hub_server import HubServer
 from tests.support.tiny_checkpoints import checkpoint_files, write_checkpoint

@@ -162,14 +162,6 @@ with server.serve(CHECKPOINT, found, {{}}, log=Path({str(tmp_path / "log")!r}), 
     assert wait_for(lambda: alive("8202") == 0)
 
 
-def test_arguments_of_the_run_come_on_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = environment(tmp_path, monkeypatch, "serves").config.model_copy(
-        update={"arguments": {"enforce-eager": True, "max-num-seqs": 32}}
-    )
-    merged = server.serving_arguments(config, {"max-num-seqs": 8, "enforce-eager": None, "dtype": "bfloat16"})
-    assert merged == {"max-num-seqs": 8, "dtype": "bfloat16"}
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -212,28 +204,6 @@ def test_an_interpreter_without_the_engine(tmp_path: Path, monkeypatch: pytest.M
     name, config = engine_env.load_engine(None, "cpu")
     with pytest.raises(ConfigError, match="has no package 'vllm'"):
         engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
-
-
-def test_gpus_are_counted_over_every_way_to_be_parallel() -> None:
-    assert server.gpu_count({"max-num-seqs": 8}) == 1
-    assert (
-        server.gpu_count({"tensor-parallel-size": 4, "pipeline-parallel-size": 2, "data-parallel-size": 2})
-        == 16
-    )
-    for value in ("two", 0, True, 1.5):
-        with pytest.raises(ConfigError, match="'tensor-parallel-size' is"):
-            server.gpu_count({"tensor-parallel-size": value})
-
-
-@pytest.mark.parametrize(
-    "flag", ["host", "config", "api-key", "api_key", "--port", "served_model_name", "model"]
-)
-def test_flags_that_would_undo_loopback_or_the_key_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
-) -> None:
-    config = environment(tmp_path, monkeypatch, "serves").config
-    with pytest.raises(ConfigError, match="is set by Quantgate"):
-        server.serving_arguments(config, {flag: "x"})
 
 
 def test_inherited_variables_that_change_numbers_belong_to_a_run(
@@ -296,9 +266,3 @@ def test_maps_and_lists_reach_the_engine_as_its_parser_takes_them(
         *("--hf-overrides", '{"rope": {"factor": 2.0, "rope_type": "linear"}}'),
         "--enable-lora",
     )
-
-
-def test_a_key_of_what_is_no_map_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = environment(tmp_path, monkeypatch, "serves").config
-    with pytest.raises(ConfigError, match="'dtype' is not a map"):
-        server.serving_arguments(config, {"dtype": "auto", "dtype.x": 1})

@@ -8,8 +8,8 @@ import pytest
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
-from tasks.quality.evaluate import check_suite, suite_content
 from tasks.quality.sources import group_of, sources_of, suite_from
+from tasks.quality.suite import check_suite, suite_content
 from tasks.quality.task_yaml import Function
 
 TASK = """task: {name}

@@ -9,8 +9,8 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import load_yaml
 from tasks.quality import requirements
-from tasks.quality.evaluate import suite_content
 from tasks.quality.requirements import check_packages, permitted
+from tasks.quality.suite import suite_content
 from tests.tasks.quality.test_groups import write_task
 
 

@@ -10,8 +10,8 @@ from quantgate.model.config.suites import Suite
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from tasks.quality import sources
-from tasks.quality.evaluate import check_suite, suite_content
 from tasks.quality.sources import jsonl_files, sources_of, suite_from
+from tasks.quality.suite import check_suite, suite_content
 from tasks.quality.task_yaml import Function, read_source
 
 TASK = """task: colours

@@ -10,8 +10,8 @@ from huggingface_hub import constants
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint.hub import NotAskedError
 from tasks.checkpoint.pins import Pins, read_pins
+from tasks.checkpoint.resolve import commit_of, is_folder
 from tasks.checkpoint.retry import Patience
-from tasks.checkpoint.revisions import commit_of, is_folder
 from tests.support.hub_server import Fault, HubServer
 from tests.support.tiny_checkpoints import checkpoint_files
 

@@ -1,0 +1,282 @@
+"""A suite of tasks: checked before any engine starts, and what of it a run's fingerprint holds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from quantgate.model.config.suites import Suite, SuiteTask
+from quantgate.model.errors import ConfigError
+from quantgate.model.yaml_file import load_yaml
+from tasks.checkpoint.files import read_json
+from tasks.quality import sources
+from tasks.quality.sources import group_of, sources_of
+from tasks.quality.task_yaml import Function, TaskSource, evaluated_split
+
+
+def check_suite(suite: Suite) -> dict[str, int | None]:
+    """Check a suite before any engine starts: names, settings, metrics, filters, documents.
+
+    Args:
+        suite: the tasks.
+
+    Returns:
+        Documents in each task's files, or as many as the suite says that a hub holds, up to the limit; None
+        where neither tells. (A task's own functions may still leave some out.)
+
+    Raises:
+        ConfigError: the first task that can't be evaluated, with a hint.
+    """
+    documents: dict[str, int | None] = {}
+    for task in suite.tasks:
+        if task.task in documents:
+            raise ConfigError(f"task '{task.task}' stands twice", where=suite.name, hint="Name it once.")
+        sources = sources_of(task)
+        check_scores(task, sources)
+        counts = [_documents(source) for source in sources]
+        count = task.documents if None in counts else sum(filter(None, counts))
+        if count is not None and suite.limit is not None:
+            count = min(count, suite.limit)
+        documents[task.task] = count
+    return documents
+
+
+def clusters_of(task: SuiteTask) -> int | None:
+    """Clusters of a task's documents: a group's subtasks, or as the suite says; None where neither or not clusters."""
+    if task.fixed_subjects:
+        return None
+    return task.clusters if group_of(task) is None else len(sources_of(task))
+
+
+def check_chat_template(folder: Path, where: str) -> None:
+    """Refuse a checkpoint without a chat template of its own, where prompts are to go through it.
+
+    Args:
+        folder: the checkpoint's folder.
+        where: how the user named it.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and read_json(settings, where).get("chat_template"):
+        return
+    hint = "Leave it out (--no-chat-template), or give one: --engine-arg chat-template=FILE."
+    raise ConfigError("the checkpoint has no chat template", where=where, hint=hint)
+
+
+def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any]:
+    """What a suite measures, for a run's fingerprint: it changes when a question or its scoring does.
+
+    Args:
+        suite: the tasks.
+        chat_template: whether prompts go through the checkpoint's chat template (named only where they do).
+
+    Returns:
+        lm-eval's version, the limit and, for each task, its name, family, metric and filter with either
+        the hash of its files (YAML, what it includes, functions, data) or its version in lm-eval.
+    """
+    tasks = []
+    for task in suite.tasks:
+        content = _content(task)
+        tasks.append(task.model_dump(mode="json", exclude=_unmeasured(task)) | content)
+    content = {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
+    # Which documents a limit takes changed once, from the data set's order to the one they are asked in.
+    drawn = {} if suite.limit is None else {"limit_of": "documents in the order they are asked"}
+    return content | drawn | ({"chat_template": True} if chat_template else {})
+
+
+def _unmeasured(task: SuiteTask) -> set[str]:
+    """Keys of a suite's task that change no question; what came later counts only where it is set."""
+    later = ("num_fewshot", "max_gen_toks", "thinking_end", "fixed_subjects")
+    told = {"path", "documents", "clusters", "run_generated_code"}
+    return {*told, *(name for name in later if getattr(task, name) is None or getattr(task, name) is False)}
+
+
+def _content(task: SuiteTask) -> dict[str, Any]:
+    """A task's version, with the hash of its files where they are not lm-eval's; of a group every subtask's."""
+    group, sources = group_of(task), sources_of(task)
+    content: dict[str, Any] = {"version": _version(sources[0].config if group is None else group)}
+    if group is not None:
+        content["subtasks"] = {source.name: _version(source.config) for source in sources}
+    if task.path is not None:
+        files = [file for source in sources for file in source.files]
+        data = [file for source in sources for found in (source.data or {}).values() for file in found]
+        content["sha256"] = _hash([*files, *data])
+    return content
+
+
+def _version(config: dict[str, Any]) -> str:
+    """A task's or a group's own version, as its YAML gives it."""
+    metadata = config.get("metadata")
+    return str(metadata.get("version", "")) if isinstance(metadata, dict) else ""
+
+
+def _hash(files: list[Path]) -> str:
+    """SHA-256 over files' names and contents, wherever they lie."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\n".encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _documents(source: TaskSource) -> int | None:
+    """Documents of the split that is evaluated, where its files tell.
+
+    Raises:
+        ConfigError: there are none, the split isn't declared, or a line is not JSON.
+    """
+    where, config = str(source.path), source.config
+    split = evaluated_split(config)
+    if not split and "class" not in config:
+        hint = "Say which split is evaluated: `test_split: test`."
+        raise ConfigError("has no 'test_split'", where=where, hint=hint)
+    if source.data is None:
+        return None
+    if split not in source.data:
+        hint = f"`data_files` has: {', '.join(source.data)}."
+        raise ConfigError(f"split '{split}' has no data files", where=where, hint=hint)
+    counts = [_COUNTERS.get(file.suffix.lower(), _unknown)(file) for file in source.data[split]]
+    if any(count is None for count in counts):
+        return None
+    total = sum(count or 0 for count in counts)
+    if total == 0:
+        files = ", ".join(str(file) for file in source.data[split])
+        raise ConfigError("holds no documents", where=files or where, hint="Give it some.")
+    return total
+
+
+def _json_documents(path: Path) -> int:
+    """Documents of a JSON file: a list, or an object a line."""
+    with path.open(encoding="utf-8-sig") as file:
+        count, lines = 0, dict[str, int]()
+        for number, line in enumerate(file, 1):
+            if count == 0 and line.lstrip().startswith("["):
+                return len(json.loads(path.read_text(encoding="utf-8-sig")))
+            if not line.strip():
+                continue
+            try:
+                _check_id(json.loads(line), lines, f"{path}:{number}", number)
+            except ValueError as error:
+                hint = "Put one JSON object on each line."
+                raise ConfigError(f"is not JSON: {error}", where=f"{path}:{number}", hint=hint) from None
+            count += 1
+    return count
+
+
+def _check_id(document: Any, lines: dict[str, int], where: str, number: int) -> None:
+    """Refuse an id that another document has: rows are paired by it."""
+    given = document.get("id") if isinstance(document, dict) else None
+    if given is not None and lines.setdefault(str(given), number) != number:
+        hint = "Make it unique, or leave ids out."
+        raise ConfigError(f"id '{given}' stands on line {lines[str(given)]} already", where=where, hint=hint)
+
+
+def _parquet_documents(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _unknown(path: Path) -> int | None:
+    """A format that is left to lm-eval; an empty file holds nothing in any."""
+    return None if path.stat().st_size else 0
+
+
+_COUNTERS: dict[str, Callable[[Path], int | None]] = {
+    ".jsonl": _json_documents,
+    ".json": _json_documents,
+    ".parquet": _parquet_documents,
+}
+
+
+class _Score(NamedTuple):
+    """How a task's documents are scored; None where its YAML doesn't say."""
+
+    output_type: str
+    metric: str | None
+    filter: str
+
+    def __str__(self) -> str:
+        """As a message shows it."""
+        return f"{self.metric or 'its own metric'} of filter {self.filter} ({self.output_type})"
+
+
+def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
+    """Check the metric and the filter of a suite's task, and that a group's subtasks share them.
+
+    Args:
+        task: the suite's task.
+        sources: its YAML, or those of a group's subtasks.
+
+    Raises:
+        ConfigError: there is no such metric or filter, it is no score per document, or subtasks differ.
+    """
+    by_score: dict[_Score, list[str]] = {}
+    if len(sources) > 1:  # a mixture is the plainer thing to tell than what one of its parts lacks
+        for source in sources:
+            by_score.setdefault(_score_of(task, source), []).append(source.name)
+    if len(by_score) > 1:
+        told = "; ".join(f"{names[0]} has {score}" for score, names in list(by_score.items())[:2])
+        raise ConfigError(
+            f"its subtasks are scored differently: {told}", where=task.task, hint=_instead(task)
+        )
+    for source in sources:
+        _check_score(task, source)
+
+
+def _score_of(task: SuiteTask, source: TaskSource) -> _Score:
+    config = source.config
+    metrics = [one.get("metric") for one in config.get("metric_list") or [] if isinstance(one, dict)]
+    filters = [str(one.get("name")) for one in config.get("filter_list") or [] if isinstance(one, dict)]
+    metric, chosen = task.metric, task.filter or next(iter(filters), "none")
+    if metrics and (metric is None or metric not in metrics):
+        metric = None if isinstance(metrics[0], Function) else str(metrics[0])
+    if filters and chosen not in filters:
+        chosen = filters[0]
+    return _Score(str(config.get("output_type", "generate_until")), metric, chosen)
+
+
+def _instead(task: SuiteTask) -> str:
+    """The suite that holds most of a group's members, each judged by itself."""
+    group = group_of(task) or {}
+    names = {one if isinstance(one, str) else one.get("task") for one in group.get("task", [])}
+    held = {path.stem: names & _names(load_yaml(path, Suite)) for path in sources.SUITES.glob("*.yaml")}
+    best = max(held, key=lambda name: len(held[name]), default=None)
+    if best is None or len(held[best]) < 2:
+        return "Each is a task by itself: list those that matter in a file of configs/suites."
+    return f"Each is a task by itself: the suite '{best}' has them."
+
+
+def _names(suite: Suite) -> set[str]:
+    return {task.task for task in suite.tasks}
+
+
+def _check_score(task: SuiteTask, source: TaskSource) -> None:
+    """Check the metric and the filter as far as the YAML alone tells."""
+    config, where = source.config, str(source.path)
+    if config.get("output_type") == "loglikelihood_rolling":
+        hint = "Choose one that scores each document, such as acc or exact_match."
+        raise ConfigError("its perplexity is not a score per document", where=where, hint=hint)
+    metrics = {one.get("metric"): one for one in config.get("metric_list") or [] if isinstance(one, dict)}
+    named = next(iter(metrics), None) if task.metric is None else task.metric
+    computed = any(isinstance(metric, Function) for metric in metrics)
+    if metrics and not computed and named not in metrics:
+        raise ConfigError(
+            f"has no metric '{named}'", where=where, hint=f"It has: {', '.join(map(str, metrics))}."
+        )
+    if named in metrics and metrics[named].get("higher_is_better") is False:
+        hint = "A margin needs a score that is better when it is higher."
+        raise ConfigError(f"metric '{named}' is better when it is lower", where=where, hint=hint)
+    filters = [one.get("name") for one in config.get("filter_list") or [] if isinstance(one, dict)]
+    if task.filter is not None and filters and task.filter not in filters:
+        hint = f"It has: {', '.join(map(str, filters))}."
+        raise ConfigError(f"has no filter '{task.filter}'", where=where, hint=hint)
