@@ -21,6 +21,7 @@ from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef
 from tasks import run
 from tasks.progress import Reporter
+from tasks.quality.evaluate import ChatTemplate
 from tasks.resume.decision import Refuse
 
 Measured = tuple[Manifest, bool]
@@ -101,7 +102,9 @@ def measure_all(
             planned.history,
             expected_start_s,
             adapter=served.adapter,
-            chat_template=planned.request.chat_template and (served.chat_template or True),
+            chat_template=ChatTemplate(text=served.chat_template or None)
+            if planned.request.chat_template
+            else None,
             steps=steps or run.Steps(),
         )
         plan = planned_run.plan.model_copy(update={"baseline": baseline})

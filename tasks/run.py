@@ -22,11 +22,11 @@ from tasks.device.idle import idle
 from tasks.device.lock import held, run_held
 from tasks.engine import server, telemetry
 from tasks.engine.environment import EngineEnvironment
-from tasks.engine.process import last_words
 from tasks.fidelity import measure as fidelity
 from tasks.fidelity.text import Text, read_text
 from tasks.progress import Reporter
 from tasks.quality import evaluate as quality
+from tasks.quality.evaluate import ChatTemplate
 from tasks.resume import aa_repeat, interim_looks
 from tasks.resume.continuation import begin
 from tasks.resume.decision import Decision, Refuse, Reuse, unchanged
@@ -81,22 +81,19 @@ def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: i
         telemetry.watch(engine, task.task) as rows,
     ):
         quality.evaluate(
-            task,
-            start=asked.start,
-            end=asked.end,
-            base_url=engine.base_url,
-            api_key=engine.api_key,
-            served_model=engine.served_model,
-            checkpoint_path=run.plan.checkpoint.path,
-            engine_start_id=engine.start.engine_start_id,
+            quality.Evaluation(
+                task=task,
+                engine=engine.endpoint,
+                start=asked.start,
+                end=asked.end,
+                tokenizer=run.plan.checkpoint.path,
+                chat_template=context.chat_template,
+                trust_remote_code=context.trust_remote_code,
+                timeout_s=run.plan.suite.task_timeout_s,
+            ),
             out_dir=batches.batch_dir(staging, task.task, asked.start),
             log=context.home.logs / staging.run_id / f"lm-eval-{task.task}.log",
-            timeout_s=run.plan.suite.task_timeout_s,
             on_progress=step.update,
-            check_alive=engine.check_alive,
-            engine_words=lambda: last_words(engine.process.output()),
-            chat_template=context.chat_template,
-            trust_remote_code=context.trust_remote_code,
         )
     staging.add_telemetry(rows)
 
@@ -107,13 +104,7 @@ def compare_tokens(engine: server.RunningEngine, run: ActiveRun, text: Text) -> 
     with run.context.report.step(title, unit="passages") as step:
         result = fidelity.measure(
             text,
-            fidelity.Engine(
-                engine.base_url,
-                engine.api_key,
-                engine.served_model,
-                engine.start.engine_start_id,
-                engine.check_alive,
-            ),
+            engine.endpoint,
             vocab_size=run.plan.checkpoint.vocab_size,
             out_dir=run.staging.fidelity_dir,
             on_progress=step.update,
@@ -159,7 +150,7 @@ class Context:
     """The runs of the bundles store as the decision knew them."""
     expected_start_s: float | None = None
     adapter: str | None = None
-    chat_template: bool | str = False
+    chat_template: ChatTemplate | None = None
     steps: Steps = field(default_factory=Steps)
 
     @property

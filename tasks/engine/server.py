@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import secrets
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint
 from tasks.engine import log as engine_log
 from tasks.engine.arguments import serving_arguments
+from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.environment import EngineEnvironment
 from tasks.engine.process import Tied, child_environment, how_ended, is_secret, last_words
 from tasks.progress import Reporter, Step
@@ -42,8 +41,6 @@ ENVIRONMENT_ALLOW_LIST = (
     "MKL_",
     "OPENBLAS_",
 )
-# A host's proxy can't reach its loopback.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # In the checkpoint's or the pipeline's way: an engine serves what was pulled, and tells nobody.
 _BASE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
@@ -52,38 +49,25 @@ _BASE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_
 class RunningEngine:
     """An engine that answers."""
 
-    base_url: str
-    api_key: str
-    served_model: str
+    endpoint: EngineEndpoint
     start: EngineStart
     process: Tied
     environment: EngineEnvironment
 
-    def metrics(self) -> str:
-        """The engine's Prometheus metrics, as text; empty where it does not answer."""
-        try:
-            with _DIRECT.open(f"{self.base_url}/metrics", timeout=5) as answer:
-                return str(answer.read().decode())
-        except (OSError, urllib.error.URLError):
-            return ""
 
-    def check_alive(self) -> None:
-        """Raise with the engine's last words where it has ended.
+def _check_alive(name: str, process: Tied) -> None:
+    """Check that the engine's process has not ended.
 
-        Raises:
-            RunError: the engine is gone.
-        """
-        status = self.process.exit_status()
-        if status is not None:
-            raise _died(self.start.engine, status, self.process)
-
-
-def _died(name: str, status: int, process: Tied) -> RunError:
-    return RunError(
-        f"the engine {how_ended(status)}; {last_words(process.output())}",
-        where=f"engine {name}",
-        hint=f"Its log: {process.log}",
-    )
+    Raises:
+        RunError: it has; with its last words.
+    """
+    status = process.exit_status()
+    if status is not None:
+        raise RunError(
+            f"the engine {how_ended(status)}; {last_words(process.output())}",
+            where=f"engine {name}",
+            hint=f"Its log: {process.log}",
+        )
 
 
 def recorded_environment(config: EngineConfig) -> dict[str, str]:
@@ -162,33 +146,20 @@ def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> 
     )
 
 
-def _answers(url: str, api_key: str) -> bool:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {api_key}"})  # noqa: S310 - ours
-    try:
-        with _DIRECT.open(request, timeout=2) as answer:
-            return int(answer.status) == 200
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def _await_ready(
-    process: Tied, environment: EngineEnvironment, base_url: str, api_key: str, step: Step
-) -> None:
-    """Return when the engine answers; what listens at its port and doesn't know its key is another one's.
+def _await_ready(endpoint: EngineEndpoint, environment: EngineEnvironment, log: Path, step: Step) -> None:
+    """Return when the engine answers; a server at its port that refuses its key is another one.
 
     Raises:
         RunError: it ended, or did not answer within its time.
     """
     limit_s, pause_s = environment.config.start_timeout_s, 0.02
-    while not all(_answers(f"{base_url}{path}", api_key) for path in ("/health", "/v1/models")):
-        status = process.exit_status()
-        if status is not None:
-            raise _died(environment.name, status, process)
+    while not endpoint.answers():
+        endpoint.check_alive()
         if time.monotonic() - step.started > limit_s:
             raise RunError(
-                f"did not answer within {limit_s:.0f} s; {last_words(process.output())}",
+                f"did not answer within {limit_s:.0f} s; {endpoint.last_words()}",
                 where=f"engine {environment.name}",
-                hint=f"Raise start_timeout_s in engines.yaml, or see its log: {process.log}",
+                hint=f"Raise start_timeout_s in engines.yaml, or see its log: {log}",
             )
         step.update()
         time.sleep(pause_s)
@@ -224,21 +195,28 @@ def serve(
         RunError: it ended or did not answer within its time; with its last words.
     """
     config, rules = environment.config, engine_log.kernel_rules()
-    arguments = serving_arguments(config, overrides)
-    port = _port(config, environment.name)
-    base_url = f"http://{HOST}:{port}"
-    api_key = secrets.token_urlsafe(24)
+    port, api_key = _port(config, environment.name), secrets.token_urlsafe(24)
     variables = _environment(config, api_key, uuids)
-    command = _command(environment.python, checkpoint, arguments, port)
+    command = _command(environment.python, checkpoint, serving_arguments(config, overrides), port)
     started_at, clock = datetime.now(UTC), time.monotonic()
+    start_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     with Tied(command, log=log, environment=variables) as process:
-        title = f"engine {environment.name} {environment.version}: start"
-        with report.step(title, expected_s=expected_s) as step:
-            _await_ready(process, environment, base_url, api_key, step)
+        endpoint = EngineEndpoint(
+            base_url=f"http://{HOST}:{port}",
+            served_model=adapter or SERVED_MODEL,
+            engine_start_id=start_id,
+            api_key=api_key,
+            check_alive=partial(_check_alive, environment.name, process),
+            last_words=lambda: last_words(process.output()),
+        )
+        with report.step(
+            f"engine {environment.name} {environment.version}: start", expected_s=expected_s
+        ) as step:
+            _await_ready(endpoint, environment, log, step)
         output = process.output()
         kernels = engine_log.kernels_in(output)
         start = EngineStart(
-            engine_start_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            engine_start_id=start_id,
             engine=environment.name,
             engine_version=environment.version,
             kernels=kernels,
@@ -248,10 +226,9 @@ def serve(
             environment=_allowed(variables),
             command=command,
             started_at=started_at,
+            kv_cache_tokens=engine_log.kv_cache_tokens_in(endpoint.metrics()),
         )
-        engine = RunningEngine(base_url, api_key, adapter or SERVED_MODEL, start, process, environment)
-        tokens = engine_log.kv_cache_tokens_in(engine.metrics())
-        yield replace(engine, start=start.model_copy(update={"kv_cache_tokens": tokens}))
+        yield RunningEngine(endpoint, start, process, environment)
 
 
 def _mode(checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:

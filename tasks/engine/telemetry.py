@@ -40,7 +40,7 @@ def sample(engine: RunningEngine, phase: str, known: dict[int, psutil.Process]) 
             busy += process.cpu_percent(None)
         except psutil.NoSuchProcess:
             continue
-    metrics = engine.metrics()
+    metrics = engine.endpoint.metrics()
     return {
         "at": datetime.now(UTC),
         "phase": phase,

@@ -7,7 +7,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import FIDELITY, FIDELITY_FILE, LEAST_LOGPROB
 from quantgate.bundles.staging import RESULT, write_json
 from quantgate.model.errors import QuantgateError
+from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.process import await_end
 from tasks.fidelity.text import Passage, Text, windows
 
@@ -64,21 +64,9 @@ def serving_arguments(vocab_size: int, overrides: Mapping[str, Any]) -> dict[str
     return {**whole, **overrides}
 
 
-@dataclass(frozen=True)
-class Engine:
-    """How to ask a running engine."""
-
-    base_url: str
-    api_key: str
-    served_model: str
-    engine_start_id: str
-    check_alive: Callable[[], None]
-    """Raises with the engine's last words where it has ended."""
-
-
 def measure(
     text: Text,
-    engine: Engine,
+    engine: EngineEndpoint,
     *,
     vocab_size: int,
     out_dir: Path,
@@ -133,7 +121,7 @@ def _deaths(out_dir: Path) -> int:
     return int(json.loads(file.read_text())) if file.exists() else 0
 
 
-def _count_death(out_dir: Path, before: int, engine: Engine) -> None:
+def _count_death(out_dir: Path, before: int, engine: EngineEndpoint) -> None:
     """Remember that the engine ended over this; whatever else stopped it doesn't count."""
     try:
         engine.check_alive()
@@ -144,7 +132,7 @@ def _count_death(out_dir: Path, before: int, engine: Engine) -> None:
 class _Asking:
     """Requests to one engine, one at a time: a batch could change what each of them gets."""
 
-    def __init__(self, engine: Engine, vocab_size: int) -> None:
+    def __init__(self, engine: EngineEndpoint, vocab_size: int) -> None:
         """Open a connection that no proxy takes."""
         self._engine, self._vocab_size = engine, vocab_size
         self._whole = vocab_size <= WHOLE_VOCABULARY_MOST

@@ -87,19 +87,19 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         """Load the checkpoint's tokenizer."""
         self._api_key = api_key
         super().__init__(
-            model=spec.served_model,
-            base_url=spec.completions_url,
+            model=spec.engine.served_model,
+            base_url=f"{spec.engine.base_url}/v1/completions",
             tokenizer=spec.tokenizer,
             tokenizer_backend="huggingface",
             tokenized_requests=True,
             num_concurrent=spec.num_concurrent,
             batch_size=spec.batch_size,
             max_length=context_tokens,
-            timeout=int(spec.request_timeout_s),
+            timeout=int(spec.timeout_s),
             trust_remote_code=spec.trust_remote_code,
         )
-        if isinstance(spec.chat_template, str):
-            self.tokenizer.chat_template = spec.chat_template
+        if spec.chat_template is not None and spec.chat_template.text is not None:
+            self.tokenizer.chat_template = spec.chat_template.text
         self.progress = progress
         self.generations: dict[str, dict[int, list[Generation]]] = defaultdict(lambda: defaultdict(list))
         self.truncated = 0
@@ -108,7 +108,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         # A chat template writes its own, as vLLM's chat endpoint takes it.
         plain = self.tokenizer("a", add_special_tokens=False).input_ids
         begins = self.tokenizer("a").input_ids == [self.tokenizer.bos_token_id, *plain]
-        self.add_bos_token = begins and not spec.chat_template
+        self.add_bos_token = begins and spec.chat_template is None
 
     @property
     def api_key(self) -> str:
@@ -223,12 +223,13 @@ def context_tokens_of(spec: Evaluation, api_key: str) -> int:
     Raises:
         RunError: the engine doesn't answer, or serves no model of that name.
     """
-    response = requests.get(spec.models_url, headers={"Authorization": f"Bearer {api_key}"}, timeout=30)
+    url, model = f"{spec.engine.base_url}/v1/models", spec.engine.served_model
+    response = requests.get(url, headers={"Authorization": f"Bearer {api_key}"}, timeout=30)
     if not response.ok:
         raise RunError(f"the engine answered {response.status_code}: {_message(response.text)}")
-    served = {model["id"]: model for model in response.json()["data"]}
-    if spec.served_model not in served:
-        raise RunError(f"the engine serves {', '.join(served) or 'nothing'}, not {spec.served_model}")
-    card = served[spec.served_model]
+    served = {card["id"]: card for card in response.json()["data"]}
+    if model not in served:
+        raise RunError(f"the engine serves {', '.join(served) or 'nothing'}, not {model}")
+    card = served[model]
     card = served.get(card.get("parent"), card)  # an adapter's context is its model's
     return int(card.get("max_model_len") or DEFAULT_CONTEXT_TOKENS)

@@ -156,8 +156,8 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         bootstrap_iters=0,
         confirm_run_unsafe_code=spec.task.run_generated_code,
         log_samples=True,
-        apply_chat_template=bool(spec.chat_template),
-        fewshot_as_multiturn=bool(spec.chat_template),
+        apply_chat_template=spec.chat_template is not None,
+        fewshot_as_multiturn=spec.chat_template is not None,
     )
     rows, samples = [], []
     for name, placed in asked.items():
@@ -171,7 +171,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
             metric=metric,
             choices_of=task.doc_to_choice if task.OUTPUT_TYPE == "multiple_choice" else None,
             generations=engine.generations[name],
-            engine_start_id=spec.engine_start_id,
+            engine_start_id=spec.engine.engine_start_id,
         )
     result = TaskResult(
         task=spec.task.task,
@@ -183,7 +183,7 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         mean_score=_mean(spec, rows),
         output_type=next(iter(loaded.values())).OUTPUT_TYPE,
         duration_s=time.monotonic() - started,
-        engine_start_id=spec.engine_start_id,
+        engine_start_id=spec.engine.engine_start_id,
         truncated_prompts=engine.truncated,
         documents_available=sum(map(len, documents.values())),
     )

@@ -11,7 +11,7 @@ from quantgate.bundles.seal import LoadRows
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Validity
 from quantgate.model.errors import RunError
-from tasks.engine.process import OutOfTimeError, await_end, child_environment, last_words, run_tied
+from tasks.engine.process import OutOfTimeError, await_end, child_environment, run_tied
 from tasks.engine.server import RunningEngine
 from tasks.progress import Reporter
 from tasks.throughput import bench_driver
@@ -71,15 +71,15 @@ def measure(
         return
     out_dir.mkdir(parents=True, exist_ok=True)
     for level in todo:
-        level["engine_start_id"] = engine.start.engine_start_id
+        level["engine_start_id"] = engine.endpoint.engine_start_id
     spec_file = out_dir / "spec.json"
     spec = _spec(engine, workload, todo, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
     spec_file.write_text(json.dumps(spec))
     variables = child_environment() | engine.environment.config.environment
-    variables |= {"OPENAI_API_KEY": engine.api_key, "HF_HUB_OFFLINE": "1"}
+    variables |= {"OPENAI_API_KEY": engine.endpoint.api_key, "HF_HUB_OFFLINE": "1"}
 
     def poll() -> None:
-        engine.check_alive()
+        engine.endpoint.check_alive()
         step.update(sum(Path(level["out"]).exists() for level in todo), len(todo))
 
     try:
@@ -93,17 +93,17 @@ def measure(
                 poll=poll,
             )
         if _with_failures(todo):
-            await_end(engine.check_alive, engine.metrics)
+            await_end(engine.endpoint.check_alive, engine.endpoint.metrics)
     except RunError as error:
         # Requests that failed because the engine was ending say nothing of the level.
         for file in _with_failures(todo):
             file.unlink()
         if isinstance(error, OutOfTimeError):
-            engine.check_alive()
-            words = last_words(engine.process.output())
+            engine.endpoint.check_alive()
+            words = engine.endpoint.last_words()
             raise RunError(f"{error.what}; the engine: {words}", where=error.where, hint=error.hint) from None
         if error.where == title:
-            await_end(engine.check_alive, engine.metrics)
+            await_end(engine.endpoint.check_alive, engine.endpoint.metrics)
         raise
 
 
@@ -117,8 +117,8 @@ def _spec(
 ) -> dict[str, Any]:
     """Return what ``bench_driver`` is to do; it holds no secret."""
     return {
-        "base_url": engine.base_url,
-        "model": engine.served_model,
+        "base_url": engine.endpoint.base_url,
+        "model": engine.endpoint.served_model,
         "tokenizer": tokenizer,
         "isl_tokens": workload.isl_tokens,
         "osl_tokens": workload.osl_tokens,

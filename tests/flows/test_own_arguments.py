@@ -19,6 +19,7 @@ from flows.planning.runs import plan_of as planned_of
 from flows.planning.runs import plan_runs, served_with
 from flows.validation import measure_all
 from quantgate.bundles.identity import run_fingerprint
+from quantgate.bundles.schema import FIDELITY_FILE
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config.suites import Suite
 from quantgate.model.home import ROOT, Home
@@ -31,7 +32,7 @@ from tasks.engine.log import metric_sum
 from tasks.fidelity import measure as fidelity
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
-from tasks.quality import evaluate
+from tasks.quality.evaluate import ChatTemplate, Evaluation, evaluate
 from tasks.quality.suite import suite_content
 from tasks.run import Context
 from tests.support.fake_engine import make
@@ -129,7 +130,7 @@ def test_with_an_adapter_the_table_names_another_model(
             name=names[0], revision=measured[0][0].checkpoint.revision, run_id="run-1"
         )
         (context,) = {(c.adapter, c.chat_template, c.trust_remote_code) for _, c in measured}
-        assert context == (suffix.removeprefix("+") or None, False, bool(suffix))
+        assert context == (suffix.removeprefix("+") or None, None, bool(suffix))
 
 
 MAKE_ADAPTER = """
@@ -179,44 +180,41 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
         log=tmp_path / "log",
         report=Reporter(print),
     ) as running:
-        for task, served, template in (
-            (cloze, running.served_model, False),
-            (arithmetic, server.SERVED_MODEL, named.chat_template or False),
+        itself = running.endpoint.model_copy(update={"served_model": server.SERVED_MODEL})
+        for task, endpoint, template in (
+            (cloze, running.endpoint, None),
+            (arithmetic, itself, ChatTemplate(text=named.chat_template)),
         ):
-            results[task.task] = evaluate.evaluate(
-                task,
-                end=suite.limit,
-                base_url=running.base_url,
-                api_key=running.api_key,
-                served_model=served,
-                checkpoint_path=checkpoint.path,
-                engine_start_id=running.start.engine_start_id,
+            results[task.task] = evaluate(
+                Evaluation(
+                    task=task,
+                    engine=endpoint,
+                    end=suite.limit,
+                    tokenizer=checkpoint.path,
+                    chat_template=template,
+                    timeout_s=300,
+                ),
                 out_dir=tmp_path / task.task,
                 log=tmp_path / "lm-eval.log",
-                timeout_s=300,
                 on_progress=lambda *_: None,
-                check_alive=running.check_alive,
-                chat_template=template,
             )
         texts = {}
-        for served in (running.served_model, server.SERVED_MODEL):
-            asked_by = fidelity.Engine(
-                running.base_url, running.api_key, served, running.start.engine_start_id, running.check_alive
-            )
+        for endpoint in (running.endpoint, itself):
+            served = endpoint.served_model
             told = fidelity.measure(
                 read_text(suite),
-                asked_by,
+                endpoint,
                 vocab_size=checkpoint.vocab_size,
                 out_dir=tmp_path / f"{served}.text",
             )
             assert (told.skipped, told.k) == ("", 256)
-            texts[served] = pq.read_table(tmp_path / f"{served}.text" / fidelity.ROWS)
-        metrics = running.metrics()
+            texts[served] = pq.read_table(tmp_path / f"{served}.text" / FIDELITY_FILE)
+        metrics = running.endpoint.metrics()
     spoilt = figures(texts[server.SERVED_MODEL], texts["tiny"])
     assert spoilt.reason is None
     assert spoilt.kl_mean_nats is not None
     assert spoilt.kl_mean_nats > 0.5, "the adapter was asked, not the model beside it"
-    assert running.served_model == "tiny"
+    assert running.endpoint.served_model == "tiny"
     assert results[cloze.task].mean_score < 0.5, (
         "a random adapter spoils what the model knows (0.9 without it)"
     )

@@ -17,6 +17,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
+from tasks.engine.endpoint import EngineEndpoint
+
 WORDS = ["<s>", "</s>", "<unk>", "yes", "no", *(f"w{number}" for number in range(60))]
 KEY = "key-of-the-test"
 
@@ -55,6 +57,10 @@ class Completions(ThreadingHTTPServer):
         self.adapters: list[str] = []
         self.models: set[str] = set()
         self.base_url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def endpoint(self, engine_start_id: str = "start-1", **more: Any) -> EngineEndpoint:
+        settings = {"base_url": self.base_url, "served_model": "served", "api_key": KEY} | more
+        return EngineEndpoint(engine_start_id=engine_start_id, **settings)
 
     def handle_error(self, *_: Any) -> None:
         """A client that went away is no news."""

@@ -68,12 +68,9 @@ def ask(
     spec = Evaluation(
         task=task,
         end=documents,
-        completions_url=f"{running.base_url}/v1/completions",
-        models_url=f"{running.base_url}/v1/models",
-        served_model=running.served_model,
+        engine=running.endpoint,
         tokenizer=str(SOURCE),
-        engine_start_id=running.start.engine_start_id,
-        request_timeout_s=600,
+        timeout_s=600,
         num_concurrent=num_concurrent,
         batch_size=batch_size,
     )
@@ -85,14 +82,14 @@ def ask(
         log=out.with_suffix(".log"),
         environment={
             **child_environment(),
-            "OPENAI_API_KEY": running.api_key,
+            "OPENAI_API_KEY": running.endpoint.api_key,
             "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_CACHE": str(out.with_suffix(".datasets")),
             "TQDM_MININTERVAL": "30",
         },
         timeout_s=3000,
         cwd=ROOT,
-        poll=running.check_alive,
+        poll=running.endpoint.check_alive,
         poll_s=0.2,
     )
     return pq.read_table(out / "samples.parquet")

@@ -20,7 +20,6 @@ from quantgate.model.home import ROOT, Home
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import environment as engine_env
 from tasks.engine import server
-from tasks.engine.process import last_words
 from tasks.progress import Reporter
 from tasks.quality import evaluate as quality
 from tasks.throughput import bench
@@ -57,19 +56,12 @@ def served(
 
 def evaluate(running: server.RunningEngine, folder: Path, timeout_s: float = 60) -> None:
     quality.evaluate(
-        TASK,
-        end=40,
-        base_url=running.base_url,
-        api_key=running.api_key,
-        served_model=running.served_model,
-        checkpoint_path=CHECKPOINT,
-        engine_start_id="s",
+        quality.Evaluation(
+            task=TASK, engine=running.endpoint, end=40, tokenizer=str(CHECKPOINT), timeout_s=timeout_s
+        ),
         out_dir=folder / "quality" / "task",
         log=folder / "lm-eval.log",
-        timeout_s=timeout_s,
         on_progress=lambda *_: None,
-        check_alive=running.check_alive,
-        engine_words=lambda: last_words(running.process.output()),
     )
 
 

@@ -136,11 +136,11 @@ def test_a_running_engine_is_recorded_and_stopped_whole(
     assert start.kv_cache_tokens == 160
     assert start.command[-2:] == ("--max-model-len", "64")
     assert "--host 127.0.0.1" in " ".join(start.command)
-    assert running.api_key not in " ".join(start.command)
+    assert running.endpoint.api_key not in " ".join(start.command)
     assert start.environment["VLLM_SOMETHING"] == "on"
     recorded = start.model_dump_json()
     assert "secret-token" not in recorded
-    assert running.api_key not in recorded
+    assert running.endpoint.api_key not in recorded
 
 
 def test_sigkill_during_the_start_leaves_no_engine(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_maps_and_lists_reach_the_engine_as_its_parser_takes_them(
     }
     log, report = tmp_path / "log", Reporter(lambda _: None)
     with server.serve(CHECKPOINT, found, overrides, adapter="mine", log=log, report=report) as running:
-        assert running.served_model == "mine"
+        assert running.endpoint.served_model == "mine"
         command = running.start.command
     assert command[command.index("--port") + 2 :] == (
         *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}'),

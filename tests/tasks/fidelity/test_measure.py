@@ -21,6 +21,7 @@ from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import FIDELITY, FIDELITY_FILE
 from quantgate.bundles.staging import Staging
 from quantgate.model.errors import RunError
+from tasks.engine.endpoint import EngineEndpoint
 from tasks.fidelity import measure
 from tasks.fidelity.text import Passage, Text
 
@@ -124,12 +125,18 @@ def running(**settings: Any) -> Iterator[FakeServer]:
         server.server_close()
 
 
-def engine(server: FakeServer, ended: list[str] | None = None) -> measure.Engine:
+def engine(server: FakeServer, ended: list[str] | None = None) -> EngineEndpoint:
     def check_alive() -> None:
         if ended:
             raise RunError(ended[0])
 
-    return measure.Engine(f"http://127.0.0.1:{server.server_port}", "key", "m", "start-1", check_alive)
+    return EngineEndpoint(
+        base_url=f"http://127.0.0.1:{server.server_port}",
+        served_model="m",
+        engine_start_id="start-1",
+        api_key="key",
+        check_alive=check_alive,
+    )
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

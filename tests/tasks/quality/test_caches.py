@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantgate.model.enums import Family
-from tasks.quality.evaluate import evaluate
+from tasks.quality.evaluate import Evaluation, evaluate
 from tasks.quality.sources import suite_from
 from tests.tasks.conftest import Completions, serving
 
@@ -23,25 +23,17 @@ DOCUMENTS = [{"id": n, "prompt": f"w{n} w1", "answer": "w5"} for n in range(6)]
 CACHES = ("LM_HARNESS_CACHE_PATH", "HF_DATASETS_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HF_EVALUATE_CACHE")
 
 
-def answered(place: Path, server: Completions, tokenizer: Path, key: str, task: Any) -> list[dict[str, Any]]:
-    evaluate(
-        task,
-        base_url=server.base_url,
-        api_key=key,
-        served_model="served",
-        checkpoint_path=tokenizer,
-        engine_start_id=place.name,
-        out_dir=place,
-        log=place.with_suffix(".log"),
-        timeout_s=120,
-        on_progress=lambda *_: None,
+def answered(place: Path, server: Completions, tokenizer: Path, task: Any) -> list[dict[str, Any]]:
+    evaluation = Evaluation(
+        task=task, engine=server.endpoint(place.name), tokenizer=str(tokenizer), timeout_s=120
     )
+    evaluate(evaluation, out_dir=place, log=place.with_suffix(".log"), on_progress=lambda *_: None)
     rows: list[dict[str, Any]] = pq.read_table(place / "samples.parquet").sort_by("doc_id").to_pylist()
     return rows
 
 
 def test_the_second_checkpoints_answers_are_its_own(
-    tmp_path: Path, tokenizer_folder: Path, engine_key: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = tmp_path / "shared-cache"
     for name in CACHES:
@@ -52,8 +44,8 @@ def test_the_second_checkpoints_answers_are_its_own(
     with serving() as first, serving() as second:
         first.replies = {line["prompt"]: "w5" for line in DOCUMENTS}
         second.replies = {line["prompt"]: "w6" for line in DOCUMENTS}
-        one = answered(tmp_path / "one", first, tokenizer_folder, engine_key, task)
-        two = answered(tmp_path / "two", second, tokenizer_folder, engine_key, task)
+        one = answered(tmp_path / "one", first, tokenizer_folder, task)
+        two = answered(tmp_path / "two", second, tokenizer_folder, task)
         assert len(first.prompts) == len(second.prompts) == len(DOCUMENTS), "each is asked everything itself"
     assert [row["answer"] for row in one] == ["w5"] * len(DOCUMENTS)
     assert [row["answer"] for row in two] == ["w6"] * len(DOCUMENTS)

@@ -10,7 +10,7 @@ import pytest
 from quantgate.bundles.manifest import TaskResult
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
-from tasks.quality import evaluate
+from tasks.quality.evaluate import Evaluation, _environment, _error, _failure, evaluate
 from tasks.quality.sources import suite_from
 from tests.tasks.engine.test_process import SECRETS, plant
 from tests.tasks.quality.test_suite import folder, suite_of
@@ -27,16 +27,17 @@ def own(tmp_path: Path) -> Suite:
 
 
 @pytest.fixture
-def arguments(completions: Any, tokenizer_folder: Path, tmp_path: Path, engine_key: str) -> dict[str, Any]:
+def evaluation(completions: Any, tokenizer_folder: Path, own: Suite) -> Evaluation:
+    return Evaluation(
+        task=own.tasks[0], engine=completions.endpoint(), tokenizer=str(tokenizer_folder), timeout_s=60
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Any]:
     return {
-        "base_url": completions.base_url,
-        "api_key": engine_key,
-        "served_model": "served",
-        "checkpoint_path": tokenizer_folder,
-        "engine_start_id": "start-1",
         "out_dir": tmp_path / "staging" / "own",
         "log": tmp_path / "logs" / "own.log",
-        "timeout_s": 60,
         "on_progress": lambda *_: None,
     }
 
@@ -46,28 +47,32 @@ def left_in(folder: Path) -> list[str]:
 
 
 def test_a_task_is_evaluated_in_a_process_of_its_own(
-    own: Suite, arguments: dict[str, Any], engine_key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    evaluation: Evaluation,
+    files: dict[str, Any],
+    engine_key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    stale = arguments["out_dir"]
+    stale = files["out_dir"]
     stale.mkdir(parents=True)
     (stale / "result.json").write_text("{}")
     told: list[tuple[int, int | None]] = []
-    result = evaluate.evaluate(own.tasks[0], **arguments | {"on_progress": lambda *t: told.append(t)})
+    result = evaluate(evaluation, **files | {"on_progress": lambda *t: told.append(t)})
     assert isinstance(result, TaskResult)
     assert (result.documents, result.mean_score, result.engine_start_id) == (20, 1.0, "start-1")
     assert told[-1] == (20, 20)
     assert left_in(stale.parent) == ["own"]
     assert left_in(stale) == ["prompts.parquet", "result.json", "samples.parquet"]
     assert pq.read_table(stale / "samples.parquet").num_rows == 20
-    assert engine_key not in arguments["log"].read_text()
+    assert engine_key not in files["log"].read_text()
 
 
 def test_code_in_the_worker_sees_no_secret(
     folder: Path,
-    arguments: dict[str, Any],
+    evaluation: Evaluation,
+    files: dict[str, Any],
     completions: Any,
-    engine_key: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The task's own code writes down what it sees, as a tokenizer's could."""
@@ -86,8 +91,8 @@ def test_code_in_the_worker_sees_no_secret(
     )
     completions.context_tokens = 512
     plant(monkeypatch)
-    suite = suite_of(folder)
-    result = evaluate.evaluate(suite.tasks[0], **arguments | {"trust_remote_code": True})
+    changed = {"task": suite_of(folder).tasks[0], "trust_remote_code": True}
+    result = evaluate(evaluation.model_copy(update=changed), **files)
     assert result.documents == 1
     seen = json.loads((folder / "seen.json").read_text())
     assert not [name for name, value in seen.items() if "planted" in value]
@@ -95,7 +100,7 @@ def test_code_in_the_worker_sees_no_secret(
 
 
 def test_the_hubs_token_is_for_data_of_a_hub_and_never_beside_a_checkpoints_code(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    folder: Path, evaluation: Evaluation, engine_key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plant(monkeypatch)
     local, hub = suite_of(folder).tasks[0], SuiteTask(task="gsm8k")
@@ -106,40 +111,47 @@ def test_the_hubs_token_is_for_data_of_a_hub_and_never_beside_a_checkpoints_code
         (hub, True, {"HTTPS_PROXY"}),
         (hub.model_copy(update={"run_generated_code": True}), False, {"HTTPS_PROXY"}),
     ):
-        got = evaluate._environment("key", task, tmp_path, trust_remote_code=code)
+        changed = {"task": task, "trust_remote_code": code}
+        got = _environment(evaluation.model_copy(update=changed), tmp_path)
         assert {name for name in SECRETS if "planted" in got.get(name, "")} == names
-        assert got["OPENAI_API_KEY"] == "key"
+        assert got["OPENAI_API_KEY"] == engine_key
         assert ("HF_ALLOW_CODE_EVAL" in got) == task.run_generated_code
 
 
 def test_an_evaluation_that_hangs_is_stopped_in_time(
-    own: Suite, completions: Any, arguments: dict[str, Any]
+    evaluation: Evaluation, completions: Any, files: dict[str, Any]
 ) -> None:
     completions.fault = "hang"
     with pytest.raises(RunError, match="lm-eval task own: did not end within 4 s") as raised:
-        evaluate.evaluate(own.tasks[0], **arguments | {"timeout_s": 4})
-    assert str(arguments["log"]) in str(raised.value)
-    assert left_in(arguments["out_dir"].parent) == []
+        evaluate(evaluation.model_copy(update={"timeout_s": 4}), **files)
+    assert str(files["log"]) in str(raised.value)
+    assert left_in(files["out_dir"].parent) == []
 
 
-def test_an_engine_that_died_is_told_by_its_own_last_words(own: Suite, arguments: dict[str, Any]) -> None:
+def test_an_engine_that_died_is_told_by_its_own_last_words(
+    evaluation: Evaluation, completions: Any, files: dict[str, Any]
+) -> None:
     def dead() -> None:
         raise RunError("the engine ended with status 9")
 
     with pytest.raises(RunError, match="the engine ended with status 9"):
-        evaluate.evaluate(own.tasks[0], **arguments | {"check_alive": dead})
-    assert left_in(arguments["out_dir"].parent) == []
+        evaluate(evaluation.model_copy(update={"engine": completions.endpoint(check_alive=dead)}), **files)
+    assert left_in(files["out_dir"].parent) == []
 
 
-def test_the_workers_reason_comes_through_with_its_log(own: Suite, arguments: dict[str, Any]) -> None:
+def test_the_workers_reason_comes_through_with_its_log(
+    evaluation: Evaluation, completions: Any, files: dict[str, Any]
+) -> None:
+    other = evaluation.model_copy(update={"engine": completions.endpoint(served_model="other")})
     with pytest.raises(RunError, match="own: the engine serves served, not other") as raised:
-        evaluate.evaluate(own.tasks[0], **arguments | {"served_model": "other"})
-    assert str(raised.value).endswith(f"Its log: {arguments['log']}")
-    assert left_in(arguments["out_dir"].parent) == []
+        evaluate(other, **files)
+    assert str(raised.value).endswith(f"Its log: {files['log']}")
+    assert left_in(files["out_dir"].parent) == []
 
 
 def test_a_mistake_in_the_task_stays_one_of_usage(own: Suite, tmp_path: Path) -> None:
     failure = {"what": "holds no documents", "where": "t.yaml", "hint": "Give it some.", "exit_status": 2}
     (tmp_path / "failure.json").write_text(json.dumps(failure))
-    with pytest.raises(ConfigError, match=r"^t\.yaml: holds no documents\. Give it some\.$"):
-        evaluate._raise_failure(tmp_path / "failure.json", own.tasks[0], tmp_path / "log")
+    error = _error(_failure(tmp_path / "failure.json"), own.tasks[0], tmp_path / "log")
+    assert isinstance(error, ConfigError)
+    assert str(error) == "t.yaml: holds no documents. Give it some."

@@ -15,10 +15,10 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
-from tasks.quality import evaluate as quality
+from tasks.quality.evaluate import Evaluation, evaluate
 from tests.support.hub_data import data_set
 from tests.support.hub_server import HubServer
-from tests.tasks.conftest import KEY, Completions, serving
+from tests.tasks.conftest import Completions, serving
 
 ARC = [
     {
@@ -137,22 +137,15 @@ def evaluated(
     """All of them, each by a worker process of its own as in a run, at the same time."""
     folder = tmp_path_factory.mktemp("own-tasks")
 
-    def evaluate(
+    def answered(
         server: Completions, task: SuiteTask
     ) -> tuple[TaskResult, list[dict[str, Any]], dict[str, str]]:
         out = folder / task.task
-        result = quality.evaluate(
-            task,
-            base_url=server.base_url,
-            api_key=KEY,
-            served_model="served",
-            checkpoint_path=tokenizer_folder,
-            engine_start_id="start-1",
-            out_dir=out,
-            log=folder / f"{task.task}.log",
-            timeout_s=120,
-            on_progress=lambda *_: None,
+        evaluation = Evaluation(
+            task=task, engine=server.endpoint(), tokenizer=str(tokenizer_folder), timeout_s=120
         )
+        log = folder / f"{task.task}.log"
+        result = evaluate(evaluation, out_dir=out, log=log, on_progress=lambda *_: None)
         prompts = pq.read_table(out / "prompts.parquet").to_pylist()
         rows = pq.read_table(out / "samples.parquet").to_pylist()
         return result, rows, {row["prompt_hash"]: row["text"] for row in prompts}
@@ -164,7 +157,7 @@ def evaluated(
         server.ends = {
             f"{question}{end}": reply for question, reply in REPLIES.items() for end in (" <unk>", "")
         }
-        made = pool.map(lambda task: evaluate(server, task), TASKS)
+        made = pool.map(lambda task: answered(server, task), TASKS)
         yield {task.task: one for task, one in zip(TASKS, made, strict=True)}
 
 

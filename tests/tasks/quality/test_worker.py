@@ -18,7 +18,7 @@ from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, RunError
 from tasks.quality import worker
-from tasks.quality.evaluate import Evaluation
+from tasks.quality.evaluate import ChatTemplate, Evaluation
 from tasks.quality.sources import suite_from
 from tasks.quality.worker import Progress, run
 
@@ -41,12 +41,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine_key: str) -> I
 def spec(completions: Any, tokenizer_folder: Path) -> Evaluation:
     return Evaluation(
         task=SuiteTask(task="unset"),
-        completions_url=f"{completions.base_url}/v1/completions",
-        models_url=f"{completions.base_url}/v1/models",
-        served_model="served",
+        engine=completions.endpoint(),
         tokenizer=str(tokenizer_folder),
-        engine_start_id="start-1",
-        request_timeout_s=20,
+        timeout_s=20,
         num_concurrent=3,
         batch_size=2,
     )
@@ -138,7 +135,9 @@ def test_prompts_go_through_the_chat_template(
     spec: Evaluation, completions: Any, tmp_path: Path, bos_tokenizer_folder: Path, engine_key: str
 ) -> None:
     spec = with_task(spec, tmp_path, GENERATED[:1])
-    spec = spec.model_copy(update={"tokenizer": str(bos_tokenizer_folder), "chat_template": TEMPLATE})
+    spec = spec.model_copy(
+        update={"tokenizer": str(bos_tokenizer_folder), "chat_template": ChatTemplate(text=TEMPLATE)}
+    )
     run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
     assert completions.prompts == [[0, 55, 6, 7, 8, 56]], "begun once, by the template"
     (prompt,) = pq.read_table(tmp_path / "out" / "prompts.parquet").to_pylist()
@@ -156,7 +155,7 @@ def test_the_tokenizers_own_chat_template_and_choices_behind_it(
     assert completions.prompts[0][:2] == [5, 6], "off unless it is asked for"
     completions.prompts.clear()
     run(
-        plain.model_copy(update={"chat_template": True}),
+        plain.model_copy(update={"chat_template": ChatTemplate()}),
         tmp_path / "out",
         Progress(tmp_path / "progress.json"),
         engine_key,
@@ -191,7 +190,7 @@ def test_examples_are_turns_of_their_own(
     lines = [{"prompt": "w1", "answer": "w2"}, {"prompt": "w3", "answer": "w4"}]
     (tmp_path / "shots.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     task = SuiteTask(task="shots", path=str(tmp_path))
-    spec = spec.model_copy(update={"task": task, "chat_template": TEMPLATE})
+    spec = spec.model_copy(update={"task": task, "chat_template": ChatTemplate(text=TEMPLATE)})
     run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
     assert [0, 55, 6, 56, 7, 55, 8, 56] in completions.prompts
 
@@ -201,7 +200,9 @@ def test_an_adapters_context_is_its_models(
 ) -> None:
     completions.adapters = ["mine"]
     completions.context_tokens = 33
-    spec = with_task(spec, tmp_path, GENERATED[:1]).model_copy(update={"served_model": "mine"})
+    spec = with_task(spec, tmp_path, GENERATED[:1]).model_copy(
+        update={"engine": completions.endpoint(served_model="mine")}
+    )
     with pytest.raises(ConfigError, match="generates up to 32 tokens and the engine's context is 33"):
         run(spec, tmp_path / "out", Progress(tmp_path / "progress.json"), engine_key)
     completions.context_tokens = 64
@@ -256,11 +257,12 @@ def test_an_engine_that_is_gone_or_serves_something_else(
 ) -> None:
     spec = with_task(spec, tmp_path, GENERATED)
     progress = Progress(tmp_path / "progress.json")
+    other = completions.endpoint(served_model="other")
     with pytest.raises(RunError, match="the engine serves served, not other"):
-        run(spec.model_copy(update={"served_model": "other"}), tmp_path / "out", progress, engine_key)
+        run(spec.model_copy(update={"engine": other}), tmp_path / "out", progress, engine_key)
     with pytest.raises(RunError, match="the engine answered 401: wrong key"):
         run(spec, tmp_path / "out", progress, "another")
-    gone = spec.model_copy(update={"models_url": "http://127.0.0.1:9/v1/models"})
+    gone = spec.model_copy(update={"engine": completions.endpoint(base_url="http://127.0.0.1:9")})
     with pytest.raises(OSError, match="refused") as raised:
         run(gone, tmp_path / "out", progress, engine_key)
     assert str(worker.describe(raised.value)).startswith(

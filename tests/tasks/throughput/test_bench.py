@@ -12,6 +12,7 @@ import pytest
 
 from quantgate.bundles.schema import LOAD_POINTS, REQUESTS
 from quantgate.model.config.workloads import Workload
+from tasks.engine.endpoint import EngineEndpoint
 from tasks.progress import Reporter
 from tasks.throughput import bench
 from tests.tasks.engine.test_process import plant
@@ -111,10 +112,7 @@ def test_the_load_goes_to_what_is_measured(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(bench, "run_tied", run_tied)
     environment = SimpleNamespace(config=SimpleNamespace(environment={}), python=Path("python"))
     engine = SimpleNamespace(
-        base_url="http://127.0.0.1:1",
-        served_model="adapter",
-        api_key="k",
-        start=SimpleNamespace(engine_start_id="s"),
+        endpoint=EngineEndpoint(base_url="http://127.0.0.1:1", served_model="adapter", engine_start_id="s"),
         environment=environment,
     )
     for trusted in (False, True):
@@ -142,12 +140,13 @@ def test_the_bench_runs_without_secrets(tmp_path: Path, monkeypatch: pytest.Monk
     python.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
     python.chmod(0o755)
     engine = SimpleNamespace(
-        base_url="http://127.0.0.1:1",
-        served_model="m",
-        api_key="key-of-the-engine",
-        start=SimpleNamespace(engine_start_id="s"),
+        endpoint=EngineEndpoint(
+            base_url="http://127.0.0.1:1",
+            served_model="m",
+            engine_start_id="s",
+            api_key="key-of-the-engine",
+        ),
         environment=SimpleNamespace(config=SimpleNamespace(environment={"SET_FOR": "it"}), python=python),
-        check_alive=lambda: None,
     )
     bench.measure(
         engine,  # type: ignore[arg-type]
