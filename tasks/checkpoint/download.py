@@ -7,23 +7,22 @@ the place in the client's cache where the client looks for them, and are checked
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_session, hf_raise_for_status
 
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint.retry import Waiting
+from tasks.checkpoint.retry import StoppedError, Waiting
 from tasks.progress import Step
 
 PARALLEL_FILES = 4
@@ -177,7 +176,7 @@ def _bring(
     assert file.sha256 is not None
     blob, partial = place.blob(file.sha256), place.partial(file.sha256)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(place.cache / ".locks" / place.folder.name / f"{file.sha256}.quantgate.lock", waiting):
+    with _locked(place.cache / ".locks" / place.folder.name / f"{file.sha256}.quantgate.lock", waiting):
         tries = 0
         while not blob.is_file():
             before = partial.stat().st_size if partial.is_file() else 0
@@ -223,17 +222,9 @@ def _check_content(file: RemoteFile, partial: Path, waiting: Waiting) -> None:
         raise DamagedError(f"{file.name} arrived damaged: its SHA-256 is not the one that the hub lists")
 
 
-@contextmanager
-def _alone(path: Path, waiting: Waiting) -> Iterator[None]:
+def _locked(path: Path, waiting: Waiting) -> AbstractContextManager[object]:
     """Keep a second process from the same file; the kernel frees the lock of a killed one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting.check()
-                time.sleep(0.2)
-                continue
-            break
-        yield
+    try:
+        return FileLock(path).acquire(poll_interval=0.2, cancel_check=waiting.is_stopped)
+    except Timeout:
+        raise StoppedError from None

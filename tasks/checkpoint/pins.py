@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from quantgate.bundles.staging import write_json
@@ -88,7 +87,7 @@ class Pins:
             )
             return pin.commit
         check(newest)
-        with self._locked():
+        with FileLock(self.path.with_name(".pins.lock")):
             pins = read_pins(self.path)
             if pin is None and repo in pins:  # another process was first
                 return pins[repo].commit
@@ -97,10 +96,3 @@ class Pins:
         before = f", in place of {pin.commit[:12]}" if pin else ""
         tell(f"{repo}: pinned at {newest[:12]}, the commit that {pins[repo].branch} names now{before}")
         return newest
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(".pins.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield

@@ -66,9 +66,13 @@ class Waiting:
         """Wake every thread that waits; none goes on."""
         self._stop.set()
 
+    def is_stopped(self) -> bool:
+        """Return True once ``stop`` was called."""
+        return self._stop.is_set()
+
     def check(self) -> None:
         """Raise StoppedError once ``stop`` was called."""
-        if self._stop.is_set():
+        if self.is_stopped():
             raise StoppedError
 
     def pause(self, error: Exception, tries: int) -> None:

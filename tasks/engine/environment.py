@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import uv
+from filelock import FileLock
 
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.enums import EngineKind
@@ -167,14 +165,6 @@ def _find_links() -> str | None:
     return done.stdout.strip() or None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _install(name: str, config: EngineConfig, target: Path, log: Path, report: Reporter) -> None:
     """Make the environment: requirements as pinned, then the plugins."""
     tool = uv.find_uv_bin()
@@ -242,7 +232,7 @@ def prepare(name: str, config: EngineConfig, home: Home, report: Reporter) -> En
     """
     if config.kind is EngineKind.UV and not is_ready(name, config, home):
         target = place(name, config, home)
-        with _locked(home.engines / f".{target.name}.lock"):
+        with FileLock(home.engines / f".{target.name}.lock"):
             if not is_ready(name, config, home):
                 _install(name, config, target, home.logs / f"engine-env-{target.name}.log", report)
     return installed(name, config, home)
