@@ -18,15 +18,14 @@ from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import RunPlan
-from tasks.device.idle import idle
-from tasks.device.lock import held, run_held
+from tasks.device.idle import idle_devices
+from tasks.device.lock import locked_devices, locked_run
 from tasks.engine import server, telemetry
 from tasks.engine.environment import EngineEnvironment
-from tasks.fidelity import measure as fidelity
+from tasks.fidelity.measure import measure_fidelity, with_max_logprobs
 from tasks.fidelity.text import Text, read_text
 from tasks.progress import Reporter
-from tasks.quality import evaluate as quality
-from tasks.quality.evaluate import ChatTemplate
+from tasks.quality.evaluate import ChatTemplate, Evaluation, evaluate_task
 from tasks.resume import aa_repeat, interim_looks
 from tasks.resume.continuation import begin
 from tasks.resume.decision import Decision, Refuse, Reuse, unchanged
@@ -80,8 +79,8 @@ def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: i
         context.report.step(title, unit="requests") as step,
         telemetry.watch(engine, task.task) as rows,
     ):
-        quality.evaluate(
-            quality.Evaluation(
+        evaluate_task(
+            Evaluation(
                 task=task,
                 engine=engine.endpoint,
                 start=asked.start,
@@ -102,7 +101,7 @@ def compare_tokens(engine: server.RunningEngine, run: ActiveRun, text: Text) -> 
     """Ask the running engine for its distribution before each token of the fixed text."""
     title = f"{run.name}: fidelity"
     with run.context.report.step(title, unit="passages") as step:
-        result = fidelity.measure(
+        result = measure_fidelity(
             text,
             engine.endpoint,
             vocab_size=run.plan.checkpoint.vocab_size,
@@ -116,7 +115,7 @@ def compare_tokens(engine: server.RunningEngine, run: ActiveRun, text: Text) -> 
 def load(engine: server.RunningEngine, run: ActiveRun) -> None:
     """Measure the load levels on the running engine."""
     with telemetry.watch(engine, "load") as rows:
-        bench.measure(
+        bench.measure_load(
             engine,
             run.plan.workload,
             tokenizer=run.plan.checkpoint.path,
@@ -180,7 +179,7 @@ def measure(
         raise decision.error
     home, name, fingerprint = context.home, plan.checkpoint.name, run_fingerprint(plan.inputs)
     store = BundleStore(home.bundles)
-    with run_held(home, fingerprint, name, context.report):
+    with locked_run(home, fingerprint, name, context.report):
         decision = _finished_meanwhile(plan, store, context, fresh_after) or decision
         staging = staged(home, fingerprint)
         if isinstance(decision, Reuse):
@@ -298,12 +297,12 @@ def _serving(run: ActiveRun) -> Iterator[server.RunningEngine]:
     plan, context = run.plan, run.context
     log = context.home.logs / run.staging.run_id / f"engine-{time.strftime('%H%M%S')}.log"
     with (
-        held(plan.hardware, context.report),
-        idle(plan.hardware, context.report),
+        locked_devices(plan.hardware, context.report),
+        idle_devices(plan.hardware, context.report),
         server.serve(
             plan.checkpoint,
             context.environment,
-            fidelity.serving_arguments(plan.checkpoint.vocab_size, context.overrides),
+            with_max_logprobs(plan.checkpoint.vocab_size, context.overrides),
             adapter=context.adapter,
             uuids=plan.hardware.uuids,
             log=log,

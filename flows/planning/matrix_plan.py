@@ -253,7 +253,7 @@ class _Planner:
         """Return the serving arguments that a run records, and why the commit of a draft model isn't known."""
         overrides = argument_files.with_code(checkpoint).engine_arguments
         try:
-            return argument_files.recorded(pool.engine, overrides, self.commit), ""
+            return argument_files.recorded_arguments(pool.engine, overrides, self.commit), ""
         except NotAskedError as error:
             return serving_arguments(pool.engine, overrides), f"{error.where}: {error.what}"
 

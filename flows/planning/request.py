@@ -229,7 +229,7 @@ def check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, work: Wo
     """
     arguments = serving_arguments(config, checkpoint.engine_arguments)
     gpu_count(arguments)
-    argument_files.check(arguments)
+    argument_files.check_arguments(arguments)
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
             check_limits(arguments, folder, work.workload)

@@ -22,7 +22,7 @@ from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
 from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import argument_files, environment, server
-from tasks.engine.argument_files import Named
+from tasks.engine.argument_files import ResolvedArguments
 from tasks.engine.arguments import check_known, check_limits, dashed, serving_arguments
 from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
@@ -42,7 +42,7 @@ class PlannedRun:
     plan: RunPlan
     """A candidate's gets the baseline's run once that has one."""
     decision: Decision
-    served: Named
+    served: ResolvedArguments
     """The serving arguments, with the files that they name."""
 
 
@@ -159,7 +159,7 @@ def served_with(
     home: Home,
     report: Reporter,
     pins: Pins | None = None,
-) -> list[Named]:
+) -> list[ResolvedArguments]:
     """Resolve what each checkpoint is served with; what can't be is reported before the first engine starts."""
     served = []
     for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
@@ -168,12 +168,15 @@ def served_with(
         check_limits(serving, Path(checkpoint.path), request.workload)
         if request.chat_template and "chat-template" not in serving:
             check_chat_template(Path(checkpoint.path), checkpoint.source)
-        served.append(argument_files.found(engine.config, config.engine_arguments, pins))
+        served.append(argument_files.resolve_arguments(engine.config, config.engine_arguments, pins))
     return served
 
 
 def plans_of(
-    checkpoints: Sequence[Checkpoint], served: Sequence[Named], engine: EngineEnvironment, request: Request
+    checkpoints: Sequence[Checkpoint],
+    served: Sequence[ResolvedArguments],
+    engine: EngineEnvironment,
+    request: Request,
 ) -> list[RunPlan]:
     """Plan every run, baseline first. Candidates get the baseline's run id after it has been measured."""
     plans: list[RunPlan] = []
@@ -190,7 +193,7 @@ def plans_of(
 def plan_of(
     checkpoint: Checkpoint,
     config: CheckpointConfig,
-    named: Named,
+    named: ResolvedArguments,
     baseline: BaselineRef | None,
     engine: EngineEnvironment,
     request: Request,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint.safetensors import DAMAGED_MEND, Tensor, read_header
+from tasks.checkpoint.safetensors import DOWNLOAD_HINT, Tensor, read_header
 
 SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 """Files that an engine reads to serve a model: weights, configuration, tokenizer, chat template."""
@@ -86,13 +86,13 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ConfigError(f"{path.name} is not valid JSON{line}", where=where, hint=DAMAGED_MEND) from None
+        raise ConfigError(f"{path.name} is not valid JSON{line}", where=where, hint=DOWNLOAD_HINT) from None
     except OSError as error:
         raise ConfigError(
-            f"{path.name} can't be read ({error.strerror})", where=where, hint=DAMAGED_MEND
+            f"{path.name} can't be read ({error.strerror})", where=where, hint=DOWNLOAD_HINT
         ) from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{path.name} doesn't hold a JSON object", where=where, hint=DAMAGED_MEND)
+        raise ConfigError(f"{path.name} doesn't hold a JSON object", where=where, hint=DOWNLOAD_HINT)
     return value
 
 
@@ -169,9 +169,9 @@ def read_weights(folder: Path, where: str) -> Weights:
     for name, shard in weight_map.items():
         if home.get(name) != shard:
             what = f"{index.name} names tensor '{name}', which {shard} doesn't hold"
-            raise ConfigError(what, where=where, hint=DAMAGED_MEND)
+            raise ConfigError(what, where=where, hint=DOWNLOAD_HINT)
     if not tensors:
-        raise ConfigError("the weight files hold no tensors", where=where, hint=DAMAGED_MEND)
+        raise ConfigError("the weight files hold no tensors", where=where, hint=DOWNLOAD_HINT)
     return Weights(tuple(files), tensors)
 
 
@@ -179,11 +179,11 @@ def _weight_map(index: Path, where: str) -> dict[str, str]:
     """Weight file by tensor, from an index."""
     weight_map = read_json(index, where).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ConfigError(f"{index.name} has no 'weight_map'", where=where, hint=DAMAGED_MEND)
+        raise ConfigError(f"{index.name} has no 'weight_map'", where=where, hint=DOWNLOAD_HINT)
     for shard in weight_map.values():
         if not isinstance(shard, str) or "/" in shard or not shard.endswith(".safetensors"):
             what = f"{index.name} names {str(shard)[:60]!r}, which is no safetensors file beside it"
-            raise ConfigError(what, where=where, hint=DAMAGED_MEND)
+            raise ConfigError(what, where=where, hint=DOWNLOAD_HINT)
     return weight_map
 
 

@@ -54,7 +54,7 @@ def pull(
     allow: Allowed | None = None,
     pins: Pins | None = None,
     patience: Patience | None = None,
-    look: Callable[[Path, list[str]], None] | None = None,
+    inspect: Callable[[Path, list[str]], None] | None = None,
 ) -> tuple[Path, str]:
     """The local folder of a repository at a pinned commit; nothing is asked for that the cache holds.
 
@@ -67,7 +67,7 @@ def pull(
         allow: what this checkpoint may do that none may otherwise; a commit must be given then.
         pins: the commits that ids without a revision stand for; None pins nothing.
         patience: how long a hub in trouble is waited for.
-        look: called before the weights are fetched, with a folder that holds the configuration and with the
+        inspect: called before the weights are fetched, with a folder that holds the configuration and with the
             names of all files; raises for what it shows.
 
     Returns:
@@ -80,7 +80,7 @@ def pull(
     allow = allow or Allowed()
     place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
     waiting = Waiting(patience or Patience(), where, Reporter.current())
-    hub = _Hub(place, allow, waiting, look)
+    hub = _Hub(place, allow, waiting, inspect)
     asked = revision
     try:
         with client_told(where, Reporter.current()):
@@ -114,7 +114,7 @@ def commit_of(
     keep: bool = False,
     cache: Path | None = None,
     patience: Patience | None = None,
-    look: Callable[[Path, list[str]], None] | None = None,
+    inspect: Callable[[Path, list[str]], None] | None = None,
 ) -> str:
     """The full SHA of the commit that a repository is to be measured at, its weights left where they are.
 
@@ -126,7 +126,7 @@ def commit_of(
         keep: pin what the default branch names, once its listing and configuration were found good.
         cache: the hub's cache folder, its own default where there is none.
         patience: how long a hub in trouble is waited for.
-        look: as for ``pull``.
+        inspect: as for ``pull``.
 
     Raises:
         NotAskedError: the hub can't be reached or is in trouble, and nothing is pinned; what the cache remembers of a
@@ -137,7 +137,7 @@ def commit_of(
     if pin and not keep:
         return pin.commit
     place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
-    hub = _Hub(place, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), look)
+    hub = _Hub(place, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), inspect)
     try:
         with client_told(where, Reporter.current()):
             sha = hub.newest() if pin else hub.commit(revision, remembered=False)
@@ -165,10 +165,10 @@ class _Hub:
         place: RepositoryCache,
         allow: Allowed,
         waiting: Waiting,
-        look: Callable[[Path, list[str]], None] | None,
+        inspect: Callable[[Path, list[str]], None] | None,
     ) -> None:
         self.repo, self.where = place.repo, waiting.where
-        self.place, self.allow, self.waiting, self.look = place, allow, waiting, look
+        self.place, self.allow, self.waiting, self.inspect = place, allow, waiting, inspect
         self.endpoint, self.token = endpoint(), token()
         self.api = HfApi(endpoint=self.endpoint, token=self.token)
         self.listings: dict[str, list[RemoteFile]] = {}
@@ -244,8 +244,8 @@ class _Hub:
         check_listing(names, self.where, self.allow)
         if room:
             check_room(self.missing_bytes(sha), self.place.cache, self.where)
-        if self.look is not None:
-            self.look(self.configuration(sha, names), names)
+        if self.inspect is not None:
+            self.inspect(self.configuration(sha, names), names)
         self.checked.add(sha)
 
     def served(self, sha: str) -> list[RemoteFile]:

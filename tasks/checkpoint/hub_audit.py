@@ -28,7 +28,7 @@ from quantgate.model.home import ROOT
 from tasks.checkpoint.files import check_listing, is_served, read_json, read_weights
 from tasks.checkpoint.hub import endpoint, offline, token
 from tasks.checkpoint.precision import CONFIG_DTYPES, classify
-from tasks.checkpoint.quant_config import read_declared
+from tasks.checkpoint.quant_config import read_declared_format
 from tasks.checkpoint.resolve import check_source
 from tasks.checkpoint.retry import GaveUpError, Patience, Waiting
 from tasks.progress import Reporter
@@ -42,7 +42,7 @@ IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermed
 QUANT_FILE = "hf_quant_config.json"
 
 
-class State(IntEnum):
+class CheckpointStatus(IntEnum):
     """How a checkpoint was found, the worst last."""
 
     OK = 0
@@ -54,7 +54,7 @@ class State(IntEnum):
 class Report(NamedTuple):
     """What was seen of one checkpoint, in one line."""
 
-    state: State
+    status: CheckpointStatus
     line: str
 
 
@@ -62,17 +62,17 @@ class _Seen:
     """What is said of one checkpoint, and the worst of it."""
 
     def __init__(self, source: str) -> None:
-        self.source, self.state = source, State.OK
+        self.source, self.status = source, CheckpointStatus.OK
         self.facts: list[str] = []
         self.remarks: list[str] = []
 
-    def add(self, state: State, remark: str) -> None:
-        self.state = max(self.state, state)
+    def add(self, status: CheckpointStatus, remark: str) -> None:
+        self.status = max(self.status, status)
         self.remarks.append(remark)
 
     def report(self) -> Report:
         said = "; ".join((", ".join(self.facts), *self.remarks) if self.facts else self.remarks)
-        return Report(self.state, " ".join(f"{self.source}: {said}".split()))
+        return Report(self.status, " ".join(f"{self.source}: {said}".split()))
 
 
 class Hub:
@@ -109,7 +109,7 @@ class Hub:
                 check_source(checkpoint.source)
                 self._check_repository(checkpoint, shape, seen)
         except ConfigError as error:
-            seen.add(State.PROBLEM, f"{error.what}. {error.hint}".rstrip(". "))
+            seen.add(CheckpointStatus.PROBLEM, f"{error.what}. {error.hint}".rstrip(". "))
         except (
             Exception
         ) as error:  # a service of others and three network libraries: whatever it is, one line
@@ -120,7 +120,7 @@ class Hub:
         self, checkpoint: CheckpointConfig, shape: ModelConfigKeys | None, seen: _Seen
     ) -> None:
         if self.unreachable:
-            seen.add(State.UNREACHED, f"not checked: {self.unreachable}")
+            seen.add(CheckpointStatus.UNREACHED, f"not checked: {self.unreachable}")
             return
         repo, pin = checkpoint.source, checkpoint.revision or self.pins.get(checkpoint.source)
         waiting = Waiting(self.patience, repo, Reporter.current())
@@ -131,7 +131,7 @@ class Hub:
         if pin:
             newest = self._info(repo, None, waiting).sha
             if newest != info.sha:
-                seen.add(State.NOTE, f"main has moved to {str(newest)[:12]} since")
+                seen.add(CheckpointStatus.NOTE, f"main has moved to {str(newest)[:12]} since")
         names = [file.rfilename for file in info.siblings or []]
         seen.facts += _license(info)
         _compare_gating(checkpoint, info, seen)
@@ -140,7 +140,7 @@ class Hub:
         if info.gated:
             seen.facts.append("gated, access granted")
         _compare_config(config, shape, seen)
-        declared = read_declared(config, hf_quant, repo)
+        declared = read_declared_format(config, hf_quant, repo)
         precisions = {scheme.precision for scheme in declared.schemes} or {_plain_precision(config)}
         precision = precisions.pop() if len(precisions) == 1 else "mixed"
         _compare_precision(checkpoint, precision, declared.weight_format, seen)
@@ -173,21 +173,24 @@ class Hub:
         if isinstance(error, GatedRepoError):
             token = "the token may not read it" if self.token else "no token is set"
             hint = "Accept its terms on the hub, and set HF_TOKEN to a token that may read it"
-            seen.add(State.PROBLEM, f"gated, and {token} (HTTP {status}). {hint}")
+            seen.add(CheckpointStatus.PROBLEM, f"gated, and {token} (HTTP {status}). {hint}")
         elif isinstance(error, RepositoryNotFoundError):
             hint = "Correct the id; a private one needs HF_TOKEN"
-            seen.add(State.PROBLEM, f"the hub shows no such repository (HTTP {status}). {hint}")
+            seen.add(CheckpointStatus.PROBLEM, f"the hub shows no such repository (HTTP {status}). {hint}")
         elif isinstance(error, RevisionNotFoundError):
-            seen.add(State.PROBLEM, "it has no such revision any more. Pin another commit")
+            seen.add(CheckpointStatus.PROBLEM, "it has no such revision any more. Pin another commit")
         elif isinstance(error, HfHubHTTPError) and status in {401, 403}:
-            seen.add(State.PROBLEM, f"the hub refused the token (HTTP {status}). Renew HF_TOKEN or unset it")
+            seen.add(
+                CheckpointStatus.PROBLEM,
+                f"the hub refused the token (HTTP {status}). Renew HF_TOKEN or unset it",
+            )
         elif isinstance(error, HfHubHTTPError) and status is not None:
-            seen.add(State.NOTE, f"not checked: the hub answered HTTP {status}. Try again later")
+            seen.add(CheckpointStatus.NOTE, f"not checked: the hub answered HTTP {status}. Try again later")
         else:
             cause = error.__cause__ or error
             reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:120]
             self.unreachable = f"the hub can't be reached ({reason})"
-            seen.add(State.UNREACHED, f"not checked: {self.unreachable}")
+            seen.add(CheckpointStatus.UNREACHED, f"not checked: {self.unreachable}")
 
 
 def _check_folder(
@@ -217,9 +220,9 @@ def _license(info: ModelInfo) -> list[str]:
 def _compare_gating(checkpoint: CheckpointConfig, info: ModelInfo, seen: _Seen) -> None:
     """Whether the hub asks for accepted terms, where it says so."""
     if info.gated and not checkpoint.gated:
-        seen.add(State.PROBLEM, "the hub gates it: write 'gated: true' in its file")
+        seen.add(CheckpointStatus.PROBLEM, "the hub gates it: write 'gated: true' in its file")
     if info.gated is False and checkpoint.gated:
-        seen.add(State.NOTE, "declared as gated, but the hub does not gate it")
+        seen.add(CheckpointStatus.NOTE, "declared as gated, but the hub does not gate it")
 
 
 def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, seen: _Seen) -> None:
@@ -236,7 +239,9 @@ def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, se
         found = next((merged[key] for key in keys if merged.get(key) is not None), None)
         expected = getattr(shape, name)
         if found is not None and expected is not None and found != expected:
-            seen.add(State.PROBLEM, f"config.json has {name} {found}, configs/architectures {expected}")
+            seen.add(
+                CheckpointStatus.PROBLEM, f"config.json has {name} {found}, configs/architectures {expected}"
+            )
 
 
 def _plain_precision(config: Mapping[str, Any]) -> str:
@@ -252,8 +257,10 @@ def _plain_precision(config: Mapping[str, Any]) -> str:
 def _compare_precision(checkpoint: CheckpointConfig, precision: str, weight_format: str, seen: _Seen) -> None:
     """What its files say of its precision, where they do."""
     if not precision:
-        seen.add(State.NOTE, "config.json doesn't state its dtype: the weights tell at the pull")
+        seen.add(CheckpointStatus.NOTE, "config.json doesn't state its dtype: the weights tell at the pull")
         return
     seen.facts.append(f"{precision} ({weight_format})")
     if checkpoint.precision is not None and checkpoint.precision != precision:
-        seen.add(State.PROBLEM, f"declared as {checkpoint.precision}, but its files say {precision}")
+        seen.add(
+            CheckpointStatus.PROBLEM, f"declared as {checkpoint.precision}, but its files say {precision}"
+        )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint.quant_config import REDO_MEND, Declared, Scheme, read_declared
+from tasks.checkpoint.quant_config import EXPORT_HINT, DeclaredFormat, Scheme, read_declared_format
 from tasks.checkpoint.safetensors import DTYPE_BITS, Tensor
 
 
@@ -66,7 +66,7 @@ def classify(
         ConfigError: an unknown quantization, two configurations that disagree, or tensors that aren't what
             was declared.
     """
-    declared = read_declared(config, hf_quant, where)
+    declared = read_declared_format(config, hf_quant, where)
     kinds = {name: kind for name, tensor in tensors.items() if (kind := _kind(name, tensor, tensors))}
     _check(declared, kinds, tensors, where)
     parameters: Counter[str] = Counter()
@@ -101,7 +101,7 @@ def classify_unread(
     Raises:
         ConfigError: the configuration names no dtype, or an unknown quantization.
     """
-    declared = read_declared(config, hf_quant, where)
+    declared = read_declared_format(config, hf_quant, where)
     precision = _stated_precision(config, declared)
     if precision is None:
         hint = 'Add "dtype", e.g. "bfloat16", to config.json: pickle weights are not opened to find out.'
@@ -120,11 +120,11 @@ def stated_format(
     Raises:
         ConfigError: an unknown quantization, or two configurations that disagree.
     """
-    declared = read_declared(config, hf_quant, where)
+    declared = read_declared_format(config, hf_quant, where)
     return _stated_precision(config, declared), declared.weight_format
 
 
-def _stated_precision(config: Mapping[str, Any], declared: Declared) -> str | None:
+def _stated_precision(config: Mapping[str, Any], declared: DeclaredFormat) -> str | None:
     """Precision that a configuration states."""
     precisions = {scheme.precision for scheme in declared.schemes}
     if precisions:
@@ -167,14 +167,16 @@ def _fits(kind: Kind, scheme: Scheme) -> bool:
     return kind.weight in scheme.weights and (kind.scale is None or kind.scale in scheme.scales)
 
 
-def _check(declared: Declared, kinds: Mapping[str, Kind], tensors: Mapping[str, Tensor], where: str) -> None:
+def _check(
+    declared: DeclaredFormat, kinds: Mapping[str, Kind], tensors: Mapping[str, Tensor], where: str
+) -> None:
     """Refuse tensors that the declaration doesn't explain, and a declaration that no tensor bears out."""
     for name, kind in kinds.items():
         if not any(_fits(kind, scheme) for scheme in declared.schemes):
             scale = f" with {kind.scale} scales" if kind.scale else ""
             stated = f"{declared.stated_in} declares {declared.weight_format}"
             what = f"{stated}, but '{name}' is {kind.weight}{scale}"
-            raise ConfigError(what, where=where, hint=REDO_MEND)
+            raise ConfigError(what, where=where, hint=EXPORT_HINT)
     for scheme in declared.schemes:
         if not any(_fits(kind, scheme) for kind in kinds.values()):
             found = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
@@ -183,13 +185,13 @@ def _check(declared: Declared, kinds: Mapping[str, Kind], tensors: Mapping[str, 
                 f"{declared.stated_in} declares {declared.weight_format}, but no {scheme.precision} weights "
                 f"({expected}) are stored, only {found}"
             )
-            raise ConfigError(what, where=where, hint=REDO_MEND)
+            raise ConfigError(what, where=where, hint=EXPORT_HINT)
 
 
 def _plain_precision(config: Mapping[str, Any], parameters: Counter[str], where: str) -> str:
     """Precision of an unquantized model: the dtype of most weights, which config.json must not contradict."""
     if not parameters:
-        raise ConfigError("no BF16, F16 or F32 weights are stored", where=where, hint=REDO_MEND)
+        raise ConfigError("no BF16, F16 or F32 weights are stored", where=where, hint=EXPORT_HINT)
     stored = parameters.most_common(1)[0][0]
     for stated in _stated_dtypes(config):
         if stated in CONFIG_DTYPES and CONFIG_DTYPES[stated] != UNQUANTIZED[stored]:

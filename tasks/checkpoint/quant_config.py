@@ -20,7 +20,7 @@ class Scheme(NamedTuple):
     """Safetensors dtypes its scale may have."""
 
 
-class Declared(NamedTuple):
+class DeclaredFormat(NamedTuple):
     """What a configuration says of the weights; no scheme at all is an unquantized model."""
 
     weight_format: str
@@ -89,10 +89,12 @@ KV_DTYPES = {"FP8": "fp8", "float8": "fp8", "NVFP4": "nvfp4", "float4": "nvfp4"}
 QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 """Where config.json, or its ``text_config``, says how it is quantized."""
 
-REDO_MEND = "Export the model again, or give a revision whose files agree."
+EXPORT_HINT = "Export the model again, or give a revision whose files agree."
 
 
-def read_declared(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, where: str) -> Declared:
+def read_declared_format(
+    config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, where: str
+) -> DeclaredFormat:
     """What config.json and hf_quant_config.json say of the weights.
 
     Raises:
@@ -107,7 +109,7 @@ def read_declared(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None,
         if isinstance(own, dict):
             own = {"quantized_layers": beside.get("quantized_layers"), **own}
     if own is None:
-        return Declared("unquantized", (), "auto", "config.json")
+        return DeclaredFormat("unquantized", (), "auto", "config.json")
     settings = {
         "expert_dtype": config.get("expert_dtype"),
         **_mapping(own, "config.json: quantization_config", where),
@@ -121,11 +123,11 @@ def read_declared(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None,
         set(second.schemes),
         second.kv_cache_dtype,
     ):
-        raise ConfigError(f"{_say(first)}, but {_say(second)}", where=where, hint=REDO_MEND)
+        raise ConfigError(f"{_say(first)}, but {_say(second)}", where=where, hint=EXPORT_HINT)
     return first
 
 
-def _say(declared: Declared) -> str:
+def _say(declared: DeclaredFormat) -> str:
     """A declaration in a few words."""
     return f"{declared.stated_in} says {declared.weight_format} with KV cache {declared.kv_cache_dtype}"
 
@@ -143,7 +145,7 @@ def _own_quantization(config: Mapping[str, Any]) -> Any:
 def _mapping(value: Any, what: str, where: str) -> dict[str, Any]:
     """The value, which must be a JSON object."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{what} is not a JSON object", where=where, hint=REDO_MEND)
+        raise ConfigError(f"{what} is not a JSON object", where=where, hint=EXPORT_HINT)
     return value
 
 
@@ -162,13 +164,13 @@ def _kv_dtype(value: Any) -> str:
     return KV_DTYPES.get(str(value).upper(), "auto")
 
 
-def _read_modelopt(settings: dict[str, Any], stated_in: str, where: str) -> Declared:
+def _read_modelopt(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
     """ModelOpt's own form, or the one it converts to for config.json."""
     inner = _mapping(settings.get("quantization", settings), f"{stated_in}: quantization", where)
     kv_cache_dtype = _kv_dtype(inner.get("kv_cache_quant_algo") or inner.get("kv_cache_scheme"))
     algorithm = str(inner.get("quant_algo") or "").upper()
     if not algorithm:
-        return Declared("unquantized", (), kv_cache_dtype, stated_in)
+        return DeclaredFormat("unquantized", (), kv_cache_dtype, stated_in)
     algorithms = {algorithm}
     if algorithm == "MIXED_PRECISION":
         layers = _mapping(inner.get("quantized_layers") or None, f"{stated_in}: quantized_layers", where)
@@ -177,10 +179,10 @@ def _read_modelopt(settings: dict[str, Any], stated_in: str, where: str) -> Decl
     schemes = tuple(
         _choose(MODELOPT, name, f"{stated_in}: quant_algo {name}", where) for name in sorted(algorithms)
     )
-    return Declared(f"modelopt:{algorithm}", schemes, kv_cache_dtype, stated_in)
+    return DeclaredFormat(f"modelopt:{algorithm}", schemes, kv_cache_dtype, stated_in)
 
 
-def _read_compressed_tensors(settings: dict[str, Any], stated_in: str, where: str) -> Declared:
+def _read_compressed_tensors(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
     """compressed-tensors: one scheme for each group of layers."""
     groups = _mapping(settings.get("config_groups"), f"{stated_in}: config_groups", where)
     schemes, labels = [], set()
@@ -197,41 +199,41 @@ def _read_compressed_tensors(settings: dict[str, Any], stated_in: str, where: st
         labels.add(f"{layout}/w{weights['num_bits']}a{inputs.get('num_bits')}-{strategy[:20]}{dynamic}")
     kv_cache_dtype = _kv_dtype(settings.get("kv_cache_scheme"))
     if not schemes:
-        return Declared("unquantized", (), kv_cache_dtype, stated_in)
-    return Declared(
+        return DeclaredFormat("unquantized", (), kv_cache_dtype, stated_in)
+    return DeclaredFormat(
         f"compressed-tensors:{'+'.join(sorted(labels))}", tuple(schemes), kv_cache_dtype, stated_in
     )
 
 
-def _read_words(settings: dict[str, Any], stated_in: str, where: str) -> Declared:
+def _read_words(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
     """AWQ, GPTQ and auto-round."""
     method = str(settings["quant_method"]).lower()
     bits = str(settings.get("bits", settings.get("w_bit")))
     scheme = _choose(WORDS, bits, f"{stated_in}: {method} with {bits} bits", where)
-    return Declared(method, (scheme,), "auto", stated_in)
+    return DeclaredFormat(method, (scheme,), "auto", stated_in)
 
 
-def _read_fp8(settings: dict[str, Any], stated_in: str, where: str) -> Declared:
+def _read_fp8(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
     """DeepSeek's FP8: scales by block (or by tensor), experts perhaps in another format."""
     expert_dtype = str(settings.get("expert_dtype"))
     if expert_dtype not in EXPERTS:
         what = f"config.json: expert_dtype '{expert_dtype[:40]}' is not a known weight format"
         raise ConfigError(what, where=where, hint="Known: fp8, fp4.")
     granularity = "block" if settings.get("weight_block_size") else "tensor"
-    return Declared(f"fp8:{granularity}", (FP8_BLOCK, *EXPERTS[expert_dtype]), "auto", stated_in)
+    return DeclaredFormat(f"fp8:{granularity}", (FP8_BLOCK, *EXPERTS[expert_dtype]), "auto", stated_in)
 
 
-def _always(weight_format: str, scheme: Scheme) -> Callable[[dict[str, Any], str, str], Declared]:
+def _always(weight_format: str, scheme: Scheme) -> Callable[[dict[str, Any], str, str], DeclaredFormat]:
     """A reader of a method that knows one scheme only."""
 
-    def read(settings: dict[str, Any], stated_in: str, where: str) -> Declared:
+    def read(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
         del settings, where
-        return Declared(weight_format, (scheme,), "auto", stated_in)
+        return DeclaredFormat(weight_format, (scheme,), "auto", stated_in)
 
     return read
 
 
-METHODS: dict[str, Callable[[dict[str, Any], str, str], Declared]] = {
+METHODS: dict[str, Callable[[dict[str, Any], str, str], DeclaredFormat]] = {
     "modelopt": _read_modelopt,
     "modelopt_fp4": _read_modelopt,
     "modelopt_mxfp8": _read_modelopt,

@@ -77,9 +77,9 @@ def resolve(
     if folder is None:
         name, asked = _hub_id(source)
         allow = _pinned(allow, asked, source)
-        inspect = partial(look, source, declared, allow)
+        inspect = partial(inspect_configuration, source, declared, allow)
         folder, revision = hub.pull(
-            name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience, look=inspect
+            name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience, inspect=inspect
         )
     else:
         name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
@@ -148,7 +148,7 @@ def commit_of(
         keep=keep,
         cache=cache,
         patience=patience,
-        look=partial(look, source, declared, Allowed()),
+        inspect=partial(inspect_configuration, source, declared, Allowed()),
     )
 
 
@@ -181,7 +181,9 @@ class _Contents(NamedTuple):
     vocab_size: int
 
 
-def look(where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]) -> None:
+def inspect_configuration(
+    where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]
+) -> None:
     """Tell from the configuration what would be refused after a download of hours.
 
     Raises:

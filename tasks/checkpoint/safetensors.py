@@ -26,7 +26,7 @@ DTYPE_BITS = {
 HEADER_BYTES_MAX = 100_000_000
 """The format's own limit of a header, huggingface/safetensors, README, "Format"."""
 
-DAMAGED_MEND = "Copy or download it again."
+DOWNLOAD_HINT = "Copy or download it again."
 
 
 class Tensor(NamedTuple):
@@ -58,21 +58,21 @@ def read_header(path: Path, where: str) -> dict[str, Tensor]:
                 what = (
                     f"{path.name} ends within its header ({size_bytes:,} bytes): truncated, or no safetensors"
                 )
-                raise ConfigError(what, where=where, hint=DAMAGED_MEND)
+                raise ConfigError(what, where=where, hint=DOWNLOAD_HINT)
             raw = file.read(header_bytes)
     except OSError as error:
         what = f"{path.name} can't be read ({error.strerror})"
-        raise ConfigError(what, where=where, hint=DAMAGED_MEND) from None
+        raise ConfigError(what, where=where, hint=DOWNLOAD_HINT) from None
     try:
         tensors, data_bytes = _parse_header(raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = f"{path.name} has a damaged header ({_reason(error)})"
-        raise ConfigError(what, where=where, hint=DAMAGED_MEND) from None
+        raise ConfigError(what, where=where, hint=DOWNLOAD_HINT) from None
     expected_bytes = 8 + header_bytes + data_bytes
     if size_bytes != expected_bytes:
         state = "is truncated" if size_bytes < expected_bytes else "is longer than its header says"
         what = f"{path.name} {state}: {size_bytes:,} bytes, {expected_bytes:,} expected"
-        raise ConfigError(what, where=where, hint=DAMAGED_MEND)
+        raise ConfigError(what, where=where, hint=DOWNLOAD_HINT)
     return tensors
 
 

@@ -48,7 +48,7 @@ def occupants(uuids: tuple[str, ...]) -> list[str]:
 
 
 @contextmanager
-def idle(
+def idle_devices(
     devices: Hardware,
     report: Reporter,
     *,

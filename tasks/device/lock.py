@@ -62,7 +62,7 @@ def lock_files(hardware: Hardware) -> list[Path]:
 
 
 @contextmanager
-def held(hardware: Hardware, report: Reporter) -> Iterator[None]:
+def locked_devices(hardware: Hardware, report: Reporter) -> Iterator[None]:
     """Hold the devices of a measurement."""
     with ExitStack() as stack:
         for path in lock_files(hardware):
@@ -71,7 +71,7 @@ def held(hardware: Hardware, report: Reporter) -> Iterator[None]:
 
 
 @contextmanager
-def run_held(home: Home, fingerprint: str, what: str, report: Reporter) -> Iterator[None]:
+def locked_run(home: Home, fingerprint: str, what: str, report: Reporter) -> Iterator[None]:
     """Hold a run: two processes on one fingerprint would take each other's parts away."""
     folder = home.staging / ".locks"
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
-class Named:
+class ResolvedArguments:
     """Serving arguments with whatever they name found."""
 
     arguments: dict[str, Any]
@@ -44,7 +44,9 @@ class Named:
     """Text of the chat template that an argument gives in place of the checkpoint's own."""
 
 
-def found(config: EngineConfig, overrides: Mapping[str, Any], pins: Pins | None = None) -> Named:
+def resolve_arguments(
+    config: EngineConfig, overrides: Mapping[str, Any], pins: Pins | None = None
+) -> ResolvedArguments:
     """Find and hash the files that a run's arguments name; a draft model of the hub is pulled.
 
     Args:
@@ -55,13 +57,13 @@ def found(config: EngineConfig, overrides: Mapping[str, Any], pins: Pins | None 
     Raises:
         ConfigError: a file, an adapter or a draft model isn't there or can't be served.
     """
-    return _named(config, overrides, partial(_pulled, pins=pins))
+    return _resolved(config, overrides, partial(_pulled, pins=pins))
 
 
-def recorded(
+def recorded_arguments(
     config: EngineConfig, overrides: Mapping[str, Any], commit: Callable[[str], str]
 ) -> dict[str, Any]:
-    """What ``found`` records, for a plan: a draft model of the hub isn't pulled.
+    """What ``resolve_arguments`` records, for a plan: a draft model of the hub isn't pulled.
 
     Args:
         config: the engine, with its own arguments.
@@ -69,14 +71,14 @@ def recorded(
         commit: gives the commit of a hub id, or refuses.
 
     Raises:
-        ConfigError: as ``found``, and as `commit`.
+        ConfigError: as ``resolve_arguments``, and as `commit`.
     """
 
     def draft(source: str) -> tuple[str, str]:
         hub = None if _existing(source) else HUB_ID.fullmatch(source)
         return (source, f"{hub['repo']}@{commit(source)}") if hub else _pulled(source, None)
 
-    return _named(config, overrides, draft).recorded
+    return _resolved(config, overrides, draft).recorded
 
 
 def with_code(one: CheckpointConfig) -> CheckpointConfig:
@@ -94,9 +96,9 @@ def _pulled(draft: str, pins: Pins | None) -> tuple[str, str]:
     return checkpoint.path, checkpoint.revision if local else f"{checkpoint.name}@{checkpoint.revision}"
 
 
-def _named(
+def _resolved(
     config: EngineConfig, overrides: Mapping[str, Any], find_draft: Callable[[str], tuple[str, str]]
-) -> Named:
+) -> ResolvedArguments:
     """The arguments, with a draft's folder and identity as they are found."""
     arguments = serving_arguments(config, overrides)
     taken_away = {key.replace("_", "-") for key in config.arguments} - arguments.keys()
@@ -116,10 +118,10 @@ def _named(
         path = _existing(arguments.get(key))
         if path is not None:
             served[key], recorded[key] = str(path), _tree_hash(path)
-    return Named(served, recorded, adapter[0] if adapter else None, _template(arguments))
+    return ResolvedArguments(served, recorded, adapter[0] if adapter else None, _template(arguments))
 
 
-def check(arguments: Mapping[str, Any]) -> None:
+def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Tell at once what is wrong with an argument that names a file, before anything is hashed or pulled.
 
     Args:

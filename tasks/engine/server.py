@@ -19,10 +19,16 @@ from quantgate.model.config.engines import EngineConfig, KernelRule
 from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint
-from tasks.engine import log as engine_log
 from tasks.engine.arguments import serving_arguments
 from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.environment import EngineEnvironment
+from tasks.engine.log import (
+    attention_backend_in,
+    kernel_mode_of,
+    kernel_rules,
+    kernels_in,
+    kv_cache_tokens_in,
+)
 from tasks.engine.process import Tied, child_environment, how_ended, is_secret, last_words
 from tasks.progress import Reporter, Step
 
@@ -53,6 +59,20 @@ class RunningEngine:
     start: EngineStart
     process: Tied
     environment: EngineEnvironment
+
+
+def _endpoint(
+    process: Tied, name: str, port: int, api_key: str, adapter: str | None, started_at: datetime
+) -> EngineEndpoint:
+    """Return how the engine of a process is asked, under an id for this start."""
+    return EngineEndpoint(
+        base_url=f"http://{HOST}:{port}",
+        served_model=adapter or SERVED_MODEL,
+        engine_start_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        api_key=api_key,
+        check_alive=partial(_check_alive, name, process),
+        last_words=lambda: last_words(process.output()),
+    )
 
 
 def _check_alive(name: str, process: Tied) -> None:
@@ -194,39 +214,31 @@ def serve(
         ConfigError: the configured port is in use.
         RunError: it ended or did not answer within its time; with its last words.
     """
-    config, rules = environment.config, engine_log.kernel_rules()
+    config, rules = environment.config, kernel_rules()
     port, api_key = _port(config, environment.name), secrets.token_urlsafe(24)
     variables = _environment(config, api_key, uuids)
     command = _command(environment.python, checkpoint, serving_arguments(config, overrides), port)
     started_at, clock = datetime.now(UTC), time.monotonic()
-    start_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     with Tied(command, log=log, environment=variables) as process:
-        endpoint = EngineEndpoint(
-            base_url=f"http://{HOST}:{port}",
-            served_model=adapter or SERVED_MODEL,
-            engine_start_id=start_id,
-            api_key=api_key,
-            check_alive=partial(_check_alive, environment.name, process),
-            last_words=lambda: last_words(process.output()),
-        )
+        endpoint = _endpoint(process, environment.name, port, api_key, adapter, started_at)
         with report.step(
             f"engine {environment.name} {environment.version}: start", expected_s=expected_s
         ) as step:
             _await_ready(endpoint, environment, log, step)
         output = process.output()
-        kernels = engine_log.kernels_in(output)
+        kernels = kernels_in(output)
         start = EngineStart(
-            engine_start_id=start_id,
+            engine_start_id=endpoint.engine_start_id,
             engine=environment.name,
             engine_version=environment.version,
             kernels=kernels,
             kernel_mode=_mode(checkpoint, kernels, rules),
-            attention_backend=engine_log.attention_backend_in(output),
+            attention_backend=attention_backend_in(output),
             start_duration_s=time.monotonic() - clock,
             environment=_allowed(variables),
             command=command,
             started_at=started_at,
-            kv_cache_tokens=engine_log.kv_cache_tokens_in(endpoint.metrics()),
+            kv_cache_tokens=kv_cache_tokens_in(endpoint.metrics()),
         )
         yield RunningEngine(endpoint, start, process, environment)
 
@@ -235,4 +247,4 @@ def _mode(checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRu
     """A quantized checkpoint whose kernel the log does not name must not pass for native."""
     if not kernels and checkpoint.weight_format != "unquantized":
         return KernelMode.EMULATED
-    return engine_log.kernel_mode_of(kernels, rules)
+    return kernel_mode_of(kernels, rules)

@@ -50,7 +50,7 @@ class _NotANumberError(Exception):
     """The engine's answer held a logprob that is not a number, so it could not be sent."""
 
 
-def serving_arguments(vocab_size: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def with_max_logprobs(vocab_size: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A run's serving arguments with what the whole of a small vocabulary needs.
 
     vLLM refuses requests for more than ``max-logprobs`` entries and does nothing else with it, where it isn't
@@ -64,7 +64,7 @@ def serving_arguments(vocab_size: int, overrides: Mapping[str, Any]) -> dict[str
     return {**whole, **overrides}
 
 
-def measure(
+def measure_fidelity(
     text: Text,
     engine: EngineEndpoint,
     *,

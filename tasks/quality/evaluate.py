@@ -55,7 +55,7 @@ class Evaluation(Strict):
     batch_size: int = Field(default=32, description="Prompts in a request.")
 
 
-def evaluate(
+def evaluate_task(
     evaluation: Evaluation, *, out_dir: Path, log: Path, on_progress: Callable[[int, int | None], None]
 ) -> TaskResult:
     """Evaluate one task, or some of its documents, against the running engine.

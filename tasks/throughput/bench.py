@@ -50,7 +50,7 @@ def unfinished(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
     return [level for level in levels(workload, out_dir) if not Path(level["out"]).exists()]
 
 
-def measure(
+def measure_load(
     engine: RunningEngine,
     workload: Workload,
     *,

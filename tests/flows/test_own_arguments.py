@@ -29,10 +29,10 @@ from tasks.checkpoint.resolve import resolve
 from tasks.engine import argument_files, server
 from tasks.engine import environment as engine_env
 from tasks.engine.log import metric_sum
-from tasks.fidelity import measure as fidelity
+from tasks.fidelity.measure import measure_fidelity, with_max_logprobs
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
-from tasks.quality.evaluate import ChatTemplate, Evaluation, evaluate
+from tasks.quality.evaluate import ChatTemplate, Evaluation, evaluate_task
 from tasks.quality.suite import suite_content
 from tasks.run import Context
 from tests.support.fake_engine import make
@@ -168,14 +168,14 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
         "speculative-config": NGRAM,
         "chat-template": TEMPLATE,
     }
-    named = argument_files.found(config, overrides)
+    named = argument_files.resolve_arguments(config, overrides)
     suite = load_yaml(ROOT / "configs" / "suites" / "demo.yaml", Suite).model_copy(update={"limit": 20})
     cloze, arithmetic, _ = suite.tasks
     results = {}
     with server.serve(
         checkpoint,
         environment,
-        fidelity.serving_arguments(checkpoint.vocab_size, named.arguments),
+        with_max_logprobs(checkpoint.vocab_size, named.arguments),
         adapter=named.adapter,
         log=tmp_path / "log",
         report=Reporter(print),
@@ -185,7 +185,7 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
             (cloze, running.endpoint, None),
             (arithmetic, itself, ChatTemplate(text=named.chat_template)),
         ):
-            results[task.task] = evaluate(
+            results[task.task] = evaluate_task(
                 Evaluation(
                     task=task,
                     engine=endpoint,
@@ -201,7 +201,7 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
         texts = {}
         for endpoint in (running.endpoint, itself):
             served = endpoint.served_model
-            told = fidelity.measure(
+            told = measure_fidelity(
                 read_text(suite),
                 endpoint,
                 vocab_size=checkpoint.vocab_size,

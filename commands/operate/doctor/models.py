@@ -46,7 +46,7 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from tasks.checkpoint.hub_audit import Hub, State
+    from tasks.checkpoint.hub_audit import CheckpointStatus, Hub
     from tasks.checkpoint.pins import pins_file, read_pins
     from warehouse.architectures import read_shapes
 
@@ -59,12 +59,12 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
         unreached = 0
         for name, members in groupby(answered, key=lambda pair: pair[0]):
             answers = [report for _, report in members]
-            if all(report.state is State.UNREACHED for report in answers):
+            if all(report.status is CheckpointStatus.UNREACHED for report in answers):
                 unreached += 1
                 yield Finding("note", name, f"not checked: {hub.unreachable}")
                 continue
             for report in answers:
-                state = "note" if report.state is State.UNREACHED else report.state.name.lower()
+                state = "note" if report.status is CheckpointStatus.UNREACHED else report.status.name.lower()
                 yield Finding(state, name, report.line)
     if unreached:
         yield Finding("note", "hub", f"{unreached} of {len(models)} models not checked")

@@ -14,7 +14,7 @@ import pytest
 from quantgate.model.config.architectures import ModelConfigKeys
 from quantgate.model.config.models import CheckpointConfig, load_models
 from quantgate.model.home import ROOT
-from tasks.checkpoint.hub_audit import Hub, Report, State
+from tasks.checkpoint.hub_audit import CheckpointStatus, Hub, Report
 from tasks.checkpoint.retry import Patience
 from tests.support.hub_server import Fault, HubServer
 from tests.support.tiny_checkpoints import REST, Q, checkpoint_files, write_checkpoint
@@ -64,7 +64,7 @@ def test_a_checkpoint_as_declared_is_one_line_of_facts(hub: HubServer) -> None:
     sha = hub.add(REPO, files)
     report = check()
     assert report == Report(
-        State.OK, f"{REPO}: 0.0 GB, {sha[:12]} is main, LlamaForCausalLM, nvfp4 (modelopt:NVFP4)"
+        CheckpointStatus.OK, f"{REPO}: 0.0 GB, {sha[:12]} is main, LlamaForCausalLM, nvfp4 (modelopt:NVFP4)"
     )
     assert hub.downloaded() == {"config.json", "hf_quant_config.json"}, "no weights"
 
@@ -73,10 +73,10 @@ def test_main_that_moved_since_the_pin_is_noted(hub: HubServer) -> None:
     old = hub.add(REPO, checkpoint_files(LAYOUT, hf_quant=NVFP4))
     new = hub.add(REPO, checkpoint_files())
     for report in (check(revision=old), check(pins={REPO: old})):
-        assert report.state is State.NOTE
+        assert report.status is CheckpointStatus.NOTE
         assert f"{old[:12]} pinned" in report.line
         assert report.line.endswith(f"; main has moved to {new[:12]} since")
-    assert check(revision=new, precision="bf16", pins={REPO: old}).state is State.OK, (
+    assert check(revision=new, precision="bf16", pins={REPO: old}).status is CheckpointStatus.OK, (
         "the file's own pin counts"
     )
 
@@ -84,14 +84,14 @@ def test_main_that_moved_since_the_pin_is_noted(hub: HubServer) -> None:
 def test_another_precision_than_declared_is_a_problem(hub: HubServer) -> None:
     hub.add(REPO, checkpoint_files())
     report = check()
-    assert report.state is State.PROBLEM
+    assert report.status is CheckpointStatus.PROBLEM
     assert report.line.endswith("bf16 (unquantized); declared as nvfp4, but its files say bf16")
 
 
 def test_another_model_is_noticed_by_its_shape(hub: HubServer) -> None:
     hub.add(REPO, checkpoint_files(LAYOUT, hf_quant=NVFP4, num_hidden_layers=4))
     report = check()
-    assert report.state is State.PROBLEM
+    assert report.status is CheckpointStatus.PROBLEM
     assert "config.json has num_hidden_layers 4, configs/architectures 2" in report.line
     experts = SHAPE.model_copy(update={"num_experts": 8})
     hub.add(REPO, checkpoint_files(LAYOUT, hf_quant=NVFP4, text_config={"n_routed_experts": 16}))
@@ -103,7 +103,7 @@ def test_two_configurations_that_disagree_are_a_problem(hub: HubServer) -> None:
     own = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
     hub.add(REPO, checkpoint_files(LAYOUT, hf_quant=fp8, quantization=own))
     report = check()
-    assert report.state is State.PROBLEM
+    assert report.status is CheckpointStatus.PROBLEM
     assert "hf_quant_config.json says modelopt:FP8" in report.line
 
 
@@ -122,7 +122,7 @@ def test_what_the_hub_refuses_is_a_problem_in_one_line(
     if repository is not None:
         hub.add(REPO, checkpoint_files(LAYOUT, hf_quant=NVFP4), **repository)
     report = check(**declared)
-    assert report.state is State.PROBLEM
+    assert report.status is CheckpointStatus.PROBLEM
     assert told in report.line
 
 
@@ -133,10 +133,10 @@ def test_a_token_that_is_refused_is_a_problem_and_stays_unsaid(
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     report = check()
     assert report == Report(
-        State.PROBLEM, f"{REPO}: the hub refused the token (HTTP 401). Renew HF_TOKEN or unset it"
+        CheckpointStatus.PROBLEM, f"{REPO}: the hub refused the token (HTTP 401). Renew HF_TOKEN or unset it"
     )
     monkeypatch.setenv("HF_TOKEN", "hf_right")
-    assert check().state is State.OK
+    assert check().status is CheckpointStatus.OK
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_a_repository_that_cannot_be_served_is_a_problem(hub: HubServer, missing
     del files[missing]
     hub.add(REPO, files)
     report = check()
-    assert report.state is State.PROBLEM
+    assert report.status is CheckpointStatus.PROBLEM
     assert told in report.line
 
 
 def test_config_json_that_states_no_dtype_leaves_it_to_the_pull(hub: HubServer) -> None:
     hub.add(REPO, checkpoint_files(dtype=None))
     report = check(precision="bf16")
-    assert report.state is State.NOTE
+    assert report.status is CheckpointStatus.NOTE
     assert report.line.endswith("config.json doesn't state its dtype: the weights tell at the pull")
 
 
@@ -168,14 +168,14 @@ def test_without_a_network_nothing_is_asked_twice(monkeypatch: pytest.MonkeyPatc
     round_of_checks = Hub({})
     for _ in range(2):
         report = round_of_checks.check(CheckpointConfig(source=REPO), None)
-        assert report.state is State.UNREACHED
+        assert report.status is CheckpointStatus.UNREACHED
         assert report.line.startswith(f"{REPO}: not checked: the hub can't be reached (")
         monkeypatch.setattr(round_of_checks.api, "model_info", None)
 
 
 def test_offline_nothing_is_asked(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert check() == Report(State.UNREACHED, f"{REPO}: not checked: HF_HUB_OFFLINE is set")
+    assert check() == Report(CheckpointStatus.UNREACHED, f"{REPO}: not checked: HF_HUB_OFFLINE is set")
     assert hub.requests == []
 
 
@@ -183,16 +183,16 @@ def test_a_local_folder_is_checked_by_its_files(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = write_checkpoint(tmp_path / "tiny", checkpoint_files(LAYOUT, hf_quant=NVFP4))
     report = check(str(folder))
-    assert report.state is State.OK
+    assert report.status is CheckpointStatus.OK
     assert report.line.endswith("GB, a local folder, LlamaForCausalLM, nvfp4 (modelopt:NVFP4)")
     assert "declared as fp8, but its files say nvfp4" in check(str(folder), "fp8").line
     (folder / "model.safetensors").write_bytes(b"\0" * 4)
-    assert check(str(folder)).state is State.PROBLEM
+    assert check(str(folder)).status is CheckpointStatus.PROBLEM
 
 
 def test_a_source_that_is_neither_is_a_problem() -> None:
     report = check("demo/checkpoints/quantgate-demo-BF")
-    assert report.state is State.PROBLEM
+    assert report.status is CheckpointStatus.PROBLEM
     assert "no such folder" in report.line
 
 
@@ -247,22 +247,22 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 def test_gating_is_held_against_what_is_declared(gate: pytest.MonkeyPatch) -> None:
     gate.setenv("HF_TOKEN", "hf_accepted")
     granted = check(gated=True)
-    assert granted.state is State.OK
+    assert granted.status is CheckpointStatus.OK
     assert granted.line == (
         f"{REPO}: 10.0 GB, aaaaaaaaaaaa is main, license open-model-license, gated, access granted, "
         "LlamaForCausalLM, nvfp4 (modelopt:NVFP4)"
     )
     undeclared = check()
-    assert undeclared.state is State.PROBLEM
+    assert undeclared.status is CheckpointStatus.PROBLEM
     assert undeclared.line.endswith("; the hub gates it: write 'gated: true' in its file")
     gate.setattr(Gate, "gated", False)
-    assert check(gated=True).state is State.NOTE
+    assert check(gated=True).status is CheckpointStatus.NOTE
     assert check(gated=True).line.endswith("; declared as gated, but the hub does not gate it")
 
 
 def test_a_gate_that_is_closed_says_what_is_missing(gate: pytest.MonkeyPatch) -> None:
     report = check(gated=True)
-    assert report.state is State.PROBLEM
+    assert report.status is CheckpointStatus.PROBLEM
     assert "; gated, and no token is set (HTTP 401). Accept its terms on the hub" in report.line
     gate.setenv("HF_TOKEN", "hf_another")
     assert "; gated, and the token may not read it (HTTP 401)" in check(gated=True).line
@@ -273,14 +273,14 @@ def test_a_hub_that_is_busy_is_noted(gate: pytest.MonkeyPatch, status: int) -> N
     gate.setattr(Gate, "status", status)
     report = check()
     assert report == Report(
-        State.NOTE, f"{REPO}: not checked: the hub answered HTTP {status}. Try again later"
+        CheckpointStatus.NOTE, f"{REPO}: not checked: the hub answered HTTP {status}. Try again later"
     )
 
 
 def test_a_hiccup_is_waited_for(hub: HubServer) -> None:
     hub.add(REPO, checkpoint_files(LAYOUT, hf_quant=NVFP4, num_hidden_layers=2))
     hub.faults = [Fault("/api/models/", status=429), Fault("/config.json", status=503)]
-    assert check().state is State.OK
+    assert check().status is CheckpointStatus.OK
 
 
 def test_a_saved_login_is_never_used(
@@ -367,5 +367,5 @@ def test_published_configurations_are_what_the_project_declares(hub: HubServer, 
     ]
     shape = read_shapes(ROOT / "configs").architectures[str(model.architecture)].config
     report = Hub({}).check(checkpoint, shape)
-    assert report.state is State.OK, report.line
+    assert report.status is CheckpointStatus.OK, report.line
     assert report.line.endswith(f"{config['architectures'][0]}, {said}")

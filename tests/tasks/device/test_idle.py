@@ -9,9 +9,8 @@ import pytest
 
 from quantgate.model.errors import RunError
 from quantgate.model.records import Hardware
-from tasks.device import hardware
-from tasks.device import idle as device_idle
-from tasks.device.idle import idle, occupants
+from tasks.device import hardware, idle
+from tasks.device.idle import idle_devices, occupants
 from tasks.progress import Reporter
 from tests.support.nvml_fake import ANSWERS, Device, FakeNvml, Process, cut, h100, played
 
@@ -25,7 +24,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def install(*devices: Device, **more: Any) -> FakeNvml:
         made.append(FakeNvml(list(devices), **more))
-        for module in (hardware, device_idle):
+        for module in (hardware, idle):
             monkeypatch.setattr(module, "pynvml", made[-1])
         return made[-1]
 
@@ -48,7 +47,7 @@ def busy(number: int = 0) -> Device:
 
 
 def enter(devices: Hardware, lines: list[str], **more: Any) -> Any:
-    return idle(
+    return idle_devices(
         devices, Reporter(lines.append), **{"idle_timeout_s": 0, "release_timeout_s": 0, "poll_s": 0} | more
     )
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
-from tasks.device.lock import held, lock_files
+from tasks.device.lock import lock_files, locked_devices
 from tasks.progress import Reporter
 
 CPU = Hardware(gpu="cpu", device_name="a CPU", sm_arch="x86_64-avx2")
 GPUS = Hardware(gpu="h100", device_name="H100", sm_arch="sm_90", gpu_count=2, uuids=("GPU-b", "GPU-a"))
 HOLDER = """
 import sys, time
-from tests.tasks.device.test_lock import CPU, Reporter, held
-with held(CPU, Reporter(lambda _: None)):
+from tests.tasks.device.test_lock import CPU, Reporter, locked_devices
+with locked_devices(CPU, Reporter(lambda _: None)):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -31,7 +31,7 @@ def test_a_second_run_waits_and_says_for_whom() -> None:
     assert holder.stdout.readline() == "held\n"
 
     def second() -> None:
-        with held(CPU, Reporter(lines.append)):
+        with locked_devices(CPU, Reporter(lines.append)):
             entered.set()
 
     waiting = threading.Thread(target=second)
@@ -52,5 +52,5 @@ def test_several_devices_are_locked_in_one_order() -> None:
 
 def test_it_can_be_held_again_afterwards() -> None:
     for _ in range(2):
-        with held(GPUS, Reporter(lambda _: None)):
+        with locked_devices(GPUS, Reporter(lambda _: None)):
             assert all(Path(file).read_text().startswith("process ") for file in lock_files(GPUS))

@@ -39,7 +39,7 @@ def adapter(folder: Path, *, rank: int = 4, weights: bytes = b"weights") -> Path
 
 def refusal(arguments: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
-        argument_files.check(arguments)
+        argument_files.check_arguments(arguments)
     assert caught.value.exit_status == 2
     return str(caught.value)
 
@@ -51,7 +51,7 @@ def test_arguments_without_files_are_recorded_as_they_were() -> None:
         "generation-config": "auto",
         "tokenizer": "none",
     }
-    named = argument_files.found(CONFIG, arguments)
+    named = argument_files.resolve_arguments(CONFIG, arguments)
     assert named.recorded == {
         "enforce-eager": True,
         "max-model-len": 512,
@@ -65,7 +65,7 @@ def test_arguments_without_files_are_recorded_as_they_were() -> None:
 
 
 def test_what_is_taken_away_stays_away() -> None:
-    named = argument_files.found(CONFIG, {"enforce-eager": None})
+    named = argument_files.resolve_arguments(CONFIG, {"enforce-eager": None})
     assert named.arguments == {"enforce-eager": None, "max-model-len": 512}
     assert named.recorded == {"max-model-len": 512}
 
@@ -79,20 +79,20 @@ def test_an_adapter_is_known_by_its_content(tmp_path: Path, form: str) -> None:
         "list": [{"mine": place}],
         "text": f"mine={place}",
     }[form]
-    named = argument_files.found(CONFIG, {"lora-modules": given})
+    named = argument_files.resolve_arguments(CONFIG, {"lora-modules": given})
     assert named.adapter == "mine"
     assert named.arguments["lora-modules"] == {"name": "mine", "path": place}
     assert named.arguments["enable-lora"] is True
     assert place not in json.dumps(named.recorded)
     (tmp_path / "one" / "optimizer.pt").write_bytes(b"a trainer's")
     shutil.move(place, tmp_path / "moved")
-    moved = argument_files.found(CONFIG, {"lora-modules": {"mine": str(tmp_path / "moved")}})
+    moved = argument_files.resolve_arguments(CONFIG, {"lora-modules": {"mine": str(tmp_path / "moved")}})
     assert moved.recorded == named.recorded
     modules = {"lora-modules": {"mine": str(tmp_path / "moved")}}
     for file in ("adapter_model.safetensors", "adapter_config.json"):
         kept = (tmp_path / "moved" / file).read_bytes()
         (tmp_path / "moved" / file).write_bytes(kept + b" ")
-        assert argument_files.found(CONFIG, modules).recorded != moved.recorded
+        assert argument_files.resolve_arguments(CONFIG, modules).recorded != moved.recorded
         (tmp_path / "moved" / file).write_bytes(kept)
 
 
@@ -149,23 +149,25 @@ def test_what_is_wrong_with_an_adapter(tmp_path: Path) -> None:
     ]
     for arguments, told in cases:
         assert refusal(arguments) == told
-    argument_files.check({"lora-modules": {"a": str(high)}, "max-lora-rank": 32})
+    argument_files.check_arguments({"lora-modules": {"a": str(high)}, "max-lora-rank": 32})
 
 
 def test_a_draft_model_is_known_by_its_content(tmp_path: Path) -> None:
     draft = write_checkpoint(tmp_path / "draft", checkpoint_files())
     settings = {"model": str(draft), "num_speculative_tokens": 3}
-    named = argument_files.found(CONFIG, {"speculative-config": settings})
+    named = argument_files.resolve_arguments(CONFIG, {"speculative-config": settings})
     assert named.arguments["speculative-config"] == settings
     recorded = named.recorded["speculative-config"]
     assert recorded["model"].startswith("sha256:")
     assert recorded["num_speculative_tokens"] == 3
     moved = shutil.copytree(draft, tmp_path / "moved")
-    again = argument_files.found(CONFIG, {"speculative-config": settings | {"model": str(moved)}})
+    again = argument_files.resolve_arguments(CONFIG, {"speculative-config": settings | {"model": str(moved)}})
     assert again.recorded == named.recorded
     files = checkpoint_files(vocab_size=65)
     (moved / "config.json").write_bytes(files["config.json"])
-    changed = argument_files.found(CONFIG, {"speculative-config": settings | {"model": str(moved)}})
+    changed = argument_files.resolve_arguments(
+        CONFIG, {"speculative-config": settings | {"model": str(moved)}}
+    )
     assert changed.recorded != named.recorded
 
 
@@ -180,12 +182,12 @@ def test_a_draft_model_of_the_hub_is_pinned_and_planned_as_it_is_recorded(
     with HubServer() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         sha = hub.add("acme/draft", checkpoint_files())
-        first = argument_files.found(CONFIG, given, pins)
+        first = argument_files.resolve_arguments(CONFIG, given, pins)
         assert pins.pin_of("acme/draft") is not None
         hub.add("acme/draft", checkpoint_files(vocab_size=64, rope_theta=9.0))
-        assert argument_files.found(CONFIG, given, pins) == first
+        assert argument_files.resolve_arguments(CONFIG, given, pins) == first
         hub.requests.clear()
-        planned = argument_files.recorded(CONFIG, given, partial(commit_of, pins=pins))
+        planned = argument_files.recorded_arguments(CONFIG, given, partial(commit_of, pins=pins))
         assert hub.requests == []
     assert planned == first.recorded
     assert planned["speculative-config"]["model"] == f"acme/draft@{sha}"
@@ -208,13 +210,13 @@ def test_what_is_wrong_with_speculative_decoding() -> None:
 def test_a_chat_template_by_file_or_in_itself(tmp_path: Path) -> None:
     file = tmp_path / "chat.jinja"
     file.write_text("{{ messages }}")
-    named = argument_files.found(CONFIG, {"chat-template": str(file)})
+    named = argument_files.resolve_arguments(CONFIG, {"chat-template": str(file)})
     assert named.chat_template == "{{ messages }}"
     assert named.arguments["chat-template"] == str(file)
     assert named.recorded["chat-template"].startswith("sha256:")
     file.write_text("{{ other }}")
-    assert argument_files.found(CONFIG, {"chat-template": str(file)}).recorded != named.recorded
-    inline = argument_files.found(CONFIG, {"chat-template": "{{ messages }}"})
+    assert argument_files.resolve_arguments(CONFIG, {"chat-template": str(file)}).recorded != named.recorded
+    inline = argument_files.resolve_arguments(CONFIG, {"chat-template": "{{ messages }}"})
     assert (inline.chat_template, inline.recorded["chat-template"]) == ("{{ messages }}", "{{ messages }}")
     assert refusal({"chat-template": "chat.jinjja"}) == (
         "engine arguments: chat-template: chat.jinjja: no such file. Correct the path."
@@ -224,9 +226,9 @@ def test_a_chat_template_by_file_or_in_itself(tmp_path: Path) -> None:
 def test_paths_start_here_or_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
-    named = argument_files.found(CONFIG, {"lora-modules": {"a": "mine"}})
+    named = argument_files.resolve_arguments(CONFIG, {"lora-modules": {"a": "mine"}})
     assert named.arguments["lora-modules"]["path"] == str(tmp_path / "mine")
     folder = "demo/checkpoints/quantgate-demo-BF16"
-    named = argument_files.found(CONFIG, {"tokenizer": folder})
+    named = argument_files.resolve_arguments(CONFIG, {"tokenizer": folder})
     assert named.arguments["tokenizer"] == str(ROOT / folder)
     assert named.recorded["tokenizer"].startswith("sha256:")

@@ -18,10 +18,10 @@ from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import ROOT, Home
 from tasks.checkpoint.resolve import resolve
-from tasks.engine import environment as engine_env
 from tasks.engine import server
+from tasks.engine.environment import load_engine, prepare
 from tasks.progress import Reporter
-from tasks.quality import evaluate as quality
+from tasks.quality.evaluate import Evaluation, evaluate_task
 from tasks.throughput import bench
 from tests.stub_engine.make import make
 from tests.support.command import nothing_left
@@ -47,16 +47,16 @@ def served(
     folder: Path, log: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[server.RunningEngine]:
     monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder, fault=fault)))
-    name, config = engine_env.load_engine(None, "cpu")
+    name, config = load_engine(None, "cpu")
     report = Reporter(lambda _: None)
-    environment = engine_env.prepare(name, config, Home.current(), report)
+    environment = prepare(name, config, Home.current(), report)
     with server.serve(resolve(str(CHECKPOINT)), environment, {}, log=log, report=report) as running:
         yield running
 
 
 def evaluate(running: server.RunningEngine, folder: Path, timeout_s: float = 60) -> None:
-    quality.evaluate(
-        quality.Evaluation(
+    evaluate_task(
+        Evaluation(
             task=TASK, engine=running.endpoint, end=40, tokenizer=str(CHECKPOINT), timeout_s=timeout_s
         ),
         out_dir=folder / "quality" / "task",
@@ -74,7 +74,7 @@ def load(running: server.RunningEngine, folder: Path, level_timeout_s: float = 6
         min_prompts=8,
         level_timeout_s=level_timeout_s,
     )
-    bench.measure(
+    bench.measure_load(
         running,
         workload,
         tokenizer=str(CHECKPOINT),

@@ -18,8 +18,8 @@ import pytest
 from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import ROOT, Home
-from tasks.engine import environment as engine_env
 from tasks.engine import server
+from tasks.engine.environment import EngineEnvironment, load_engine, prepare
 from tasks.progress import Reporter
 from tests.support.fake_engine import make
 from tests.support.tiny_checkpoints import bare_checkpoint
@@ -30,13 +30,13 @@ CHECKPOINT = bare_checkpoint(precision="nvfp4", weight_format="modelopt:NVFP4")
 
 def environment(
     folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, **options: object
-) -> engine_env.EngineEnvironment:
+) -> EngineEnvironment:
     monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(folder, mode, **options)))  # type: ignore[arg-type]
-    name, config = engine_env.load_engine(None, "cpu")
-    return engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+    name, config = load_engine(None, "cpu")
+    return prepare(name, config, Home.current(), Reporter(lambda _: None))
 
 
-def serve(found: engine_env.EngineEnvironment, log: Path) -> object:
+def serve(found: EngineEnvironment, log: Path) -> object:
     return server.serve(CHECKPOINT, found, {"max-model-len": 64}, log=log, report=Reporter(lambda _: None))
 
 
@@ -150,8 +150,8 @@ import os, time
 os.environ["QUANTGATE_ENGINES_FILE"] = {str(file)!r}
 from pathlib import Path
 from tests.tasks.engine.test_server import *
-name, config = engine_env.load_engine(None, "cpu")
-found = engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+name, config = load_engine(None, "cpu")
+found = prepare(name, config, Home.current(), Reporter(lambda _: None))
 with server.serve(CHECKPOINT, found, {{}}, log=Path({str(tmp_path / "log")!r}), report=Reporter(lambda _: None)):
     time.sleep(60)
 """
@@ -192,7 +192,7 @@ def test_faults_of_the_file_are_one_line(
     file.write_text(text)
     monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(file))
     with pytest.raises(ConfigError) as caught:
-        engine_env.load_engine(None, "cpu")
+        load_engine(None, "cpu")
     assert told in str(caught.value)
     assert "engines.yaml" in str(caught.value)
 
@@ -201,9 +201,9 @@ def test_an_interpreter_without_the_engine(tmp_path: Path, monkeypatch: pytest.M
     file = make(tmp_path, "serves")
     file.write_text(file.read_text().replace(str(tmp_path / "python"), sys.executable))
     monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(file))
-    name, config = engine_env.load_engine(None, "cpu")
+    name, config = load_engine(None, "cpu")
     with pytest.raises(ConfigError, match="has no package 'vllm'"):
-        engine_env.prepare(name, config, Home.current(), Reporter(lambda _: None))
+        prepare(name, config, Home.current(), Reporter(lambda _: None))
 
 
 def test_inherited_variables_that_change_numbers_belong_to_a_run(

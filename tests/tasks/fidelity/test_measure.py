@@ -148,7 +148,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_small_vocabulary_is_asked_for_whole(tmp_path: Path) -> None:
     with running(vocabulary=100) as server:
-        told = measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
+        told = measure.measure_fidelity(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     assert (told.tokens, told.k, told.vocab_size, told.skipped) == (4, 100, 100, "")
     assert [asked["prompt_logprobs"] for asked in server.asked] == [100, 100]
     assert [asked["prompt"] for asked in server.asked] == [[3, 3, 5, 4], [4, 3, 5]]
@@ -169,7 +169,7 @@ def test_a_small_vocabulary_is_asked_for_whole(tmp_path: Path) -> None:
 
 def test_a_large_vocabulary_by_its_top_twenty(tmp_path: Path) -> None:
     with running(vocabulary=5000) as server:
-        told = measure.measure(TEXT, engine(server), vocab_size=5000, out_dir=tmp_path / "f")
+        told = measure.measure_fidelity(TEXT, engine(server), vocab_size=5000, out_dir=tmp_path / "f")
     assert (told.k, told.vocab_size) == (20, 5000)
     assert [asked["prompt_logprobs"] for asked in server.asked] == [20, 20]
     for row in rows(tmp_path / "f"):
@@ -180,7 +180,7 @@ def test_a_large_vocabulary_by_its_top_twenty(tmp_path: Path) -> None:
 def test_a_token_that_begins_every_text_comes_before_every_window(tmp_path: Path) -> None:
     with running(bos=True) as server:
         server.context = 4  # of which one is generated, and one is the BOS: two tokens at a time
-        told = measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
+        told = measure.measure_fidelity(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     assert [row["token_index"] for row in rows(tmp_path / "f")] == [2, 3, 4, 5, 6]
     assert told.tokens == 5
     prompts = [asked["prompt"] for asked in server.asked]
@@ -190,7 +190,7 @@ def test_a_token_that_begins_every_text_comes_before_every_window(tmp_path: Path
 @pytest.mark.parametrize("fault", ["nan", "nan as vLLM"])
 def test_what_is_not_a_number_is_a_row_without_a_distribution(tmp_path: Path, fault: str) -> None:
     with running(fault=fault) as server:
-        told = measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
+        told = measure.measure_fidelity(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     assert (told.tokens, told.skipped) == (4, "")
     broken = [row for row in rows(tmp_path / "f") if math.isnan(row["logprob"])]
     assert len(broken) == (2 if fault == "nan" else 4)
@@ -199,7 +199,7 @@ def test_what_is_not_a_number_is_a_row_without_a_distribution(tmp_path: Path, fa
 
 def test_a_probability_of_zero_stays_a_number(tmp_path: Path) -> None:
     with running(fault="zero") as server:
-        measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
+        measure.measure_fidelity(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     last = rows(tmp_path / "f")[1]
     assert (last["top_token_ids"][-1], last["top_logprobs"][-1]) == (0, -9999.0)
 
@@ -215,7 +215,7 @@ def test_a_probability_of_zero_stays_a_number(tmp_path: Path) -> None:
 )
 def test_an_engine_that_cannot_is_a_reason_and_no_failure(tmp_path: Path, fault: str, told: str) -> None:
     with running(fault=fault) as server:
-        found = measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
+        found = measure.measure_fidelity(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     assert re.match(told, found.skipped), found.skipped
     assert (found.tokens, found.k) == (0, None)
     assert not (tmp_path / "f" / FIDELITY_FILE).exists()
@@ -226,12 +226,12 @@ def test_an_engine_that_ends_over_it_fails_the_run_twice_and_then_is_not_asked_a
     with running(fault="ends") as server:
         for _ in range(measure.DEATHS_MOST):
             with pytest.raises(RunError, match="out of memory"):
-                measure.measure(
+                measure.measure_fidelity(
                     TEXT, engine(server, ["out of memory"]), vocab_size=100, out_dir=tmp_path / "f"
                 )
             assert finished(tmp_path / "f") is None
         asked = len(server.asked)
-        told = measure.measure(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
+        told = measure.measure_fidelity(TEXT, engine(server), vocab_size=100, out_dir=tmp_path / "f")
     assert told.skipped == "the engine ended 2 times over it"
     assert len(server.asked) == asked
 
@@ -248,4 +248,4 @@ def test_an_engine_that_ends_over_it_fails_the_run_twice_and_then_is_not_asked_a
 def test_only_a_small_vocabulary_needs_an_argument(
     vocab_size: int, overrides: dict[str, Any], served: dict[str, Any]
 ) -> None:
-    assert measure.serving_arguments(vocab_size, overrides) == served
+    assert measure.with_max_logprobs(vocab_size, overrides) == served

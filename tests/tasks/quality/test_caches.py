@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from quantgate.model.enums import Family
-from tasks.quality.evaluate import Evaluation, evaluate
+from tasks.quality.evaluate import Evaluation, evaluate_task
 from tasks.quality.sources import suite_from
 from tests.tasks.conftest import Completions, serving
 
@@ -27,7 +27,7 @@ def answered(place: Path, server: Completions, tokenizer: Path, task: Any) -> li
     evaluation = Evaluation(
         task=task, engine=server.endpoint(place.name), tokenizer=str(tokenizer), timeout_s=120
     )
-    evaluate(evaluation, out_dir=place, log=place.with_suffix(".log"), on_progress=lambda *_: None)
+    evaluate_task(evaluation, out_dir=place, log=place.with_suffix(".log"), on_progress=lambda *_: None)
     rows: list[dict[str, Any]] = pq.read_table(place / "samples.parquet").sort_by("doc_id").to_pylist()
     return rows
 

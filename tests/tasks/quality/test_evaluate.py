@@ -10,7 +10,7 @@ import pytest
 from quantgate.bundles.manifest import TaskResult
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
-from tasks.quality.evaluate import Evaluation, _environment, _error, _failure, evaluate
+from tasks.quality.evaluate import Evaluation, _environment, _error, _failure, evaluate_task
 from tasks.quality.sources import suite_from
 from tests.tasks.engine.test_process import SECRETS, plant
 from tests.tasks.quality.test_suite import folder, suite_of
@@ -58,7 +58,7 @@ def test_a_task_is_evaluated_in_a_process_of_its_own(
     stale.mkdir(parents=True)
     (stale / "result.json").write_text("{}")
     told: list[tuple[int, int | None]] = []
-    result = evaluate(evaluation, **files | {"on_progress": lambda *t: told.append(t)})
+    result = evaluate_task(evaluation, **files | {"on_progress": lambda *t: told.append(t)})
     assert isinstance(result, TaskResult)
     assert (result.documents, result.mean_score, result.engine_start_id) == (20, 1.0, "start-1")
     assert told[-1] == (20, 20)
@@ -92,7 +92,7 @@ def test_code_in_the_worker_sees_no_secret(
     completions.context_tokens = 512
     plant(monkeypatch)
     changed = {"task": suite_of(folder).tasks[0], "trust_remote_code": True}
-    result = evaluate(evaluation.model_copy(update=changed), **files)
+    result = evaluate_task(evaluation.model_copy(update=changed), **files)
     assert result.documents == 1
     seen = json.loads((folder / "seen.json").read_text())
     assert not [name for name, value in seen.items() if "planted" in value]
@@ -123,7 +123,7 @@ def test_an_evaluation_that_hangs_is_stopped_in_time(
 ) -> None:
     completions.fault = "hang"
     with pytest.raises(RunError, match="lm-eval task own: did not end within 4 s") as raised:
-        evaluate(evaluation.model_copy(update={"timeout_s": 4}), **files)
+        evaluate_task(evaluation.model_copy(update={"timeout_s": 4}), **files)
     assert str(files["log"]) in str(raised.value)
     assert left_in(files["out_dir"].parent) == []
 
@@ -135,7 +135,9 @@ def test_an_engine_that_died_is_told_by_its_own_last_words(
         raise RunError("the engine ended with status 9")
 
     with pytest.raises(RunError, match="the engine ended with status 9"):
-        evaluate(evaluation.model_copy(update={"engine": completions.endpoint(check_alive=dead)}), **files)
+        evaluate_task(
+            evaluation.model_copy(update={"engine": completions.endpoint(check_alive=dead)}), **files
+        )
     assert left_in(files["out_dir"].parent) == []
 
 
@@ -144,7 +146,7 @@ def test_the_workers_reason_comes_through_with_its_log(
 ) -> None:
     other = evaluation.model_copy(update={"engine": completions.endpoint(served_model="other")})
     with pytest.raises(RunError, match="own: the engine serves served, not other") as raised:
-        evaluate(other, **files)
+        evaluate_task(other, **files)
     assert str(raised.value).endswith(f"Its log: {files['log']}")
     assert left_in(files["out_dir"].parent) == []
 

@@ -15,7 +15,7 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
-from tasks.quality.evaluate import Evaluation, evaluate
+from tasks.quality.evaluate import Evaluation, evaluate_task
 from tests.support.hub_data import data_set
 from tests.support.hub_server import HubServer
 from tests.tasks.conftest import Completions, serving
@@ -145,7 +145,7 @@ def evaluated(
             task=task, engine=server.endpoint(), tokenizer=str(tokenizer_folder), timeout_s=120
         )
         log = folder / f"{task.task}.log"
-        result = evaluate(evaluation, out_dir=out, log=log, on_progress=lambda *_: None)
+        result = evaluate_task(evaluation, out_dir=out, log=log, on_progress=lambda *_: None)
         prompts = pq.read_table(out / "prompts.parquet").to_pylist()
         rows = pq.read_table(out / "samples.parquet").to_pylist()
         return result, rows, {row["prompt_hash"]: row["text"] for row in prompts}

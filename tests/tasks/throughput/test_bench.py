@@ -117,7 +117,7 @@ def test_the_load_goes_to_what_is_measured(tmp_path: Path, monkeypatch: pytest.M
     )
     for trusted in (False, True):
         (tmp_path / "c1.json").unlink(missing_ok=True)
-        bench.measure(
+        bench.measure_load(
             engine,  # type: ignore[arg-type]
             WORKLOAD.model_copy(update={"concurrency": (1,)}),
             tokenizer="folder",
@@ -148,7 +148,7 @@ def test_the_bench_runs_without_secrets(tmp_path: Path, monkeypatch: pytest.Monk
         ),
         environment=SimpleNamespace(config=SimpleNamespace(environment={"SET_FOR": "it"}), python=python),
     )
-    bench.measure(
+    bench.measure_load(
         engine,  # type: ignore[arg-type]
         WORKLOAD,
         tokenizer="folder",
