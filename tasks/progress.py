@@ -40,7 +40,7 @@ class Step:
         return ""
 
     def update(self, done: int = 0, total: int | None = None) -> None:
-        """Tell how far the work is.
+        """Report how far the work is.
 
         Args:
             done: units finished.
@@ -67,7 +67,7 @@ class Reporter:
 
     @classmethod
     def current(cls) -> Reporter:
-        """The reporter of whatever is being done: the one that is ``used``, else the terminal's.
+        """Return the reporter in use, else the terminal's.
 
         A thread of ours begins without it and is given what it tells by whoever starts it.
         """
@@ -79,14 +79,14 @@ class Reporter:
         return _TERMINAL
 
     def __init__(self, write: Callable[[str], None] | None = None) -> None:
-        """Moving lines only when writing to a terminal ourselves."""
+        """Use moving lines only when writing to a terminal ourselves."""
         self._write = write
         self.moving = write is None and sys.stderr.isatty()
         self._width = 0
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """While it lasts this one is ``current``, here and in tasks that Prefect starts from here."""
+        """Make this reporter ``current`` for a while, also in tasks that Prefect starts meanwhile."""
         token = _USED.set(self)
         try:
             yield
@@ -94,7 +94,7 @@ class Reporter:
             _USED.reset(token)
 
     def show(self, text: str, *, moving: bool = False) -> None:
-        """A line; a moving one is overwritten by the next.
+        """Print a line; a moving one is overwritten by the next.
 
         A reader that has gone away stops no measurement: of a worker that was killed its flow goes on.
         """
@@ -113,7 +113,7 @@ class Reporter:
             print(text, end=end, file=sys.stderr, flush=True)
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.show(text)
 
     @contextmanager

@@ -44,7 +44,7 @@ class RemoteFile(NamedTuple):
 
     @property
     def resumable(self) -> bool:
-        """Whether it is fetched here: known by its hash, and not beyond what the hub serves over plain HTTP."""
+        """Return True if it is fetched here: its hash is known, and the hub serves its size over plain HTTP."""
         return self.sha256 is not None and self.size_bytes <= constants.MAX_HTTP_DOWNLOAD_SIZE
 
 
@@ -61,19 +61,19 @@ class RepositoryCache:
 
     @property
     def folder(self) -> Path:
-        """``models--org--name``."""
+        """Return the folder, ``models--org--name``."""
         return self.cache / f"models--{self.repo.replace('/', '--')}"
 
     def blob(self, sha256: str) -> Path:
-        """Where a file of that content lies."""
+        """Return the path of a file with that content."""
         return self.folder / "blobs" / sha256
 
     def partial(self, sha256: str) -> Path:
-        """Where it lies until it is whole."""
+        """Return the path of that file until it is whole."""
         return self.folder / "blobs" / f"{sha256}.quantgate.incomplete"
 
     def missing_bytes(self, file: RemoteFile, commit: str) -> int:
-        """Bytes of a file that are still to fetch."""
+        """Return the bytes of a file that are still to fetch."""
         held = [self.folder / "snapshots" / commit / file.name]
         if file.sha256 is not None:
             held.append(self.blob(file.sha256))
@@ -84,7 +84,7 @@ class RepositoryCache:
         return max(0, file.size_bytes - have)
 
     def remember_ref(self, revision: str, commit: str) -> None:
-        """Which commit a branch or tag names, for the time when the hub can't be asked."""
+        """Write down which commit a branch or tag names, for a time when the hub can't be reached."""
         path = self.folder / "refs" / revision
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f"{path.name}.{threading.get_native_id()}.new")
@@ -172,7 +172,7 @@ def _have_bytes(file: RemoteFile, place: RepositoryCache) -> int:
 def _bring(
     url: str, file: RemoteFile, place: RepositoryCache, headers: dict[str, str], waiting: Waiting
 ) -> None:
-    """One file, from where it stands to where it lies whole."""
+    """Fetch one file from where its partial file ends, and put it in its place once it is whole."""
     assert file.sha256 is not None
     blob, partial = place.blob(file.sha256), place.partial(file.sha256)
     blob.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def _stream(url: str, file: RemoteFile, partial: Path, headers: dict[str, str], 
 
 
 def _check_content(file: RemoteFile, partial: Path, waiting: Waiting) -> None:
-    """Hold a whole file against the hash that the hub lists."""
+    """Compare a whole file with the hash that the hub lists."""
     digest = hashlib.sha256()
     with partial.open("rb") as content:
         os.fsync(content.fileno())

@@ -52,32 +52,32 @@ class Weights(NamedTuple):
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a path inside a repository matches any of the patterns."""
+    """Return True if a path inside a repository matches any of the patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def is_served(name: str) -> bool:
-    """Whether a file, by its path inside the repository, is one that serving needs."""
+    """Return True if serving needs a file, by its path inside the repository."""
     return matches(name, SERVED) and not matches(name, NOT_SERVED)
 
 
 def served_patterns(allow: Allowed) -> tuple[str, ...]:
-    """Patterns of what serving needs, with what is allowed to this checkpoint."""
+    """Return the patterns of the files that serving needs, with those that this checkpoint is allowed."""
     return SERVED + PICKLES_SERVED * allow.pickle + CODE * allow.remote_code
 
 
 def served_under(allow: Allowed, name: str) -> bool:
-    """The same as ``is_served``, with what is allowed to this checkpoint."""
+    """Return True if serving needs a file, with those that this checkpoint is allowed."""
     return matches(name, served_patterns(allow)) and not matches(name, NOT_SERVED)
 
 
 def is_pickled_weight(name: str) -> bool:
-    """Whether a file is weights that can run code when they are loaded."""
+    """Return True if a file holds weights that can run code when they are loaded."""
     return matches(name, PICKLES_SERVED) and not matches(name, TRAINING)
 
 
 def read_json(path: Path, where: str) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Raises:
         ConfigError: it can't be read, or holds something else.
@@ -97,7 +97,7 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
 
 
 def is_weight(name: str) -> bool:
-    """Whether a file is weights of either kind."""
+    """Return True if a file holds weights of either kind."""
     return (name.endswith(".safetensors") and is_served(name)) or is_pickled_weight(name)
 
 
@@ -142,7 +142,7 @@ def check_listing(names: Iterable[str], where: str, allow: Allowed | None = None
 
 
 def read_weights(folder: Path, where: str) -> Weights:
-    """The weights that are served: what the index names, or every safetensors file where there is none.
+    """Read the headers of the served weights: those in the index, or every safetensors file without an index.
 
     Raises:
         ConfigError: the index is malformed or names a file or tensor that isn't there; a file is truncated
@@ -176,7 +176,7 @@ def read_weights(folder: Path, where: str) -> Weights:
 
 
 def _weight_map(index: Path, where: str) -> dict[str, str]:
-    """Weight file by tensor, from an index."""
+    """Return the weight file of each tensor, from an index."""
     weight_map = read_json(index, where).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConfigError(f"{index.name} has no 'weight_map'", where=where, hint=DOWNLOAD_HINT)

@@ -28,7 +28,7 @@ from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint.download import RemoteFile, RepositoryCache, check_room, fetch
 from tasks.checkpoint.files import NOT_SERVED, check_listing, is_weight, served_patterns, served_under
-from tasks.checkpoint.hub_errors import client_told, refusal
+from tasks.checkpoint.hub_errors import quiet_client, refusal
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.retry import Patience, Waiting, causes, response_of
 from tasks.progress import Reporter
@@ -56,7 +56,7 @@ def pull(
     patience: Patience | None = None,
     inspect: Callable[[Path, list[str]], None] | None = None,
 ) -> tuple[Path, str]:
-    """The local folder of a repository at a pinned commit; nothing is asked for that the cache holds.
+    """Return the local folder of a repository at a pinned commit; only what the cache lacks is fetched.
 
     Args:
         repo: ``org/name``.
@@ -83,7 +83,7 @@ def pull(
     hub = _Hub(place, allow, waiting, inspect)
     asked = revision
     try:
-        with client_told(where, Reporter.current()):
+        with quiet_client(where, Reporter.current()):
             if pins is None or revision is not None:
                 sha = hub.commit(revision)
             else:
@@ -116,7 +116,7 @@ def commit_of(
     patience: Patience | None = None,
     inspect: Callable[[Path, list[str]], None] | None = None,
 ) -> str:
-    """The full SHA of the commit that a repository is to be measured at, its weights left where they are.
+    """Return the full SHA of the commit that a repository is to be measured at; no weights are fetched.
 
     Args:
         repo: ``org/name``.
@@ -139,7 +139,7 @@ def commit_of(
     place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
     hub = _Hub(place, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), inspect)
     try:
-        with client_told(where, Reporter.current()):
+        with quiet_client(where, Reporter.current()):
             sha = hub.newest() if pin else hub.commit(revision, remembered=False)
             if pins and keep and revision is None and (pin or hub.answered):
                 return pins.settle(repo, sha, partial(hub.check, room=False))
@@ -176,7 +176,7 @@ class _Hub:
         self.answered = False
 
     def commit(self, revision: str | None, *, remembered: bool = True) -> str:
-        """The commit that a revision names; with ``remembered`` the one it named last, where the hub is down."""
+        """Return the commit that a revision names; with ``remembered`` the last known one if the hub is down."""
         if revision is not None and re.fullmatch(SHA, revision):
             return revision
         known = partial(
@@ -209,7 +209,7 @@ class _Hub:
         return sha
 
     def newest(self) -> str | None:
-        """The commit that the default branch names now; None where the hub can't say, which stops nothing."""
+        """Return the commit that the default branch names now; None if the hub can't say, which is no error."""
         if offline():
             return None
         try:
@@ -218,7 +218,7 @@ class _Hub:
             return None
 
     def listing(self, sha: str) -> list[RemoteFile]:
-        """What the repository holds at a commit."""
+        """Return the files of the repository at a commit."""
         if sha not in self.listings:
             info = self.waiting.call(
                 lambda: self.api.model_info(
@@ -249,15 +249,15 @@ class _Hub:
         self.checked.add(sha)
 
     def served(self, sha: str) -> list[RemoteFile]:
-        """Of the listing, what serving needs."""
+        """Return the listed files that serving needs."""
         return [file for file in self.listing(sha) if served_under(self.allow, file.name)]
 
     def missing_bytes(self, sha: str) -> int:
-        """What of it is still to fetch."""
+        """Return the bytes of those files that are still to fetch."""
         return sum(self.place.missing_bytes(file, sha) for file in self.served(sha))
 
     def cached(self, sha: str) -> Path | None:
-        """The cached snapshot, if it is there and complete.
+        """Return the cached snapshot if it is complete.
 
         A snapshot without a listing may hold no more than a tokenizer that something else fetched, or what a killed
         pull left: it counts only where the hub must not be asked, and with weights.
@@ -271,7 +271,7 @@ class _Hub:
         return folder
 
     def configuration(self, sha: str, names: list[str]) -> Path:
-        """The snapshot's folder with the configuration in it, some kilobytes."""
+        """Fetch the configuration, some kilobytes, and return the snapshot's folder."""
         get = partial(
             hf_hub_download,
             self.repo,
@@ -304,7 +304,7 @@ class _Hub:
             return self.waiting.call(lambda: self.snapshot(sha, local=False))
 
     def snapshot(self, sha: str, *, local: bool) -> Path:
-        """The client's own pull of what serving needs; with ``local`` from the cache alone."""
+        """Pull what serving needs with the hub's own client; with ``local`` from the cache alone."""
         folder = snapshot_download(
             self.repo,
             revision=sha,
@@ -319,7 +319,7 @@ class _Hub:
 
 
 def _down(error: Exception) -> bool:
-    """Whether the hub could not answer, which says nothing of the repository."""
+    """Return True if the hub could not answer, which says nothing about the repository."""
     response = response_of(error)
     if response is not None:
         return int(response.status_code) >= 500 or int(response.status_code) == 429
@@ -327,7 +327,7 @@ def _down(error: Exception) -> bool:
 
 
 def _last(known: Callable[[], Any]) -> str | None:
-    """What the cache remembers of a revision."""
+    """Return the commit that the cache remembers for a revision."""
     try:
         return str(known().resolved)
     except Exception:  # nothing is known: what counts is why the hub could not be asked
@@ -335,16 +335,16 @@ def _last(known: Callable[[], Any]) -> str | None:
 
 
 def endpoint() -> str | None:
-    """The hub's address, where it isn't the client's own."""
+    """Return the hub's address; None means the client's default."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
 def token() -> str | Literal[False]:
-    """HF_TOKEN; False where it isn't set: no token, not even one saved on this machine."""
+    """Return HF_TOKEN; False without one, so that no token saved on this machine is used either."""
     return os.environ.get("HF_TOKEN", "").strip() or False
 
 
 def offline() -> bool:
-    """Whether the hub must not be asked."""
+    """Return True if the hub must not be asked."""
     asked = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     return asked or constants.is_offline_mode()

@@ -84,14 +84,14 @@ class Hub:
     """
 
     def __init__(self, pins: Mapping[str, str], patience: Patience | None = None) -> None:
-        """Nothing is asked yet."""
+        """Read the settings of the environment; the hub is not asked yet."""
         self.pins = pins
         self.patience, self.endpoint, self.token = patience or PATIENCE, endpoint(), token()
         self.api = HfApi(endpoint=self.endpoint, token=self.token)
         self.unreachable = "HF_HUB_OFFLINE is set" if offline() else ""
 
     def check(self, checkpoint: CheckpointConfig, shape: ModelConfigKeys | None) -> Report:
-        """Hold one checkpoint against what is declared of it; a fault is a line, never an exception.
+        """Compare one checkpoint with its declaration; a fault is reported as a line, never raised.
 
         Args:
             checkpoint: as configs/models declares it.
@@ -113,7 +113,7 @@ class Hub:
         except (
             Exception
         ) as error:  # a service of others and three network libraries: whatever it is, one line
-            self._tell_refusal(error, seen)
+            self._add_refusal(error, seen)
         return seen.report()
 
     def _check_repository(
@@ -153,7 +153,7 @@ class Hub:
     def _small_files(
         self, repo: str, sha: str, quantized: bool, waiting: Waiting
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """config.json and hf_quant_config.json, kept nowhere: a cache with a part of a snapshot misleads."""
+        """Fetch config.json and hf_quant_config.json outside the cache, which a partial snapshot would mislead."""
         with TemporaryDirectory(prefix="quantgate-") as cache:
             get = partial(
                 hf_hub_download, repo, revision=sha, cache_dir=cache, endpoint=self.endpoint, token=self.token
@@ -164,8 +164,8 @@ class Hub:
             ]
         return found[0], found[1] if quantized else None
 
-    def _tell_refusal(self, error: Exception, seen: _Seen) -> None:
-        """What the hub's client complains of, and whether it is a fault or bad luck."""
+    def _add_refusal(self, error: Exception, seen: _Seen) -> None:
+        """Report an error of the hub's client, as a problem or as bad luck."""
         if isinstance(error, GaveUpError):
             error = error.error
         response = getattr(error, "response", None)
@@ -196,7 +196,7 @@ class Hub:
 def _check_folder(
     folder: Path, checkpoint: CheckpointConfig, shape: ModelConfigKeys | None, seen: _Seen
 ) -> None:
-    """A local folder, by its files' headers."""
+    """Check a local folder by its files' headers."""
     where = checkpoint.source
     check_listing([path.name for path in folder.iterdir() if path.is_file()], where)
     config = read_json(folder / "config.json", where)
@@ -211,14 +211,14 @@ def _check_folder(
 
 
 def _license(info: ModelInfo) -> list[str]:
-    """The license as its card names it."""
+    """Return the license that the model card names."""
     card = info.card_data
     named = (card.get("license_name") or card.get("license")) if card else None
     return [f"license {named}"] if isinstance(named, str) else []
 
 
 def _compare_gating(checkpoint: CheckpointConfig, info: ModelInfo, seen: _Seen) -> None:
-    """Whether the hub asks for accepted terms, where it says so."""
+    """Compare the declared gating with the hub's, if the hub says."""
     if info.gated and not checkpoint.gated:
         seen.add(CheckpointStatus.PROBLEM, "the hub gates it: write 'gated: true' in its file")
     if info.gated is False and checkpoint.gated:
@@ -226,7 +226,7 @@ def _compare_gating(checkpoint: CheckpointConfig, info: ModelInfo, seen: _Seen) 
 
 
 def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, seen: _Seen) -> None:
-    """The architecture's class, and the keys by which another model is noticed."""
+    """Note the architecture's class, and compare the keys that show another model."""
     classes = config.get("architectures")
     seen.facts.append(str(classes[0]) if isinstance(classes, list) and classes else "no architecture named")
     if shape is None:
@@ -245,7 +245,7 @@ def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, se
 
 
 def _plain_precision(config: Mapping[str, Any]) -> str:
-    """Precision of an unquantized model as config.json states it."""
+    """Return the precision of an unquantized model as config.json states it; empty if it does not."""
     text_config = config.get("text_config")
     for place in (config, text_config if isinstance(text_config, dict) else {}):
         stated = str(place.get("dtype") or place.get("torch_dtype") or "").removeprefix("torch.")
@@ -255,7 +255,7 @@ def _plain_precision(config: Mapping[str, Any]) -> str:
 
 
 def _compare_precision(checkpoint: CheckpointConfig, precision: str, weight_format: str, seen: _Seen) -> None:
-    """What its files say of its precision, where they do."""
+    """Compare the declared precision with what the files say, if they do."""
     if not precision:
         seen.add(CheckpointStatus.NOTE, "config.json doesn't state its dtype: the weights tell at the pull")
         return

@@ -28,18 +28,18 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def redact(text: str) -> str:
-    """The text without HF_TOKEN and without anything that looks like a token: servers echo what they are sent."""
+    """Return the text without HF_TOKEN and anything like a token: servers echo what they are sent."""
     token = os.environ.get("HF_TOKEN", "").strip()
     if token:
         text = text.replace(token, "***")
     return TOKEN.sub("***", text)
 
 
-class ToldWaits(logging.Handler):
+class ReportedWaits(logging.Handler):
     """What the hub's client says of its own waits, as progress; its other warnings quote the server."""
 
     def __init__(self, where: str, report: Reporter) -> None:
-        """Warnings only."""
+        """Handle warnings only."""
         super().__init__(logging.WARNING)
         self._where, self._report = where, report
 
@@ -51,11 +51,11 @@ class ToldWaits(logging.Handler):
 
 
 @contextmanager
-def client_told(where: str, report: Reporter) -> Iterator[None]:
-    """While it lasts, the hub's client says nothing by itself."""
+def quiet_client(where: str, report: Reporter) -> Iterator[None]:
+    """Silence the hub's client, except that its waits are reported as progress."""
     log = logging.getLogger("huggingface_hub")
     kept = log.handlers[:], log.propagate
-    log.handlers[:], log.propagate = [ToldWaits(where, report)], False
+    log.handlers[:], log.propagate = [ReportedWaits(where, report)], False
     try:
         yield
     finally:
@@ -63,7 +63,7 @@ def client_told(where: str, report: Reporter) -> Iterator[None]:
 
 
 def refusal(error: Exception, revision: str | None, where: str, *, offline: bool) -> ConfigError:
-    """The one line for whatever stopped a pull.
+    """Return the one-line error for whatever stopped a pull.
 
     Args:
         error: as the hub's client, the network or the disk raised it.
@@ -86,7 +86,7 @@ def refusal(error: Exception, revision: str | None, where: str, *, offline: bool
 
 
 def _refused(error: Exception, status: int, revision: str | None, tried: str) -> tuple[str, str]:
-    """What the hub answered, and a hint."""
+    """Return what the hub answered, and a hint."""
     answer = f"(HTTP {status}{tried})"
     if isinstance(error, GatedRepoError):
         what = f"the hub grants no access to this gated repository {answer}"
@@ -103,7 +103,7 @@ def _refused(error: Exception, status: int, revision: str | None, tried: str) ->
 
 
 def _failed(error: Exception, tried: str, *, offline: bool) -> tuple[str, str]:
-    """What went wrong without an answer of the hub, and a hint."""
+    """Return what went wrong without an answer of the hub, and a hint."""
     full = next((one for one in causes(error) if getattr(one, "errno", None) in DISK_FULL), None)
     if isinstance(error, DamagedError):
         return str(error), "Run the same command again; if it stays so, a proxy changes what passes."

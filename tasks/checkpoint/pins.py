@@ -27,12 +27,12 @@ class Pin(Strict):
 
 
 def pins_file(home: Home) -> Path:
-    """Where a home keeps its pins."""
+    """Return the path of a home's pins."""
     return home.path / "pins.json"
 
 
 def read_pins(path: Path) -> dict[str, Pin]:
-    """Pins by hub id; none where there is no file.
+    """Read the pins by hub id; none if there is no file.
 
     Raises:
         ConfigError: the file is damaged.
@@ -59,15 +59,15 @@ class Pins:
     """
 
     def __init__(self, path: Path, *, update: bool = False) -> None:
-        """Nothing is read yet."""
+        """Read nothing yet."""
         self.path, self.update = path, update
 
     def pin_of(self, repo: str) -> Pin | None:
-        """What the repository is pinned at."""
+        """Return the pin of a repository."""
         return read_pins(self.path).get(repo)
 
     def settle(self, repo: str, newest: str | None, check: Callable[[str], None]) -> str:
-        """The commit to use; pins it where none is pinned, and says so.
+        """Return the commit to use; pin it if none is pinned, and report that.
 
         Args:
             repo: ``org/name``.

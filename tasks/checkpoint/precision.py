@@ -51,7 +51,7 @@ _SCALE_ENDINGS = ("_scale", "_scale_inv", "_scales", "_weight_scale", "_weight_s
 def classify(
     config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], where: str
 ) -> Format:
-    """Precision, weight format, KV-cache dtype and parameters of a checkpoint.
+    """Determine precision, weight format, KV-cache dtype and parameters of a checkpoint.
 
     Args:
         config: config.json.
@@ -90,7 +90,7 @@ def classify(
 def classify_unread(
     config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, size_bytes: int, where: str
 ) -> Format:
-    """The same for weights that must not be opened (pickles): what the configuration says, nothing checked.
+    """Determine the same from the configuration alone, for weights that must not be opened (pickles).
 
     Args:
         config: config.json.
@@ -115,7 +115,7 @@ def classify_unread(
 def stated_format(
     config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, where: str
 ) -> tuple[str | None, str]:
-    """Precision (None where it says none) and weight format by the configuration alone, before there are weights.
+    """Return precision (None if not stated) and weight format by the configuration alone, before a download.
 
     Raises:
         ConfigError: an unknown quantization, or two configurations that disagree.
@@ -125,7 +125,7 @@ def stated_format(
 
 
 def _stated_precision(config: Mapping[str, Any], declared: DeclaredFormat) -> str | None:
-    """Precision that a configuration states."""
+    """Return the precision that a configuration states."""
     precisions = {scheme.precision for scheme in declared.schemes}
     if precisions:
         return precisions.pop() if len(precisions) == 1 else "mixed"
@@ -133,7 +133,7 @@ def _stated_precision(config: Mapping[str, Any], declared: DeclaredFormat) -> st
 
 
 def _stated_dtypes(config: Mapping[str, Any]) -> list[str]:
-    """``dtype`` (older: ``torch_dtype``) of config.json and of its text_config, where they are stated."""
+    """Return ``dtype`` (older: ``torch_dtype``) of config.json and of its text_config, if stated."""
     text_config = config.get("text_config")
     places = (config, text_config if isinstance(text_config, dict) else {})
     stated = [
@@ -143,13 +143,13 @@ def _stated_dtypes(config: Mapping[str, Any]) -> list[str]:
 
 
 def _ends_with(name: str, endings: tuple[str, ...]) -> bool:
-    """Whether a tensor's own name (after the last dot) is one of the endings, or ends with _ and one."""
+    """Return True if a tensor's own name (after the last dot) is one of the endings, or ends with _ and one."""
     own = name.rpartition(".")[2]
     return own in endings or own.endswith(tuple(f"_{ending}" for ending in endings))
 
 
 def _kind(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Kind | None:
-    """The kind of a tensor that holds quantized weights; None for any other."""
+    """Return the kind of a tensor that holds quantized weights; None for any other."""
     if len(tensor.shape) < 2 or _ends_with(name, _SCALES):
         return None
     eight_bit_float = tensor.dtype.startswith("F8_") or tensor.dtype.startswith("F4")
@@ -163,7 +163,7 @@ def _kind(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Kind | No
 
 
 def _fits(kind: Kind, scheme: Scheme) -> bool:
-    """Whether a weight as stored can be one of the scheme's."""
+    """Return True if a weight as stored can be one of the scheme's."""
     return kind.weight in scheme.weights and (kind.scale is None or kind.scale in scheme.scales)
 
 
@@ -189,7 +189,7 @@ def _check(
 
 
 def _plain_precision(config: Mapping[str, Any], parameters: Counter[str], where: str) -> str:
-    """Precision of an unquantized model: the dtype of most weights, which config.json must not contradict."""
+    """Return the dtype of most weights of an unquantized model; config.json must not contradict it."""
     if not parameters:
         raise ConfigError("no BF16, F16 or F32 weights are stored", where=where, hint=EXPORT_HINT)
     stored = parameters.most_common(1)[0][0]

@@ -95,7 +95,7 @@ EXPORT_HINT = "Export the model again, or give a revision whose files agree."
 def read_declared_format(
     config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, where: str
 ) -> DeclaredFormat:
-    """What config.json and hf_quant_config.json say of the weights.
+    """Read what config.json and hf_quant_config.json say of the weights.
 
     Raises:
         ConfigError: an unknown quantization, or the two disagree.
@@ -128,12 +128,12 @@ def read_declared_format(
 
 
 def _say(declared: DeclaredFormat) -> str:
-    """A declaration in a few words."""
+    """Describe a declaration in a few words."""
     return f"{declared.stated_in} says {declared.weight_format} with KV cache {declared.kv_cache_dtype}"
 
 
 def _own_quantization(config: Mapping[str, Any]) -> Any:
-    """The quantization that config.json states, or None."""
+    """Return the quantization that config.json states, or None."""
     text_config = config.get("text_config")
     for place in (config, text_config if isinstance(text_config, dict) else {}):
         for key in QUANTIZATION_KEYS:
@@ -143,14 +143,14 @@ def _own_quantization(config: Mapping[str, Any]) -> Any:
 
 
 def _mapping(value: Any, what: str, where: str) -> dict[str, Any]:
-    """The value, which must be a JSON object."""
+    """Return the value, which must be a JSON object."""
     if not isinstance(value, dict):
         raise ConfigError(f"{what} is not a JSON object", where=where, hint=EXPORT_HINT)
     return value
 
 
 def _choose(table: Mapping[Any, Scheme], key: Any, what: str, where: str) -> Scheme:
-    """The scheme of a table, or a ConfigError that says what is unknown."""
+    """Return the scheme of a table, or raise a ConfigError that names the unknown one."""
     if key not in table:
         known = ", ".join(" ".join(k) if isinstance(k, tuple) else str(k) for k in table)
         raise ConfigError(f"{what[:120]} is not a known weight format", where=where, hint=f"Known: {known}.")
@@ -158,14 +158,14 @@ def _choose(table: Mapping[Any, Scheme], key: Any, what: str, where: str) -> Sch
 
 
 def _kv_dtype(value: Any) -> str:
-    """KV-cache dtype from an algorithm's name or a scheme."""
+    """Return the KV-cache dtype from an algorithm's name or a scheme."""
     if isinstance(value, dict):
         return KV_DTYPES.get(f"{value.get('type')}{value.get('num_bits')}", "auto")
     return KV_DTYPES.get(str(value).upper(), "auto")
 
 
 def _read_modelopt(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
-    """ModelOpt's own form, or the one it converts to for config.json."""
+    """Read ModelOpt's own form, or the one it converts to for config.json."""
     inner = _mapping(settings.get("quantization", settings), f"{stated_in}: quantization", where)
     kv_cache_dtype = _kv_dtype(inner.get("kv_cache_quant_algo") or inner.get("kv_cache_scheme"))
     algorithm = str(inner.get("quant_algo") or "").upper()
@@ -183,7 +183,7 @@ def _read_modelopt(settings: dict[str, Any], stated_in: str, where: str) -> Decl
 
 
 def _read_compressed_tensors(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
-    """compressed-tensors: one scheme for each group of layers."""
+    """Read compressed-tensors: one scheme for each group of layers."""
     groups = _mapping(settings.get("config_groups"), f"{stated_in}: config_groups", where)
     schemes, labels = [], set()
     for name, entry in groups.items():
@@ -206,7 +206,7 @@ def _read_compressed_tensors(settings: dict[str, Any], stated_in: str, where: st
 
 
 def _read_words(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
-    """AWQ, GPTQ and auto-round."""
+    """Read AWQ, GPTQ and auto-round."""
     method = str(settings["quant_method"]).lower()
     bits = str(settings.get("bits", settings.get("w_bit")))
     scheme = _choose(WORDS, bits, f"{stated_in}: {method} with {bits} bits", where)
@@ -214,7 +214,7 @@ def _read_words(settings: dict[str, Any], stated_in: str, where: str) -> Declare
 
 
 def _read_fp8(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
-    """DeepSeek's FP8: scales by block (or by tensor), experts perhaps in another format."""
+    """Read DeepSeek's FP8: scales by block (or by tensor), experts perhaps in another format."""
     expert_dtype = str(settings.get("expert_dtype"))
     if expert_dtype not in EXPERTS:
         what = f"config.json: expert_dtype '{expert_dtype[:40]}' is not a known weight format"
@@ -224,7 +224,7 @@ def _read_fp8(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredF
 
 
 def _always(weight_format: str, scheme: Scheme) -> Callable[[dict[str, Any], str, str], DeclaredFormat]:
-    """A reader of a method that knows one scheme only."""
+    """Return a reader for a method that has one scheme only."""
 
     def read(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
         del settings, where

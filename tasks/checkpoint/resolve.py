@@ -107,7 +107,7 @@ def resolve(
 
 
 def is_folder(source: str) -> bool:
-    """Whether a source is a folder here, from the working directory or the project's root."""
+    """Return True if a source is a local folder, from the working directory or the project's root."""
     return any(path.is_dir() for path in (Path(source), Path(source).expanduser(), ROOT / source))
 
 
@@ -120,7 +120,7 @@ def commit_of(
     cache: Path | None = None,
     patience: Patience | None = None,
 ) -> str:
-    """The full SHA of the commit that all hosts are to measure.
+    """Return the full SHA of the commit that all hosts are to measure.
 
     Args:
         source: ``org/name`` or ``org/name@revision``; without a revision the home's pin counts.
@@ -153,7 +153,7 @@ def commit_of(
 
 
 def check_source(source: str, declared: str | None = None) -> None:
-    """Tell at once what needs no hub and no hashing: a source that can be nothing, a folder that can't be served.
+    """Check a source without asking a hub or hashing: it exists in some form, and a folder can be served.
 
     Args:
         source: as for ``resolve``.
@@ -184,7 +184,7 @@ class _Contents(NamedTuple):
 def inspect_configuration(
     where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]
 ) -> None:
-    """Tell from the configuration what would be refused after a download of hours.
+    """Check the configuration before a download of hours.
 
     Raises:
         ConfigError: it needs code that isn't allowed, or isn't what the user declared.
@@ -241,7 +241,7 @@ def _unreadable(error: OSError, where: str) -> ConfigError:
 
 
 def _pinned(allow: Allowed | None, revision: str | None, where: str) -> Allowed:
-    """What is allowed, which holds for a commit that somebody has read and for nothing else."""
+    """Return what is allowed; it holds only for a commit that somebody has read."""
     allow = allow or Allowed()
     if (allow.pickle or allow.remote_code) and not re.fullmatch(SHA, revision or ""):
         raise ConfigError(
@@ -253,7 +253,7 @@ def _pinned(allow: Allowed | None, revision: str | None, where: str) -> Allowed:
 
 
 def model_name(name: str) -> str:
-    """The name that a model's checkpoints share: the last part, without what it says of its precision.
+    """Return the name that a model's checkpoints share: the last part, without its precision.
 
     A folder called after a precision only (``tiny/fp8``) goes by its parent.
     """
@@ -265,7 +265,7 @@ def model_name(name: str) -> str:
 
 
 def _local_folder(source: str) -> Path | None:
-    """The local folder that is meant, or None.
+    """Return the local folder that is meant, or None.
 
     Raises:
         ConfigError: the source is a file, or is empty.
@@ -293,7 +293,7 @@ def _hub_id(source: str) -> tuple[str, str | None]:
 
 
 def _not_found(source: str) -> ConfigError:
-    """The complaint of a source that is neither a folder nor a hub id, with the nearest folder's name."""
+    """Return the error for a source that is neither a folder nor a hub id, with the nearest folder's name."""
     typed = Path(source)
     for parent in (typed.parent, ROOT / typed.parent):
         near = difflib.get_close_matches(typed.name, (other.name for other in parent.glob("*/")), n=1)
@@ -308,7 +308,7 @@ def _not_found(source: str) -> ConfigError:
 def _needs_code(
     folder: Path, names: list[str], config: Mapping[str, Any], where: str, allow: Allowed
 ) -> bool:
-    """Whether a checkpoint is served with code of its own; one whose architecture is known does without it.
+    """Return True if a checkpoint is served with its own code; a known architecture does without it.
 
     Raises:
         ConfigError: it needs code, which isn't allowed.
@@ -346,7 +346,7 @@ def _check_declared(declared: str | None, precision: str, weight_format: str, wh
 
 
 def _architecture(config: Mapping[str, Any], where: str) -> str:
-    """Class name of the model."""
+    """Return the class name of the model."""
     names = config.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         hint = 'Add it, e.g. ["LlamaForCausalLM"], or give a language model\'s checkpoint.'
@@ -355,7 +355,7 @@ def _architecture(config: Mapping[str, Any], where: str) -> str:
 
 
 def _optional_number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
-    """The first positive whole number under any of the keys, in config.json or its text_config."""
+    """Return the first positive whole number under any of the keys, in config.json or its text_config."""
     text_config = config.get("text_config")
     for place in (config, text_config if isinstance(text_config, dict) else {}):
         for key in keys:
@@ -365,7 +365,7 @@ def _optional_number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | 
 
 
 def _vocab_size(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> int:
-    """Tokens of the vocabulary, padding included: as config.json says, or the rows of the embedding.
+    """Return the tokens of the vocabulary, padding included, from config.json or the embedding's rows.
 
     Gemma 3's config.json leaves it to its class.
     """

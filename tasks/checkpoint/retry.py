@@ -56,7 +56,7 @@ class Waiting:
     """
 
     def __init__(self, patience: Patience, where: str, report: Reporter) -> None:
-        """Nothing waited yet."""
+        """Begin with nothing waited."""
         self.patience, self.where, self._report = patience, where, report
         self._waited_s = 0.0
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class Waiting:
             raise StoppedError
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """What the function returns, tried again where that may help.
+        """Return the function's result; try again if that may help.
 
         A hub that can't be reached at all is not waited for here: it is as likely a mistyped endpoint.
         """
@@ -116,7 +116,7 @@ class Waiting:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """The error and what it was raised from, outermost first."""
+    """Return the error and the errors it was raised from, outermost first."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:
@@ -126,18 +126,18 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def _is(error: BaseException, name: str) -> bool:
-    """Whether it is one of httpx's, by name: the hub's client brings httpx or httpx2, as its version has it."""
+    """Return True if an error is of a class, by name: the hub's client brings httpx or httpx2 by its version."""
     return any(kind.__name__ == name for kind in type(error).__mro__)
 
 
 def response_of(error: BaseException) -> Any:
-    """The hub's answer that the error is about, or None."""
+    """Return the hub's answer that the error is about, or None."""
     answers = (getattr(one, "response", None) for one in causes(error))
     return next((answer for answer in answers if answer is not None), None)
 
 
 def transient(error: BaseException) -> str | None:
-    """Why another try may help, in a few words; None where it can't."""
+    """Say in a few words why another try may help; None if it can't."""
     response = response_of(error)
     if response is not None:
         status = int(response.status_code)
@@ -150,7 +150,7 @@ def transient(error: BaseException) -> str | None:
 
 
 def asked_wait_s(error: BaseException) -> float | None:
-    """Seconds that the hub asks to wait (``Retry-After``, or ``ratelimit`` with nothing remaining)."""
+    """Return the seconds that the hub asks to wait (``Retry-After``, or ``ratelimit`` with none remaining)."""
     response = response_of(error)
     if response is None:
         return None

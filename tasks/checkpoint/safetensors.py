@@ -37,12 +37,12 @@ class Tensor(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """Stored elements; several weights may be packed into one."""
+        """Return the number of stored elements; several weights may be packed into one."""
         return math.prod(self.shape)
 
 
 def read_header(path: Path, where: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by its header; the data is not read, only its size compared.
+    """Read the tensors in a safetensors file's header, and compare the file's size with them.
 
     The format: 8 bytes little-endian header size, a JSON header of dtype, shape and data offsets by tensor,
     then the data without gaps (huggingface/safetensors, README, "Format").
@@ -77,13 +77,13 @@ def read_header(path: Path, where: str) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """A few words on a parser's complaint."""
+    """Return a few words on a parser's error."""
     known = isinstance(error, ValueError) and not isinstance(error, (json.JSONDecodeError, UnicodeError))
     return str(error)[:120] if known else "not a tensor table"
 
 
 def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], int]:
-    """Tensors and the size of their data (bytes); offsets must cover it without gap or overlap."""
+    """Return the tensors and the size of their data (bytes), which must have no gap or overlap."""
     table = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     metadata = table.pop("__metadata__", None)
     if metadata is not None and not all(isinstance(value, str) for value in metadata.values()):
@@ -109,7 +109,7 @@ def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], int]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, refusing a name that stands twice."""
+    """Return a JSON object; refuse a name that is listed twice."""
     table = dict(pairs)
     if len(table) != len(pairs):
         raise ValueError("a name stands twice")

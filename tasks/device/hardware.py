@@ -30,7 +30,7 @@ X86_LEVELS = (
 NO_GPU = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 """NVML's answers where there is no NVIDIA GPU; any other failure is a fault."""
 
-UNTOLD = (
+UNANSWERED = (
     pynvml.NVMLError_NotSupported,
     pynvml.NVMLError_NoPermission,
     pynvml.NVMLError_FunctionNotFound,
@@ -42,7 +42,7 @@ HIDE_ALL = {"", "-1", "NoDevFiles"}
 
 
 def detect(*, gpu_count: int = 1, gpus: GpuFile | None = None) -> Hardware:
-    """What a run started now would be measured on.
+    """Detect what a run started now would be measured on.
 
     GPUs are taken in NVML's order from those that CUDA_VISIBLE_DEVICES leaves visible.
 
@@ -78,7 +78,7 @@ def detect(*, gpu_count: int = 1, gpus: GpuFile | None = None) -> Hardware:
 
 
 def cpu_identity(cpuinfo: str | None = None, machine: str | None = None) -> tuple[str, str]:
-    """The CPU's name and its instruction set, e.g. ``x86_64-avx512``.
+    """Return the CPU's name and its instruction set, e.g. ``x86_64-avx512``.
 
     Args:
         cpuinfo: the text of /proc/cpuinfo, read where it isn't given.
@@ -93,7 +93,7 @@ def cpu_identity(cpuinfo: str | None = None, machine: str | None = None) -> tupl
 
 
 def cpu_unsuitable(cpuinfo: str | None = None, machine: str | None = None) -> str | None:
-    """Why the CPU engine can't run here, or None: it needs AVX2 on x86-64, or aarch64.
+    """Say why the CPU engine can't run here; None if it can (AVX2 on x86-64, or aarch64).
 
     Args:
         cpuinfo: the text of /proc/cpuinfo, read where it isn't given.
@@ -109,7 +109,7 @@ def cpu_unsuitable(cpuinfo: str | None = None, machine: str | None = None) -> st
 
 
 def _cpu_fields(cpuinfo: str | None) -> dict[str, str]:
-    """The first processor's fields of /proc/cpuinfo."""
+    """Return the first processor's fields of /proc/cpuinfo."""
     if cpuinfo is None:
         cpuinfo = CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.is_file() else ""
     fields: dict[str, str] = {}
@@ -121,7 +121,7 @@ def _cpu_fields(cpuinfo: str | None) -> dict[str, str]:
 
 @contextmanager
 def driver() -> Iterator[bool]:
-    """NVML while it is needed; False where there is no NVIDIA driver.
+    """Load NVML for a while; yield False if there is no NVIDIA driver.
 
     Raises:
         ConfigError: there is one, and it doesn't answer.
@@ -142,13 +142,13 @@ def driver() -> Iterator[bool]:
 
 
 def _driver_fault(error: Exception) -> ConfigError:
-    """A driver that is there and doesn't answer; measuring on the CPU instead would hide it."""
+    """Return the error for a driver that does not answer; measuring on the CPU instead would hide it."""
     hint = "See nvidia-smi; reload the driver or restart, or set CUDA_VISIBLE_DEVICES= to use the CPU."
     return ConfigError(f"the NVIDIA driver doesn't answer ({error})", hint=hint)
 
 
 def _devices() -> list[Any]:
-    """Handles of all GPUs; a GPU cut into MIG slices stands for its slices."""
+    """Return handles of all GPUs; a GPU cut into MIG slices is replaced by its slices."""
     devices = []
     count = pynvml.nvmlDeviceGetCount()
     for index in range(count):
@@ -162,7 +162,7 @@ def _devices() -> list[Any]:
 
 
 def _is_cut(device: Any) -> bool:
-    """Whether MIG is on."""
+    """Return True if MIG is on."""
     try:
         return bool(pynvml.nvmlDeviceGetMigMode(device)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
     except pynvml.NVMLError_NotSupported:
@@ -170,7 +170,7 @@ def _is_cut(device: Any) -> bool:
 
 
 def _slices(device: Any) -> list[Any]:
-    """Handles of a GPU's MIG slices."""
+    """Return handles of a GPU's MIG slices."""
     slices = []
     for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(device)):
         try:
@@ -181,7 +181,7 @@ def _slices(device: Any) -> list[Any]:
 
 
 def _visible(devices: list[Any]) -> list[Any]:
-    """The devices that CUDA_VISIBLE_DEVICES leaves, in its order: indices or (beginnings of) UUIDs.
+    """Return the devices in CUDA_VISIBLE_DEVICES, in its order: indices or (beginnings of) UUIDs.
 
     As CUDA does, the list ends at the first entry that names no device.
     """
@@ -205,7 +205,7 @@ def _visible(devices: list[Any]) -> list[Any]:
 
 
 def _refuse_mig(listed: str, devices: list[Any]) -> None:
-    """Tell who asked for a MIG slice that no GPU here is cut into them."""
+    """Refuse a request for a MIG slice if no GPU here is cut into slices."""
     whole = [device for device in devices if pynvml.nvmlDeviceGetUUID(device).startswith("GPU-")]
     if not listed.strip().startswith("MIG-") or len(whole) < len(devices):
         return
@@ -217,7 +217,7 @@ def _refuse_mig(listed: str, devices: list[Any]) -> None:
 
 
 def _can_be_cut(device: Any) -> bool:
-    """Whether the board knows of MIG at all."""
+    """Return True if the board supports MIG."""
     try:
         pynvml.nvmlDeviceGetMigMode(device)
     except pynvml.NVMLError_NotSupported:
@@ -226,7 +226,7 @@ def _can_be_cut(device: Any) -> bool:
 
 
 def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> Hardware:
-    """The first ``gpu_count`` devices, which must be alike."""
+    """Describe the first ``gpu_count`` devices, which must be alike."""
     if len(handles) < gpu_count:
         what = f"{gpu_count} GPUs asked for, {len(handles)} visible"
         raise ConfigError(what, hint="Lower the number, or widen CUDA_VISIBLE_DEVICES.")
@@ -260,15 +260,15 @@ def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> 
 
 
 def _asked(question: Callable[..., Any], *arguments: Any) -> int | None:
-    """NVML's answer to what not every board, driver or guest is told; None where it has none."""
+    """Return NVML's answer to a question that not every board, driver or guest answers; else None."""
     try:
         return int(question(*arguments))
-    except UNTOLD:
+    except UNANSWERED:
         return None
 
 
 def _memory_bytes(device: Any) -> int:
-    """A device's memory; 0, unknown, where it shares the host's."""
+    """Return a device's memory; 0, unknown, if it shares the host's."""
     try:
         return int(pynvml.nvmlDeviceGetMemoryInfo(device).total)
     except pynvml.NVMLError_NotSupported:
@@ -276,7 +276,7 @@ def _memory_bytes(device: Any) -> int:
 
 
 def _short_name(device_name: str, gpus: GpuFile | None) -> str:
-    """The key of gpus.yaml that lists the name, or the name itself."""
+    """Return the key of gpus.yaml that lists the name, or the name itself."""
     known = gpus or load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile)
     for match in (str, str.casefold):
         for short, gpu in known.gpus.items():

@@ -27,7 +27,7 @@ POLL_S = 1.0
 
 
 def occupants(uuids: tuple[str, ...]) -> list[str]:
-    """What is on these GPUs or MIG slices, each in words: compute processes, else memory that nobody is named for.
+    """Describe what is on these GPUs or MIG slices: compute processes, else memory that no process is named for.
 
     Args:
         uuids: as NVML gives them.
@@ -56,7 +56,7 @@ def idle_devices(
     release_timeout_s: float = RELEASE_TIMEOUT_S,
     poll_s: float = POLL_S,
 ) -> Iterator[None]:
-    """Hold a measurement until its GPUs are idle, and say at its end what is still on them.
+    """Delay a measurement until its GPUs are idle, and report at its end what is still on them.
 
     Args:
         devices: the run's.
@@ -90,7 +90,7 @@ def idle_devices(
 def _await_idle(
     devices: Hardware, title: str, report: Reporter, timeout_s: float, poll_s: float
 ) -> list[str]:
-    """Who is on the GPUs when they are idle, nobody, or when time is up."""
+    """Wait for idle GPUs until time is up; return what is still on them."""
     on_it = occupants(devices.uuids)
     if not on_it:
         return []
@@ -104,10 +104,10 @@ def _await_idle(
 
 
 def _processes(handle: Any) -> list[str]:
-    """Compute processes on a device; none where the driver doesn't tell."""
+    """Describe the compute processes on a device; none if the driver does not say."""
     try:
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except hardware.UNTOLD:
+    except hardware.UNANSWERED:
         return []
     return [
         f"process {process.pid} ({_name(process.pid)}, {_mib(process.usedGpuMemory)})" for process in running
@@ -115,10 +115,10 @@ def _processes(handle: Any) -> list[str]:
 
 
 def _name(pid: int) -> str:
-    """A process's name; in a container those of others have none."""
+    """Return a process's name; in a container the processes of others have none."""
     try:
         return str(pynvml.nvmlSystemGetProcessName(pid))
-    except (pynvml.NVMLError_NotFound, *hardware.UNTOLD):
+    except (pynvml.NVMLError_NotFound, *hardware.UNANSWERED):
         return "name unknown"
 
 
@@ -127,10 +127,10 @@ def _mib(used_bytes: int | None) -> str:
 
 
 def _used_mib(handle: Any) -> int:
-    """Memory in use, MiB, without what the driver reserves where it tells the two apart; 0 where it doesn't tell."""
+    """Return memory in use, MiB, without the driver's reserve if known; 0 if the driver does not say."""
     for version in (pynvml.nvmlMemory_v2, None):
         try:
             return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version).used // 2**20)
-        except hardware.UNTOLD:
+        except hardware.UNANSWERED:
             continue
     return 0

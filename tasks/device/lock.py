@@ -27,7 +27,7 @@ def _try_lock(file: TextIO) -> bool:
 
 
 def _open_for_all(path: Path) -> int:
-    """Whoever comes second may be another user."""
+    """Open a lock file so that another user can lock it next."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     with contextlib.suppress(PermissionError):
         os.fchmod(descriptor, 0o666)
@@ -36,7 +36,7 @@ def _open_for_all(path: Path) -> int:
 
 @contextmanager
 def _locked(path: Path, what: str, report: Reporter) -> Iterator[None]:
-    """Hold a file lock; wait for its holder, saying so. A killed holder's lock is free at once."""
+    """Lock a file; wait for its holder, and say so. A killed holder's lock is free at once."""
     with os.fdopen(_open_for_all(path), "r+") as file:
         if not _try_lock(file):
             holder = file.read().strip() or "another run"
@@ -52,7 +52,7 @@ def _locked(path: Path, what: str, report: Reporter) -> Iterator[None]:
 
 
 def lock_files(hardware: Hardware) -> list[Path]:
-    """One lock per device, in a fixed order so that two runs over several devices can't deadlock."""
+    """Return one lock file per device, in a fixed order so that two runs over several can't deadlock."""
     folder = Path(os.environ.get("QUANTGATE_LOCKS") or Path(tempfile.gettempdir()) / "quantgate-locks")
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(PermissionError):
@@ -63,7 +63,7 @@ def lock_files(hardware: Hardware) -> list[Path]:
 
 @contextmanager
 def locked_devices(hardware: Hardware, report: Reporter) -> Iterator[None]:
-    """Hold the devices of a measurement."""
+    """Lock the devices of a measurement."""
     with ExitStack() as stack:
         for path in lock_files(hardware):
             stack.enter_context(_locked(path, hardware.device_name, report))
@@ -72,7 +72,7 @@ def locked_devices(hardware: Hardware, report: Reporter) -> Iterator[None]:
 
 @contextmanager
 def locked_run(home: Home, fingerprint: str, what: str, report: Reporter) -> Iterator[None]:
-    """Hold a run: two processes on one fingerprint would take each other's parts away."""
+    """Lock a run: two processes on one fingerprint would remove each other's parts."""
     folder = home.staging / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / fingerprint, what, report):

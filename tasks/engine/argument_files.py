@@ -63,7 +63,7 @@ def resolve_arguments(
 def recorded_arguments(
     config: EngineConfig, overrides: Mapping[str, Any], commit: Callable[[str], str]
 ) -> dict[str, Any]:
-    """What ``resolve_arguments`` records, for a plan: a draft model of the hub isn't pulled.
+    """Return what ``resolve_arguments`` would record, for a plan: no draft model is pulled.
 
     Args:
         config: the engine, with its own arguments.
@@ -82,7 +82,7 @@ def recorded_arguments(
 
 
 def with_code(one: CheckpointConfig) -> CheckpointConfig:
-    """The checkpoint with an argument for its own code where that is allowed: it is part of the fingerprint."""
+    """Return the checkpoint with an argument for its own code if allowed: the argument is in the fingerprint."""
     if not one.allow.remote_code:
         return one
     arguments = one.engine_arguments | {"trust-remote-code": True}
@@ -90,7 +90,7 @@ def with_code(one: CheckpointConfig) -> CheckpointConfig:
 
 
 def _pulled(draft: str, pins: Pins | None) -> tuple[str, str]:
-    """The folder of a draft model, and what it is recorded as."""
+    """Return the folder of a draft model, and its identity for the record."""
     checkpoint = resolve(draft, pins=pins)
     local = checkpoint.revision.startswith("sha256:")
     return checkpoint.path, checkpoint.revision if local else f"{checkpoint.name}@{checkpoint.revision}"
@@ -99,7 +99,7 @@ def _pulled(draft: str, pins: Pins | None) -> tuple[str, str]:
 def _resolved(
     config: EngineConfig, overrides: Mapping[str, Any], find_draft: Callable[[str], tuple[str, str]]
 ) -> ResolvedArguments:
-    """The arguments, with a draft's folder and identity as they are found."""
+    """Resolve the arguments, with `find_draft` to give a draft's folder and identity."""
     arguments = serving_arguments(config, overrides)
     taken_away = {key.replace("_", "-") for key in config.arguments} - arguments.keys()
     served, recorded = dict.fromkeys(taken_away) | arguments, dict(arguments)
@@ -122,7 +122,7 @@ def _resolved(
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Tell at once what is wrong with an argument that names a file, before anything is hashed or pulled.
+    """Check arguments that name files, before anything is hashed or pulled.
 
     Args:
         arguments: serving arguments by name, without dashes.
@@ -141,7 +141,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def _template(arguments: Mapping[str, Any]) -> str | None:
-    """The chat template that is given, as a file or in itself."""
+    """Return the text of the chat template that is given, as a file or in itself."""
     given = arguments.get(TEMPLATE)
     if given is None:
         return None
@@ -154,7 +154,7 @@ def _template(arguments: Mapping[str, Any]) -> str | None:
 
 
 def adapter_of(arguments: Mapping[str, Any]) -> tuple[str, Path] | None:
-    """Name and folder of the LoRA adapter, or None where there is none.
+    """Return name and folder of the LoRA adapter, or None.
 
     ``lora-modules`` may be ``{name: folder}``, vLLM's own ``{name: …, path: …}``, a list of one of these, or
     ``name=folder``.
@@ -193,7 +193,7 @@ def adapter_of(arguments: Mapping[str, Any]) -> tuple[str, Path] | None:
 
 
 def _pairs(given: Any, where: str) -> list[tuple[str, str]]:
-    """Name and folder of each adapter that one value tells of."""
+    """Return name and folder of each adapter in one value."""
     if isinstance(given, str):
         name, equals, path = given.partition("=")
         pairs = [(name, path)] if equals else []
@@ -222,7 +222,7 @@ def _check_rank(config: Mapping[str, Any], allowed: Any, where: str) -> None:
 
 
 def draft_of(arguments: Mapping[str, Any]) -> str | None:
-    """The draft model that speculative decoding names, a folder or a hub id; None where it needs none.
+    """Return the draft model of speculative decoding, a folder or a hub id; None if it needs none.
 
     Raises:
         ConfigError: the value is not a map.
@@ -243,7 +243,7 @@ def draft_of(arguments: Mapping[str, Any]) -> str | None:
 
 
 def _existing(value: Any) -> Path | None:
-    """The file or folder that a value names, from here or from the root; None where there is none."""
+    """Return the file or folder that a value names, from here or from the root; None if there is none."""
     if not isinstance(value, str) or not value or "\n" in value or "{" in value:
         return None
     for path in (Path(value).expanduser(), ROOT / value):
@@ -253,12 +253,12 @@ def _existing(value: Any) -> Path | None:
 
 
 def _adapter_hash(folder: Path) -> str:
-    """Of what the engine reads of an adapter; a trainer leaves more in its folder."""
+    """Hash the files of an adapter that the engine reads; a trainer leaves more in its folder."""
     return _hash([folder / ADAPTER_CONFIG, *sorted(folder.glob("*.safetensors"))], lambda path: path.name)
 
 
 def _tree_hash(path: Path) -> str:
-    """Of a file's content; of a folder's files, by their places in it."""
+    """Hash a file's content, or a folder's files by their relative paths."""
     if path.is_file():
         return _hash([path], lambda _: "")
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -266,7 +266,7 @@ def _tree_hash(path: Path) -> str:
 
 
 def _hash(files: list[Path], name: Callable[[Path], str]) -> str:
-    """SHA-256 over sorted lines ``name sha256``."""
+    """Return the SHA-256 of sorted lines ``name sha256``."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:

@@ -65,7 +65,7 @@ _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2*
 
 
 def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The engine's arguments with a run's own on top; None takes one away.
+    """Merge the engine's arguments with a run's own on top; None removes one.
 
     Raises:
         ConfigError: one of them is Quantgate's to set.
@@ -82,7 +82,7 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
 
 
 def dashed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by the names that vLLM's help gives them; ``map.key`` stands for a key of a map, as its parser has it.
+    """Name arguments as vLLM's help does; ``map.key`` sets a key of a map, as in its parser.
 
     Raises:
         ConfigError: a key of what is no map.
@@ -99,7 +99,7 @@ def dashed(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merged(name: str, there: Any, more: dict[str, Any]) -> dict[str, Any]:
-    """A map with another laid over it, key by key."""
+    """Lay one map over another, key by key."""
     if not isinstance(there, dict):
         raise ConfigError(f"'{name}' is not a map", where=WHERE, hint="Give all of it as one map.")
     both = there.keys() & more.keys()
@@ -109,7 +109,7 @@ def _merged(name: str, there: Any, more: dict[str, Any]) -> dict[str, Any]:
 
 
 def gpu_count(arguments: Mapping[str, Any]) -> int:
-    """GPUs that the engine spreads over: tensor x pipeline x data parallel.
+    """Return the GPUs that the engine spreads over: tensor x pipeline x data parallel.
 
     Raises:
         ConfigError: one of them is not a whole number above 0.
@@ -151,7 +151,7 @@ def check_known(names: Iterable[str], environment: EngineEnvironment, home: Home
 
 
 def _known(environment: EngineEnvironment, home: Home, report: Reporter) -> frozenset[str]:
-    """Every argument of the engine, or none where it can't be told."""
+    """Return every argument of the engine; none if its help does not say."""
     identity = fingerprint_of([str(environment.python), environment.version])
     kept = home.engines / f".arguments-{identity[:12]}.json"
     try:
@@ -180,7 +180,7 @@ def _keep(path: Path, names: list[str]) -> None:
 
 
 def _help(environment: EngineEnvironment, log: Path) -> str:
-    """What the engine's server prints for --help; empty where it fails."""
+    """Return what the engine's server prints for --help; empty if it fails."""
     try:
         return run_tied(
             [str(environment.python), "-c", _HELP],
@@ -228,7 +228,7 @@ def check_limits(arguments: Mapping[str, Any], folder: Path, workload: Workload 
 
 
 def tokens_of(value: Any) -> int | None:
-    """A context's length in tokens; None where the engine chooses it ("auto", -1, nothing).
+    """Return a context's length in tokens; None if the engine chooses it ("auto", -1, nothing).
 
     vLLM reads 32k as 32,000 and 32K as 32,768.
 
@@ -248,7 +248,7 @@ def tokens_of(value: Any) -> int | None:
 
 
 def divides(size: int, heads: int, kv_heads: int | None) -> bool:
-    """Whether vLLM can split the attention over so many devices.
+    """Return True if vLLM can split the attention over so many devices.
 
     Key-value heads are divided as well, or replicated where there are fewer of them than devices.
 
@@ -278,7 +278,7 @@ def _check_heads(size: Any, settings: Mapping[str, Any], name: str) -> None:
 
 
 def _positions(settings: Mapping[str, Any]) -> int | None:
-    """The most positions that any vLLM takes the checkpoint for; None where its config doesn't tell."""
+    """Return the most positions that any vLLM version gives the checkpoint; None if its config does not say."""
     most = next(
         (settings[k] for k in POSITION_KEYS if type(settings.get(k)) is int and settings[k] > 0), None
     )

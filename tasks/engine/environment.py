@@ -36,17 +36,17 @@ class EngineEnvironment:
 
 
 def _file() -> Path:
-    """configs/engines.yaml, or the file that QUANTGATE_ENGINES_FILE names."""
+    """Return configs/engines.yaml, or the file that QUANTGATE_ENGINES_FILE names."""
     return Path(os.environ.get("QUANTGATE_ENGINES_FILE") or ROOT / "configs" / "engines.yaml")
 
 
 def engines() -> dict[str, EngineConfig]:
-    """Every engine that is configured."""
+    """Read every engine that is configured."""
     return load_yaml(_file(), EngineFile).engines
 
 
 def load_engine(name: str | None, hardware_kind: str) -> tuple[str, EngineConfig]:
-    """The engine called ``name``, the host's (QUANTGATE_ENGINE), or the default for ``cpu`` or ``gpu``.
+    """Read the engine called ``name``, the host's (QUANTGATE_ENGINE), or the default for ``cpu`` or ``gpu``.
 
     Raises:
         ConfigError: the file is wrong or nothing is called that.
@@ -70,8 +70,8 @@ def load_engine(name: str | None, hardware_kind: str) -> tuple[str, EngineConfig
     return chosen, config
 
 
-def place(name: str, config: EngineConfig, home: Home) -> Path:
-    """Folder of a uv environment; its name changes with whatever it is made from."""
+def environment_folder(name: str, config: EngineConfig, home: Home) -> Path:
+    """Return the folder of a uv environment; its name changes with everything it is made from."""
     files = [ROOT / str(config.requirements)]
     for plugin in config.plugins:
         files += [*sorted((ROOT / plugin).rglob("*.py")), ROOT / plugin / "pyproject.toml"]
@@ -91,14 +91,14 @@ def plugins_content(config: EngineConfig) -> dict[str, str]:
 
 
 def is_ready(name: str, config: EngineConfig, home: Home) -> bool:
-    """Whether nothing has to be installed before the engine can start."""
+    """Return True if nothing has to be installed before the engine can start."""
     if config.kind is EngineKind.PYTHON:
         return Path(str(config.interpreter)).exists()
-    return (place(name, config, home) / ".ready").exists()
+    return (environment_folder(name, config, home) / ".ready").exists()
 
 
 def _version(name: str, config: EngineConfig, python: Path) -> str:
-    """The engine's version as its environment has it."""
+    """Return the engine's version in its environment."""
     code = (
         "import sys; from importlib.metadata import version, PackageNotFoundError\n"
         "try: print(version(sys.argv[1]))\nexcept PackageNotFoundError: sys.exit(3)"
@@ -135,7 +135,7 @@ def _version(name: str, config: EngineConfig, python: Path) -> str:
 
 
 def plugins_of(environment: EngineEnvironment) -> list[str]:
-    """Packages in the engine's environment that bring vLLM plugins."""
+    """Return the packages in the engine's environment that bring vLLM plugins."""
     code = (
         "from importlib.metadata import entry_points\n"
         "print(*sorted({e.dist.name for e in entry_points(group='vllm.general_plugins')}))"
@@ -152,7 +152,7 @@ def plugins_of(environment: EngineEnvironment) -> list[str]:
 
 
 def _find_links() -> str | None:
-    """Where pip looks for wheels beside its index; uv does not read pip's settings by itself."""
+    """Return where pip looks for wheels beside its index; uv does not read pip's settings by itself."""
     named = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")
     if named:
         return named
@@ -215,23 +215,23 @@ def _install(name: str, config: EngineConfig, target: Path, log: Path, report: R
 
 
 def installed(name: str, config: EngineConfig, home: Home) -> EngineEnvironment:
-    """The environment as it is; call where it is ready."""
+    """Return the environment as it is; call it once the environment is ready."""
     if config.kind is EngineKind.PYTHON:
         python = Path(str(config.interpreter))
     else:
-        python = place(name, config, home) / "bin" / "python"
+        python = environment_folder(name, config, home) / "bin" / "python"
     return EngineEnvironment(name, config, python, _version(name, config, python))
 
 
 def prepare(name: str, config: EngineConfig, home: Home, report: Reporter) -> EngineEnvironment:
-    """The engine's environment, made where it does not exist yet.
+    """Return the engine's environment; make it if it does not exist yet.
 
     Raises:
         ConfigError: the interpreter or the version is not what engines.yaml declares.
         RunError: the environment can't be made.
     """
     if config.kind is EngineKind.UV and not is_ready(name, config, home):
-        target = place(name, config, home)
+        target = environment_folder(name, config, home)
         with FileLock(home.engines / f".{target.name}.lock"):
             if not is_ready(name, config, home):
                 _install(name, config, target, home.logs / f"engine-env-{target.name}.log", report)

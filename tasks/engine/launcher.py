@@ -30,7 +30,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def _prctl(option: int, value: int) -> None:
-    """Linux only; elsewhere the pipe alone has to do."""
+    """Set a process option on Linux; elsewhere the pipe alone has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
@@ -61,7 +61,7 @@ def _reap() -> None:
 
 
 def _children() -> list[int]:
-    """Processes below the launcher that left the group (own session) but were adopted by it."""
+    """Return processes below the launcher that left the group (own session) but were adopted by it."""
     path = Path(f"/proc/self/task/{os.getpid()}/children")
     try:
         return [int(pid) for pid in path.read_text().split()]
@@ -70,7 +70,7 @@ def _children() -> list[int]:
 
 
 def stop_group(group: int, grace_s: float = GRACE_S) -> None:
-    """SIGTERM to the group, SIGKILL to what is left after ``grace_s`` seconds."""
+    """Send SIGTERM to the group, and SIGKILL to what is left after ``grace_s`` seconds."""
     for sent, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 2.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, sent)
@@ -84,7 +84,7 @@ def stop_group(group: int, grace_s: float = GRACE_S) -> None:
 
 
 def _end_adopted() -> None:
-    """SIGKILL to every orphan that was adopted, and to those that are adopted as they end."""
+    """Send SIGKILL to every adopted orphan, and to those that are adopted as they end."""
     end = time.monotonic() + 2.0
     while (left := _children()) and time.monotonic() < end:
         for pid in left:

@@ -20,12 +20,12 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def kernels_in(log: str) -> dict[str, str]:
-    """Linear kernel by layer type, as vLLM names them in its log."""
+    """Return the linear kernel of each layer type, as vLLM names them in its log."""
     return {layer.strip(): kernel for kernel, layer in _KERNEL.findall(log)}
 
 
 def attention_backend_in(log: str) -> str | None:
-    """The attention backend that the log names last, or None."""
+    """Return the attention backend that the log names last, or None."""
     for pattern in _ATTENTION:
         found = pattern.findall(log)
         if found:
@@ -34,12 +34,12 @@ def attention_backend_in(log: str) -> str | None:
 
 
 def kernel_rules() -> tuple[KernelRule, ...]:
-    """configs/kernels.yaml; read before an engine starts, so that a fault in it costs nothing."""
+    """Read configs/kernels.yaml; call it before an engine starts, so that a fault costs nothing."""
     return load_yaml(ROOT / "configs" / "kernels.yaml", KernelFile).rules
 
 
 def kernel_mode_of(kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:
-    """The worst mode among the kernels (emulated < weight_only < native); one no rule fits is native."""
+    """Return the worst mode among the kernels (emulated < weight_only < native); native if no rule fits."""
     modes = {
         next((r.kernel_mode for r in rules if fnmatch.fnmatchcase(kernel, r.pattern)), KernelMode.NATIVE)
         for kernel in kernels.values()
@@ -48,7 +48,7 @@ def kernel_mode_of(kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> Ke
 
 
 def metric_values(text: str, name: str) -> list[tuple[dict[str, str], float]]:
-    """Every sample of a Prometheus metric: its labels and its value."""
+    """Return every sample of a Prometheus metric: its labels and its value."""
     return [
         (dict(_LABEL.findall(match["labels"] or "")), float(match["value"]))
         for match in _METRIC.finditer(text)
@@ -57,13 +57,13 @@ def metric_values(text: str, name: str) -> list[tuple[dict[str, str], float]]:
 
 
 def metric_sum(text: str, name: str) -> float | None:
-    """The sum of a metric over its label sets, or None where the engine has no such metric."""
+    """Return the sum of a metric over its label sets, or None if the engine has no such metric."""
     values = metric_values(text, name)
     return sum(value for _, value in values) if values else None
 
 
 def kv_cache_tokens_in(metrics: str) -> int | None:
-    """Capacity of the KV cache in tokens, from ``vllm:cache_config_info``."""
+    """Return the capacity of the KV cache in tokens, from ``vllm:cache_config_info``."""
     for labels, _ in metric_values(metrics, "vllm:cache_config_info"):
         if labels.get("kv_cache_size_tokens", "").isdigit():
             return int(labels["kv_cache_size_tokens"])

@@ -31,7 +31,7 @@ _URL_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 
 
 def is_secret(name: str, value: str = "") -> bool:
-    """Whether a variable holds what opens something: by a word of its name, by its cloud, or by a URL's password."""
+    """Return True if a variable holds a secret: by a word of its name, by its cloud, or by a URL's password."""
     upper = name.upper()
     return (
         upper.startswith(_CLOUDS)
@@ -41,7 +41,7 @@ def is_secret(name: str, value: str = "") -> bool:
 
 
 def child_environment(keep: tuple[str, ...] = ()) -> dict[str, str]:
-    """Our environment for a child that may run a checkpoint's own code: nothing that is the pipeline's, no secret.
+    """Return our environment without secrets and the pipeline's variables, for a child that may run foreign code.
 
     It keeps secrets from code that looks at its environment; it is no sandbox: a child of the same user can read
     that user's files.
@@ -58,7 +58,7 @@ def child_environment(keep: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def direct_loopback() -> dict[str, str]:
-    """Variables with which a server on loopback is asked directly: no proxy can reach it."""
+    """Return the variables with which a server on loopback is asked directly: no proxy can reach it."""
     direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
     return {"no_proxy": direct, "NO_PROXY": direct}
 
@@ -96,11 +96,11 @@ class Tied:
 
     @property
     def pid(self) -> int:
-        """The launcher's process id."""
+        """Return the launcher's process id."""
         return self._process.pid
 
     def exit_status(self) -> int | None:
-        """The command's exit status, or None while it runs; a signal as a shell tells it."""
+        """Return the command's exit status, or None while it runs; a signal is 128 and its number, as in a shell."""
         status = self._process.poll()
         return 128 - status if status is not None and status < 0 else status
 
@@ -110,7 +110,7 @@ class Tied:
             self._process.wait(timeout=most_s)
 
     def output(self) -> str:
-        """What the command has printed since it was started."""
+        """Return what the command has printed since it was started."""
         with self.log.open("rb") as file:
             file.seek(self._log_start)
             return file.read().decode("utf-8", "replace")
@@ -203,7 +203,7 @@ def await_end(check_alive: Callable[[], None], goes_on: Callable[[], object] = l
 
 
 def how_ended(status: int) -> str:
-    """An exit status in words; above 128 it tells a signal."""
+    """Describe an exit status; above 128 it stands for a signal."""
     try:
         name = signal.Signals(status - 128).name
     except ValueError:
@@ -216,7 +216,7 @@ _NOISE = ("nanobind", "leaked", "warnings.warn", "resource_tracker", "skipped re
 
 
 def last_words(output: str, lines: int = 3) -> str:
-    """The last telling lines of a log: the last error where there is one, else the last lines.
+    """Return the last errors of a log, or its last lines if it has none.
 
     A traceback's final line tells more than what a dying process prints after it.
     """
@@ -229,7 +229,7 @@ def last_words(output: str, lines: int = 3) -> str:
 
 
 def _is_error(line: str) -> bool:
-    """Whether a line looks like the last line of a traceback, or a fatal message."""
+    """Return True if a line looks like the last line of a traceback, or a fatal message."""
     text = line.rsplit("] ", maxsplit=1)[-1].strip()
     head = text.split(":", maxsplit=1)[0]
     named = head.split(".")[-1]

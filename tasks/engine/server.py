@@ -91,7 +91,7 @@ def _check_alive(name: str, process: Tied) -> None:
 
 
 def recorded_environment(config: EngineConfig) -> dict[str, str]:
-    """Variables on the allow-list that an engine would run with, ours and inherited ones: part of a run's identity.
+    """Return the allowed variables that an engine would run with, inherited ones included, for the run's identity.
 
     Which of a host's GPUs it runs on is not: another worker of the host asks for the same run.
     """
@@ -109,7 +109,7 @@ def _allowed(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _port(config: EngineConfig, name: str) -> int:
-    """The configured port, or a free one.
+    """Return the configured port, or a free one.
 
     Raises:
         ConfigError: the configured port is in use.
@@ -148,7 +148,7 @@ def _command(
 
 
 def _flag(key: str, value: Any) -> list[str]:
-    """One argument as vLLM's parser takes it: maps as JSON, a list as several values, true as a bare flag."""
+    """Write one argument for vLLM's parser: a map as JSON, a list as several values, true as a bare flag."""
     if value is True:
         return [f"--{key}"]
     values = value if isinstance(value, list) else [value]
@@ -156,7 +156,7 @@ def _flag(key: str, value: Any) -> list[str]:
 
 
 def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:
-    """The engine's environment: ours as a child may have it, with the engine's settings.
+    """Return the engine's environment: ours for a child, with the engine's settings.
 
     It sees the GPUs that the run holds and no others.
     """
@@ -244,7 +244,7 @@ def serve(
 
 
 def _mode(checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:
-    """A quantized checkpoint whose kernel the log does not name must not pass for native."""
+    """Return the kernel mode; a quantized checkpoint whose kernel is not in the log must not pass for native."""
     if not kernels and checkpoint.weight_format != "unquantized":
         return KernelMode.EMULATED
     return kernel_mode_of(kernels, rules)

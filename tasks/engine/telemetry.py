@@ -25,7 +25,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def sample(engine: RunningEngine, phase: str, known: dict[int, psutil.Process]) -> dict[str, Any]:
-    """One row of ``telemetry.parquet``.
+    """Return one row of ``telemetry.parquet``.
 
     Args:
         engine: the engine.

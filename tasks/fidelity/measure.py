@@ -51,7 +51,7 @@ class _NotANumberError(Exception):
 
 
 def with_max_logprobs(vocab_size: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's serving arguments with what the whole of a small vocabulary needs.
+    """Add the argument that asking for the whole of a small vocabulary needs.
 
     vLLM refuses requests for more than ``max-logprobs`` entries and does nothing else with it, where it isn't
     negative: -1 would rule out sampling in shards (config/vllm.py of 0.32). It is no part of a run's fingerprint.
@@ -151,7 +151,7 @@ class _Asking:
         self._client.close()
 
     def rows(self, text: Text, on_progress: Callable[[int, int | None], None]) -> pa.Table:
-        """Every token that counts, in order.
+        """Return the rows of every token that counts, in order.
 
         Raises:
             CannotError: the engine doesn't give what is needed.
@@ -167,7 +167,7 @@ class _Asking:
             for window in windows(len(tokens), first if prefix else max(first, 1), size):
                 asked = [*prefix, *tokens[window.start : window.end]]
                 count = window.end - window.scored
-                for index, place in enumerate(self._places(asked, count), window.scored):
+                for index, place in enumerate(self._distributions(asked, count), window.scored):
                     own = {"token_index": before + index, "token_id": tokens[index]}
                     rows.append({**own, **_distribution(place, tokens[index], self._k)})
             before += len(tokens)
@@ -183,19 +183,19 @@ class _Asking:
         return pa.Table.from_pylist([{**common, **row} for row in rows], FIDELITY)
 
     def _window_tokens(self) -> int:
-        """Most tokens of a request: by the engine's context, its memory, and the size of its answer."""
+        """Return the most tokens of a request: by the engine's context, its memory, and the size of its answer."""
         told = self._ask("GET", "/v1/models", "data")[0].get("max_model_len")
         most = min(WINDOW_TOKENS, _LOGITS_AT_ONCE // self._vocab_size, _ENTRIES_AT_ONCE // self._k)
         return min(most, told - 1) if isinstance(told, int) else most
 
     def _prefix(self) -> list[int]:
-        """What the tokenizer puts before a text of its own accord, such as a BOS token: before every window."""
+        """Return the tokens that the tokenizer puts before a text, such as BOS; they go before every window."""
         plain, whole = (self._tokenized("a", special=special) for special in (False, True))
         starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
         return whole[: starts[0]] if starts else []
 
     def _tokens(self, passage: Passage) -> tuple[list[int], int]:
-        """A passage's tokens, and the index of its answer's first."""
+        """Return a passage's tokens, and the index of its answer's first token."""
         tokens = self._tokenized(passage.prompt + passage.answer)
         return tokens, len(self._tokenized(passage.prompt)) if passage.prompt else 0
 
@@ -204,8 +204,8 @@ class _Asking:
         tokens: list[int] = self._ask("POST", "/tokenize", "tokens", body)
         return tokens
 
-    def _places(self, tokens: list[int], count: int) -> Iterator[dict[str, Any] | None]:
-        """The engine's word on the last ``count`` tokens; None where it is not a number."""
+    def _distributions(self, tokens: list[int], count: int) -> Iterator[dict[str, Any] | None]:
+        """Yield the engine's logprobs at each of the last ``count`` tokens; None where one is not a number."""
         body = {
             "model": self._engine.served_model,
             "prompt": tokens,
@@ -225,7 +225,7 @@ class _Asking:
         yield from places[len(tokens) - count :]
 
     def _ask(self, method: str, path: str, key: str, body: dict[str, Any] | None = None) -> Any:
-        """One request, and what its answer has under a key.
+        """Send one request, and return what its answer has under a key.
 
         Raises:
             CannotError: it was refused, or the answer is not what it should be.
@@ -249,7 +249,7 @@ class _Asking:
 
 
 def _distribution(place: dict[str, Any] | None, own: int, k: int) -> dict[str, Any]:
-    """A row's part of one place: the text's own token, and the k most probable ones.
+    """Return one token's part of a row: its own logprob, and the k most probable tokens.
 
     A logprob that is not a number leaves the lists empty: they would have no order.
     """

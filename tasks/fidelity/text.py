@@ -43,7 +43,7 @@ class Window(NamedTuple):
 
 
 def read_text(suite: Suite) -> Text:
-    """The text of a suite: its own, or `DEFAULT_TEXT`.
+    """Read the text of a suite: its own, or `DEFAULT_TEXT`.
 
     A ``.jsonl`` holds a passage a line, ``{"prompt": …, "answer": …}``, whose answer goes on where the prompt ends,
     with its leading space if it has one. Any other file is plain text, and all of it counts.

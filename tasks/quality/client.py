@@ -32,16 +32,16 @@ class Progress:
     """Requests answered, in a file that is replaced as they come in."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is known yet."""
+        """Begin with nothing expected."""
         self._path, self._done, self._total, self._written = path, 0, 0, 0.0
 
     def expect(self, count: int) -> None:
-        """So many requests more will be made."""
+        """Add the number of requests that will be made."""
         self._total += count
         self._write()
 
     def add(self, count: int) -> None:
-        """So many were answered."""
+        """Add the number of requests that were answered."""
         self._done += count
         if self._done == self._total or time.monotonic() - self._written > PROGRESS_EVERY_S:
             self._write()
@@ -61,7 +61,7 @@ class _Prompt(str):
     seed: int | None
 
     def __new__(cls, text: str, seed: int | None) -> _Prompt:
-        """A string with an attribute more."""
+        """Make a string with one more attribute."""
         made = super().__new__(cls, text)
         made.seed = seed
         return made
@@ -112,11 +112,11 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
 
     @property
     def api_key(self) -> str:
-        """The engine's key; lm-eval's own reads it from the environment, where a task's code sees it too."""
+        """Return the engine's key; lm-eval would read it from the environment, where a task's code sees it too."""
         return self._api_key
 
     def loglikelihood(self, requests: list[Any], **kwargs: Any) -> Any:
-        """Log-probabilities of continuations."""
+        """Return log-probabilities of continuations."""
         self.progress.expect(len(requests))
         return super().loglikelihood(requests, **kwargs)
 
@@ -129,7 +129,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         return super()._loglikelihood_tokens(requests, **kwargs)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Generated texts, plain; how they ended is kept in ``generations``."""
+        """Return generated texts as plain strings; how they ended is kept in ``generations``."""
         self.progress.expect(len(requests))
         for prompt, tokens in zip(requests, self.tok_encode([r.args[0] for r in requests]), strict=True):
             asked = int(prompt.args[1].get("max_gen_toks", self._max_gen_toks))
@@ -160,7 +160,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         cache_keys: list[Any] | None = None,
         **_: Any,
     ) -> list[Any]:
-        """One request of several prompts; lm-eval tries it again when it raises."""
+        """Send one request of several prompts; lm-eval tries it again when it raises."""
         gen_kwargs = copy.deepcopy(gen_kwargs)
         own = cache_keys[0][0].seed if generate and cache_keys else None
         seed = self._seed if own is None else own
@@ -193,7 +193,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
 
 
 def _decoded(requests: Sequence[Any]) -> list[Any]:
-    """Requests for generated text as they are decoded: greedy ones without a temperature, others with a seed."""
+    """Prepare requests for generated text: greedy ones without a temperature, others with a seed."""
     repeats: Counter[tuple[str, int]] = Counter()
     made = []
     for request in requests:
@@ -210,7 +210,7 @@ def _decoded(requests: Sequence[Any]) -> list[Any]:
 
 
 def _message(body: str) -> str:
-    """The message of an error's body."""
+    """Return the message in an error's body."""
     try:
         return str(json.loads(body)["error"]["message"])[:300]
     except (ValueError, KeyError, TypeError):
@@ -218,7 +218,7 @@ def _message(body: str) -> str:
 
 
 def context_tokens_of(spec: Evaluation, api_key: str) -> int:
-    """The longest context that the engine serves, in tokens.
+    """Return the longest context that the engine serves, in tokens.
 
     Raises:
         RunError: the engine doesn't answer, or serves no model of that name.

@@ -29,7 +29,7 @@ class Placed(NamedTuple):
 
 
 def keys_of(documents: Sequence[Any], *, fixed_subjects: bool = False) -> list[DocumentKey]:
-    """What tells each document apart: its `id`, else the hash that lm-eval logs of its content.
+    """Return each document's key: its `id`, or the hash that lm-eval logs of its content.
 
     Args:
         documents: every document that the task has, in the data set's order: those that share an id are numbered.
@@ -49,7 +49,7 @@ def keys_of(documents: Sequence[Any], *, fixed_subjects: bool = False) -> list[D
 
 
 def _passages(documents: Sequence[Any]) -> list[str | None]:
-    """For each document the passage that it shares with others, by the fields that hold one; None where it has none."""
+    """Return for each document the passage that it shares with others, or None."""
     found = []
     for one in documents:
         fields = one if isinstance(one, Mapping) else {}
@@ -59,7 +59,7 @@ def _passages(documents: Sequence[Any]) -> list[str | None]:
 
 
 def _copies(documents: Sequence[Any]) -> list[str | None]:
-    """For each document what it has in common with its copies, whatever their ids; None where it has none.
+    """Return for each document what it has in common with its copies, whatever their ids; else None.
 
     Copies are answered alike and say no more than one of them, so they are a cluster.
     """
@@ -71,7 +71,7 @@ def _copies(documents: Sequence[Any]) -> list[str | None]:
 
 
 def _in_common(contents: Sequence[str | None]) -> list[str | None]:
-    """What several have; up to `FEW_COPIES` are left alone, since clusters cost a task its looks."""
+    """Return the contents that several documents share; up to `FEW_COPIES` are left alone."""
     count = Counter(filter(None, contents))
     if count.total() - len(count) <= FEW_COPIES * len(contents):
         return [None] * len(contents)
@@ -99,7 +99,7 @@ def placed_in(
     grouped: bool = False,
     fixed_subjects: bool = False,
 ) -> dict[str, dict[int, Placed]]:
-    """The documents whose positions are from ``start`` to before ``end``, by the part of the task that has them.
+    """Return the documents at positions from ``start`` to before ``end``, by the part of the task that has them.
 
     Args:
         task: the task's name.
@@ -129,7 +129,7 @@ def placed_in(
 
 
 def _in_part(part: str, key: DocumentKey, *, fixed_subjects: bool) -> DocumentKey:
-    """The key of a subtask's document in its group."""
+    """Return the key of a subtask's document in its group."""
     name = f"{part}/{key.doc_id}"
     if not fixed_subjects:
         return DocumentKey(name, key.doc_repeat, part)
@@ -173,13 +173,13 @@ def _draw(task: Any, document: Any, num_fewshot: int) -> None:
 
 
 def _hash(document: Any) -> str:
-    """The hash of a document's content that lm-eval logs."""
+    """Return the hash of a document's content that lm-eval logs."""
     text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
     return str(hash_string(text))
 
 
 def _shared(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """What the document shares with others: the first of the fields that it has."""
+    """Return what the document shares with others: the first of the fields that it has."""
     value = next((fields[name] for name in names if fields.get(name) is not None), None)
     text = None if value is None else str(value)
     if text is None or len(text) <= LONGEST_CLUSTER:

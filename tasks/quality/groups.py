@@ -23,7 +23,7 @@ _GROUPS_OWN = ("group", "group_alias", "task", "aggregate_metric_list", "metadat
 def members(
     path: Path, find: Find, folders: Sequence[Path], overrides: dict[str, Any]
 ) -> tuple[TaskSource, ...]:
-    """The subtasks of a group, nested groups flattened, each once, in the group's order.
+    """Return the subtasks of a group, nested groups flattened, each once, in the group's order.
 
     Args:
         path: the group's YAML.
@@ -56,7 +56,7 @@ class _Lookup(NamedTuple):
 def _members(
     path: Path, config: dict[str, Any], lookup: _Lookup, overrides: dict[str, Any], above: tuple[Path, ...]
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """Name, YAML and laid-over settings of each subtask of a group or of what stands in its list."""
+    """Yield name, YAML and laid-over settings of each subtask in a group's list."""
     settings = {key: value for key, value in config.items() if key not in _GROUPS_OWN} | overrides
     listed = config.get("task") or []
     for item in [listed] if isinstance(listed, str | dict) else listed:
@@ -71,7 +71,7 @@ def _members(
 def _named(
     name: str, path: Path, lookup: _Lookup, settings: dict[str, Any], above: tuple[Path, ...]
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """What a name in a group's list stands for."""
+    """Yield the subtasks that a name in a group's list stands for."""
     yaml = lookup.find(name)
     if yaml is None:
         tagged = next((found for one in lookup.folders if (found := _tagged(name, one))), None)
@@ -91,7 +91,7 @@ def _named(
 
 
 def _tagged(tag: str, folder: Path) -> dict[str, Path]:
-    """Tasks below a folder that carry a tag, by name, in lm-eval's order."""
+    """Return the tasks below a folder that carry a tag, by name, in lm-eval's order."""
     # The tag may stand in what a YAML includes, which lies beside it.
     places = {file.parent for file in folder.rglob("*yaml") if tag.encode() in file.read_bytes()}
     found: dict[str, Path] = {}

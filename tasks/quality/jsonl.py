@@ -46,7 +46,7 @@ class Document(Strict):
 
 
 def read_documents(path: Path) -> list[Document]:
-    """The documents of a JSONL file: all generated, or all multiple choice.
+    """Read the documents of a JSONL file: all generated, or all multiple choice.
 
     Args:
         path: a file with one JSON object a line; blank lines are skipped.
@@ -118,7 +118,7 @@ def write_task(path: Path, out_dir: Path, name: str = "") -> Path:
 
 
 def _settings(documents: list[Document]) -> dict[str, Any]:
-    """lm-eval's settings for these documents."""
+    """Return lm-eval's settings for these documents."""
     shared = {"dataset_path": "parquet", "test_split": "test", "doc_to_text": "prompt"}
     if documents[0].choices:
         return {
@@ -166,7 +166,7 @@ def _replace(target: Path, write: Any) -> None:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines that hold something."""
+    """Return the lines that are not blank, with their numbers."""
     try:
         with path.open(encoding="utf-8-sig") as file:  # not str.splitlines: U+2028 may stand in a prompt
             return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
@@ -179,7 +179,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
-    """The JSON object of one line, with known keys only."""
+    """Parse the JSON object of one line, which has known keys only."""
     try:
         value = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -201,7 +201,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def _text(value: Any, key: str, where: str) -> str:
-    """A string, or a number as JSON writes it."""
+    """Return a string, or a number as JSON writes it."""
     if isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise ConfigError(
@@ -214,7 +214,7 @@ def _text(value: Any, key: str, where: str) -> str:
 
 
 def _document(value: dict[str, Any], where: str) -> tuple[Document, bool]:
-    """The document of one line, and whether it brought an id."""
+    """Return the document of one line, and True if it brought an id."""
     prompt = _text(value["prompt"], "prompt", where)
     if not prompt:
         raise ConfigError("'prompt' is empty", where=where, hint=EXAMPLE)
@@ -245,7 +245,7 @@ def _first(value: dict[str, Any], keys: Sequence[str], where: str) -> str | None
 
 
 def _choices(value: Any, where: str) -> tuple[str, ...]:
-    """The choices' texts, trimmed: two at least, none empty, none twice."""
+    """Return the choices' texts, trimmed: at least two, none empty, all different."""
     if not isinstance(value, list):
         raise ConfigError("'choices' is not a list", where=where, hint=EXAMPLE)
     choices = tuple(_text(choice, "choices", where).strip() for choice in value)
@@ -260,7 +260,7 @@ def _choices(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _gold(value: Any, given: list[Any], choices: tuple[str, ...], where: str) -> int:
-    """Index of the right choice, given as that choice or as an index from 0.
+    """Return the index of the right choice, given as that choice or as an index from 0.
 
     A number that is itself one of the choices is that choice: among 3, 4 and 5 no one means the index.
     """

@@ -23,7 +23,7 @@ _HARNESS = "lm_eval"
 
 
 def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:
-    """The suite with the user's permission to run generated code, where that is given.
+    """Return the suite with the user's permission to run generated code, if given.
 
     Args:
         suite: its tasks may each have the permission already.
@@ -73,7 +73,7 @@ def _installed(module: str) -> bool:
 
 
 def _imported(modules: Iterable[Path]) -> set[str]:
-    """Top-level packages that modules import, those of lm-eval's own tasks that they import included."""
+    """Return the top-level packages that modules import, also through lm-eval's own tasks."""
     found: set[str] = set()
     seen: set[Path] = set()
     waiting = list(modules)
@@ -92,7 +92,7 @@ def _imported(modules: Iterable[Path]) -> set[str]:
 
 @lru_cache(maxsize=256)
 def _names(path: Path) -> frozenset[str]:
-    """Dotted names that a module imports as it loads; of `from a import b` both `a` and `a.b` inside lm-eval."""
+    """Return dotted names that a module imports as it loads; `from a import b` inside lm-eval is `a` and `a.b`."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, UnicodeDecodeError):
@@ -109,7 +109,7 @@ def _names(path: Path) -> frozenset[str]:
 
 
 def _loaded(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements that run as a module loads, those in a `try` only where its handlers raise."""
+    """Yield statements that run as a module loads, those in a `try` only if its handlers raise."""
     for statement in body:
         if isinstance(statement, ast.Try):
             ends = [
@@ -122,7 +122,7 @@ def _loaded(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _within_harness(name: str) -> list[Path]:
-    """The file of a module of lm-eval's tasks, if the name is one's."""
+    """Return the file of a module of lm-eval's tasks, if the name is one's."""
     root = importlib.util.find_spec(_HARNESS)
     assert root is not None
     assert root.origin is not None
@@ -131,7 +131,7 @@ def _within_harness(name: str) -> list[Path]:
 
 
 def _requirements(missing: Sequence[str]) -> list[str]:
-    """What to install: lm-eval's extra that names a package, else the package by its own name."""
+    """Return what to install: lm-eval's extra that names a package, else the package by its own name."""
     extras: dict[str, str] = {}  # by distribution
     for requirement in importlib.metadata.requires(_HARNESS) or []:
         named = re.match(r"([\w.-]+).*;.*extra == [\"']([\w-]+)[\"']", requirement)

@@ -33,7 +33,7 @@ class Generation(str):
     finish_reason: str | None
 
     def __new__(cls, text: str, *, output_tokens: int, finish_reason: str | None) -> Generation:
-        """A string with two attributes more."""
+        """Make a string with two more attributes."""
         made = super().__new__(cls, text)
         made.output_tokens, made.finish_reason = output_tokens, finish_reason
         return made
@@ -49,7 +49,7 @@ def sample_rows(
     generations: Mapping[int, Sequence[Generation]],
     engine_start_id: str,
 ) -> list[dict[str, Any]]:
-    """Rows of samples.parquet.
+    """Make the rows of samples.parquet.
 
     Args:
         samples: lm-eval's samples of one filter.
@@ -94,13 +94,13 @@ def sample_rows(
 
 
 def prompt_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows of prompts.parquet: each prompt's text once."""
+    """Make the rows of prompts.parquet: each prompt's text once."""
     texts = {sample["prompt_hash"]: str(sample["arguments"][0][0]) for sample in samples}
     return [{"prompt_hash": key, "text": text} for key, text in texts.items()]
 
 
 def _score(sample: Mapping[str, Any], metric: str) -> float:
-    """The score as a number; NaN where lm-eval gave none."""
+    """Return the score as a number; NaN if lm-eval gave none."""
     if metric not in sample:
         found = ", ".join(sample["metrics"]) or "none"
         raise RunError(f"lm-eval gave no metric '{metric}'", hint=f"Choose one of: {found}.")
@@ -115,7 +115,7 @@ def _score(sample: Mapping[str, Any], metric: str) -> float:
 
 
 def _answer(filtered: Sequence[Any], choices: Sequence[str] | None, metric: str) -> str:
-    """The filtered response; for multiple choice the text of the choice that the metric takes."""
+    """Return the filtered response; for multiple choice the text of the choice that the metric selects."""
     if choices is None:
         first = filtered[0]
         return first if isinstance(first, str) else _json(first)
@@ -128,14 +128,14 @@ def _answer(filtered: Sequence[Any], choices: Sequence[str] | None, metric: str)
 
 
 def _target(target: Any, choices: Sequence[str] | None) -> str:
-    """The right answer as text."""
+    """Return the right answer as text."""
     if choices is not None and isinstance(target, int) and 0 <= target < len(choices):
         return choices[target].strip()
     return target if isinstance(target, str) else _json(target)
 
 
 def _finish_reason(made: Sequence[Generation]) -> str | None:
-    """Why a generation ended; of several, that one was cut off if any was."""
+    """Return why a generation ended; of several, `length` if any was cut off."""
     reasons = [one.finish_reason for one in made]
     return "length" if "length" in reasons else next(iter(reasons), None)
 

@@ -56,7 +56,7 @@ def _keeps_all(filters: Sequence[Mapping[str, Any]], chosen: str) -> bool:
 
 
 def _mean(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Each metric's mean over a document's answers.
+    """Return each metric's mean over a document's answers.
 
     Raises:
         RunError: a metric is no number.
@@ -69,7 +69,7 @@ def _mean(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def after_thinking(text: str, end: str) -> str:
-    """The answer behind the last end of a thinking; the whole text where there is none.
+    """Return the answer after the last end of thinking; the whole text if there is none.
 
     Args:
         text: what was generated.
@@ -82,11 +82,11 @@ class AfterThinking(Filter):  # type: ignore[misc]
     """lm-eval's filter of that."""
 
     def __init__(self, end: str) -> None:
-        """``end`` as of ``after_thinking``."""
+        """Take ``end`` as ``after_thinking`` does."""
         self.end = end
 
     def apply(self, resps: Iterable[Sequence[str]], docs: Sequence[Any]) -> list[list[str]]:  # noqa: ARG002 - lm-eval's signature
-        """Answers by document and repeat."""
+        """Return answers by document and repeat."""
         return [[after_thinking(text, self.end) for text in several] for several in resps]
 
 

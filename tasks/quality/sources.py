@@ -31,7 +31,7 @@ _LIMITS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_token
 
 
 def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir: Path) -> Suite:
-    """The suite that ``--tasks`` names.
+    """Return the suite that ``--tasks`` names.
 
     Args:
         tasks: name of a file in configs/suites, name of one of lm-eval's tasks, or path of a suite's
@@ -65,12 +65,12 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
         hint = "Give a task's name, or the path of a .yaml or .jsonl file."
         raise ConfigError(what, where=tasks, hint=hint)
     _own_entry(tasks)
-    told = {"family": Family.CUSTOM} | _told_of(tasks) | ({"family": family} if family else {})
+    told = {"family": Family.CUSTOM} | _facts_of(tasks) | ({"family": family} if family else {})
     return Suite(name=tasks, tasks=(SuiteTask(task=tasks, **told),))
 
 
-def _told_of(name: str) -> dict[str, Any]:
-    """A task's family, how many documents and subjects it has and whether those are strata, where a suite says it."""
+def _facts_of(name: str) -> dict[str, Any]:
+    """Return family, documents, clusters and strata of a task, if a suite of ours says them."""
     for path in sorted(SUITES.glob("*.yaml")):
         for task in load_yaml(path, Suite).tasks:
             if task.task == name and task.path is None and task.documents is not None:
@@ -80,7 +80,7 @@ def _told_of(name: str) -> dict[str, Any]:
 
 
 def is_suite(path: Path) -> bool:
-    """Whether a YAML is a suite's and not a task's of lm-eval."""
+    """Return True if a YAML is a suite's and not an lm-eval task's."""
     if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
         return False
     return b"tasks" in [match[1] for match in re.finditer(rb"(?m)^(\w+):", path.read_bytes())]
@@ -98,7 +98,7 @@ def _declared(path: Path, family: Family | None, out_dir: Path) -> Suite:
 
 
 def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
-    """A suite's task; of one whose documents are a JSONL the YAML is generated, under the name that the suite gives."""
+    """Return a suite's task; if its documents are a JSONL, generate the YAML under the suite's name for it."""
     if task.path is None or not _is_jsonl(Path(task.path)):
         return task
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}", task.task):
@@ -109,7 +109,7 @@ def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
 
 
 def _clusters_in(made: Path) -> int | None:
-    """Clusters of the documents beside a JSONL's YAML; None where no two belong together."""
+    """Return the number of clusters in a JSONL's task; None if no two documents belong together."""
     documents = pq.read_table(made.with_suffix(".parquet")).to_pylist()
     named = [found for one in documents if (found := one["cluster"] or one.get("subject"))]
     alone = len(documents) - len(named)
@@ -117,7 +117,7 @@ def _clusters_in(made: Path) -> int | None:
 
 
 def _beside(given: str, suite: Path) -> Path:
-    """A suite's JSONL: in its folder, or from the root.
+    """Return the path of a suite's JSONL: in its folder, or from the root.
 
     Raises:
         ConfigError: it is in neither.
@@ -134,7 +134,7 @@ def _beside(given: str, suite: Path) -> Path:
 
 
 def jsonl_files(suite: Path) -> list[Path]:
-    """The JSONL files of a suite's YAML.
+    """Return the JSONL files of a suite's YAML.
 
     Raises:
         ConfigError: the suite is wrong, or lacks one.
@@ -144,7 +144,7 @@ def jsonl_files(suite: Path) -> list[Path]:
 
 
 def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:
-    """The suite of one lm-eval YAML, of a task or of a group."""
+    """Return the suite of one lm-eval YAML, of a task or of a group."""
     config, _ = read_yaml(path)
     called = config.get("group") if is_group(config) else read_source(path).name
     folder = path.resolve().parent
@@ -161,7 +161,7 @@ def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:
 
 
 def sources_of(task: SuiteTask) -> tuple[TaskSource, ...]:
-    """The YAML of a suite's task; of a group those of all its subtasks, in the group's order.
+    """Return the YAML of a suite's task; of a group those of all its subtasks, in the group's order.
 
     Raises:
         ConfigError: no YAML has that name, or a YAML is wrong.
@@ -181,7 +181,7 @@ def sources_of(task: SuiteTask) -> tuple[TaskSource, ...]:
 
 
 def _limited(source: TaskSource, max_gen_toks: int | None) -> TaskSource:
-    """A task that generates text with another token limit, whatever name its YAML gives the limit."""
+    """Set another token limit for a task that generates text, whatever name its YAML gives the limit."""
     if max_gen_toks is None or source.config.get("output_type", "generate_until") != "generate_until":
         return source
     settings = {k: v for k, v in (source.config.get("generation_kwargs") or {}).items() if k not in _LIMITS}
@@ -190,7 +190,7 @@ def _limited(source: TaskSource, max_gen_toks: int | None) -> TaskSource:
 
 
 def group_of(task: SuiteTask) -> dict[str, Any] | None:
-    """A group's own settings; None where the task is none."""
+    """Return a group's own settings; None if the task is no group."""
     config, _ = read_yaml(_yaml_of(task))
     return config if is_group(config) else None
 
@@ -211,12 +211,12 @@ def _yaml_of(task: SuiteTask) -> Path:
 
 @lru_cache(maxsize=1)
 def _own_names() -> dict[str, tuple[str, Path]]:
-    """lm-eval's own tasks and groups by name."""
+    """Return lm-eval's own tasks and groups by name."""
     return names_in(_own_folder(), "**/*.yaml")
 
 
 def _own_folder() -> Path:
-    """Where lm-eval's own tasks lie, found without importing it."""
+    """Return the folder of lm-eval's own tasks, without importing lm-eval."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or spec.origin is None:
         raise ConfigError("lm-eval is not installed", hint="Run `make setup`.")
@@ -224,7 +224,7 @@ def _own_folder() -> Path:
 
 
 def _own_entry(name: str) -> tuple[str, Path]:
-    """Kind and YAML of one of lm-eval's own tasks."""
+    """Return kind and YAML of one of lm-eval's own tasks."""
     names = _own_names()
     if name in names:
         return names[name]

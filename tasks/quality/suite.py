@@ -48,7 +48,7 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
 
 
 def clusters_of(task: SuiteTask) -> int | None:
-    """Clusters of a task's documents: a group's subtasks, or as the suite says; None where neither or not clusters."""
+    """Return a task's clusters: a group's subtasks, or as the suite says; None if there are no clusters."""
     if task.fixed_subjects:
         return None
     return task.clusters if group_of(task) is None else len(sources_of(task))
@@ -74,7 +74,7 @@ def check_chat_template(folder: Path, where: str) -> None:
 
 
 def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any]:
-    """What a suite measures, for a run's fingerprint: it changes when a question or its scoring does.
+    """Describe what a suite measures, for a run's fingerprint: it changes with each question and its scoring.
 
     Args:
         suite: the tasks.
@@ -95,14 +95,14 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
 
 
 def _unmeasured(task: SuiteTask) -> set[str]:
-    """Keys of a suite's task that change no question; what came later counts only where it is set."""
+    """Return keys of a suite's task that change no question; later keys count only if they are set."""
     later = ("num_fewshot", "max_gen_toks", "thinking_end", "fixed_subjects")
     told = {"path", "documents", "clusters", "run_generated_code"}
     return {*told, *(name for name in later if getattr(task, name) is None or getattr(task, name) is False)}
 
 
 def _content(task: SuiteTask) -> dict[str, Any]:
-    """A task's version, with the hash of its files where they are not lm-eval's; of a group every subtask's."""
+    """Return a task's version, with the hash of its files if they are not lm-eval's, and of a group each subtask's."""
     group, sources = group_of(task), sources_of(task)
     content: dict[str, Any] = {"version": _version(sources[0].config if group is None else group)}
     if group is not None:
@@ -115,13 +115,13 @@ def _content(task: SuiteTask) -> dict[str, Any]:
 
 
 def _version(config: dict[str, Any]) -> str:
-    """A task's or a group's own version, as its YAML gives it."""
+    """Return a task's or a group's own version from its YAML."""
     metadata = config.get("metadata")
     return str(metadata.get("version", "")) if isinstance(metadata, dict) else ""
 
 
 def _hash(files: list[Path]) -> str:
-    """SHA-256 over files' names and contents, wherever they lie."""
+    """Return the SHA-256 of files' names and contents, wherever they lie."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\n".encode())
@@ -131,7 +131,7 @@ def _hash(files: list[Path]) -> str:
 
 
 def _documents(source: TaskSource) -> int | None:
-    """Documents of the split that is evaluated, where its files tell.
+    """Return the number of documents in the evaluated split; None if its files do not say.
 
     Raises:
         ConfigError: there are none, the split isn't declared, or a line is not JSON.
@@ -157,7 +157,7 @@ def _documents(source: TaskSource) -> int | None:
 
 
 def _json_documents(path: Path) -> int:
-    """Documents of a JSON file: a list, or an object a line."""
+    """Count the documents of a JSON file: a list, or an object a line."""
     with path.open(encoding="utf-8-sig") as file:
         count, lines = 0, dict[str, int]()
         for number, line in enumerate(file, 1):
@@ -187,7 +187,7 @@ def _parquet_documents(path: Path) -> int:
 
 
 def _unknown(path: Path) -> int | None:
-    """A format that is left to lm-eval; an empty file holds nothing in any."""
+    """Return None for a format that is left to lm-eval; 0 for an empty file."""
     return None if path.stat().st_size else 0
 
 
@@ -206,7 +206,7 @@ class _Score(NamedTuple):
     filter: str
 
     def __str__(self) -> str:
-        """As a message shows it."""
+        """Describe it for a message."""
         return f"{self.metric or 'its own metric'} of filter {self.filter} ({self.output_type})"
 
 
@@ -246,7 +246,7 @@ def _score_of(task: SuiteTask, source: TaskSource) -> _Score:
 
 
 def _instead(task: SuiteTask) -> str:
-    """The suite that holds most of a group's members, each judged by itself."""
+    """Return a hint that names the suite with most of a group's members as tasks of their own."""
     group = group_of(task) or {}
     names = {one if isinstance(one, str) else one.get("task") for one in group.get("task", [])}
     held = {path.stem: names & _names(load_yaml(path, Suite)) for path in sources.SUITES.glob("*.yaml")}

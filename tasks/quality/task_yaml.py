@@ -37,7 +37,7 @@ class TaskSource(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The task's name."""
+        """Return the task's name."""
         return str(self.config["task"])
 
 
@@ -48,7 +48,7 @@ class Function(str):
 
 
 def is_group(config: dict[str, Any]) -> bool:
-    """Whether settings are those of a group of tasks."""
+    """Return True if settings are those of a group of tasks."""
     return "group" in config or isinstance(config.get("task"), list)
 
 
@@ -79,7 +79,7 @@ def read_source(path: Path, overrides: dict[str, Any] | None = None) -> TaskSour
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], list[Path]]:
-    """The settings of a task's or a group's YAML, includes merged, and the files they were read from.
+    """Read the settings of a task's or a group's YAML, includes merged, and the files they came from.
 
     Raises:
         ConfigError: it is missing, or no YAML.
@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], list[Path]]:
 
 
 def data_files(config: dict[str, Any], folder: Path) -> dict[str, tuple[Path, ...]] | None:
-    """Local data files of a task by split, or None where the data come from elsewhere.
+    """Return local data files of a task by split, or None if the data come from elsewhere.
 
     lm-eval leaves a relative path to whatever folder it runs in. Here it is looked for beside the YAML,
     then from the root, then in the current folder, so that a task means the same from any place. A task
@@ -126,7 +126,7 @@ def data_files(config: dict[str, Any], folder: Path) -> dict[str, tuple[Path, ..
 
 
 def evaluated_split(config: dict[str, Any]) -> str:
-    """The split that lm-eval evaluates; empty if the task declares none."""
+    """Return the split that lm-eval evaluates; empty if the task declares none."""
     return str(config.get("test_split") or config.get("validation_split") or "")
 
 
@@ -140,7 +140,7 @@ def _find(pattern: str, folder: Path) -> list[Path]:
 
 
 def names_in(folder: Path, pattern: str) -> dict[str, tuple[str, Path]]:
-    """Kind (task or group) and file of each name in a folder's YAMLs; the first file has a name."""
+    """Return kind (task or group) and file of each name in a folder's YAMLs; the first file with a name wins."""
     names: dict[str, tuple[str, Path]] = {}
     for path in sorted(folder.glob(pattern), key=Path.as_posix):
         for kind, name in _NAME.findall(path.read_bytes()):
@@ -149,7 +149,7 @@ def names_in(folder: Path, pattern: str) -> dict[str, tuple[str, Path]]:
 
 
 def _read(path: Path, seen: list[Path]) -> dict[str, Any]:
-    """A YAML with its includes merged below it, as lm-eval merges them."""
+    """Read a YAML with its includes merged below it, as lm-eval merges them."""
     resolved = path.resolve()
     if resolved in seen:
         raise ConfigError("includes itself", where=str(path), hint="Break the circle.")
@@ -175,14 +175,14 @@ def _read(path: Path, seen: list[Path]) -> dict[str, Any]:
 
 
 def _loader(folder: Path) -> Any:
-    """A loader that keeps the `!function` tags of a YAML in ``folder`` as names."""
+    """Return a loader that keeps the `!function` tags of a YAML in ``folder`` as names."""
     loader: Any = type("TaskLoader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
     loader.add_constructor("!function", lambda _, node: Function(folder / str(node.value)))
     return loader
 
 
 def _functions(value: Any) -> list[Function]:
-    """Every function that a task's settings name."""
+    """Return every function that a task's settings name."""
     if isinstance(value, Function):
         return [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -190,7 +190,7 @@ def _functions(value: Any) -> list[Function]:
 
 
 def _module(function: Function) -> Path:
-    """Where the module of a function lies if it lies beside the YAML, as lm-eval looks for it."""
+    """Return the path of a function's module beside the YAML, where lm-eval looks for it."""
     module = Path(function)
     return (module.parent / module.name.rpartition(".")[0].replace(".", "/")).with_suffix(".py")
 

@@ -44,7 +44,7 @@ RANDOM_SEED, NUMPY_SEED = 0, 1234
 
 
 def load_tasks(spec: Evaluation, manager: TaskManager) -> dict[str, Any]:
-    """The task as lm-eval runs it, of a group its subtasks, by name.
+    """Load lm-eval's task by name; of a group all its subtasks.
 
     Data files are found wherever we are, and it is the same in every process.
     """
@@ -66,7 +66,7 @@ def _seed() -> None:
 
 
 def _settings(source: TaskSource) -> dict[str, Any]:
-    """A task's settings for lm-eval, its functions found and its data files by their paths."""
+    """Return a task's settings for lm-eval, with functions imported and data files by absolute path."""
     config = load_yaml(source.path)
     for key, value in source.overrides.items():
         config[key] = _import_fun_from_str(value) if isinstance(value, Function) else value
@@ -77,13 +77,13 @@ def _settings(source: TaskSource) -> dict[str, Any]:
 
 
 def _documents(task: Any) -> list[Any]:
-    """Every document of a task; some are shuffled each time they are read."""
+    """Return every document of a task; some tasks shuffle each time they are read."""
     _seed()
     return list(task.eval_docs)
 
 
 def choose_score(spec: Evaluation, tasks: Iterable[Any]) -> tuple[str, str]:
-    """The metric and the filter that are kept: the suite's, else the task's first.
+    """Return the metric and the filter that are kept: the suite's, else the task's first.
 
     Raises:
         ConfigError: there is no such filter, the metric is better when it is lower, or a group's subtasks differ.
@@ -195,14 +195,14 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
 
 
 def _mean(spec: Evaluation, rows: list[dict[str, Any]]) -> float:
-    """The mean score; 0 where one batch of several has none: it is reckoned anew when they are put together."""
+    """Return the mean score; 0 if one batch of several has none, since joining batches computes it again."""
     scores = [row["score"] for row in rows]
     batch = spec.start > 0 or spec.end is not None
     return 0.0 if batch and all(map(math.isnan, scores)) else batches.mean_score(scores)
 
 
 def describe(error: BaseException) -> QuantgateError:
-    """An error as one line with a hint, for whoever started the evaluation."""
+    """Turn an error into one line with a hint, for the process that started the evaluation."""
     if isinstance(error, QuantgateError):
         return error
     if isinstance(error, asyncio.TimeoutError | requests.Timeout):
@@ -213,7 +213,7 @@ def describe(error: BaseException) -> QuantgateError:
 
 
 def _reason(error: BaseException) -> str:
-    """The system's reason at the bottom of a connection's error."""
+    """Return the system's reason at the bottom of a connection's error."""
     below: BaseException | None = error
     while below is not None:
         number = getattr(below, "errno", None)
@@ -224,7 +224,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _short(error: BaseException) -> str:
-    """An error's message on one line, its end if it is long."""
+    """Return an error's message on one line, only its end if it is long."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else f"…{text[-200:]}"
 

@@ -26,12 +26,12 @@ METRICS = ("ttft", "tpot", "itl", "e2el")
 
 
 def operating_point(concurrency: int) -> str:
-    """Name of a level of the ladder, e.g. ``c8``."""
+    """Return the name of a load level, e.g. ``c8``."""
     return f"c{concurrency}"
 
 
 def levels(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
-    """The ladder: each level with its requests, its warm-up and a seed of its own (fresh prompts)."""
+    """Return the concurrency sweep: each level with its requests, its warm-up and its own seed (fresh prompts)."""
     return [
         {
             "operating_point": operating_point(concurrency),
@@ -46,7 +46,7 @@ def levels(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
 
 
 def unfinished(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
-    """Levels whose result is not there yet."""
+    """Return the levels that have no result yet."""
     return [level for level in levels(workload, out_dir) if not Path(level["out"]).exists()]
 
 
@@ -128,13 +128,13 @@ def _spec(
 
 
 def _with_failures(todo: list[dict[str, Any]]) -> list[Path]:
-    """Results of these levels that hold failed requests."""
+    """Return results of these levels that hold failed requests."""
     files = [Path(level["out"]) for level in todo]
     return [file for file in files if file.exists() and json.loads(file.read_text())["result"]["failed"]]
 
 
 def _reasons(result: dict[str, Any], level: dict[str, Any]) -> list[str]:
-    """Why a level's figures must not be used; none where they may."""
+    """Return why a level's figures must not be used; empty if they may."""
     reasons = []
     if not result["completed"]:
         reasons.append("no_request_completed")
@@ -150,7 +150,7 @@ def _reasons(result: dict[str, Any], level: dict[str, Any]) -> list[str]:
 
 
 def _latencies(result: dict[str, Any]) -> dict[str, float | None]:
-    """Mean and percentiles in ms; the bench reports zeros where nothing completed, which says nothing."""
+    """Return mean and percentiles in ms; None if nothing completed, where the bench reports zeros."""
     names = {"mean": "mean_{}_ms", "p50": "p50_{}_ms", "p90": "p90_{}_ms", "p99": "p99_{}_ms"}
     return {
         f"{metric}_{statistic}_ms": result.get(key.format(metric)) if result["completed"] else None
@@ -160,7 +160,7 @@ def _latencies(result: dict[str, Any]) -> dict[str, float | None]:
 
 
 def rows(workload: Workload, out_dir: Path) -> LoadRows:
-    """Rows of ``load_points.parquet`` and ``requests.parquet`` from the finished levels."""
+    """Make the rows of ``load_points.parquet`` and ``requests.parquet`` from the finished levels."""
     points, requests = [], []
     for planned in levels(workload, out_dir):
         file = Path(planned["out"])
@@ -198,7 +198,7 @@ def rows(workload: Workload, out_dir: Path) -> LoadRows:
 
 
 def _requests(point: str, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a request; an end-to-end latency is the first token's plus all that follow."""
+    """Make one row a request; an end-to-end latency is the first token's plus all that follow."""
     found = []
     for index, error in enumerate(result["errors"]):
         itls_s, ttft_s = result["itls"][index], result["ttfts"][index]

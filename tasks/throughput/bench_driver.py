@@ -37,7 +37,7 @@ def _cpu_seconds() -> float:
 def _arguments(
     spec: dict[str, Any], level: dict[str, Any], parser: argparse.ArgumentParser
 ) -> argparse.Namespace:
-    """The bench's arguments; those whose defaults differ between versions or mislead are all explicit."""
+    """Return the bench's arguments; those whose defaults mislead or differ between versions are explicit."""
     return parser.parse_args(
         [
             *("--backend", "openai", "--base-url", spec["base_url"], "--endpoint", "/v1/completions"),
