@@ -74,10 +74,10 @@ class RepositoryCache:
 
     def missing_bytes(self, file: RemoteFile, commit: str) -> int:
         """Return the bytes of a file that are still to fetch."""
-        held = [self.folder / "snapshots" / commit / file.name]
+        whole = [self.folder / "snapshots" / commit / file.name]
         if file.sha256 is not None:
-            held.append(self.blob(file.sha256))
-        if any(path.is_file() for path in held):
+            whole.append(self.blob(file.sha256))
+        if any(path.is_file() for path in whole):
             return 0
         partial = self.partial(file.sha256) if file.resumable and file.sha256 else None
         have = partial.stat().st_size if partial is not None and partial.is_file() else 0

@@ -147,13 +147,13 @@ def commit_of(
     except ConfigError:
         raise
     except Exception as error:  # a service of others and three network libraries: whatever it is, one line
-        told = refusal(error, revision, where, offline=offline())
+        error_line = refusal(error, revision, where, offline=offline())
         answer = response_of(error)
         if answer is not None and int(answer.status_code) in {401, 403, 404}:
-            raise told from None
+            raise error_line from None
         hint = "Check the network and HF_ENDPOINT, or write the commit to 'revision' in configs/models."
         raise NotAskedError(
-            f"the hub could not be asked for its commit ({told.what})", where=where, hint=hint
+            f"the hub could not be asked for its commit ({error_line.what})", where=where, hint=hint
         ) from None
 
 
@@ -179,7 +179,7 @@ class _Hub:
         """Return the commit that a revision names; with ``remembered`` the last known one if the hub is down."""
         if revision is not None and re.fullmatch(SHA, revision):
             return revision
-        known = partial(
+        from_cache = partial(
             self.api.resolve_revision,
             self.repo,
             revision=revision,
@@ -187,14 +187,14 @@ class _Hub:
             local_files_only=True,
         )
         if offline():
-            return known().resolved
+            return from_cache().resolved
         ask = partial(self.api.repo_info, self.repo, revision=revision, timeout=ANSWER_TIMEOUT_S)
         try:
             sha = ask().sha
         except Exception as error:
             if not _down(error):
                 raise
-            last = _last(known) if remembered else None
+            last = _last(from_cache) if remembered else None
             if last:
                 named = revision or constants.DEFAULT_REVISION
                 Reporter.current().line(
@@ -323,14 +323,14 @@ def _down(error: Exception) -> bool:
     response = response_of(error)
     if response is not None:
         return int(response.status_code) >= 500 or int(response.status_code) == 429
-    return any(kind.__name__ == "TransportError" for one in causes(error) for kind in type(one).__mro__)
+    return any(kind.__name__ == "TransportError" for cause in causes(error) for kind in type(cause).__mro__)
 
 
-def _last(known: Callable[[], Any]) -> str | None:
+def _last(from_cache: Callable[[], Any]) -> str | None:
     """Return the commit that the cache remembers for a revision."""
     try:
-        return str(known().resolved)
-    except Exception:  # nothing is known: what counts is why the hub could not be asked
+        return str(from_cache().resolved)
+    except Exception:  # what counts is why the hub could not be asked
         return None
 
 

@@ -158,11 +158,11 @@ class Hub:
             get = partial(
                 hf_hub_download, repo, revision=sha, cache_dir=cache, endpoint=self.endpoint, token=self.token
             )
-            found = [
+            contents = [
                 read_json(Path(waiting.call(partial(get, filename=name))), repo)
                 for name in ("config.json", *([QUANT_FILE] if quantized else []))
             ]
-        return found[0], found[1] if quantized else None
+        return contents[0], contents[1] if quantized else None
 
     def _add_refusal(self, error: Exception, seen: _Seen) -> None:
         """Report an error of the hub's client, as a problem or as bad luck."""
@@ -206,8 +206,8 @@ def _check_folder(
     size_gb = sum(path.stat().st_size for path in weights.files) / 1e9
     seen.facts += [f"{size_gb:,.3g} GB", "a local folder"]
     _compare_config(config, shape, seen)
-    found = classify(config, hf_quant, weights.tensors, where)
-    _compare_precision(checkpoint, found.precision, found.weight_format, seen)
+    found_format = classify(config, hf_quant, weights.tensors, where)
+    _compare_precision(checkpoint, found_format.precision, found_format.weight_format, seen)
 
 
 def _license(info: ModelInfo) -> list[str]:
@@ -236,11 +236,11 @@ def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, se
     for name in IDENTITY:
         alias = ModelConfigKeys.model_fields[name].validation_alias
         keys = [str(key) for key in alias.choices] if isinstance(alias, AliasChoices) else [name]
-        found = next((merged[key] for key in keys if merged.get(key) is not None), None)
+        stated = next((merged[key] for key in keys if merged.get(key) is not None), None)
         expected = getattr(shape, name)
-        if found is not None and expected is not None and found != expected:
+        if stated is not None and expected is not None and stated != expected:
             seen.add(
-                CheckpointStatus.PROBLEM, f"config.json has {name} {found}, configs/architectures {expected}"
+                CheckpointStatus.PROBLEM, f"config.json has {name} {stated}, configs/architectures {expected}"
             )
 
 

@@ -104,7 +104,7 @@ def _refused(error: Exception, status: int, revision: str | None, tried: str) ->
 
 def _failed(error: Exception, tried: str, *, offline: bool) -> tuple[str, str]:
     """Return what went wrong without an answer of the hub, and a hint."""
-    full = next((one for one in causes(error) if getattr(one, "errno", None) in DISK_FULL), None)
+    full = next((cause for cause in causes(error) if getattr(cause, "errno", None) in DISK_FULL), None)
     if isinstance(error, DamagedError):
         return str(error), "Run the same command again; if it stays so, a proxy changes what passes."
     if isinstance(full, OSError):

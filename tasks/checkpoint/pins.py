@@ -38,8 +38,8 @@ def read_pins(path: Path) -> dict[str, Pin]:
         ConfigError: the file is damaged.
     """
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return {repo: Pin.model_validate(pin) for repo, pin in held.items()}
+        pins = json.loads(path.read_text(encoding="utf-8"))
+        return {repo: Pin.model_validate(pin) for repo, pin in pins.items()}
     except FileNotFoundError:
         return {}
     except (ValueError, AttributeError, ValidationError):
@@ -74,13 +74,13 @@ class Pins:
             newest: what the branch names now; None where nobody could say, which only a pin outlives.
             check: raises for a commit that can't be served, which is then not pinned.
         """
-        tell = Reporter.current().line
+        report = Reporter.current().line
         pin = self.pin_of(repo)
         if newest is None or (pin is not None and newest == pin.commit):
             assert pin is not None, "only a pin outlives a hub that can't be asked"
             return pin.commit
         if pin is not None and not self.update:
-            tell(
+            report(
                 f"{repo}: {pin.branch} has moved to {newest[:12]} since; the pin {pin.commit[:12]} of "
                 f"{pin.pinned_at:%Y-%m-%d} is kept; `quantgate doctor --models` lists it, `--update-pins` takes the "
                 "new one"
@@ -92,7 +92,7 @@ class Pins:
             if pin is None and repo in pins:  # another process was first
                 return pins[repo].commit
             pins[repo] = Pin(commit=newest, pinned_at=datetime.now(UTC))
-            write_json(self.path, {name: one.model_dump(mode="json") for name, one in sorted(pins.items())})
+            write_json(self.path, {name: each.model_dump(mode="json") for name, each in sorted(pins.items())})
         before = f", in place of {pin.commit[:12]}" if pin else ""
-        tell(f"{repo}: pinned at {newest[:12]}, the commit that {pins[repo].branch} names now{before}")
+        report(f"{repo}: pinned at {newest[:12]}, the commit that {pins[repo].branch} names now{before}")
         return newest

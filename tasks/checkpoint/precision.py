@@ -129,17 +129,18 @@ def _stated_precision(config: Mapping[str, Any], declared: DeclaredFormat) -> st
     precisions = {scheme.precision for scheme in declared.schemes}
     if precisions:
         return precisions.pop() if len(precisions) == 1 else "mixed"
-    return next((CONFIG_DTYPES[one] for one in _stated_dtypes(config) if one in CONFIG_DTYPES), None)
+    return next((CONFIG_DTYPES[dtype] for dtype in _stated_dtypes(config) if dtype in CONFIG_DTYPES), None)
 
 
 def _stated_dtypes(config: Mapping[str, Any]) -> list[str]:
     """Return ``dtype`` (older: ``torch_dtype``) of config.json and of its text_config, if stated."""
     text_config = config.get("text_config")
-    places = (config, text_config if isinstance(text_config, dict) else {})
+    sections = (config, text_config if isinstance(text_config, dict) else {})
     stated = [
-        str(place.get("dtype") or place.get("torch_dtype") or "").removeprefix("torch.") for place in places
+        str(section.get("dtype") or section.get("torch_dtype") or "").removeprefix("torch.")
+        for section in sections
     ]
-    return [one for one in stated if one]
+    return [dtype for dtype in stated if dtype]
 
 
 def _ends_with(name: str, endings: tuple[str, ...]) -> bool:
@@ -179,11 +180,11 @@ def _check(
             raise ConfigError(what, where=where, hint=EXPORT_HINT)
     for scheme in declared.schemes:
         if not any(_fits(kind, scheme) for kind in kinds.values()):
-            found = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
+            stored = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
             expected = " or ".join(scheme.weights)
             what = (
                 f"{declared.stated_in} declares {declared.weight_format}, but no {scheme.precision} weights "
-                f"({expected}) are stored, only {found}"
+                f"({expected}) are stored, only {stored}"
             )
             raise ConfigError(what, where=where, hint=EXPORT_HINT)
 

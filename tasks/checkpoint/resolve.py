@@ -371,7 +371,7 @@ def _vocab_size(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where:
     """
     stated = _optional_number(config, ("vocab_size",))
     rows = (tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and tensor.shape)
-    found = stated or next(rows, None)
-    if found is None:
+    tokens = stated or next(rows, None)
+    if tokens is None:
         raise ConfigError("config.json has no 'vocab_size'", where=where, hint="Add it to config.json.")
-    return found
+    return tokens

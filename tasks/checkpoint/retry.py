@@ -109,7 +109,7 @@ class Waiting:
             try:
                 return function()
             except Exception as error:
-                if any(_is(one, "ConnectError") for one in causes(error)):
+                if any(_is(cause, "ConnectError") for cause in causes(error)):
                     raise
                 tries += 1
                 self.pause(error, tries)
@@ -132,7 +132,7 @@ def _is(error: BaseException, name: str) -> bool:
 
 def response_of(error: BaseException) -> Any:
     """Return the hub's answer that the error is about, or None."""
-    answers = (getattr(one, "response", None) for one in causes(error))
+    answers = (getattr(cause, "response", None) for cause in causes(error))
     return next((answer for answer in answers if answer is not None), None)
 
 
@@ -142,9 +142,9 @@ def transient(error: BaseException) -> str | None:
     if response is not None:
         status = int(response.status_code)
         return f"the hub answers HTTP {status}" if status in TRANSIENT else None
-    for one in causes(error):
-        if _is(one, "TransportError") and not _is(one, "ProxyError"):
-            words = (str(one).strip() or type(one).__name__).splitlines()[0].partition(" (")[0]
+    for cause in causes(error):
+        if _is(cause, "TransportError") and not _is(cause, "ProxyError"):
+            words = (str(cause).strip() or type(cause).__name__).splitlines()[0].partition(" (")[0]
             return f"the connection failed ({words[:80]})"
     return None
 

@@ -78,8 +78,8 @@ def read_header(path: Path, where: str) -> dict[str, Tensor]:
 
 def _reason(error: Exception) -> str:
     """Return a few words on a parser's error."""
-    known = isinstance(error, ValueError) and not isinstance(error, (json.JSONDecodeError, UnicodeError))
-    return str(error)[:120] if known else "not a tensor table"
+    is_ours = isinstance(error, ValueError) and not isinstance(error, (json.JSONDecodeError, UnicodeError))
+    return str(error)[:120] if is_ours else "not a tensor table"
 
 
 def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], int]:

@@ -277,9 +277,9 @@ def _memory_bytes(device: Any) -> int:
 
 def _short_name(device_name: str, gpus: GpuFile | None) -> str:
     """Return the key of gpus.yaml that lists the name, or the name itself."""
-    known = gpus or load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile)
+    table = gpus or load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile)
     for match in (str, str.casefold):
-        for short, gpu in known.gpus.items():
+        for short, gpu in table.gpus.items():
             if match(device_name) in {match(name) for name in gpu.nvml_names}:
                 return short
     return device_name

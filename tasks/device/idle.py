@@ -35,16 +35,16 @@ def occupants(uuids: tuple[str, ...]) -> list[str]:
     Raises:
         ConfigError: the driver doesn't answer.
     """
-    found = []
+    descriptions = []
     with hardware.driver() as present:
         for uuid in uuids if present else ():
             handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
             processes = _processes(handle)
             used_mib = _used_mib(handle)
-            found += processes
+            descriptions += processes
             if not processes and used_mib > IDLE_MIB:
-                found.append(f"{used_mib:,} MiB in use by no process that the driver names")
-    return found
+                descriptions.append(f"{used_mib:,} MiB in use by no process that the driver names")
+    return descriptions
 
 
 @contextmanager

@@ -81,12 +81,12 @@ def recorded_arguments(
     return _resolved(config, overrides, draft).recorded
 
 
-def with_code(one: CheckpointConfig) -> CheckpointConfig:
+def with_code(checkpoint: CheckpointConfig) -> CheckpointConfig:
     """Return the checkpoint with an argument for its own code if allowed: the argument is in the fingerprint."""
-    if not one.allow.remote_code:
-        return one
-    arguments = one.engine_arguments | {"trust-remote-code": True}
-    return one.model_copy(update={"engine_arguments": arguments})
+    if not checkpoint.allow.remote_code:
+        return checkpoint
+    arguments = checkpoint.engine_arguments | {"trust-remote-code": True}
+    return checkpoint.model_copy(update={"engine_arguments": arguments})
 
 
 def _pulled(draft: str, pins: Pins | None) -> tuple[str, str]:
@@ -171,7 +171,9 @@ def adapter_of(arguments: Mapping[str, Any]) -> tuple[str, Path] | None:
                 "'enable-lora' without an adapter measures nothing of it", where=where, hint=hint
             )
         return None
-    modules = [pair for one in (given if isinstance(given, list) else [given]) for pair in _pairs(one, where)]
+    modules = [
+        pair for part in (given if isinstance(given, list) else [given]) for pair in _pairs(part, where)
+    ]
     if len(modules) != 1:
         hint = "A run measures one adapter: start one for each."
         raise ConfigError(f"names {len(modules)} adapters", where=where, hint=hint)

@@ -71,10 +71,10 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
         ConfigError: one of them is Quantgate's to set.
     """
     merged = dashed(config.arguments) | dashed(overrides)
-    taken = sorted(OWN_ARGUMENTS & merged.keys())
-    if taken:
+    reserved = sorted(OWN_ARGUMENTS & merged.keys())
+    if reserved:
         raise ConfigError(
-            f"'{taken[0]}' is set by Quantgate",
+            f"'{reserved[0]}' is set by Quantgate",
             where=WHERE,
             hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
         )
@@ -87,25 +87,23 @@ def dashed(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key of what is no map.
     """
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for key, value in arguments.items():
         name, *inner = key.lstrip("-").split(".")
         name = name.replace("_", "-")
         nested = value
         for part in reversed(inner):
             nested = {part: nested}
-        found[name] = _merged(name, found[name], nested) if inner and name in found else nested
-    return found
+        renamed[name] = _merged(name, renamed[name], nested) if inner and name in renamed else nested
+    return renamed
 
 
-def _merged(name: str, there: Any, more: dict[str, Any]) -> dict[str, Any]:
+def _merged(name: str, base: Any, more: dict[str, Any]) -> dict[str, Any]:
     """Lay one map over another, key by key."""
-    if not isinstance(there, dict):
+    if not isinstance(base, dict):
         raise ConfigError(f"'{name}' is not a map", where=WHERE, hint="Give all of it as one map.")
-    both = there.keys() & more.keys()
-    return {**there, **more} | {
-        k: _merged(name, there[k], more[k]) for k in both if isinstance(more[k], dict)
-    }
+    both = base.keys() & more.keys()
+    return {**base, **more} | {k: _merged(name, base[k], more[k]) for k in both if isinstance(more[k], dict)}
 
 
 def gpu_count(arguments: Mapping[str, Any]) -> int:
@@ -159,13 +157,13 @@ def _known(environment: EngineEnvironment, home: Home, report: Reporter) -> froz
     except (OSError, ValueError):
         pass
     with report.step(f"engine {environment.name} {environment.version}: asking for its arguments (once)"):
-        found = frozenset(
+        names = frozenset(
             _FLAG.findall(_help(environment, home.logs / f"engine-arguments-{identity[:12]}.log"))
         )
-    if "max-model-len" not in found:
+    if "max-model-len" not in names:
         return frozenset()
-    _keep(kept, sorted(found))
-    return found
+    _keep(kept, sorted(names))
+    return names
 
 
 def _keep(path: Path, names: list[str]) -> None:

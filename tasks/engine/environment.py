@@ -124,14 +124,14 @@ def _version(name: str, config: EngineConfig, python: Path) -> str:
             where=f"engines.yaml: {name}: {python}",
             hint="Install the engine there, or choose another with --engine.",
         )
-    found = done.stdout.strip()
-    if config.version and found != config.version:
+    installed_version = done.stdout.strip()
+    if config.version and installed_version != config.version:
         raise ConfigError(
-            f"version {found} was found where {config.version} is declared",
+            f"version {installed_version} was found where {config.version} is declared",
             where=f"engines.yaml: {name}",
             hint="Correct the version, or remove the environment so that it is made anew.",
         )
-    return found
+    return installed_version
 
 
 def plugins_of(environment: EngineEnvironment) -> list[str]:

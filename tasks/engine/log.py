@@ -27,9 +27,9 @@ def kernels_in(log: str) -> dict[str, str]:
 def attention_backend_in(log: str) -> str | None:
     """Return the attention backend that the log names last, or None."""
     for pattern in _ATTENTION:
-        found = pattern.findall(log)
-        if found:
-            return str(found[-1])
+        names = pattern.findall(log)
+        if names:
+            return str(names[-1])
     return None
 
 

@@ -223,8 +223,8 @@ def last_words(output: str, lines: int = 3) -> str:
     kept = [line.strip() for line in output.splitlines() if line.strip()]
     kept = [line for line in kept if not any(noise in line for noise in _NOISE)]
     errors = [line for line in kept if _is_error(line)]
-    told = errors[:1] + errors[-1:] if len(errors) > 1 and errors[0] != errors[-1] else errors[:1]
-    chosen = told or kept[-lines:]
+    shown = errors[:1] + errors[-1:] if len(errors) > 1 and errors[0] != errors[-1] else errors[:1]
+    chosen = shown or kept[-lines:]
     return "its last words: " + " | ".join(line[-300:] for line in chosen) if chosen else "it said nothing"
 
 

@@ -152,7 +152,10 @@ def _flag(key: str, value: Any) -> list[str]:
     if value is True:
         return [f"--{key}"]
     values = value if isinstance(value, list) else [value]
-    return [f"--{key}", *(json.dumps(one) if isinstance(one, dict | list) else str(one) for one in values)]
+    return [
+        f"--{key}",
+        *(json.dumps(part) if isinstance(part, dict | list) else str(part) for part in values),
+    ]
 
 
 def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:

@@ -24,17 +24,17 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def sample(engine: RunningEngine, phase: str, known: dict[int, psutil.Process]) -> dict[str, Any]:
+def sample(engine: RunningEngine, phase: str, seen: dict[int, psutil.Process]) -> dict[str, Any]:
     """Return one row of ``telemetry.parquet``.
 
     Args:
         engine: the engine.
         phase: what is being measured.
-        known: processes seen before, by id; CPU use is counted since a process was last seen.
+        seen: processes seen before, by id; CPU use is counted since a process was last seen.
     """
     resident, busy = 0, 0.0
-    for found in _tree(engine.process.pid):
-        process = known.setdefault(found.pid, found)
+    for child in _tree(engine.process.pid):
+        process = seen.setdefault(child.pid, child)
         try:
             resident += process.memory_info().rss
             busy += process.cpu_percent(None)
@@ -57,12 +57,12 @@ def sample(engine: RunningEngine, phase: str, known: dict[int, psutil.Process]) 
 def watch(engine: RunningEngine, phase: str) -> Iterator[list[dict[str, Any]]]:
     """Sample the engine about every two seconds; the rows are in the list that is given."""
     rows: list[dict[str, Any]] = []
-    known: dict[int, psutil.Process] = {}
+    seen: dict[int, psutil.Process] = {}
     ended = threading.Event()
 
     def loop() -> None:
         while not ended.wait(INTERVAL_S):
-            rows.append(sample(engine, phase, known))
+            rows.append(sample(engine, phase, seen))
 
     thread = threading.Thread(target=loop, daemon=True, name="telemetry")
     thread.start()

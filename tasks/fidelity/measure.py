@@ -103,7 +103,7 @@ def measure_fidelity(
             raise
     if table is not None:
         pq.write_table(table, out_dir / FIDELITY_FILE)
-    told = FidelityResult(
+    result = FidelityResult(
         text_id=text.text_id,
         tokens=table.num_rows if table else 0,
         k=table["k"][0].as_py() if table else None,
@@ -112,8 +112,8 @@ def measure_fidelity(
         engine_start_id=engine.engine_start_id,
         skipped=skipped,
     )
-    write_json(out_dir / RESULT, told.model_dump(mode="json"))
-    return told
+    write_json(out_dir / RESULT, result.model_dump(mode="json"))
+    return result
 
 
 def _deaths(out_dir: Path) -> int:
@@ -167,9 +167,9 @@ class _Asking:
             for window in windows(len(tokens), first if prefix else max(first, 1), size):
                 asked = [*prefix, *tokens[window.start : window.end]]
                 count = window.end - window.scored
-                for index, place in enumerate(self._distributions(asked, count), window.scored):
+                for index, entries in enumerate(self._distributions(asked, count), window.scored):
                     own = {"token_index": before + index, "token_id": tokens[index]}
-                    rows.append({**own, **_distribution(place, tokens[index], self._k)})
+                    rows.append({**own, **_distribution(entries, tokens[index], self._k)})
             before += len(tokens)
             on_progress(number + 1, len(text.passages))
         common = {
@@ -184,9 +184,9 @@ class _Asking:
 
     def _window_tokens(self) -> int:
         """Return the most tokens of a request: by the engine's context, its memory, and the size of its answer."""
-        told = self._ask("GET", "/v1/models", "data")[0].get("max_model_len")
+        context_tokens = self._ask("GET", "/v1/models", "data")[0].get("max_model_len")
         most = min(WINDOW_TOKENS, _LOGITS_AT_ONCE // self._vocab_size, _ENTRIES_AT_ONCE // self._k)
-        return min(most, told - 1) if isinstance(told, int) else most
+        return min(most, context_tokens - 1) if isinstance(context_tokens, int) else most
 
     def _prefix(self) -> list[int]:
         """Return the tokens that the tokenizer puts before a text, such as BOS; they go before every window."""
@@ -219,10 +219,10 @@ class _Asking:
         except _NotANumberError:
             yield from [None] * count
             return
-        places = choices[0].get("prompt_logprobs")
-        if not isinstance(places, list) or len(places) != len(tokens):
+        positions = choices[0].get("prompt_logprobs")
+        if not isinstance(positions, list) or len(positions) != len(tokens):
             raise CannotError("it gives no prompt logprobs")
-        yield from places[len(tokens) - count :]
+        yield from positions[len(tokens) - count :]
 
     def _ask(self, method: str, path: str, key: str, body: dict[str, Any] | None = None) -> Any:
         """Send one request, and return what its answer has under a key.
@@ -248,25 +248,25 @@ class _Asking:
         raise CannotError(f"{path} answered with {answer.status_code}: {said}")
 
 
-def _distribution(place: dict[str, Any] | None, own: int, k: int) -> dict[str, Any]:
+def _distribution(entries: dict[str, Any] | None, own: int, k: int) -> dict[str, Any]:
     """Return one token's part of a row: its own logprob, and the k most probable tokens.
 
     A logprob that is not a number leaves the lists empty: they would have no order.
     """
-    if place is None:
+    if entries is None:
         return _NOT_A_NUMBER
-    ids = np.fromiter(map(int, place), np.int64, len(place))
-    told = [entry["logprob"] for entry in place.values()]
-    logprobs = np.array([math.nan if value is None else value for value in told], np.float64)
-    found = logprobs[ids == own]
-    if len(ids) < k or not len(found):
+    ids = np.fromiter(map(int, entries), np.int64, len(entries))
+    given = [entry["logprob"] for entry in entries.values()]
+    logprobs = np.array([math.nan if value is None else value for value in given], np.float64)
+    own_logprob = logprobs[ids == own]
+    if len(ids) < k or not len(own_logprob):
         raise CannotError(f"it gives {len(ids)} entries where {k} were asked for")
     if np.isnan(logprobs).any():
         return _NOT_A_NUMBER
     logprobs = np.maximum(logprobs, LEAST_LOGPROB)
     most_probable = np.lexsort((ids, -logprobs))[:k]
     return {
-        "logprob": max(float(found[0]), LEAST_LOGPROB),
+        "logprob": max(float(own_logprob[0]), LEAST_LOGPROB),
         "top_token_ids": ids[most_probable].astype(np.int32),
         "top_logprobs": logprobs[most_probable].astype(np.float32),
     }

@@ -73,11 +73,11 @@ def _passages(written: str, where: str) -> Iterator[Passage]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            passage = json.loads(line)
         except ValueError as error:
             hint = "Put one JSON object on each line."
             raise ConfigError(f"is not JSON: {error}", where=f"{where}:{number}", hint=hint) from None
-        yield parse_record(Passage, found, f"{where}:{number}")
+        yield parse_record(Passage, passage, f"{where}:{number}")
 
 
 def windows(length: int, first: int, size: int) -> Iterator[Window]:

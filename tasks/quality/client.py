@@ -139,7 +139,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
             self.truncated += len(tokens) + asked > self.max_length
         prompts = _decoded(requests)
         concurrent, batch = self._at_once
-        if any(one.args[0].seed is not None for one in prompts):
+        if any(prompt.args[0].seed is not None for prompt in prompts):
             concurrent, batch = concurrent * batch, 1  # a request has one seed for all its prompts
         self._concurrent, self._batch_size = concurrent, batch
         answers: list[Generation] = super().generate_until(prompts, disable_tqdm=disable_tqdm)
@@ -179,9 +179,9 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
             answers = [self._generation(choice) for choice in choices]
         else:
             for choice, tokens in zip(choices, messages, strict=True):
-                told = len(choice["logprobs"]["token_logprobs"])
-                if told != len(tokens) + 1:
-                    raise RunError(f"the engine gave {told - 1} log-probabilities for {len(tokens)} tokens")
+                given = len(choice["logprobs"]["token_logprobs"])
+                if given != len(tokens) + 1:
+                    raise RunError(f"the engine gave {given - 1} log-probabilities for {len(tokens)} tokens")
             answers = self.parse_logprobs({"choices": choices}, tokens=messages, ctxlens=ctxlens)
         self.progress.add(len(messages))
         return answers
@@ -200,11 +200,11 @@ def _decoded(requests: Sequence[Any]) -> list[Any]:
         text, settings = request.args[0], dict(request.args[1])
         if settings.get("do_sample") is False:
             settings["temperature"] = 0.0
-        seed, place = None, (request.task_name, request.doc_id)
+        seed, document = None, (request.task_name, request.doc_id)
         if float(settings.get("temperature") or 0) > 0:
-            drawn = hashlib.sha256("\n".join(map(str, (*place, repeats[place]))).encode()).digest()
+            drawn = hashlib.sha256("\n".join(map(str, (*document, repeats[document]))).encode()).digest()
             seed = int.from_bytes(drawn[:4], "big") >> 1
-        repeats[place] += 1
+        repeats[document] += 1
         made.append(dataclasses.replace(request, arguments=(_Prompt(text, seed), settings)))
     return made
 

@@ -50,12 +50,12 @@ def keys_of(documents: Sequence[Any], *, fixed_subjects: bool = False) -> list[D
 
 def _passages(documents: Sequence[Any]) -> list[str | None]:
     """Return for each document the passage that it shares with others, or None."""
-    found = []
-    for one in documents:
-        fields = one if isinstance(one, Mapping) else {}
+    passages = []
+    for document in documents:
+        fields = document if isinstance(document, Mapping) else {}
         name = next((name for name in TEXT_FIELDS if fields.get(name)), None)
-        found.append(None if name is None else f"{name}:{_hash(fields[name])[:16]}")
-    return _in_common(found)
+        passages.append(None if name is None else f"{name}:{_hash(fields[name])[:16]}")
+    return _in_common(passages)
 
 
 def _copies(documents: Sequence[Any]) -> list[str | None]:
@@ -64,8 +64,8 @@ def _copies(documents: Sequence[Any]) -> list[str | None]:
     Copies are answered alike and say no more than one of them, so they are a cluster.
     """
     contents = [
-        _hash({k: v for k, v in one.items() if k != "id"} if isinstance(one, Mapping) else one)
-        for one in documents
+        _hash({k: v for k, v in document.items() if k != "id"} if isinstance(document, Mapping) else document)
+        for document in documents
     ]
     return _in_common([f"copies:{content[:16]}" for content in contents])
 
@@ -75,19 +75,7 @@ def _in_common(contents: Sequence[str | None]) -> list[str | None]:
     count = Counter(filter(None, contents))
     if count.total() - len(count) <= FEW_COPIES * len(contents):
         return [None] * len(contents)
-    return [one if one and count[one] > 1 else None for one in contents]
-
-
-def placed(task: str, documents: Sequence[Any], start: int, end: int | None) -> dict[int, Placed]:
-    """The documents whose positions are from ``start`` to before ``end``, by their place in the data set, ascending.
-
-    Args:
-        task: the task's name.
-        documents: every document that the task has.
-        start: the first position.
-        end: the position after the last; all that there are if None.
-    """
-    return placed_in(task, {task: documents}, start, end).get(task, {})
+    return [content if content and count[content] > 1 else None for content in contents]
 
 
 def placed_in(
@@ -120,12 +108,12 @@ def placed_in(
         for key in keys_of(documents, fixed_subjects=fixed_subjects)
     ]
     order = document_order(task, keys)
-    found: dict[str, dict[int, Placed]] = {}
+    placed: dict[str, dict[int, Placed]] = {}
     asked = {order[position]: position for position in range(start, min(end or len(order), len(order)))}
     for number in sorted(asked):
         part, index = places[number]
-        found.setdefault(part, {})[index] = Placed(keys[number], asked[number])
-    return found
+        placed.setdefault(part, {})[index] = Placed(keys[number], asked[number])
+    return placed
 
 
 def _in_part(part: str, key: DocumentKey, *, fixed_subjects: bool) -> DocumentKey:

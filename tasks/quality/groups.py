@@ -34,16 +34,16 @@ def members(
     Raises:
         ConfigError: a member is missing or can't be read.
     """
-    found: dict[str, TaskSource] = {}
+    sources: dict[str, TaskSource] = {}
     config, _ = read_yaml(path)
     for name, yaml, settings in _members(
         path, config, _Lookup(find, (path.parent, *folders)), overrides, (path,)
     ):
-        if name not in found:
-            found[name] = read_source(yaml, settings | overrides)
-    if not found:
+        if name not in sources:
+            sources[name] = read_source(yaml, settings | overrides)
+    if not sources:
         raise ConfigError("is a group without tasks", where=str(path), hint="List them under `task:`.")
-    return tuple(found.values())
+    return tuple(sources.values())
 
 
 class _Lookup(NamedTuple):
@@ -74,12 +74,12 @@ def _named(
     """Yield the subtasks that a name in a group's list stands for."""
     yaml = lookup.find(name)
     if yaml is None:
-        tagged = next((found for one in lookup.folders if (found := _tagged(name, one))), None)
+        tagged = next((tasks for folder in lookup.folders if (tasks := _tagged(name, folder))), None)
         if tagged is None:
             hint = "Name tasks, groups or tags that are beside it or lm-eval's own."
             raise ConfigError(f"its member '{name}' is nowhere", where=str(path), hint=hint)
-        for one, where in tagged.items():
-            yield one, where, settings
+        for member, member_yaml in tagged.items():
+            yield member, member_yaml, settings
         return
     config, _ = read_yaml(yaml)
     if not is_group(config):
@@ -93,11 +93,11 @@ def _named(
 def _tagged(tag: str, folder: Path) -> dict[str, Path]:
     """Return the tasks below a folder that carry a tag, by name, in lm-eval's order."""
     # The tag may stand in what a YAML includes, which lies beside it.
-    places = {file.parent for file in folder.rglob("*yaml") if tag.encode() in file.read_bytes()}
-    found: dict[str, Path] = {}
-    for yaml in sorted(yaml for place in places for yaml in place.glob("*.yaml")):
+    folders = {file.parent for file in folder.rglob("*yaml") if tag.encode() in file.read_bytes()}
+    tasks: dict[str, Path] = {}
+    for yaml in sorted(yaml for folder_of_tag in folders for yaml in folder_of_tag.glob("*.yaml")):
         config, _ = read_yaml(yaml)
         tags = config.get("tag") or []
         if isinstance(config.get("task"), str) and tag in ([tags] if isinstance(tags, str) else tags):
-            found.setdefault(config["task"], yaml)
-    return dict(sorted(found.items()))
+            tasks.setdefault(config["task"], yaml)
+    return dict(sorted(tasks.items()))

@@ -151,7 +151,7 @@ def _settings(documents: list[Document]) -> dict[str, Any]:
 
 def _schema(documents: Sequence[Document]) -> pa.Schema:
     fields = [("id", pa.string()), ("prompt", pa.string()), ("answer", pa.string()), ("cluster", pa.string())]
-    if any(one.subject is not None for one in documents):
+    if any(document.subject is not None for document in documents):
         fields.append(("subject", pa.string()))
     if documents[0].choices:
         fields += [("choices", pa.list_(pa.string())), ("gold", pa.int64())]
@@ -183,10 +183,10 @@ def _object(line: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
-        told = (
+        problem = (
             f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
         )
-        raise ConfigError(f"is not JSON: {told}", where=where, hint=EXAMPLE) from None
+        raise ConfigError(f"is not JSON: {problem}", where=where, hint=EXAMPLE) from None
     if not isinstance(value, dict):
         raise ConfigError("is not a JSON object", where=where, hint=EXAMPLE)
     for key in value:
@@ -240,8 +240,8 @@ def _document(value: dict[str, Any], where: str) -> tuple[Document, bool]:
 
 
 def _first(value: dict[str, Any], keys: Sequence[str], where: str) -> str | None:
-    found = next((key for key in keys if value.get(key) is not None), None)
-    return None if found is None else _text(value[found], found, where)
+    given = next((key for key in keys if value.get(key) is not None), None)
+    return None if given is None else _text(value[given], given, where)
 
 
 def _choices(value: Any, where: str) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def _check(task: str, sources: Sequence[TaskSource]) -> None:
     modules = sorted({file for source in sources for file in source.files if file.suffix == ".py"})
     missing = sorted({name for name in _imported(modules) if not _installed(name)})
     if missing:
-        wanted = " ".join(repr(one) if "[" in one else one for one in _requirements(missing))
+        wanted = " ".join(repr(name) if "[" in name else name for name in _requirements(missing))
         raise ConfigError(
             f"needs Python packages that aren't installed: {', '.join(missing)}",
             where=task,
@@ -74,7 +74,7 @@ def _installed(module: str) -> bool:
 
 def _imported(modules: Iterable[Path]) -> set[str]:
     """Return the top-level packages that modules import, also through lm-eval's own tasks."""
-    found: set[str] = set()
+    packages: set[str] = set()
     seen: set[Path] = set()
     waiting = list(modules)
     while waiting:
@@ -86,8 +86,8 @@ def _imported(modules: Iterable[Path]) -> set[str]:
             if name.startswith(f"{_HARNESS}.tasks."):
                 waiting += _within_harness(name)
             else:
-                found.add(name.partition(".")[0])
-    return found
+                packages.add(name.partition(".")[0])
+    return packages
 
 
 @lru_cache(maxsize=256)
@@ -113,7 +113,8 @@ def _loaded(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     for statement in body:
         if isinstance(statement, ast.Try):
             ends = [
-                any(isinstance(one, ast.Raise) for one in ast.walk(handler)) for handler in statement.handlers
+                any(isinstance(inner, ast.Raise) for inner in ast.walk(handler))
+                for handler in statement.handlers
             ]
             if all(ends):
                 yield from _loaded(statement.body)
@@ -139,7 +140,7 @@ def _requirements(missing: Sequence[str]) -> list[str]:
             extras.setdefault(_plain(named[1]), named[2])
     version, ours, others = importlib.metadata.version(_HARNESS), set[str](), []
     for module in map(_plain, missing):
-        near = [one for one in extras if one == module or one.startswith(f"{module}-")]
+        near = [name for name in extras if name == module or name.startswith(f"{module}-")]
         if near:
             ours.add(extras[min(near, key=len)])
         else:

@@ -67,7 +67,7 @@ def sample_rows(
     for sample in samples:
         choices = choices_of(sample["doc"]) if choices_of else None
         key, position = documents[sample["doc_id"]]
-        made = generations.get(sample["doc_id"], ())
+        generated = generations.get(sample["doc_id"], ())
         rows.append(
             {
                 "task": task.task,
@@ -83,8 +83,10 @@ def sample_rows(
                 "responses": _json(sample["resps"]),
                 "answer": _answer(sample["filtered_resps"], choices, metric),
                 "score": _score(sample, metric),
-                "output_tokens": sum(one.output_tokens for one in made) if made else None,
-                "finish_reason": _finish_reason(made),
+                "output_tokens": sum(generation.output_tokens for generation in generated)
+                if generated
+                else None,
+                "finish_reason": _finish_reason(generated),
                 "cluster": key.cluster,
                 "engine_start_id": engine_start_id,
                 "position": position,
@@ -102,8 +104,8 @@ def prompt_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 def _score(sample: Mapping[str, Any], metric: str) -> float:
     """Return the score as a number; NaN if lm-eval gave none."""
     if metric not in sample:
-        found = ", ".join(sample["metrics"]) or "none"
-        raise RunError(f"lm-eval gave no metric '{metric}'", hint=f"Choose one of: {found}.")
+        given = ", ".join(sample["metrics"]) or "none"
+        raise RunError(f"lm-eval gave no metric '{metric}'", hint=f"Choose one of: {given}.")
     value = sample[metric]
     if value is None:
         return math.nan
@@ -136,7 +138,7 @@ def _target(target: Any, choices: Sequence[str] | None) -> str:
 
 def _finish_reason(made: Sequence[Generation]) -> str | None:
     """Return why a generation ended; of several, `length` if any was cut off."""
-    reasons = [one.finish_reason for one in made]
+    reasons = [generation.finish_reason for generation in made]
     return "length" if "length" in reasons else next(iter(reasons), None)
 
 

@@ -51,7 +51,9 @@ def score_each(task: Any, chosen: str) -> None:
 
 
 def _keeps_all(filters: Sequence[Mapping[str, Any]], chosen: str) -> bool:
-    steps = {step["function"] for one in filters if one["name"] == chosen for step in one["filter"]}
+    steps = {
+        step["function"] for ensemble in filters if ensemble["name"] == chosen for step in ensemble["filter"]
+    }
     return not steps & _REDUCE
 
 
@@ -62,7 +64,7 @@ def _mean(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         RunError: a metric is no number.
     """
     try:
-        return {name: math.fsum(float(one[name]) for one in scores) / len(scores) for name in scores[0]}
+        return {name: math.fsum(float(score[name]) for score in scores) / len(scores) for name in scores[0]}
     except (TypeError, ValueError):
         what = f"a metric of '{', '.join(scores[0])}' is no number per answer, and the task asks several"
         raise RunError(what, hint="Set repeats to 1, or choose a metric that scores each answer.") from None

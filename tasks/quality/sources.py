@@ -65,8 +65,8 @@ def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
         hint = "Give a task's name, or the path of a .yaml or .jsonl file."
         raise ConfigError(what, where=tasks, hint=hint)
     _own_entry(tasks)
-    told = {"family": Family.CUSTOM} | _facts_of(tasks) | ({"family": family} if family else {})
-    return Suite(name=tasks, tasks=(SuiteTask(task=tasks, **told),))
+    facts = {"family": Family.CUSTOM} | _facts_of(tasks) | ({"family": family} if family else {})
+    return Suite(name=tasks, tasks=(SuiteTask(task=tasks, **facts),))
 
 
 def _facts_of(name: str) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def _facts_of(name: str) -> dict[str, Any]:
     for path in sorted(SUITES.glob("*.yaml")):
         for task in load_yaml(path, Suite).tasks:
             if task.task == name and task.path is None and task.documents is not None:
-                told = {"documents", "clusters", "fixed_subjects", "family"}
-                return task.model_dump(include=told)
+                facts = {"documents", "clusters", "fixed_subjects", "family"}
+                return task.model_dump(include=facts)
     return {}
 
 
@@ -111,7 +111,7 @@ def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
 def _clusters_in(made: Path) -> int | None:
     """Return the number of clusters in a JSONL's task; None if no two documents belong together."""
     documents = pq.read_table(made.with_suffix(".parquet")).to_pylist()
-    named = [found for one in documents if (found := one["cluster"] or one.get("subject"))]
+    named = [cluster for document in documents if (cluster := document["cluster"] or document.get("subject"))]
     alone = len(documents) - len(named)
     return None if len(set(named)) == len(named) else len(set(named)) + alone
 
@@ -150,9 +150,9 @@ def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:
     folder = path.resolve().parent
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     task = SuiteTask(task=str(called), path=str(shown), family=family or Family.CUSTOM)
-    if (found := _yaml_of(task)) != path.resolve():
+    if (first := _yaml_of(task)) != path.resolve():
         raise ConfigError(
-            f"{found.name} beside it names its task '{task.task}' too",
+            f"{first.name} beside it names its task '{task.task}' too",
             where=str(path),
             hint="Give one of them another name.",
         )
@@ -173,8 +173,8 @@ def sources_of(task: SuiteTask) -> tuple[TaskSource, ...]:
     beside = {} if task.path is None else names_in(path.parent, "*.y*ml")
 
     def find(name: str) -> Path | None:
-        found = beside.get(name) or _own_names().get(name)
-        return found[1] if found else None
+        entry = beside.get(name) or _own_names().get(name)
+        return entry[1] if entry else None
 
     sources = members(path, find, (_own_folder(),), overrides)
     return tuple(_limited(source, task.max_gen_toks) for source in sources)
@@ -231,7 +231,7 @@ def _own_entry(name: str) -> tuple[str, Path]:
     suites = [path.stem for path in SUITES.glob("*.yaml")]
     near = difflib.get_close_matches(name, [*suites, *names], n=3)
     hint = (
-        f"Did you mean {' or '.join(repr(one) for one in near)}?"
+        f"Did you mean {' or '.join(repr(match) for match in near)}?"
         if near
         else "See `.venv/bin/lm_eval ls tasks`."
     )

@@ -97,8 +97,8 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
 def _unmeasured(task: SuiteTask) -> set[str]:
     """Return keys of a suite's task that change no question; later keys count only if they are set."""
     later = ("num_fewshot", "max_gen_toks", "thinking_end", "fixed_subjects")
-    told = {"path", "documents", "clusters", "run_generated_code"}
-    return {*told, *(name for name in later if getattr(task, name) is None or getattr(task, name) is False)}
+    facts = {"path", "documents", "clusters", "run_generated_code"}
+    return {*facts, *(name for name in later if getattr(task, name) is None or getattr(task, name) is False)}
 
 
 def _content(task: SuiteTask) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _content(task: SuiteTask) -> dict[str, Any]:
         content["subtasks"] = {source.name: _version(source.config) for source in sources}
     if task.path is not None:
         files = [file for source in sources for file in source.files]
-        data = [file for source in sources for found in (source.data or {}).values() for file in found]
+        data = [file for source in sources for paths in (source.data or {}).values() for file in paths]
         content["sha256"] = _hash([*files, *data])
     return content
 
@@ -225,9 +225,9 @@ def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
         for source in sources:
             by_score.setdefault(_score_of(task, source), []).append(source.name)
     if len(by_score) > 1:
-        told = "; ".join(f"{names[0]} has {score}" for score, names in list(by_score.items())[:2])
+        differing = "; ".join(f"{names[0]} has {score}" for score, names in list(by_score.items())[:2])
         raise ConfigError(
-            f"its subtasks are scored differently: {told}", where=task.task, hint=_instead(task)
+            f"its subtasks are scored differently: {differing}", where=task.task, hint=_instead(task)
         )
     for source in sources:
         _check_score(task, source)
@@ -235,8 +235,8 @@ def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
 
 def _score_of(task: SuiteTask, source: TaskSource) -> _Score:
     config = source.config
-    metrics = [one.get("metric") for one in config.get("metric_list") or [] if isinstance(one, dict)]
-    filters = [str(one.get("name")) for one in config.get("filter_list") or [] if isinstance(one, dict)]
+    metrics = [entry.get("metric") for entry in config.get("metric_list") or [] if isinstance(entry, dict)]
+    filters = [str(entry.get("name")) for entry in config.get("filter_list") or [] if isinstance(entry, dict)]
     metric, chosen = task.metric, task.filter or next(iter(filters), "none")
     if metrics and (metric is None or metric not in metrics):
         metric = None if isinstance(metrics[0], Function) else str(metrics[0])
@@ -248,10 +248,10 @@ def _score_of(task: SuiteTask, source: TaskSource) -> _Score:
 def _instead(task: SuiteTask) -> str:
     """Return a hint that names the suite with most of a group's members as tasks of their own."""
     group = group_of(task) or {}
-    names = {one if isinstance(one, str) else one.get("task") for one in group.get("task", [])}
-    held = {path.stem: names & _names(load_yaml(path, Suite)) for path in sources.SUITES.glob("*.yaml")}
-    best = max(held, key=lambda name: len(held[name]), default=None)
-    if best is None or len(held[best]) < 2:
+    names = {member if isinstance(member, str) else member.get("task") for member in group.get("task", [])}
+    shared = {path.stem: names & _names(load_yaml(path, Suite)) for path in sources.SUITES.glob("*.yaml")}
+    best = max(shared, key=lambda name: len(shared[name]), default=None)
+    if best is None or len(shared[best]) < 2:
         return "Each is a task by itself: list those that matter in a file of configs/suites."
     return f"Each is a task by itself: the suite '{best}' has them."
 
@@ -266,7 +266,9 @@ def _check_score(task: SuiteTask, source: TaskSource) -> None:
     if config.get("output_type") == "loglikelihood_rolling":
         hint = "Choose one that scores each document, such as acc or exact_match."
         raise ConfigError("its perplexity is not a score per document", where=where, hint=hint)
-    metrics = {one.get("metric"): one for one in config.get("metric_list") or [] if isinstance(one, dict)}
+    metrics = {
+        entry.get("metric"): entry for entry in config.get("metric_list") or [] if isinstance(entry, dict)
+    }
     named = next(iter(metrics), None) if task.metric is None else task.metric
     computed = any(isinstance(metric, Function) for metric in metrics)
     if metrics and not computed and named not in metrics:
@@ -276,7 +278,7 @@ def _check_score(task: SuiteTask, source: TaskSource) -> None:
     if named in metrics and metrics[named].get("higher_is_better") is False:
         hint = "A margin needs a score that is better when it is higher."
         raise ConfigError(f"metric '{named}' is better when it is lower", where=where, hint=hint)
-    filters = [one.get("name") for one in config.get("filter_list") or [] if isinstance(one, dict)]
+    filters = [entry.get("name") for entry in config.get("filter_list") or [] if isinstance(entry, dict)]
     if task.filter is not None and filters and task.filter not in filters:
         hint = f"It has: {', '.join(map(str, filters))}."
         raise ConfigError(f"has no filter '{task.filter}'", where=where, hint=hint)

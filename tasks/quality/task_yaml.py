@@ -116,13 +116,13 @@ def data_files(config: dict[str, Any], folder: Path) -> dict[str, tuple[Path, ..
     if dataset not in FILE_BUILDERS or not named:
         return None
     splits = named if isinstance(named, dict) else {"train": named}
-    found: dict[str, tuple[Path, ...]] = {}
+    by_split: dict[str, tuple[Path, ...]] = {}
     for split, patterns in splits.items():
         listed = [patterns] if isinstance(patterns, str) else list(patterns)
         if any("://" in pattern for pattern in listed):
             return None
-        found[split] = tuple(file for pattern in listed for file in _find(pattern, folder))
-    return found
+        by_split[split] = tuple(file for pattern in listed for file in _find(pattern, folder))
+    return by_split
 
 
 def evaluated_split(config: dict[str, Any]) -> str:
@@ -186,7 +186,7 @@ def _functions(value: Any) -> list[Function]:
     if isinstance(value, Function):
         return [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [function for one in inner for function in _functions(one)]
+    return [function for part in inner for function in _functions(part)]
 
 
 def _module(function: Function) -> Path:

@@ -71,7 +71,7 @@ def _settings(source: TaskSource) -> dict[str, Any]:
     for key, value in source.overrides.items():
         config[key] = _import_fun_from_str(value) if isinstance(value, Function) else value
     if source.data is not None and config.get("dataset_path") in FILE_BUILDERS:
-        files = {split: [str(file) for file in found] for split, found in source.data.items()}
+        files = {split: [str(file) for file in paths] for split, paths in source.data.items()}
         config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": files}
     return dict(config)
 
@@ -90,9 +90,11 @@ def choose_score(spec: Evaluation, tasks: Iterable[Any]) -> tuple[str, str]:
     """
     chosen = {_score_of(spec, task) for task in tasks}
     if len(chosen) > 1:
-        told = " and ".join(f"{metric} of filter {name}" for metric, name in sorted(chosen)[:2])
+        differing = " and ".join(f"{metric} of filter {name}" for metric, name in sorted(chosen)[:2])
         hint = "List its subtasks in a file of configs/suites."
-        raise ConfigError(f"its subtasks are scored differently: {told}", where=spec.task.task, hint=hint)
+        raise ConfigError(
+            f"its subtasks are scored differently: {differing}", where=spec.task.task, hint=hint
+        )
     return chosen.pop()
 
 
@@ -102,7 +104,7 @@ def _score_of(spec: Evaluation, task: Any) -> tuple[str, str]:
     if better.get(metric) is False:
         hint = "A margin needs a score that is better when it is higher."
         raise ConfigError(f"metric '{metric}' is better when it is lower", hint=hint)
-    filters = [one.name for one in task._filters]
+    filters = [ensemble.name for ensemble in task._filters]
     chosen = spec.task.filter or filters[0]
     if chosen not in filters:
         raise ConfigError(f"has no filter '{chosen}'", hint=f"It has: {', '.join(filters)}.")
@@ -241,10 +243,15 @@ def main(arguments: list[str]) -> int:
         run(spec, out_dir, Progress(spec_path.with_name(PROGRESS)), key)
     except Exception as error:  # whatever it is, its reason must reach the asking process
         traceback.print_exc()
-        told = describe(error)
-        failure = {"what": told.what, "where": told.where, "hint": told.hint, "exit_status": told.exit_status}
+        reason = describe(error)
+        failure = {
+            "what": reason.what,
+            "where": reason.where,
+            "hint": reason.hint,
+            "exit_status": reason.exit_status,
+        }
         spec_path.with_name(FAILURE).write_text(json.dumps(failure), encoding="utf-8")
-        return told.exit_status
+        return reason.exit_status
     return 0
 
 

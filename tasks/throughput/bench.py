@@ -199,11 +199,11 @@ def rows(workload: Workload, out_dir: Path) -> LoadRows:
 
 def _requests(point: str, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Make one row a request; an end-to-end latency is the first token's plus all that follow."""
-    found = []
+    rows = []
     for index, error in enumerate(result["errors"]):
         itls_s, ttft_s = result["itls"][index], result["ttfts"][index]
         answered = not error
-        found.append(
+        rows.append(
             {
                 "operating_point": point,
                 "request": index,
@@ -216,4 +216,4 @@ def _requests(point: str, result: dict[str, Any]) -> list[dict[str, Any]]:
                 "error": error or None,
             }
         )
-    return found
+    return rows

@@ -23,10 +23,10 @@ HITS = re.compile(r"^vllm:prefix_cache_hits_total(?:\{.*\})? (\S+)$", re.MULTILI
 def _prefix_cache_hits(base_url: str) -> float | None:
     try:
         with urllib.request.urlopen(f"{base_url}/metrics", timeout=10) as answer:  # noqa: S310
-            found = HITS.findall(answer.read().decode())
+            counts = HITS.findall(answer.read().decode())
     except OSError:
         return None
-    return sum(float(value) for value in found) if found else None
+    return sum(float(value) for value in counts) if counts else None
 
 
 def _cpu_seconds() -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quantgate.judge.document_order import document_order
-from tasks.quality.documents import keys_of, placed, placed_in
+from tasks.quality.documents import keys_of, placed_in
 
 
 def test_documents_that_share_an_id_are_numbered_whatever_they_ask() -> None:
@@ -36,12 +36,12 @@ def test_what_a_document_shares_with_others(document: Any, cluster: str | None) 
 def test_places_are_of_the_order_and_numbers_of_the_data_set() -> None:
     documents = [{"id": number} for number in range(10)]
     order = document_order("t", keys_of(documents))
-    first, rest = placed("t", documents, 0, 4), placed("t", documents, 4, None)
+    first, rest = (placed_in("t", {"t": documents}, start, end)["t"] for start, end in ((0, 4), (4, None)))
     assert [index for index, _ in sorted(first.items(), key=lambda one: one[1].position)] == order[:4]
     assert list(first) == sorted(order[:4])
     assert sorted({**first, **rest}) == list(range(10))
     assert [one.position for one in rest.values()] == [order.index(index) for index in rest]
-    assert placed("t", documents, 8, 99).keys() == set(order[8:])
+    assert placed_in("t", {"t": documents}, 8, 99)["t"].keys() == set(order[8:])
 
 
 def test_copies_are_a_cluster_whatever_their_ids_unless_they_are_few() -> None:
