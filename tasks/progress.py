@@ -1,4 +1,4 @@
-"""What runs, how far, how long still: one moving line at a terminal, plain lines elsewhere."""
+"""Report what runs, how far it is and how long it needs: one moving line at a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Step:
         """Begin the clock."""
         self._reporter, self._title, self._unit, self._expected_s = reporter, title, unit, expected_s
         self.started = time.monotonic()
-        self._told = self.started
-        self._begun_at: float | None = None
-        self._begun_done = 0
+        self._reported_at = self.started
+        self._first_at: float | None = None
+        self._first_done = 0
 
     def _remaining(self, done: int, total: int | None) -> str:
         now = time.monotonic()
-        if total and self._begun_at is not None and done > self._begun_done:
-            rate = (done - self._begun_done) / (now - self._begun_at)
+        if total and self._first_at is not None and done > self._first_done:
+            rate = (done - self._first_done) / (now - self._first_at)
             return f", about {_duration((total - done) / rate)} left"
         if self._expected_s:
             left = self._expected_s - (now - self.started)
@@ -47,12 +47,12 @@ class Step:
             total: units in all, where known.
         """
         now = time.monotonic()
-        if done and self._begun_at is None:
-            self._begun_at, self._begun_done = now, done
+        if done and self._first_at is None:
+            self._first_at, self._first_done = now, done
         moving = self._reporter.moving
-        if not moving and now - self._told < PLAIN_EVERY_S:
+        if not moving and now - self._reported_at < PLAIN_EVERY_S:
             return
-        self._told = now
+        self._reported_at = now
         amount = f" {done}/{total} {self._unit}" if total else ""
         text = f"{self._title}{amount}, {_duration(now - self.started)}{self._remaining(done, total)}"
         self._reporter.show(text, moving=moving)
@@ -69,7 +69,7 @@ class Reporter:
     def current(cls) -> Reporter:
         """Return the reporter in use, else the terminal's.
 
-        A thread of ours begins without it and is given what it tells by whoever starts it.
+        A new thread has none; the code that starts the thread passes the reporter on.
         """
         global _TERMINAL  # noqa: PLW0603 - a terminal has one moving line
         used = _USED.get()
@@ -123,7 +123,7 @@ class Reporter:
         Args:
             title: what runs.
             unit: what is counted.
-            expected_s: how long it should take in all, where that is known from before.
+            expected_s: how long it should take in all, if that was measured before.
         """
         step = Step(self, title, unit, expected_s)
         if self.moving:

@@ -1,8 +1,8 @@
-"""Large files of a hub's repository: enough room first, then fetched so that a kill costs seconds, not the file.
+"""Fetch large files of a hub's repository so that a kill costs seconds, not the file; check the disk's room first.
 
 The hub's own client (huggingface_hub 2.4) writes to a temporary file of its process and deletes it when it fails: a
 killed download begins again, however large. So files that the hub stores by their SHA-256 are fetched here, into
-the place in the client's cache where the client looks for them, and are checked against that hash.
+the client's own cache at the path that it reads, and are checked against that hash.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tasks.progress import Step
 
 PARALLEL_FILES = 4
 READ_TIMEOUT_S = 30.0
-"""Without a byte for so long a connection counts as lost."""
+"""A connection without a byte for so long counts as lost."""
 
 RESERVE_BYTES = 1_000_000_000
-"""Left free on the cache's disk: a full one stops whatever else runs on the host."""
+"""Bytes left free on the cache's disk: a full disk stops whatever else runs on the host."""
 
 BUFFER_BYTES = 1 << 20
 
@@ -124,15 +124,15 @@ def fetch(
     waiting: Waiting,
     step: Step,
 ) -> None:
-    """Bring files into the cache, several at once; what an earlier attempt brought is not fetched again.
+    """Fetch files into the cache, several at once; go on from what an earlier attempt fetched.
 
     Args:
         files: those that are resumable.
         place: the repository's folder in the cache.
         url: the address of a file by its name.
         token: the hub's token, where there is one.
-        waiting: how long a hub in trouble is waited for.
-        step: progress, told in MB.
+        waiting: waits for a hub in trouble.
+        step: progress in MB.
 
     Raises:
         GaveUpError: the hub or the network failed for longer than the patience lasts.

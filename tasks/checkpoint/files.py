@@ -1,4 +1,4 @@
-"""What lies in a checkpoint's folder: the files that are served, each one whole or refused."""
+"""Read a checkpoint's folder: the files that are served, each one whole or refused."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"
 """Files that an engine reads to serve a model: weights, configuration, tokenizer, chat template."""
 
 NOT_SERVED = ("*/*", "consolidated*.safetensors", "adapter_model*.safetensors")
-"""Of those, what it doesn't read: subfolders (original/, onnx/), the weights' second copy, adapters."""
+"""Files among them that it doesn't read: subfolders (original/, onnx/), the weights' second copy, adapters."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 """Weights that can run code when they are loaded."""
 
 PICKLES_SERVED = ("*.bin", "*.pt")
-"""Of those, what an engine loads where they are allowed."""
+"""Pickles that an engine loads if they are allowed."""
 
 TRAINING = ("training_args.bin", "optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "*/*")
-"""Of those in turn, what a trainer leaves beside the weights."""
+"""Files among them that a trainer leaves beside the weights."""
 
 CODE = ("*.py",)
-"""What a checkpoint brings of its own to be run, where it is allowed."""
+"""Code that a checkpoint brings with it, run only if that is allowed."""
 
 TOKENIZERS = (
     ("tokenizer.json",),
@@ -146,7 +146,7 @@ def read_weights(folder: Path, where: str) -> Weights:
 
     Raises:
         ConfigError: the index is malformed or names a file or tensor that isn't there; a file is truncated
-            or damaged; a tensor stands in two files.
+            or damaged; a tensor is in two files.
     """
     index = folder / "model.safetensors.index.json"
     weight_map = _weight_map(index, where) if index.is_file() else {}
@@ -162,7 +162,7 @@ def read_weights(folder: Path, where: str) -> Weights:
     for path in files:
         for name, tensor in read_header(path, where).items():
             if name in tensors:
-                what = f"tensor '{name}' stands in {home[name]} and in {path.name}"
+                what = f"tensor '{name}' is in {home[name]} and in {path.name}"
                 raise ConfigError(what, where=where, hint="Remove the file that isn't the checkpoint's.")
             tensors[name] = tensor
             home[name] = path.name

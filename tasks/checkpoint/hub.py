@@ -39,10 +39,10 @@ HUB_ID = re.compile(
 """``org/name`` or ``org/name@revision``, by the hub's own rules for names."""
 
 CONFIGURATION = ("config.json", "hf_quant_config.json", "tokenizer_config.json")
-"""What tells most of what is wrong with a checkpoint, without its weights."""
+"""Small files that show most faults of a checkpoint without its weights."""
 
 ANSWER_TIMEOUT_S = 30.0
-"""For the hub to say what it has; its client waits without end where none is given."""
+"""Limit for the hub's answer; its client would wait without end."""
 
 
 def pull(
@@ -102,7 +102,7 @@ def pull(
 
 
 class NotAskedError(ConfigError):
-    """The hub didn't answer: whether the checkpoint is there isn't known."""
+    """The hub didn't answer, so nobody knows if it has the checkpoint."""
 
 
 def commit_of(
@@ -272,17 +272,9 @@ class _Hub:
 
     def configuration(self, sha: str, names: list[str]) -> Path:
         """Fetch the configuration, some kilobytes, and return the snapshot's folder."""
-        get = partial(
-            hf_hub_download,
-            self.repo,
-            revision=sha,
-            cache_dir=self.place.cache,
-            endpoint=self.endpoint,
-            token=self.token,
-        )
         for name in CONFIGURATION:
             if name in names:
-                self.waiting.call(partial(get, filename=name))
+                self.waiting.call(partial(hf_hub_download, self.repo, name, **self._client_settings(sha)))
         return self.place.folder / "snapshots" / sha
 
     def download(self, sha: str) -> Path:
@@ -303,14 +295,20 @@ class _Hub:
             fetch(large, self.place, url=address, token=self.token or None, waiting=self.waiting, step=step)
             return self.waiting.call(lambda: self.snapshot(sha, local=False))
 
+    def _client_settings(self, sha: str) -> dict[str, Any]:
+        """Return what the hub's own client is to use in place of its defaults."""
+        return {
+            "revision": sha,
+            "cache_dir": self.place.cache,
+            "endpoint": self.endpoint,
+            "token": self.token,
+        }
+
     def snapshot(self, sha: str, *, local: bool) -> Path:
         """Pull what serving needs with the hub's own client; with ``local`` from the cache alone."""
         folder = snapshot_download(
             self.repo,
-            revision=sha,
-            cache_dir=self.place.cache,
-            endpoint=self.endpoint,
-            token=self.token,
+            **self._client_settings(sha),
             local_files_only=local,
             allow_patterns=list(served_patterns(self.allow)),
             ignore_patterns=list(NOT_SERVED),

@@ -1,4 +1,4 @@
-"""What the hub says of a model's checkpoints, held against configs/models: only small files are fetched.
+"""Compare what the hub says of a model's checkpoints with configs/models; only small files are fetched.
 
 HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read from the environment at each call; a saved token is not used.
 """
@@ -35,15 +35,15 @@ from tasks.progress import Reporter
 
 TIMEOUT_S = 20.0
 PATIENCE = Patience(tries=3, longest_wait_s=60, total_wait_s=90)
-"""Somebody waits for the answer."""
+"""Short, since a user waits for the answer."""
 IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_experts")
-"""Keys of config.json by which another model is noticed."""
+"""Keys of config.json that differ between models."""
 
 QUANT_FILE = "hf_quant_config.json"
 
 
 class CheckpointStatus(IntEnum):
-    """How a checkpoint was found, the worst last."""
+    """Result of checking a checkpoint, the worst last."""
 
     OK = 0
     UNREACHED = 1
@@ -52,14 +52,14 @@ class CheckpointStatus(IntEnum):
 
 
 class Report(NamedTuple):
-    """What was seen of one checkpoint, in one line."""
+    """Status of one checkpoint, and all remarks in one line."""
 
     status: CheckpointStatus
     line: str
 
 
 class _Seen:
-    """What is said of one checkpoint, and the worst of it."""
+    """Facts and remarks about one checkpoint, and the worst status among them."""
 
     def __init__(self, source: str) -> None:
         self.source, self.status = source, CheckpointStatus.OK
@@ -257,7 +257,9 @@ def _plain_precision(config: Mapping[str, Any]) -> str:
 def _compare_precision(checkpoint: CheckpointConfig, precision: str, weight_format: str, seen: _Seen) -> None:
     """Compare the declared precision with what the files say, if they do."""
     if not precision:
-        seen.add(CheckpointStatus.NOTE, "config.json doesn't state its dtype: the weights tell at the pull")
+        seen.add(
+            CheckpointStatus.NOTE, "config.json doesn't state its dtype: the weights show it at the pull"
+        )
         return
     seen.facts.append(f"{precision} ({weight_format})")
     if checkpoint.precision is not None and checkpoint.precision != precision:

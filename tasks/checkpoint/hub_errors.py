@@ -1,4 +1,4 @@
-"""What a hub's client complains of, in one line with a hint, and never with a token in it."""
+"""Turn errors of the hub's client into one line with a hint, never with a token in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.checkpoint.retry import GaveUpError, causes, response_of
 from tasks.progress import Reporter
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{4,}")
-"""How the hub's tokens look."""
+"""Form of the hub's tokens."""
 
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -36,7 +36,7 @@ def redact(text: str) -> str:
 
 
 class ReportedWaits(logging.Handler):
-    """What the hub's client says of its own waits, as progress; its other warnings quote the server."""
+    """Reports the waits of the hub's client as progress; its other warnings quote the server."""
 
     def __init__(self, where: str, report: Reporter) -> None:
         """Handle warnings only."""
@@ -69,7 +69,7 @@ def refusal(error: Exception, revision: str | None, where: str, *, offline: bool
         error: as the hub's client, the network or the disk raised it.
         revision: what was asked for.
         where: the checkpoint as messages name it.
-        offline: whether the hub was not to be asked.
+        offline: True if the hub must not be asked.
     """
     tried, kept = "", ""
     if isinstance(error, GaveUpError):

@@ -46,7 +46,7 @@ def read_pins(path: Path) -> dict[str, Pin]:
         raise ConfigError(
             "holds no pins that can be read",
             where=str(path),
-            hint="Put back a copy of it; without the file, ids are pinned anew at their next pull.",
+            hint="Put back a copy of it; without the file, ids are pinned again at their next pull.",
         ) from None
 
 
@@ -55,7 +55,7 @@ class Pins:
 
     Args:
         path: ``pins.json``.
-        update: take what the branch names now in place of what is pinned.
+        update: replace a pin by what the branch names now.
     """
 
     def __init__(self, path: Path, *, update: bool = False) -> None:
@@ -82,7 +82,7 @@ class Pins:
         if pin is not None and not self.update:
             report(
                 f"{repo}: {pin.branch} has moved to {newest[:12]} since; the pin {pin.commit[:12]} of "
-                f"{pin.pinned_at:%Y-%m-%d} is kept; `quantgate doctor --models` lists it, `--update-pins` takes the "
+                f"{pin.pinned_at:%Y-%m-%d} is kept; `quantgate doctor --models` lists it, `--update-pins` pins the "
                 "new one"
             )
             return pin.commit

@@ -1,4 +1,4 @@
-"""Which precision a checkpoint has: what its configuration declares, held against the tensors it stores.
+"""Determine a checkpoint's precision: its configuration's declaration, checked against the stored tensors.
 
 A name proves nothing: repositories called "-NVFP4" have held mixed precision, and some changed their content
 under the same name.
@@ -95,7 +95,7 @@ def classify_unread(
     Args:
         config: config.json.
         hf_quant: hf_quant_config.json, where there is one.
-        size_bytes: of the weight files; parameters are reckoned from it, as if all had the one dtype.
+        size_bytes: of the weight files; parameters are estimated from it, as if all had that dtype.
         where: the checkpoint as messages name it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a checkpoint's configuration declares of its weights: a new format is a row in a table."""
+"""Read what a checkpoint's configuration declares of its weights; a new format is a row in a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantgate.model.errors import ConfigError
 
 
 class Scheme(NamedTuple):
-    """How one kind of quantized weight is stored."""
+    """Storage of one kind of quantized weight."""
 
     precision: str
     stored_bits: int
@@ -21,7 +21,7 @@ class Scheme(NamedTuple):
 
 
 class DeclaredFormat(NamedTuple):
-    """What a configuration says of the weights; no scheme at all is an unquantized model."""
+    """Format of the weights as a configuration declares it; an unquantized model has no scheme."""
 
     weight_format: str
     schemes: tuple[Scheme, ...]
@@ -81,13 +81,13 @@ WORDS = {"4": INT4_IN_WORDS, "8": INT8_IN_WORDS}
 """AWQ, GPTQ and auto-round pack integers into 32-bit words; by their bits."""
 
 EXPERTS = {"fp4": (MXFP4,), "fp8": (), "None": ()}
-"""What ``expert_dtype`` of an FP8 model's config.json adds (DeepSeek V4 stores its experts apart)."""
+"""Schemes that ``expert_dtype`` of an FP8 model's config.json adds (DeepSeek V4 stores its experts apart)."""
 
 KV_DTYPES = {"FP8": "fp8", "float8": "fp8", "NVFP4": "nvfp4", "float4": "nvfp4"}
 """KV-cache dtype by ``kv_cache_quant_algo``, or type and bits of ``kv_cache_scheme``; others mean none."""
 
 QUANTIZATION_KEYS = ("quantization_config", "compression_config")
-"""Where config.json, or its ``text_config``, says how it is quantized."""
+"""Keys of config.json, or of its ``text_config``, that hold the quantization."""
 
 EXPORT_HINT = "Export the model again, or give a revision whose files agree."
 
@@ -116,7 +116,7 @@ def read_declared_format(
     }
     method = str(settings.get("quant_method", "")).lower()
     if method not in METHODS:
-        what = f"config.json declares the quantization method '{method[:40]}', whose precision can't be told"
+        what = f"config.json declares the quantization method '{method[:40]}', whose precision is unknown"
         raise ConfigError(what, where=where, hint=f"Known: {', '.join(METHODS)}.")
     first = METHODS[method](settings, "config.json", where)
     if hf_quant is not None and (set(first.schemes), first.kv_cache_dtype) != (
@@ -246,4 +246,4 @@ METHODS: dict[str, Callable[[dict[str, Any], str, str], DeclaredFormat]] = {
     "fbgemm_fp8": _always("fbgemm_fp8", FP8),
     "mxfp4": _always("mxfp4", MXFP4),
 }
-"""How to read a quantization_config, by its ``quant_method``."""
+"""Readers of a quantization_config, by its ``quant_method``."""

@@ -1,4 +1,4 @@
-"""A checkpoint as its files describe it: found or pulled, checked, classified, identified."""
+"""Resolve a checkpoint from its source: find or pull it, check it, classify it, identify it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PRECISION_SUFFIX = re.compile(
     r"|NVFP4A16|KV|dynamic|block|quantized))+$",
     re.IGNORECASE,
 )
-"""What a name's end says of its precision; stripped for the model's name, never believed."""
+"""Endings of a name that claim a precision; stripped for the model's name, never believed."""
 
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
-"""How the name of the tensor ends that has a row for each token."""
+"""Endings of the name of the tensor that has a row for each token."""
 
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
-"""Where config.json may say the longest context (tokens)."""
+"""Keys of config.json that may hold the longest context (tokens)."""
 
 
 def resolve(
@@ -126,8 +126,7 @@ def commit_of(
         source: ``org/name`` or ``org/name@revision``; without a revision the home's pin counts.
         declared: the precision that it is expected to have.
         pins: the home's.
-        keep: whether an id without a pin is pinned now, once its configuration was found good; a plan that is
-            only shown pins nothing.
+        keep: pin an id without a pin, once its configuration has passed; a plan that is only shown pins nothing.
         cache: the hub's cache folder, its own default where there is none.
         patience: how long a hub in trouble is waited for.
 
@@ -171,7 +170,7 @@ def check_source(source: str, declared: str | None = None) -> None:
 
 
 class _Contents(NamedTuple):
-    """What a folder's files say, without reading the weights themselves."""
+    """Facts that a folder's files show without reading the weights."""
 
     config: dict[str, Any]
     format: Format
@@ -225,7 +224,7 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
             found = classify_unread(config, hf_quant, size_bytes, where)
             Reporter.current().line(
                 f"{where}: pickle weights are not opened here: {found.precision} is what config.json says, and "
-                f"{found.parameters / 1e9:.2f} G parameters are reckoned from {size_bytes / 1e9:.2f} GB"
+                f"{found.parameters / 1e9:.2f} G parameters are estimated from {size_bytes / 1e9:.2f} GB"
             )
         else:
             found = classify(config, hf_quant, tensors, where)

@@ -1,4 +1,4 @@
-"""How long a hub that is busy or broken is waited for, and what is said meanwhile."""
+"""Wait for a hub that is busy or broken, within bounds, and report each wait."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Patience:
 
 
 class GaveUpError(Exception):
-    """The hub was waited for in vain; the cause is the last failure."""
+    """The hub did not recover within the bounds; the cause is the last failure."""
 
     def __init__(self, error: Exception, tries: int, asked_wait_s: float | None) -> None:
-        """Keep what to say of it."""
+        """Keep the last failure, the tries, and the wait that the hub asked for."""
         super().__init__(str(error))
         self.error, self.tries, self.asked_wait_s = error, tries, asked_wait_s
 

@@ -1,4 +1,4 @@
-"""A safetensors file's header: its tensors by dtype and shape, and whether the file is whole."""
+"""A safetensors file's header: its tensors by dtype and shape; the file must be whole."""
 
 from __future__ import annotations
 
@@ -112,5 +112,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; refuse a name that is listed twice."""
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is listed twice")
     return table

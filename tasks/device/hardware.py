@@ -1,4 +1,4 @@
-"""The hardware a run is measured on: GPUs as NVML reports them, else the CPU."""
+"""Detect the hardware a run is measured on: GPUs as NVML reports them, else the CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ UNANSWERED = (
     pynvml.NVMLError_NoPermission,
     pynvml.NVMLError_FunctionNotFound,
 )
-"""NVML's answers to a question that a board, a driver or a guest isn't told about."""
+"""NVML's errors for a question that a board, a driver or a guest does not answer."""
 
 HIDE_ALL = {"", "-1", "NoDevFiles"}
 """Values of CUDA_VISIBLE_DEVICES that mean: no GPU."""

@@ -1,6 +1,6 @@
-"""Whether the GPUs of a run are idle: whatever else is on one would be measured with it.
+"""Check that the GPUs of a run are idle: whatever else is on one would be measured with it.
 
-The lock of :mod:`tasks.device.lock` keeps our own runs apart; this looks for everybody else, and for what a run of ours
+The lock of :mod:`tasks.device.lock` keeps our own runs apart; this finds everybody else, and what a run of ours
 left behind. On a CPU there is nothing to ask.
 """
 
@@ -22,7 +22,7 @@ IDLE_MIB = 1024
 """Memory in use that is nobody's: what a driver keeps of an idle GPU is under 1 GiB; weights are not."""
 IDLE_TIMEOUT_S = 120.0
 RELEASE_TIMEOUT_S = 30.0
-"""The driver takes a moment to give a dead process's memory back."""
+"""The driver needs a moment to give a dead process's memory back."""
 POLL_S = 1.0
 
 
@@ -63,7 +63,7 @@ def idle_devices(
         report: progress.
         idle_timeout_s: how long to wait for the GPUs before, in seconds.
         release_timeout_s: how long to wait for them after, in seconds.
-        poll_s: seconds between looks.
+        poll_s: seconds between checks.
 
     Raises:
         RunError: they did not become idle; names who is on them.

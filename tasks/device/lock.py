@@ -1,4 +1,4 @@
-"""Locks between processes: one measurement a device at a time, one process a run."""
+"""Lock devices and runs between processes: one measurement a device at a time, one process a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _locked(path: Path, what: str, report: Reporter) -> Iterator[None]:
     with os.fdopen(_open_for_all(path), "r+") as file:
         if not _try_lock(file):
             holder = file.read().strip() or "another run"
-            with report.step(f"waiting for {what}, held by {holder}") as step:
+            with report.step(f"waiting for {what}, locked by {holder}") as step:
                 while not _try_lock(file):
                     step.update()
                     time.sleep(0.5)

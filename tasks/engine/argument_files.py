@@ -1,4 +1,4 @@
-"""Files that an engine's arguments name: where they lie for its command, and what they hold for a run's identity.
+"""Resolve files that an engine's arguments name: their paths for its command, their content for a run's identity.
 
 An argument that names a file means what the file holds: the fingerprint carries the content's hash in place of the
 path, so that a moved adapter is the same run and a changed one is not.
@@ -32,14 +32,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @dataclass(frozen=True)
 class ResolvedArguments:
-    """Serving arguments with whatever they name found."""
+    """Serving arguments with the files that they name."""
 
     arguments: dict[str, Any]
-    """The engine's overrides: paths are absolute, a draft of the hub is its folder, None takes one away."""
+    """The engine's overrides: paths are absolute, a draft of the hub is its folder, None removes one."""
     recorded: dict[str, Any]
     """For the fingerprint: contents (``sha256:…``, or a hub id's ``org/name@commit``) in place of paths."""
     adapter: str | None
-    """Name that the LoRA adapter is served by, where there is one."""
+    """Name under which the LoRA adapter is served, if there is one."""
     chat_template: str | None
     """Text of the chat template that an argument gives in place of the checkpoint's own."""
 

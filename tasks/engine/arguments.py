@@ -48,7 +48,7 @@ EVERY_VLLM = frozenset(
         "trust-remote-code",
     }
 )
-"""What no help has to be asked for."""
+"""Arguments that need no help text to be accepted."""
 
 HELP_TIMEOUT_S = 180.0
 _HELP = (
@@ -124,7 +124,7 @@ def gpu_count(arguments: Mapping[str, Any]) -> int:
 def check_known(names: Iterable[str], environment: EngineEnvironment, home: Home, report: Reporter) -> None:
     """Refuse an argument that the engine doesn't know.
 
-    Its help is asked once an environment (some 10 s) and kept; an engine that doesn't tell lets everything through.
+    Its help is asked once an environment (some 10 s) and kept; without a help every argument is accepted.
 
     Args:
         names: a run's own arguments, without dashes.
@@ -197,7 +197,7 @@ def check_limits(arguments: Mapping[str, Any], folder: Path, workload: Workload 
     Args:
         arguments: serving arguments by name, without dashes.
         folder: the checkpoint's folder; its config.json is read.
-        workload: the ladder, whose requests must fit the context.
+        workload: the concurrency sweep, whose requests must fit the context.
 
     Raises:
         ConfigError: the first that doesn't fit, with what does.

@@ -1,4 +1,4 @@
-"""How a running engine is reached, and how its end is noticed."""
+"""Send requests to a running engine, and notice its end."""
 
 from __future__ import annotations
 

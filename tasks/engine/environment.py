@@ -22,7 +22,7 @@ from tasks.progress import Reporter
 
 INSTALL_TIMEOUT_S = 3600.0
 _INDEXES = (*PROXIES, "PIP_", "UV_")
-"""What tells where packages come from, with the passwords that it takes."""
+"""Variables that say where packages come from, and their passwords."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,18 @@ def is_ready(name: str, config: EngineConfig, home: Home) -> bool:
     return (environment_folder(name, config, home) / ".ready").exists()
 
 
+def _run(python: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of Python under an interpreter, without our secrets."""
+    return subprocess.run(
+        [python, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=child_environment(),
+    )
+
+
 def _version(name: str, config: EngineConfig, python: Path) -> str:
     """Return the engine's version in its environment."""
     code = (
@@ -104,14 +116,7 @@ def _version(name: str, config: EngineConfig, python: Path) -> str:
         "try: print(version(sys.argv[1]))\nexcept PackageNotFoundError: sys.exit(3)"
     )
     try:
-        done = subprocess.run(
-            [python, "-c", code, config.distribution],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env=child_environment(),
-        )
+        done = _run(python, code, config.distribution)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(
             f"can't be run ({error})",
@@ -129,7 +134,7 @@ def _version(name: str, config: EngineConfig, python: Path) -> str:
         raise ConfigError(
             f"version {installed_version} was found where {config.version} is declared",
             where=f"engines.yaml: {name}",
-            hint="Correct the version, or remove the environment so that it is made anew.",
+            hint="Correct the version, or remove the environment so that it is made again.",
         )
     return installed_version
 
@@ -140,15 +145,7 @@ def plugins_of(environment: EngineEnvironment) -> list[str]:
         "from importlib.metadata import entry_points\n"
         "print(*sorted({e.dist.name for e in entry_points(group='vllm.general_plugins')}))"
     )
-    done = subprocess.run(
-        [environment.python, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=child_environment(),
-    )
-    return done.stdout.split()
+    return _run(environment.python, code).stdout.split()
 
 
 def _find_links() -> str | None:
@@ -195,7 +192,7 @@ def _install(name: str, config: EngineConfig, target: Path, log: Path, report: R
         install = ("pip", "install", "--python", str(target / "bin" / "python"), "--compile-bytecode")
         pinned = ("--no-deps",) if config.plugins or config.torch_backend else ()
         requirements = ("-r", str(ROOT / str(config.requirements)))
-        # Local wheels first, where pip is told of any; then torch's own index, by uv's name for it.
+        # Local wheels first, if pip knows of any; then torch's own index, by uv's name for it.
         links = _find_links()
         attempts: list[tuple[str, ...]] = [("--find-links", links)] if links else []
         attempts.append(("--torch-backend", config.torch_backend) if config.torch_backend else ())

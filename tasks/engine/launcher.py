@@ -119,11 +119,11 @@ def _run(log: str, command: list[str]) -> int:
     stop_group(child.pid)
     if status is None:
         return 128 + stopping[0] if stopping else 1
-    return status if status >= 0 else 128 - status  # as a shell tells a signal
+    return status if status >= 0 else 128 - status  # as a shell reports a signal
 
 
 def _guard(inner: int) -> int:
-    """Wait for the inner process, passing on what tells it to stop; then end what it left."""
+    """Wait for the inner process, passing on signals to stop; then end what it left."""
     for number in _STOPPING:
         signal.signal(number, lambda received, _: os.kill(inner, received))
     _, ended = os.waitpid(inner, 0)

@@ -1,4 +1,4 @@
-"""What the engine's log and metrics say of how it computes."""
+"""Read from the engine's log and metrics how it computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child process that cannot outlive us: started through the launcher, stopped as a whole group."""
+"""Run a child process that cannot outlive us: started through the launcher, stopped as a whole group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quantgate.model.errors import RunError
 from tasks.engine import launcher
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-"""What a child that fetches something needs, with the passwords that they may hold."""
+"""Variables that a child needs to fetch something, with the passwords that they may hold."""
 ENGINE_ENDS_WITHIN_S = 10.0
 """Time from an engine's first broken connection until the last process of it is gone."""
 
@@ -87,7 +87,7 @@ class Tied:
         self._process = subprocess.Popen(
             [sys.executable, "-S", launcher.__file__, str(log), "--", *command],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,  # nothing is said on it; its end tells that the launcher is through
+            stdout=subprocess.PIPE,  # nothing is written to it; it closes when the launcher has ended
             stderr=subprocess.DEVNULL,
             env=dict(environment),
             cwd=cwd,
@@ -218,7 +218,7 @@ _NOISE = ("nanobind", "leaked", "warnings.warn", "resource_tracker", "skipped re
 def last_words(output: str, lines: int = 3) -> str:
     """Return the last errors of a log, or its last lines if it has none.
 
-    A traceback's final line tells more than what a dying process prints after it.
+    A traceback's final line says more than what a dying process prints after it.
     """
     kept = [line.strip() for line in output.splitlines() if line.strip()]
     kept = [line for line in kept if not any(noise in line for noise in _NOISE)]

@@ -47,7 +47,7 @@ ENVIRONMENT_ALLOW_LIST = (
     "MKL_",
     "OPENBLAS_",
 )
-# In the checkpoint's or the pipeline's way: an engine serves what was pulled, and tells nobody.
+# An engine serves what was pulled, and reports nothing to anybody.
 _BASE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
@@ -122,7 +122,7 @@ def _port(config: EngineConfig, name: str) -> int:
             raise ConfigError(
                 f"port {config.port} is in use",
                 where=f"engines.yaml: {name}",
-                hint="Stop what listens there, or leave 'port' out to take a free one.",
+                hint="Stop what listens there, or leave 'port' out to use a free one.",
             ) from None
         return int(probe.getsockname()[1])
 
@@ -206,7 +206,7 @@ def serve(
     Args:
         checkpoint: what to serve.
         environment: the engine.
-        overrides: serving arguments of this run, the files they name found (:mod:`tasks.engine.argument_files`).
+        overrides: serving arguments of this run, resolved by :mod:`tasks.engine.argument_files`.
         adapter: the LoRA adapter that requests go to, by its served name; the model itself if None.
         uuids: the GPUs it may use; those that are visible if empty.
         log: where the engine's output goes.

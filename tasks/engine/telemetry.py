@@ -1,4 +1,4 @@
-"""What the engine's processes use while they are measured: memory, CPU, requests in flight, KV cache."""
+"""Sample the engine's processes while they are measured: memory, CPU, requests in flight, KV cache."""
 
 from __future__ import annotations
 

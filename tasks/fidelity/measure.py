@@ -1,4 +1,4 @@
-"""Fidelity: what the running engine thinks of each token of a fixed text, by its prompt logprobs."""
+"""Fidelity: the running engine's next-token distributions on a fixed text, by its prompt logprobs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _LOGITS_AT_ONCE = 1 << 26
 """A window's tokens times the vocabulary: vLLM computes the logits of a whole prompt at once, in 16 and 32 bits and as
 logarithms, and its memory profile doesn't know of them. So they stay under 0.7 GB."""
 _ENTRIES_AT_ONCE = 1 << 19
-"""Entries of an answer; one takes some 60 bytes of JSON."""
+"""Entries of an answer; each is some 60 bytes of JSON."""
 REQUEST_TIMEOUT_S = 300.0
 DEATHS_MOST = 2
-"""An engine that ended so often over this is not asked again: an alarm must not keep a run from its end."""
+"""Number of ends over this after which an engine is not asked again: an alarm must not keep a run from its end."""
 _NO_NUMBER = "float values are not JSON compliant"
-"""What vLLM 0.32 answers, with status 400, where a logprob is NaN (tried on a checkpoint with one in its weights)."""
+"""Answer of vLLM 0.32, with status 400, if a logprob is NaN (tried on a checkpoint with one in its weights)."""
 
 
 class CannotError(Exception):
@@ -79,7 +79,7 @@ def measure_fidelity(
         engine: the running engine.
         vocab_size: of the checkpoint; up to `WHOLE_VOCABULARY_MOST` all of it is asked for, else `TOP_K`.
         out_dir: receives fidelity.parquet (``quantgate.bundles.schema.FIDELITY``) and then result.json.
-        on_progress: told of passages asked, and of all there are.
+        on_progress: receives the passages asked, and their number.
 
     Returns:
         What was measured; or why the engine gave nothing, which fails no run.
@@ -133,7 +133,7 @@ class _Asking:
     """Requests to one engine, one at a time: a batch could change what each of them gets."""
 
     def __init__(self, engine: EngineEndpoint, vocab_size: int) -> None:
-        """Open a connection that no proxy takes."""
+        """Open a connection that goes through no proxy."""
         self._engine, self._vocab_size = engine, vocab_size
         self._whole = vocab_size <= WHOLE_VOCABULARY_MOST
         self._k = vocab_size if self._whole else TOP_K

@@ -1,4 +1,4 @@
-"""The fixed text on which candidates are held against their baseline, token by token."""
+"""The fixed text on which candidates are compared with their baseline, token by token."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def _passages(written: str, where: str) -> Iterator[Passage]:
 
 
 def windows(length: int, first: int, size: int) -> Iterator[Window]:
-    """Cut a passage into what the engine takes at once, so that each token counts once.
+    """Cut a passage into windows for the engine, so that each token counts once.
 
-    A window overlaps the one before by a quarter, so that no token stands without what comes before it.
+    A window overlaps the one before by a quarter, so that every token has others before it.
 
     Args:
         length: tokens of the passage.

@@ -1,4 +1,4 @@
-"""lm-eval's client of the running engine's completions endpoint, and what it tells of the requests' progress."""
+"""lm-eval's client of the running engine's completions endpoint, and the progress of its requests."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
     Kept by task and document: why each generation ended, and its length. Refused: an answer with fewer choices or
     log-probabilities than asked for, a continuation without a token of its own (it would always win),
     a generation that can't fit the context. Counted: prompts cut on the left to fit. Greedy where a task says
-    so (`do_sample: false`), whatever temperature stands beside it. A sampled answer has a seed of its own, by
+    so (`do_sample: false`), whatever temperature it gives as well. A sampled answer has a seed of its own, by
     task, document and repeat: repeats differ, documents don't share their chance, and every checkpoint has the same.
 
     Args:
         spec: what is evaluated and where.
         context_tokens: the longest context that the engine serves, in tokens.
-        progress: told of every answer.
+        progress: counts every answer.
         api_key: the engine's.
     """
 
@@ -105,7 +105,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         self.truncated = 0
         self._at_once = (spec.num_concurrent, spec.batch_size)
         # A served text prompt begins with BOS where the tokenizer adds one; lm-eval's default leaves it out.
-        # A chat template writes its own, as vLLM's chat endpoint takes it.
+        # A chat template writes its own, as vLLM's chat endpoint expects.
         plain = self.tokenizer("a", add_special_tokens=False).input_ids
         begins = self.tokenizer("a").input_ids == [self.tokenizer.bos_token_id, *plain]
         self.add_bos_token = begins and spec.chat_template is None

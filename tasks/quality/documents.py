@@ -1,4 +1,4 @@
-"""A task's documents in the order they are asked, and lm-eval made to ask some of them as it asks them among all."""
+"""Order a task's documents, and make lm-eval ask some of them with the prompts that they have among all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def keys_of(documents: Sequence[Any], *, fixed_subjects: bool = False) -> list[D
 
     Args:
         documents: every document that the task has, in the data set's order: those that share an id are numbered.
-        fixed_subjects: whether subjects are strata and not clusters.
+        fixed_subjects: True if subjects are strata and not clusters.
     """
     names = PASSAGE_FIELDS if fixed_subjects else CLUSTER_FIELDS
     seen: Counter[str] = Counter()
@@ -94,9 +94,9 @@ def placed_in(
         parts: every document of each of its parts: of a group's subtasks, else of the task itself.
         start: the first position.
         end: the position after the last; all that there are if None.
-        grouped: whether they are a group's subtasks: a subtask's name tells its documents apart from the others',
-            and is their cluster, whatever else they share.
-        fixed_subjects: whether subtasks and other subjects are strata and not clusters.
+        grouped: True for a group's subtasks: a subtask's name is part of its documents' keys, and is their cluster,
+            whatever else they share.
+        fixed_subjects: True if subtasks and other subjects are strata and not clusters.
 
     Returns:
         By part, and within it by place in its data set, ascending; a part without such documents isn't there.
@@ -129,7 +129,7 @@ def ask_only(task: Any, documents: Sequence[Any], indices: Sequence[int]) -> Non
 
     lm-eval's own `samples=` would not do: it draws few-shot examples with one random generator, document after
     document, so that a prompt would depend on what else is asked; it numbers documents by their place in the list
-    and not in the data set; and it reads the data set anew each time, which shuffles some tasks' choices again.
+    and not in the data set; and it reads the data set again each time, which shuffles some tasks' choices again.
 
     Args:
         task: an lm-eval task (0.4.13); changed in place.

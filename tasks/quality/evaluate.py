@@ -1,4 +1,4 @@
-"""Quality: a suite's tasks, evaluated with lm-eval against the running engine, one process a task."""
+"""Evaluate a suite's tasks with lm-eval against the running engine, one process a task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC, PROGRESS, FAILURE = "spec.json", "progress.json", "failure.json"
 """Files between this module and the worker, and the record that a finished task leaves."""
 
 STOPPED_ANSWERING = "the engine stopped answering"
-"""How the worker's reason begins where connections broke."""
+"""Beginning of the worker's reason if connections broke."""
 
 
 class ChatTemplate(Strict):

@@ -47,7 +47,7 @@ def members(
 
 
 class _Lookup(NamedTuple):
-    """Where names and tags are found."""
+    """Places to find names and tags."""
 
     find: Find
     folders: tuple[Path, ...]
@@ -92,7 +92,7 @@ def _named(
 
 def _tagged(tag: str, folder: Path) -> dict[str, Path]:
     """Return the tasks below a folder that carry a tag, by name, in lm-eval's order."""
-    # The tag may stand in what a YAML includes, which lies beside it.
+    # The tag may be in a file that a YAML includes, which lies beside it.
     folders = {file.parent for file in folder.rglob("*yaml") if tag.encode() in file.read_bytes()}
     tasks: dict[str, Path] = {}
     for yaml in sorted(yaml for folder_of_tag in folders for yaml in folder_of_tag.glob("*.yaml")):

@@ -1,4 +1,4 @@
-"""A user's JSONL as a task of lm-eval's, without a line of code: a generated YAML beside typed data."""
+"""Turn a user's JSONL into a task of lm-eval's: a generated YAML beside typed data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from quantgate.model.yaml_file import Strict, fingerprint_of
 PASSAGE_FIELDS = ("cluster", "passage_id", "passage", "article")
 SUBJECT_FIELDS = ("subject", "category")
 CLUSTER_FIELDS = (*PASSAGE_FIELDS, *SUBJECT_FIELDS)
-"""Fields of a document that say which others it belongs with, the first one found counts."""
+"""Fields of a document that say which others it belongs with; the first one that it has counts."""
 
 TEXT_FIELDS = ("context", "narrative", "story")
-"""Fields of lm-eval's tasks that hold a passage, where several documents have the same one."""
+"""Fields of lm-eval's tasks that hold a passage, which several documents may share."""
 
 KEYS = ("id", "prompt", "answer", "choices", *CLUSTER_FIELDS)
 """Keys that a line may have."""
@@ -30,7 +30,7 @@ KEYS = ("id", "prompt", "answer", "choices", *CLUSTER_FIELDS)
 EXAMPLE = 'A line is {"prompt": "…", "answer": "…"}, with "choices": ["…", "…"] for multiple choice.'
 
 MAX_GENERATED_TOKENS = 1024
-"""Ceiling of what a reply may take, in tokens, however long the answers are."""
+"""Longest reply in tokens, however long the answers are."""
 
 
 class Document(Strict):
@@ -68,7 +68,7 @@ def read_documents(path: Path) -> list[Document]:
             )
         if has_id and document.id in lines:
             raise ConfigError(
-                f"id '{document.id}' stands on line {lines[document.id]} already",
+                f"id '{document.id}' is on line {lines[document.id]} already",
                 where=where,
                 hint="Make it unique, or leave ids out.",
             )
@@ -82,8 +82,8 @@ def read_documents(path: Path) -> list[Document]:
 def write_task(path: Path, out_dir: Path, name: str = "") -> Path:
     """Turn a JSONL file into a task of lm-eval's.
 
-    The folder's name carries a hash of the content, so that another file of the same name never takes
-    the place of one that a run is reading.
+    The folder's name carries a hash of the content, so that another file of the same name never
+    replaces one that a run is reading.
 
     Args:
         path: the user's JSONL.
@@ -168,7 +168,7 @@ def _replace(target: Path, write: Any) -> None:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
-        with path.open(encoding="utf-8-sig") as file:  # not str.splitlines: U+2028 may stand in a prompt
+        with path.open(encoding="utf-8-sig") as file:  # not str.splitlines: a prompt may have U+2028
             return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="Give the path of a JSONL file.") from None
@@ -255,7 +255,7 @@ def _choices(value: Any, where: str) -> tuple[str, ...]:
         raise ConfigError("a choice is empty", where=where, hint="Give it a text.")
     twice = next((choice for choice in choices if choices.count(choice) > 1), None)
     if twice is not None:
-        raise ConfigError(f"choice '{twice}' stands twice", where=where, hint="Make the choices differ.")
+        raise ConfigError(f"choice '{twice}' is listed twice", where=where, hint="Make the choices differ.")
     return choices
 
 

@@ -1,6 +1,6 @@
-"""What a task needs before it may run: permission to run what a model writes, and Python packages.
+"""Check what a task needs before it may run: permission to run what a model writes, and Python packages.
 
-Both are told before an engine starts. The modules of a task's functions are read, never run: a package counts as
+Both are checked before an engine starts. The modules of a task's functions are read, never run: a package counts as
 needed where its import would end the task, not inside a `try` whose handler goes on without it.
 """
 
@@ -27,7 +27,7 @@ def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:
 
     Args:
         suite: its tasks may each have the permission already.
-        run_generated_code: whether the user gives it to all of them.
+        run_generated_code: True if the user gives it to all of them.
 
     Raises:
         ConfigError: a task scores programs by running them, and nobody said that it may.

@@ -1,4 +1,4 @@
-"""lm-eval's logged samples as rows of samples.parquet and prompts.parquet."""
+"""Turn lm-eval's logged samples into rows of samples.parquet and prompts.parquet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
     "acc_norm": len,
     "acc_bytes": lambda choice: len(choice.encode()),
 }
-"""What a metric divides a choice's log-likelihood by; the others take it as it is."""
+"""Length that a metric divides a choice's log-likelihood by; other metrics do not divide."""
 
 
 class Generation(str):

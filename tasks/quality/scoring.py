@@ -1,4 +1,4 @@
-"""How a document's answers are scored: without what a model thinks before it answers, and each of several repeats.
+"""Score a document's answers: leave out what a model thinks before them, and average several repeats.
 
 lm-eval asks a task's `repeats` and then scores one answer, or hands all of them to a metric that expects one. Here
 each answer is scored by the task's own metric, and a document's score is their mean, a fraction from 0 to 1. A document
@@ -81,7 +81,7 @@ def after_thinking(text: str, end: str) -> str:
 
 
 class AfterThinking(Filter):  # type: ignore[misc]
-    """lm-eval's filter of that."""
+    """Filter of lm-eval's that leaves thinking out."""
 
     def __init__(self, end: str) -> None:
         """Take ``end`` as ``after_thinking`` does."""

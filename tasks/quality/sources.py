@@ -1,4 +1,4 @@
-"""Where tasks come from: suites of configs/, lm-eval's own, a user's YAML, a user's JSONL.
+"""Find tasks: suites of configs/, lm-eval's own, a user's YAML, a user's JSONL.
 
 lm-eval's index of its own tasks takes some ten seconds to build; reading the names alone takes under one,
 and a task is loaded from its YAML.

@@ -1,4 +1,4 @@
-"""A suite of tasks: checked before any engine starts, and what of it a run's fingerprint holds."""
+"""Check a suite of tasks before any engine starts, and describe it for a run's fingerprint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
 
     Returns:
         Documents in each task's files, or as many as the suite says that a hub holds, up to the limit; None
-        where neither tells. (A task's own functions may still leave some out.)
+        if neither says. (A task's own functions may still leave some out.)
 
     Raises:
         ConfigError: the first task that can't be evaluated, with a hint.
@@ -36,7 +36,7 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
     documents: dict[str, int | None] = {}
     for task in suite.tasks:
         if task.task in documents:
-            raise ConfigError(f"task '{task.task}' stands twice", where=suite.name, hint="Name it once.")
+            raise ConfigError(f"task '{task.task}' is listed twice", where=suite.name, hint="Name it once.")
         sources = sources_of(task)
         check_scores(task, sources)
         counts = [_documents(source) for source in sources]
@@ -78,7 +78,7 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
 
     Args:
         suite: the tasks.
-        chat_template: whether prompts go through the checkpoint's chat template (named only where they do).
+        chat_template: True if prompts go through the checkpoint's chat template (in the content only if so).
 
     Returns:
         lm-eval's version, the limit and, for each task, its name, family, metric and filter with either
@@ -89,7 +89,7 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
         content = _content(task)
         tasks.append(task.model_dump(mode="json", exclude=_unmeasured(task)) | content)
     content = {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
-    # Which documents a limit takes changed once, from the data set's order to the one they are asked in.
+    # Which documents a limit leaves changed once, from the data set's order to the one they are asked in.
     drawn = {} if suite.limit is None else {"limit_of": "documents in the order they are asked"}
     return content | drawn | ({"chat_template": True} if chat_template else {})
 
@@ -179,7 +179,7 @@ def _check_id(document: Any, lines: dict[str, int], where: str, number: int) -> 
     given = document.get("id") if isinstance(document, dict) else None
     if given is not None and lines.setdefault(str(given), number) != number:
         hint = "Make it unique, or leave ids out."
-        raise ConfigError(f"id '{given}' stands on line {lines[str(given)]} already", where=where, hint=hint)
+        raise ConfigError(f"id '{given}' is on line {lines[str(given)]} already", where=where, hint=hint)
 
 
 def _parquet_documents(path: Path) -> int:
@@ -199,7 +199,7 @@ _COUNTERS: dict[str, Callable[[Path], int | None]] = {
 
 
 class _Score(NamedTuple):
-    """How a task's documents are scored; None where its YAML doesn't say."""
+    """Score of a task's documents; None if its YAML does not say."""
 
     output_type: str
     metric: str | None
@@ -221,7 +221,7 @@ def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
         ConfigError: there is no such metric or filter, it is no score per document, or subtasks differ.
     """
     by_score: dict[_Score, list[str]] = {}
-    if len(sources) > 1:  # a mixture is the plainer thing to tell than what one of its parts lacks
+    if len(sources) > 1:  # a mixture explains more than what one of its parts lacks
         for source in sources:
             by_score.setdefault(_score_of(task, source), []).append(source.name)
     if len(by_score) > 1:
@@ -261,7 +261,7 @@ def _names(suite: Suite) -> set[str]:
 
 
 def _check_score(task: SuiteTask, source: TaskSource) -> None:
-    """Check the metric and the filter as far as the YAML alone tells."""
+    """Check the metric and the filter as far as the YAML alone says."""
     config, where = source.config, str(source.path)
     if config.get("output_type") == "loglikelihood_rolling":
         hint = "Choose one that scores each document, such as acc or exact_match."

@@ -1,4 +1,4 @@
-"""A task's YAML, read without running anything: settings, includes, functions, data files, names.
+"""Read a task's YAML without running anything: settings, includes, functions, data files, names.
 
 `!function` tags are kept as names here: no code of a task runs before the process that evaluates it.
 """
@@ -42,7 +42,7 @@ class TaskSource(NamedTuple):
 
 
 class Function(str):
-    """What a `!function` tag names: the folder of its YAML, then ``module.function``."""
+    """Name in a `!function` tag: the folder of its YAML, then ``module.function``."""
 
     __slots__ = ()
 
@@ -94,7 +94,7 @@ def data_files(config: dict[str, Any], folder: Path) -> dict[str, tuple[Path, ..
     lm-eval leaves a relative path to whatever folder it runs in. Here it is looked for beside the YAML,
     then from the root, then in the current folder, so that a task means the same from any place. A task
     that loads its documents with a function of its own (`custom_dataset`) names them in `dataset_kwargs`;
-    those that lie beside the YAML are taken.
+    those that lie beside the YAML are used.
 
     Args:
         config: the task's settings.
@@ -196,7 +196,7 @@ def _module(function: Function) -> Path:
 
 
 def _check_keys(config: dict[str, Any], where: str) -> None:
-    """Refuse keys that lm-eval would stumble over; a task written in Python takes what it likes."""
+    """Refuse keys that lm-eval would fail on; a task written in Python may have any."""
     if "class" in config:
         return
     from lm_eval.config.task import TaskConfig

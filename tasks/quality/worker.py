@@ -1,4 +1,4 @@
-"""One lm-eval task against the running engine: ``python -m tasks.quality.worker SPEC.json OUT_DIR``.
+"""Evaluate one lm-eval task against the running engine: ``python -m tasks.quality.worker SPEC.json OUT_DIR``.
 
 A process of its own, so that a time limit can stop it and its memory goes with it. The key of the engine
 is read from OPENAI_API_KEY. Beside the spec it writes progress.json and, if it fails, failure.json.

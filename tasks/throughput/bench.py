@@ -1,4 +1,4 @@
-"""Throughput and latency over a concurrency ladder, by vLLM's own bench, against the running engine."""
+"""Measure throughput and latency over a concurrency sweep with vLLM's own bench, on the running engine."""
 
 from __future__ import annotations
 

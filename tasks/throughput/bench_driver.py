@@ -1,6 +1,6 @@
-"""Runs in the engine's environment: vLLM's own ``bench serve``, once for every level of a ladder.
+"""Run vLLM's own ``bench serve`` in the engine's environment, once for every level of a concurrency sweep.
 
-One process for the whole ladder pays vLLM's import once. ``python bench_driver.py SPEC.json``; each level's
+One process for the whole sweep pays vLLM's import once. ``python bench_driver.py SPEC.json``; each level's
 result appears whole, by rename, when it is finished. The API key is in OPENAI_API_KEY.
 """
 

@@ -68,7 +68,7 @@ EXAMPLE = 'A line is {"prompt": "…", "answer": "…"}, with "choices": ["…",
     ("lines", "told"),
     [
         ((), f": holds no documents. {EXAMPLE}"),
-        ((ONE, ONE), ":2: id '1' stands on line 1 already. Make it unique, or leave ids out."),
+        ((ONE, ONE), ":2: id '1' is on line 1 already. Make it unique, or leave ids out."),
         ((ONE, '{"prompt": "a"'), f":2: is not JSON: Expecting ',' delimiter at column 1. {EXAMPLE}"),
         (('{"prompt": "a", "anser": "b"}',), ":1: unknown key 'anser'. Did you mean 'answer'?"),
         (('["a"]',), f":1: is not a JSON object. {EXAMPLE}"),
@@ -102,7 +102,7 @@ TASK = {
         (
             {},
             (ONE, ONE),
-            "{folder}/mine.jsonl:2: id '1' stands on line 1 already. Make it unique, or leave ids out.",
+            "{folder}/mine.jsonl:2: id '1' is on line 1 already. Make it unique, or leave ids out.",
         ),
         ({}, (ONE, "{"), "{folder}/mine.jsonl:2: is not JSON: "),
         (
@@ -316,7 +316,7 @@ def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Pa
     assert "Traceback" not in done.err
     assert done.err.splitlines()[-1] == (
         f"quantgate: engines.yaml: fake: port {port} is in use. "
-        "Stop what listens there, or leave 'port' out to take a free one."
+        "Stop what listens there, or leave 'port' out to use a free one."
     )
     assert not list((home / "logs").rglob("engine-*.log"))
 

@@ -139,7 +139,7 @@ def test_two_processes_on_one_run_take_turns(
     workers[1].start()
     workers[1].join(0.7)
     assert workers[1].is_alive()
-    assert any(line.startswith("waiting for x, held by process") for line in lines)
+    assert any(line.startswith("waiting for x, locked by process") for line in lines)
     go_on.set()
     for worker in workers:
         worker.join(10)

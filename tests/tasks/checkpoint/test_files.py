@@ -76,7 +76,7 @@ def test_an_index_that_is_none_is_refused(tmp_path: Path, weight_map: Any) -> No
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.safetensors").write_bytes(WHOLE)
-    assert "stands in a.safetensors and in b.safetensors" in refusal(read_weights, tmp_path, "m")
+    assert "is in a.safetensors and in b.safetensors" in refusal(read_weights, tmp_path, "m")
 
 
 @pytest.mark.parametrize(

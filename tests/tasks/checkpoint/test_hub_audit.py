@@ -160,7 +160,7 @@ def test_config_json_that_states_no_dtype_leaves_it_to_the_pull(hub: HubServer) 
     hub.add(REPO, checkpoint_files(dtype=None))
     report = check(precision="bf16")
     assert report.status is CheckpointStatus.NOTE
-    assert report.line.endswith("config.json doesn't state its dtype: the weights tell at the pull")
+    assert report.line.endswith("config.json doesn't state its dtype: the weights show it at the pull")
 
 
 def test_without_a_network_nothing_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_a_branch_that_moved_is_told_and_the_pin_kept_until_it_is_updated(
     assert lines == [
         (
             f"{ORG}: main has moved to {new[:12]} since; the pin {old[:12]} of {day} is kept; "
-            "`quantgate doctor --models` lists it, `--update-pins` takes the new one"
+            "`quantgate doctor --models` lists it, `--update-pins` pins the new one"
         )
     ]
     lines.clear()

@@ -293,7 +293,7 @@ def test_two_configurations_that_disagree_are_refused() -> None:
     [
         (
             {"quant_method": "bitsandbytes"},
-            "quantization method 'bitsandbytes', whose precision can't be told. Known:",
+            "quantization method 'bitsandbytes', whose precision is unknown. Known:",
         ),
         ({}, "quantization method ''"),
         ("fp8", "config.json: quantization_config is not a JSON object"),

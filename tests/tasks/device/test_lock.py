@@ -37,7 +37,7 @@ def test_a_second_run_waits_and_says_for_whom() -> None:
     waiting = threading.Thread(target=second)
     waiting.start()
     assert not entered.wait(1.0)
-    assert lines == [f"waiting for a CPU, held by process {holder.pid} …"]
+    assert lines == [f"waiting for a CPU, locked by process {holder.pid} …"]
     holder.kill()  # a killed holder's lock is free at once
     assert entered.wait(5)
     waiting.join()

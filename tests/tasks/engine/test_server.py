@@ -115,7 +115,7 @@ def test_a_port_in_use_is_said_before_anything_starts(
             pass
     assert str(caught.value) == (
         f"engines.yaml: fake: port {port} is in use. "
-        "Stop what listens there, or leave 'port' out to take a free one."
+        "Stop what listens there, or leave 'port' out to use a free one."
     )
     assert caught.value.exit_status == 2
 

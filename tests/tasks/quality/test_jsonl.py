@@ -96,10 +96,10 @@ CHOICE = {"prompt": "p", "answer": "a", "choices": ["a", "b"]}
         ([{**CHOICE, "choices": "ab"}], 1, "'choices' is not a list"),
         ([{**CHOICE, "choices": ["a"]}], 1, "'choices' holds fewer than two"),
         ([{**CHOICE, "choices": ["a", " "]}], 1, "a choice is empty"),
-        ([{**CHOICE, "choices": ["a", "a "]}], 1, "choice 'a' stands twice"),
+        ([{**CHOICE, "choices": ["a", "a "]}], 1, "choice 'a' is listed twice"),
         ([GOOD, CHOICE], 2, "is multiple choice while the lines above are generated"),
         ([CHOICE, GOOD], 2, "is generated while the lines above are multiple choice"),
-        ([{**GOOD, "id": "x"}, GOOD, {**GOOD, "id": "x"}], 3, "id 'x' stands on line 1 already"),
+        ([{**GOOD, "id": "x"}, GOOD, {**GOOD, "id": "x"}], 3, "id 'x' is on line 1 already"),
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_line(

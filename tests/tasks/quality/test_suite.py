@@ -69,7 +69,7 @@ def test_tasks_of_lm_evals_are_checked_for_what_their_yaml_tells() -> None:
         check_suite(Suite(name="s", tasks=(SuiteTask(task="wikitext"),)))
     with pytest.raises(ConfigError, match="no suite and no task of lm-eval's is called so"):
         check_suite(Suite(name="s", tasks=(SuiteTask(task="gsm9k"),)))
-    with pytest.raises(ConfigError, match="s: task 'gsm8k' stands twice"):
+    with pytest.raises(ConfigError, match="s: task 'gsm8k' is listed twice"):
         check_suite(Suite(name="s", tasks=(task, task)))
 
 
@@ -168,5 +168,5 @@ def test_two_documents_of_one_id(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check_suite(suite_of(folder))
     assert str(caught.value) == (
-        f"{folder}/colours.jsonl:3: id '1' stands on line 1 already. Make it unique, or leave ids out."
+        f"{folder}/colours.jsonl:3: id '1' is on line 1 already. Make it unique, or leave ids out."
     )
