@@ -12,7 +12,7 @@ from quantgate.judge.pairing import Pairs
 from quantgate.judge.stats.tango import score_at_loss
 from quantgate.judge.task_verdict import decide_interim, figures_of
 from quantgate.model.config.policy import FamilyPolicy, Policy
-from quantgate.model.enums import Family
+from quantgate.model.enums import Family, Outcome
 from quantgate.model.records import TaskVerdict
 
 
@@ -44,7 +44,7 @@ def drawn(fixed: Rule, sequential: Rule, flip_rate: float, draws: int, seed: int
         for kind, rule in (("fixed", fixed), ("sequential", sequential)):
             ends = [_follow(rule, _candidate(generator, chances, design.looks[-1])) for _ in range(draws)]
             tasks = [task for task, _ in ends]
-            share = float(np.mean([task.outcome == "pass" for task in tasks]))
+            share = float(np.mean([task.outcome is Outcome.PASS for task in tasks]))
             row[f"{kind}_{name}"] = share
             row[f"{kind}_{name}_error"] = float(np.sqrt(max(share * (1 - share), 1e-9) / draws))
             row[f"{kind}_{name}_expected"] = outcome_of(rule, flip_rate, delta).decided
@@ -86,8 +86,8 @@ def _follow(rule: Rule, pairs: Pairs) -> tuple[TaskVerdict, bool]:
         statistic = float(score_at_loss(task.worse, task.better, n, margin))
         least = float(rule.least(look, np.array(task.worse), np.array(task.better)))
         # The table tells no statistics apart that are nearer than a step.
-        agrees = abs(statistic - least) <= STEP or (task.outcome == "pass") == (statistic >= least)
-        if task.outcome != "undecided" or not agrees:
+        agrees = abs(statistic - least) <= STEP or (task.outcome is Outcome.PASS) == (statistic >= least)
+        if task.outcome is not Outcome.UNDECIDED or not agrees:
             break
     return task, agrees
 

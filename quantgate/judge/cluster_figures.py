@@ -15,6 +15,7 @@ from quantgate.judge.stats.clustered import (
 )
 from quantgate.judge.stats.tango import Floats
 from quantgate.model.config.policy import Policy
+from quantgate.model.enums import TestKind
 from quantgate.model.records import TaskVerdict
 
 FIXED = "; a suite's `fixed_subjects: true`, declared before the next run, asks about these very subjects"
@@ -41,7 +42,7 @@ def with_clusters(
     found = {
         "clusters": totals.documents.size,
         "largest_cluster": int(totals.documents.max()),
-        "test": "cluster",
+        "test": TestKind.CLUSTER,
     }
     if totals.documents.size < 2:
         return task.model_copy(

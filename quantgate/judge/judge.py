@@ -31,7 +31,7 @@ from quantgate.judge.pairing import (
 from quantgate.judge.stats.exact import MISS
 from quantgate.judge.task_verdict import decide_interim, decide_tasks, figures_of, hold, not_paired
 from quantgate.model.config.policy import Policy
-from quantgate.model.enums import Family, Verdict
+from quantgate.model.enums import Family, Outcome, Verdict
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import TaskVerdict, UseVerdict
 
@@ -256,10 +256,10 @@ def _judge_use(
     if missing:
         reason = f"not measured: {', '.join(missing)}"
         return give(Verdict.INCONCLUSIVE, reason, tasks)
-    failed = [task.reason for task in tasks if task.outcome == "fail"]
+    failed = [task.reason for task in tasks if task.outcome is Outcome.FAIL]
     if failed:
         return give(Verdict.REJECTED, "; ".join(failed), tasks)
-    undecided = [task for task in tasks if task.outcome == "undecided"]
+    undecided = [task for task in tasks if task.outcome is Outcome.UNDECIDED]
     if undecided:
         holder = max(undecided, key=lambda task: (task.p_noninferior, task.documents_needed or 0))
         others = f" (and {len(undecided) - 1} more undecided)" if len(undecided) > 1 else ""

@@ -37,6 +37,7 @@ from quantgate.judge.stats.exact import (
 from quantgate.judge.stats.group_sequential import p_inferior_at, p_noninferior_at, sequential_interval
 from quantgate.judge.stats.tango import Floats, Interval, tango_interval
 from quantgate.model.config.policy import Policy
+from quantgate.model.enums import Outcome, TestKind
 from quantgate.model.records import TaskVerdict
 
 _CLUSTERS_WAIT = (
@@ -47,7 +48,7 @@ _CLUSTERS_WAIT = (
 class Figures(NamedTuple):
     """What a test says of one task."""
 
-    test: str
+    test: TestKind
     interval: Interval
     p_noninferior: float
     p_inferior: float
@@ -105,7 +106,7 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         p_inferior_holm=found.p_inferior,
         p_degraded=found.p_degraded,
         degraded=found.p_degraded <= policy.alpha,
-        outcome="undecided",
+        outcome=Outcome.UNDECIDED,
         test=found.test,
         documents_available=task.documents_available if isinstance(task, TaskResult) else None,
         looks=look.number,
@@ -125,15 +126,15 @@ def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
         bounds = boundaries(design.looks, design.alpha)
         level = float(ndtr(-bounds[0])) if bounds else design.alpha
         interval = tango_interval(worse, better, look.documents, level)
-        return Figures("exact", interval, 1.0, 1.0, any_loss, look.reason)
+        return Figures(TestKind.EXACT, interval, 1.0, 1.0, any_loss, look.reason)
     if len(design.looks) == 1:
         counts = worse, better, design.looks[0]
         interval = tango_interval(*counts, design.alpha)
         noninferior, inferior = (p(*counts, design.margin) for p in (p_noninferior, p_inferior))
-        return Figures("exact", interval, noninferior, inferior, any_loss)
+        return Figures(TestKind.EXACT, interval, noninferior, inferior, any_loss)
     at_look = worse, better, look.at, design
     noninferior, inferior = (p(*at_look) for p in (p_noninferior_at, p_inferior_at))
-    return Figures("exact", sequential_interval(*at_look), noninferior, inferior, any_loss)
+    return Figures(TestKind.EXACT, sequential_interval(*at_look), noninferior, inferior, any_loss)
 
 
 def _partial(differences: Floats, look: Look | Between) -> Figures:
@@ -141,7 +142,7 @@ def _partial(differences: Floats, look: Look | Between) -> Figures:
     design = look.design
     bets = design.alpha, design.looks[-1]
     return Figures(
-        "bounded",
+        TestKind.BETTING,
         bounded_interval(differences, *bets),
         p_noninferior_bounded(differences, design.margin, *bets),
         p_inferior_bounded(differences, design.margin, *bets),
@@ -174,7 +175,7 @@ def not_paired(task: TaskResult, policy: Policy, reason: str) -> TaskVerdict:
         p_inferior_holm=1.0,
         p_degraded=1.0,
         degraded=False,
-        outcome="undecided",
+        outcome=Outcome.UNDECIDED,
         documents_available=task.documents_available,
         reason=reason,
     )
@@ -219,10 +220,12 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
         return task.model_copy(update={"reason": f"{seen}: {few}"})
     if not task.reason and task.p_inferior_holm <= policy.alpha:
         reason = f"{seen}: worse than the margin allows (Holm's p {task.p_inferior_holm:.2g})"
-        return task.model_copy(update={"outcome": "fail", "reason": reason})
+        return task.model_copy(update={"outcome": Outcome.FAIL, "reason": reason})
     shown = not task.reason and task.p_noninferior <= policy.alpha
     if shown and task.pairs >= least:
-        return task.model_copy(update={"outcome": "pass", "reason": f"{seen}: p {task.p_noninferior:.2g}"})
+        return task.model_copy(
+            update={"outcome": Outcome.PASS, "reason": f"{seen}: p {task.p_noninferior:.2g}"}
+        )
     if shown:
         reason = f"{seen}: {task.pairs} documents, and the policy asks for at least {least}"
         return task.model_copy(update={"documents_needed": least, "reason": reason})
@@ -255,7 +258,7 @@ def _needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
     for instead; None where it lies beyond the margin or all but there.
     """
     plan, times = documents_needed_bounded, 1.0
-    if task.test == "exact":
+    if task.test is TestKind.EXACT:
         plan, times = documents_needed, _inflation(task, policy)
     flip_rate = _variance(task, policy)
     needed = math.ceil(times * plan(flip_rate, task.margin, policy.alpha, policy.planned_power))
@@ -283,7 +286,7 @@ def _variance(task: TaskVerdict, policy: Policy) -> float:
     For right/wrong scores it is the flip rate's. Otherwise it is read off the interval, which holds it already.
     """
     flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
-    if task.test == "exact":
+    if task.test is TestKind.EXACT:
         return flip_rate
     seen = task.pairs * ((task.ci_high - task.ci_low) / (2 * float(norm.isf(policy.alpha)))) ** 2
     # Documents of a cluster that are wholly alike count as one.

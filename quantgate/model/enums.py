@@ -50,6 +50,27 @@ class Verdict(StrEnum):
     UNVALIDATED = "UNVALIDATED"
 
 
+class Outcome(StrEnum):
+    """Decision on one task of a candidate."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+
+
+class TestKind(StrEnum):
+    """Statistical test that decides a task."""
+
+    __test__ = False  # no test class of pytest's
+
+    EXACT = "exact"
+    """Exact test of right/wrong scores."""
+    BETTING = "bounded"
+    """Betting test of any scores from 0 to 1; stored under its first name."""
+    CLUSTER = "cluster"
+    """Tests of clusters, where documents share subjects or passages."""
+
+
 class Family(StrEnum):
     """Task families that a policy gives margins to."""
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
-from quantgate.model.enums import Family, Verdict, Weights
+from quantgate.model.enums import Family, Outcome, TestKind, Verdict, Weights
 from quantgate.model.yaml_file import Strict
 
 
@@ -127,12 +127,12 @@ class TaskVerdict(Strict):
         "clusters the greater of it and the cluster-robust t's."
     )
     degraded: bool
-    test: str = Field(
-        default="exact",
-        description="What decided: exact (right/wrong scores), bounded (any scores from 0 to 1) or cluster "
-        "(subjects or passages, where documents share them).",
+    test: TestKind = Field(
+        default=TestKind.EXACT,
+        description="Test that decides: exact (right/wrong scores), bounded (the betting test, any scores from 0 to "
+        "1) or cluster (where documents share subjects or passages).",
     )
-    outcome: str = Field(description="pass, fail or undecided.")
+    outcome: Outcome
     documents_available: int | None = Field(default=None, description="Documents that the task has.")
     looks: int = Field(default=1, description="Times that it was judged on its way, this one included.")
     clusters: int | None = Field(

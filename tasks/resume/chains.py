@@ -17,7 +17,7 @@ from quantgate.bundles.order import declared_order
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import judge_runs
-from quantgate.model.enums import Validity, Verdict
+from quantgate.model.enums import Outcome, Validity, Verdict
 from quantgate.model.records import RunPlan, UseVerdict
 
 DECIDED = frozenset({Verdict.VALIDATED, Verdict.REJECTED})
@@ -132,7 +132,7 @@ class Chain(NamedTuple):
             for run_id, verdict in self.standing.values()
             if run_id == self.tip.run_id and verdict.verdict is Verdict.INCONCLUSIVE
             for task in verdict.tasks
-            if task.outcome == "undecided"
+            if task.outcome is Outcome.UNDECIDED
         }
         return not undecided.isdisjoint(unanswered(plan, self.tip.tasks))
 

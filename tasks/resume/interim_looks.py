@@ -16,6 +16,7 @@ from quantgate.judge.document_order import look_sizes
 from quantgate.judge.judge import interim
 from quantgate.judge.pairing import shares_clusters
 from quantgate.model.config.suites import SuiteTask
+from quantgate.model.enums import Outcome
 from quantgate.model.records import RunPlan, TaskVerdict
 from tasks.progress import Reporter
 
@@ -99,7 +100,7 @@ def next_documents(
         verdict = judged(plan, task, staging, baseline)
         if report:
             _report(report, plan, verdict)
-        if verdict.outcome != "undecided" or not verdict.pairs:
+        if verdict.outcome is not Outcome.UNDECIDED or not verdict.pairs:
             return None
     available = done[-1].documents_available if done else baseline.available.get(task.task)
     at_the_end = is_full(plan) or shares_clusters(baseline.samples, task.task, available)
@@ -126,8 +127,8 @@ def _report(report: Reporter, plan: RunPlan, verdict: TaskVerdict) -> None:
     """Report where a task stands, in one line."""
     points = f"{100 * verdict.margin:.4g} point{'' if verdict.margin == 0.01 else 's'}"
     words = {
-        "pass": f"validated within {points}, stopped",
-        "fail": f"worse than the margin of {points}, stopped",
+        Outcome.PASS: f"validated within {points}, stopped",
+        Outcome.FAIL: f"worse than the margin of {points}, stopped",
     }.get(verdict.outcome, "undecided, going on")
     share = f"{verdict.pairs:,} of {verdict.documents_available or 0:,} documents: {words}"
     if not verdict.pairs:

@@ -9,6 +9,7 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.judge import interim
 from quantgate.model.config.policy import Policy
+from quantgate.model.enums import Outcome
 from quantgate.model.records import TaskVerdict
 from tests.verdicts.scores import Task
 
@@ -46,6 +47,6 @@ def followed(
             engine_start_id="",
         )
         verdict = interim(baseline, answered, result, policy, required)
-        if verdict.outcome != "undecided":
+        if verdict.outcome is not Outcome.UNDECIDED:
             break
     return verdict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from demo.damage import BROKEN_TEMPLATES, CHAT, DAMAGES
+from quantgate.model.enums import Outcome
 from tests.verdicts import same, scores
 from tests.verdicts.claims import BASELINE, LOOSE, OF_WEIGHTS, judged
 from tests.verdicts.looks import LOOKS, followed
@@ -55,7 +56,7 @@ def _row(*cells: str) -> str:
 def _end(baseline: pa.Table, candidate: pa.Table, worst: str) -> str:
     task = next(task for task in scores.tasks_of(candidate) if task.task == worst)
     end = followed(baseline, candidate, task, LOOSE.model_copy(update={"looks": LOOKS}), required=3)
-    said = {"fail": "fails after", "pass": "passes after", "undecided": "undecided after"}
+    said = {Outcome.FAIL: "fails after", Outcome.PASS: "passes after", Outcome.UNDECIDED: "undecided after"}
     return f"{said[end.outcome]} {end.pairs:,} of 1,000"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from demo.damage import BROKEN_TEMPLATES, CHAT
 from quantgate.judge.judge import judge
-from quantgate.model.enums import Verdict
+from quantgate.model.enums import Outcome, Verdict
 from quantgate.model.home import ROOT
 from tests.verdicts import scores
 from tests.verdicts.claims import (
@@ -81,7 +81,7 @@ def test_nor_on_its_way(runs: Runs, name: str) -> None:
     task = next(task for task in scores.tasks_of(runs[name]) if task.task == worst)
     policy = LOOSE.model_copy(update={"looks": LOOKS})
     end = followed(runs[BASELINE], runs[name], task, policy, required=3)
-    assert end.outcome == "fail" or (end.outcome, end.pairs) == ("undecided", 1000)
+    assert end.outcome == Outcome.FAIL or (end.outcome, end.pairs) == (Outcome.UNDECIDED, 1000)
 
 
 @pytest.mark.parametrize("name", BROKEN_TEMPLATES)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from quantgate.model.enums import Verdict
+from quantgate.model.enums import Outcome, Verdict
 from quantgate.model.home import ROOT
 from tests.support.demo_bundles import BUNDLES, manifests
 from tests.verdicts import same, scores
@@ -65,7 +65,7 @@ def test_independent_runs_judged_on_their_way(sampled: list[pa.Table]) -> None:
         for pair in ((one, other), (other, one))
     ]
     assert len(ends) == 20
-    assert all(end.outcome == "pass" for end in ends)
+    assert all(end.outcome == Outcome.PASS for end in ends)
     assert sum(end.pairs for end in ends) / len(ends) < 500
 
 

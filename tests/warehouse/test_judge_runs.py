@@ -19,7 +19,7 @@ from quantgate.bundles.schema import SAMPLES
 from quantgate.bundles.store import BundleStore, Columns
 from quantgate.judge.judge import judge_runs
 from quantgate.judge.pair_counts import COLUMNS, REPETITIVE
-from quantgate.model.enums import Verdict
+from quantgate.model.enums import TestKind, Verdict
 from quantgate.model.errors import RunError
 from warehouse.judge_runs import judge_stored
 
@@ -96,7 +96,7 @@ def test_verdicts_are_those_of_the_judge_that_takes_one_pair(
     by_run = {found.run_id: found.verdicts[0] for found in judged}
     assert by_run["run-fp8"].verdict is Verdict.VALIDATED
     assert by_run["run-backwards"] == by_run["run-nvfp4"]
-    assert {task.test for task in by_run["run-partial"].tasks} == {"bounded"}
+    assert {task.test for task in by_run["run-partial"].tasks} == {TestKind.BETTING}
     assert "50 documents without a pair" in by_run["run-short"].reason
     assert by_run["run-other-engine"].verdict is Verdict.NOT_COMPARABLE
 

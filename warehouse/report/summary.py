@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from quantgate.model.enums import Outcome
 from warehouse.controls import control_notes, note_lines
 from warehouse.database import Connection, fetch
 from warehouse.fidelity import alarm_lines
@@ -291,8 +292,8 @@ def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
                 _delta(task),
                 f"{100 * task['margin']:g}",
                 f"{100 * task['flip_rate']:.1f}",
-                _p(task["p_inferior_holm"] if task["outcome"] == "fail" else task["p_noninferior"]),
-                task["outcome"] + (", degraded" if task["degraded"] and task["outcome"] == "pass" else ""),
+                _p(task["p_inferior_holm"] if task["outcome"] == Outcome.FAIL else task["p_noninferior"]),
+                task["outcome"] + (", degraded" if task["degraded"] and task["outcome"] == Outcome.PASS else ""),
             )
             for task in tasks
         ),

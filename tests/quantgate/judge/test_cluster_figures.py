@@ -21,7 +21,7 @@ from quantgate.judge.stats.clustered import (
 from quantgate.judge.stats.exact import p_degraded, p_noninferior
 from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.config.suites import SuiteTask
-from quantgate.model.enums import Family, Verdict
+from quantgate.model.enums import Family, Outcome, TestKind, Verdict
 from quantgate.model.records import UseVerdict
 from tests.support.sample_rows import judged_use, sample_row, task_result
 
@@ -73,7 +73,7 @@ def test_a_task_of_clusters_is_judged_by_them():
     pairs = pair_task(table(baseline, clusters), table(candidate, clusters), TASK)
     totals = cluster_totals(pairs.candidate - pairs.baseline, pairs.clusters)
     assert found.verdict is Verdict.VALIDATED
-    assert (task.clusters, task.test) == (300, "cluster")
+    assert (task.clusters, task.test) == (300, TestKind.CLUSTER)
     assert task.p_noninferior == p_noninferior_clusters(totals, 0.02, 0.05)
     assert task.p_inferior == p_inferior_clusters(totals, 0.02, 0.05)
     assert (task.ci_low, task.ci_high) == cluster_interval(totals, 0.05)
@@ -147,7 +147,7 @@ def test_partial_credit_in_clusters():
     assert found.verdict is Verdict.VALIDATED
     shifted = baseline + np.where(clusters % 2, 0.2, -0.2)
     moved = verdict(baseline, shifted, clusters)
-    assert moved.tasks[0].test == "cluster"
+    assert moved.tasks[0].test == TestKind.CLUSTER
     assert moved.verdict is Verdict.INCONCLUSIVE
 
 
@@ -220,7 +220,7 @@ def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():
     half = interim(
         whole, table(candidate[:1500], clusters[:1500], positions[:1500]), result(1500, 1500), policy, 1
     )
-    assert half.outcome == "undecided"
+    assert half.outcome == Outcome.UNDECIDED
     assert half.clusters == 300
     assert (
         "undecided until all 3000 documents are answered, since they share subjects or passages"
@@ -234,8 +234,8 @@ def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():
         policy,
         1,
     )
-    assert alone.outcome == "pass", "the same flips in independent documents"
+    assert alone.outcome == Outcome.PASS, "the same flips in independent documents"
     end = interim(whole, table(candidate, clusters, positions), result(3000, 1500, 3000), policy, 1)
     fixed = verdict(baseline, candidate, clusters).tasks[0]
-    assert end.outcome == "pass"
+    assert end.outcome == Outcome.PASS
     assert (end.p_noninferior, end.ci_low, end.ci_high) == (fixed.p_noninferior, fixed.ci_low, fixed.ci_high)

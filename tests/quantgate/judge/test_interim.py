@@ -16,7 +16,7 @@ from quantgate.judge.judge import interim, judge, judge_runs
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
 from quantgate.model.config.policy import FamilyPolicy, Policy
-from quantgate.model.enums import Family, Verdict
+from quantgate.model.enums import Family, Outcome, TestKind, Verdict
 from quantgate.model.records import TaskVerdict
 from tests.support.sample_rows import sample_row, task_result
 
@@ -71,13 +71,13 @@ def at(documents: int, worse: int, better: int, required: int = 1) -> TaskVerdic
 
 def test_it_passes_at_a_look_where_boundary_and_p_value_allow_it():
     found = at(200, 0, 7)
-    assert (found.outcome, found.pairs, found.looks, found.documents_available) == ("pass", 200, 1, ALL)
+    assert (found.outcome, found.pairs, found.looks, found.documents_available) == (Outcome.PASS, 200, 1, ALL)
     assert found.p_noninferior == p_noninferior_at(0, 7, 0, DESIGN) <= ALPHA
     assert found.ci_low > -MARGIN
     # Below the boundary the fixed test would pass, and the looks to come are why it may not.
     assert p_noninferior(0, 0, 200, MARGIN) <= ALPHA
     goes_on = at(200, 0, 0)
-    assert goes_on.outcome == "undecided"
+    assert goes_on.outcome == Outcome.UNDECIDED
     assert goes_on.p_noninferior > ALPHA
     assert goes_on.ci_low < -MARGIN
     assert "at look 1, with 800 documents to go on with" in goes_on.reason
@@ -86,9 +86,9 @@ def test_it_passes_at_a_look_where_boundary_and_p_value_allow_it():
 def test_a_loss_stops_it_at_alpha_over_the_required_tasks():
     alone = at(400, 30, 4)
     p = p_inferior_at(30, 4, 1, DESIGN)
-    assert (alone.outcome, alone.p_inferior) == ("fail", p)
+    assert (alone.outcome, alone.p_inferior) == (Outcome.FAIL, p)
     assert alone.ci_high < -MARGIN
-    assert at(400, 30, 4, required=int(ALPHA / p) + 1).outcome == "undecided"
+    assert at(400, 30, 4, required=int(ALPHA / p) + 1).outcome == Outcome.UNDECIDED
 
 
 def test_the_verdict_of_a_run_that_stopped_is_the_one_that_stopped_it():
@@ -108,7 +108,7 @@ def test_the_verdict_of_a_run_that_stopped_is_the_one_that_stopped_it():
 
 def test_more_documents_than_the_task_has_is_said():
     found = at(ALL, 43, 32)
-    assert found.outcome == "undecided"
+    assert found.outcome == Outcome.UNDECIDED
     assert found.documents_needed > 1400
     assert found.reason.endswith(
         f"has 1000 documents and needs about {found.documents_needed} if its true delta is 0, "
@@ -120,7 +120,7 @@ def test_more_documents_than_the_task_has_is_said():
 def test_between_looks_nothing_is_decided():
     """A run that a limit cut: its figures are there, its design goes on at the next look."""
     found = at(250, 0, 9)
-    assert found.outcome == "undecided"
+    assert found.outcome == Outcome.UNDECIDED
     assert found.looks == 1
     assert "250 documents are between two looks, the next is at 400" in found.reason
     assert found.p_noninferior == found.p_inferior == 1.0
@@ -163,7 +163,7 @@ def test_only_the_first_documents_pair(positions: list[int], reason: str):
     (verdict,) = judge(baseline, candidate, "looks", POLICY, [result(200)])
     assert (verdict.verdict, verdict.reason) == (Verdict.NOT_COMPARABLE, f"task sums: {reason}")
     found = interim(baseline, candidate, result(200), POLICY, 1)
-    assert (found.outcome, found.pairs, found.reason) == ("undecided", 0, f"task sums: {reason}")
+    assert (found.outcome, found.pairs, found.reason) == (Outcome.UNDECIDED, 0, f"task sums: {reason}")
 
 
 def test_documents_left_out_without_a_stop_do_not_pair():
@@ -249,5 +249,5 @@ def test_scores_that_are_graded_later_are_judged_as_such_from_the_first_look():
     graded = baseline.to_pylist()
     graded[-1]["score"] = 0.5
     found = interim(pa.Table.from_pylist(graded, schema=SAMPLES), candidate, result(400), POLICY, 1)
-    assert found.test == "bounded"
-    assert interim(baseline, candidate, result(400), POLICY, 1).test == "exact"
+    assert found.test == TestKind.BETTING
+    assert interim(baseline, candidate, result(400), POLICY, 1).test == TestKind.EXACT

@@ -17,7 +17,7 @@ from quantgate.judge.stats.tango import tango_interval
 from quantgate.judge.task_verdict import holm_adjusted
 from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.config.suites import SuiteTask
-from quantgate.model.enums import Family, Verdict
+from quantgate.model.enums import Family, Outcome, TestKind, Verdict
 from quantgate.model.errors import ConfigError
 from tests.support.sample_rows import judged_use, sample_row
 
@@ -90,14 +90,14 @@ def test_a_large_loss_is_rejected():
     assert verdict.quality_delta == pytest.approx(-0.062)
     assert verdict.flip_rate == pytest.approx(0.102)
     assert verdict.degraded
-    assert verdict.tasks[0].outcome == "fail"
+    assert verdict.tasks[0].outcome == Outcome.FAIL
     assert "sums: delta -6.2 points with a margin of 2 points: worse than the margin allows" in verdict.reason
 
 
 def test_what_can_t_be_told_is_inconclusive_and_says_how_many_documents_it_needs():
     verdict = only(*tables(sums=(43, 32, 1000)))
     assert verdict.verdict is Verdict.INCONCLUSIVE
-    assert verdict.tasks[0].outcome == "undecided"
+    assert verdict.tasks[0].outcome == Outcome.UNDECIDED
     # rho (z.95 + z.80)^2 / margin^2, rho = Clopper-Pearson's upper bound of 75 in 1000.
     assert verdict.documents_needed == pytest.approx(0.09027 * 6.182557 / 0.0004, rel=1e-3)
     p = verdict.tasks[0].p_noninferior
@@ -141,7 +141,7 @@ def test_every_required_task_must_pass_and_the_worst_is_shown():
     assert verdict.verdict is Verdict.INCONCLUSIVE
     assert verdict.worst_task == "cloze"
     assert verdict.quality_delta == pytest.approx(-10 / 400)
-    assert [task.outcome for task in verdict.tasks] == ["pass", "undecided"]
+    assert [task.outcome for task in verdict.tasks] == [Outcome.PASS, Outcome.UNDECIDED]
     assert verdict.reason.startswith("cloze: delta -2.5 points")
     assert (
         only(*tables(sums=(2, 2, 1000), cloze=(45, 35, 400)), SUMS, WORDS, use="math").verdict
@@ -254,7 +254,7 @@ def test_verdicts_follow_from_counts(counts):
         assert task.baseline_score == pytest.approx(baseline.mean())
         assert task.candidate_score == pytest.approx(candidate.mean())
         assert (task.worse, task.better, task.pairs) == named[task.task]
-        assert task.test == "exact"
+        assert task.test == TestKind.EXACT
 
 
 def test_partial_credit_is_judged_by_the_bounded_test():
@@ -263,7 +263,7 @@ def test_partial_credit_is_judged_by_the_bounded_test():
     same, lower = before + rng.normal(0, 0.03, 3000), before - 0.1
     validated = only(table(rows(SUMS, before)), table(rows(SUMS, same.clip(0, 1))))
     assert validated.verdict is Verdict.VALIDATED
-    assert validated.tasks[0].test == "bounded"
+    assert validated.tasks[0].test == TestKind.BETTING
     assert validated.ci_low < validated.quality_delta < validated.ci_high
     rejected = only(table(rows(SUMS, before)), table(rows(SUMS, lower)))
     assert rejected.verdict is Verdict.REJECTED

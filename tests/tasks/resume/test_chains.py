@@ -10,7 +10,7 @@ import pytest
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
-from quantgate.model.enums import Validity, Verdict
+from quantgate.model.enums import Outcome, Validity, Verdict
 from quantgate.model.records import RunPlan, TaskVerdict, UseVerdict
 from tasks.resume import chains
 from tests.support.demo_bundles import manifests
@@ -52,7 +52,7 @@ def planned(limit: int | None = None) -> RunPlan:
 
 
 def use_verdict(use: str, verdict: str) -> UseVerdict:
-    left = TaskVerdict.model_construct(task=TASK, outcome="undecided")
+    left = TaskVerdict.model_construct(task=TASK, outcome=Outcome.UNDECIDED)
     tasks = (left,) if verdict == "INCONCLUSIVE" else ()
     return UseVerdict.model_construct(use=use, verdict=Verdict(verdict), tasks=tasks, reason="")
 
