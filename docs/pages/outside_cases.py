@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from docs.pages.page import fill
+from quantgate.judge.power import ASSUMED_FLIP_RATE
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.enums import Family
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import Strict, choose, load_yaml
 from warehouse.configuration import CONFIGS, configured_in_memory
 from warehouse.database import Connection, fetch
-from warehouse.evidence.published_scores import ASSUMED_FLIP_RATE, Concluded, Outside, read_pairs, read_scores
+from warehouse.evidence.published_scores import Concluded, Outside, read_pairs, read_scores
 
 PAGE = ROOT / "docs" / "outside-cases.md"
 CASES = CONFIGS / "reference" / "outside-cases.yaml"

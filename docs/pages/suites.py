@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from docs.pages.page import fill
-from quantgate.judge.cluster_figures import least_clusters
+from quantgate.judge.power import ASSUMED_FLIP_RATE, least_clusters, resolvable_points, shown_points
 from quantgate.judge.stats.clustered import clusters_needed
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import load_yaml
-from warehouse.evidence.published_scores import ASSUMED_FLIP_RATE, resolvable_points, shown_points
 from warehouse.report.render import NULL
 
 PAGE = ROOT / "docs" / "suites.md"

@@ -16,6 +16,7 @@ from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.staging import fresh_after
 from quantgate.bundles.store import BundleStore
+from quantgate.judge.power import clusters_line, resolution_line
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
@@ -30,7 +31,6 @@ from tasks.quality.suite import check_chat_template, clusters_of
 from tasks.resume.chains import Evidence
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
 from tasks.resume.second_try import unfinished_runs
-from warehouse.evidence.published_scores import clusters_line, resolution_line
 
 HASHING_EVERY_S = 15.0
 

@@ -70,6 +70,11 @@ def look_of(task: DeclaredTask, documents: int, policy: Policy) -> Look | Betwee
     return Between(design, documents)
 
 
+def available_of(task: DeclaredTask) -> int | None:
+    """Return how many documents a task has, where that was recorded."""
+    return task.documents_available if isinstance(task, TaskResult) else None
+
+
 def stopped_early(task: DeclaredTask, policy: Policy) -> bool:
     """Whether a candidate has answered only the first of a task's documents, as its policy's looks allow."""
     return (

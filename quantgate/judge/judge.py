@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from quantgate.bundles.identity import comparable
 from quantgate.bundles.manifest import Manifest, TaskResult
-from quantgate.judge.interim import answered_first, judged_by_another, stopped_early
+from quantgate.judge.interim import answered_first, available_of, judged_by_another, stopped_early
 from quantgate.judge.pairing import (
     Counts,
     DeclaredTask,
@@ -207,11 +207,6 @@ def pairs_of(
     if pairs.clusters is None and shares_clusters(baseline, task.task, available_of(task)):
         pairs = pairs._replace(clusters=np.arange(pairs.baseline.size))
     return pairs._replace(graded=is_graded(baseline, task.task))
-
-
-def available_of(task: DeclaredTask) -> int | None:
-    """Documents that a task has, where that was recorded."""
-    return task.documents_available if isinstance(task, TaskResult) else None
 
 
 def _held(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict[str, str]:

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from quantgate.bundles.schema import SAMPLES
-from quantgate.judge.interim import stopped_early
-from quantgate.judge.judge import available_of, pairs_of
+from quantgate.judge.interim import available_of, stopped_early
+from quantgate.judge.judge import pairs_of
 from quantgate.judge.pairing import (
     Counts,
     DeclaredTask,

@@ -50,6 +50,11 @@ class Pairs(NamedTuple):
     graded: bool = False
     """Whether documents that are yet to be answered have scores between 0 and 1: then they all count as such."""
 
+    @property
+    def differences(self) -> Floats:
+        """Candidate - baseline, shape (n,)."""
+        return self.candidate - self.baseline
+
 
 class Counts(NamedTuple):
     """What the test of right/wrong scores needs of the pairs of a task: how many there are of each kind."""

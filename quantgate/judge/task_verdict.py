@@ -8,33 +8,28 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
-from scipy.stats import norm
 
 from quantgate.bundles.manifest import TaskResult
-from quantgate.judge.cluster_figures import (
-    clusters_wanting,
-    documents_wanting,
-    too_few_clusters,
-    with_clusters,
-)
-from quantgate.judge.document_order import look_sizes
-from quantgate.judge.interim import Between, Look, look_of
+from quantgate.judge.interim import Between, Look, available_of, look_of
 from quantgate.judge.pairing import Counts, DeclaredTask, Pairs, counts_of
-from quantgate.judge.stats.betting import (
-    bounded_interval,
-    documents_needed_bounded,
-    p_inferior_bounded,
-    p_noninferior_bounded,
+from quantgate.judge.power import FIXED_SUBJECTS_HINT, least_documents, more_documents_needed
+from quantgate.judge.stats.betting import bounded_interval, p_inferior_bounded, p_noninferior_bounded
+from quantgate.judge.stats.boundaries import boundaries
+from quantgate.judge.stats.clustered import (
+    ClusterTotals,
+    cluster_interval,
+    cluster_totals,
+    p_degraded_clusters,
+    p_inferior_clusters,
+    p_noninferior_clusters,
 )
-from quantgate.judge.stats.boundaries import boundaries, inflation
-from quantgate.judge.stats.exact import (
-    documents_needed,
-    flip_rate_upper,
-    p_degraded,
-    p_inferior,
-    p_noninferior,
+from quantgate.judge.stats.exact import p_degraded, p_inferior, p_noninferior
+from quantgate.judge.stats.group_sequential import (
+    Design,
+    p_inferior_at,
+    p_noninferior_at,
+    sequential_interval,
 )
-from quantgate.judge.stats.group_sequential import p_inferior_at, p_noninferior_at, sequential_interval
 from quantgate.judge.stats.tango import Floats, Interval, tango_interval
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Outcome, TestKind
@@ -45,6 +40,32 @@ _CLUSTERS_WAIT = (
 )
 
 
+class _Seen(NamedTuple):
+    """What was seen of a task's pairs; scores and delta are fractions."""
+
+    pairs: int
+    worse: int
+    better: int
+    baseline_score: float
+    candidate_score: float
+    quality_delta: float
+
+    @classmethod
+    def of(cls, evidence: Pairs | Counts) -> _Seen:
+        """Derive it from pairs of any scores, or from the counts of right/wrong ones."""
+        if isinstance(evidence, Counts):
+            n, worse, better, baseline_right, candidate_right = evidence
+            return cls(n, worse, better, baseline_right / n, candidate_right / n, (better - worse) / n)
+        return cls(
+            evidence.baseline.size,
+            int(np.count_nonzero(evidence.differences < 0)),
+            int(np.count_nonzero(evidence.differences > 0)),
+            float(evidence.baseline.mean()),
+            float(evidence.candidate.mean()),
+            float(evidence.differences.mean()),
+        )
+
+
 class Figures(NamedTuple):
     """What a test says of one task."""
 
@@ -53,12 +74,12 @@ class Figures(NamedTuple):
     p_noninferior: float
     p_inferior: float
     p_degraded: float
-    held: str = ""
+    withheld: str = ""
     """Why nothing may be decided on these documents; empty where it may."""
 
 
 def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> TaskVerdict:
-    """The figures of one task, before anything is decided on them.
+    """Return the figures of one task, before anything is decided on them.
 
     ``reason`` is set where nothing may be decided, whatever the figures.
 
@@ -67,56 +88,48 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         evidence: its pairs; or their counts, which say all there is to say of right/wrong scores.
         policy: margins, error rate and looks.
     """
-    margin = policy.families[task.family].margin
-    counts = evidence if isinstance(evidence, Counts) else counts_of(evidence)
-    clusters = evidence.clusters if isinstance(evidence, Pairs) else None
-    n = evidence.pairs if isinstance(evidence, Counts) else evidence.baseline.size
-    look = look_of(task, n, policy)
+    scores = (counts_of(evidence) or evidence) if isinstance(evidence, Pairs) else evidence
+    seen = _Seen.of(scores)
+    look = look_of(task, seen.pairs, policy)
     everything = look.design.looks[-1]
-    tested: Look | Between = look
-    if clusters is not None and n == everything:
-        # Nothing is decided on its way, so no look before has spent any of alpha.
-        tested = Look(look.design._replace(looks=(n,)), 0)
-    if counts is not None:
-        _, worse, better, baseline_right, candidate_right = counts
-        baseline_score, candidate_score, delta = baseline_right / n, candidate_right / n, (better - worse) / n
-        found = _right_wrong(worse, better, tested)
+    totals, tested = None, look
+    if isinstance(evidence, Pairs) and evidence.clusters is not None:
+        totals = cluster_totals(evidence.differences, evidence.clusters)
+        if seen.pairs == everything:
+            # No earlier look could decide anything, so none has spent any of alpha.
+            tested = Look(look.design._replace(looks=(everything,)), 0)
+    if isinstance(scores, Counts):
+        figures = _right_wrong(seen.worse, seen.better, tested)
     else:
-        assert isinstance(evidence, Pairs)
-        differences = evidence.candidate - evidence.baseline
-        delta = float(differences.mean())
-        worse, better = int(np.count_nonzero(differences < 0)), int(np.count_nonzero(differences > 0))
-        baseline_score, candidate_score = float(evidence.baseline.mean()), float(evidence.candidate.mean())
-        found = _partial(differences, tested)
-    figures = TaskVerdict(
+        figures = _partial(scores.differences, tested)
+    if totals is not None:
+        figures = _clustered(totals, figures.p_degraded, look.design)
+        if seen.pairs != everything:
+            # The clusters' test knows of no looks.
+            figures = figures._replace(
+                p_noninferior=1.0, p_inferior=1.0, withheld=_CLUSTERS_WAIT.format(everything=everything)
+            )
+    return TaskVerdict(
         task=task.task,
         family=task.family,
-        margin=margin,
-        pairs=n,
-        baseline_score=baseline_score,
-        candidate_score=candidate_score,
-        quality_delta=delta,
-        ci_low=found.interval.low,
-        ci_high=found.interval.high,
-        worse=worse,
-        better=better,
-        flip_rate=(worse + better) / n,
-        p_noninferior=found.p_noninferior,
-        p_inferior=found.p_inferior,
-        p_inferior_holm=found.p_inferior,
-        p_degraded=found.p_degraded,
-        degraded=found.p_degraded <= policy.alpha,
+        margin=look.design.margin,
+        **seen._asdict(),
+        ci_low=figures.interval.low,
+        ci_high=figures.interval.high,
+        flip_rate=(seen.worse + seen.better) / seen.pairs,
+        p_noninferior=figures.p_noninferior,
+        p_inferior=figures.p_inferior,
+        p_inferior_holm=figures.p_inferior,
+        p_degraded=figures.p_degraded,
+        degraded=figures.p_degraded <= policy.alpha,
         outcome=Outcome.UNDECIDED,
-        test=found.test,
-        documents_available=task.documents_available if isinstance(task, TaskResult) else None,
+        test=figures.test,
+        documents_available=available_of(task),
         looks=look.number,
-        reason=found.held,
+        clusters=None if totals is None else totals.documents.size,
+        largest_cluster=None if totals is None else int(totals.documents.max()),
+        reason=figures.withheld,
     )
-    if isinstance(evidence, Counts) or evidence.clusters is None:
-        return figures
-    figures = with_clusters(figures, evidence.candidate - evidence.baseline, evidence.clusters, policy)
-    # The clusters' test knows of no looks.
-    return figures if n == everything else hold(figures, _CLUSTERS_WAIT.format(everything=everything))
 
 
 def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
@@ -147,6 +160,26 @@ def _partial(differences: Floats, look: Look | Between) -> Figures:
         p_noninferior_bounded(differences, design.margin, *bets),
         p_inferior_bounded(differences, design.margin, *bets),
         p_inferior_bounded(differences, 0.0, *bets),
+    )
+
+
+def _clustered(totals: ClusterTotals, p_degraded_alone: float, design: Design) -> Figures:
+    """Test clusters in place of documents, which a document-wise test can't vouch for; one decides nothing.
+
+    Args:
+        totals: what the clusters hold.
+        p_degraded_alone: the p-value of any loss as of independent documents; the greater one counts.
+        design: its margin and alpha.
+    """
+    if totals.documents.size < 2:
+        return Figures(TestKind.CLUSTER, Interval(-1.0, 1.0), 1.0, 1.0, 1.0)
+    tested = totals, design.margin, design.alpha
+    return Figures(
+        TestKind.CLUSTER,
+        cluster_interval(totals, design.alpha),
+        p_noninferior_clusters(*tested),
+        p_inferior_clusters(*tested),
+        max(p_degraded_alone, p_degraded_clusters(totals)),
     )
 
 
@@ -215,7 +248,7 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     """Settle one task's outcome, with its reason and the documents it still needs."""
     least = policy.families[task.family].min_documents
     seen = f"{task.task}: delta {_points(task.quality_delta)} with a margin of {_points(task.margin)}"
-    few = too_few_clusters(task, policy)
+    few = _too_few_clusters(task, policy)
     if few is not None:
         return task.model_copy(update={"reason": f"{seen}: {few}"})
     if not task.reason and task.p_inferior_holm <= policy.alpha:
@@ -229,17 +262,17 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     if shown:
         reason = f"{seen}: {task.pairs} documents, and the policy asks for at least {least}"
         return task.model_copy(update={"documents_needed": least, "reason": reason})
-    needed, supposed = _needed(task, policy)
+    needed, supposed = more_documents_needed(task, policy)
     if needed is None:
         rest = "more documents would rather reject it"
     else:
-        needed = max(needed, least, documents_wanting(task, policy))
+        needed = max(needed, least, least_documents(task, policy))
         if task.reason and task.clusters is not None:
             needed = max(needed, task.documents_available or 0)
         rest = f"has {task.pairs} documents and needs about {needed} {supposed}"
         if task.documents_available is not None and needed > task.documents_available:
             rest += f", more than the {task.documents_available} that this task has"
-    rest += clusters_wanting(task, policy)
+    rest += _clusters_wanting(task, policy)
     state = task.reason or f"undecided (p {task.p_noninferior:.2g}{_at_look(task)})"
     return task.model_copy(update={"documents_needed": needed, "reason": f"{seen}: {state}; {rest}"})
 
@@ -251,46 +284,25 @@ def _at_look(task: TaskVerdict) -> str:
     return f" at look {task.looks}, with {task.documents_available - task.pairs} documents to go on with"
 
 
-def _needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
-    """Paired documents, in all, that would show non-inferiority, and the true delta that this supposes.
-
-    It is planned at delta 0. Where that many are there already, the delta seen is the obstacle and is planned
-    for instead; None where it lies beyond the margin or all but there.
-    """
-    plan, times = documents_needed_bounded, 1.0
-    if task.test is TestKind.EXACT:
-        plan, times = documents_needed, _inflation(task, policy)
-    flip_rate = _variance(task, policy)
-    needed = math.ceil(times * plan(flip_rate, task.margin, policy.alpha, policy.planned_power))
-    if needed > task.pairs:
-        return needed, "if its true delta is 0"
-    if task.quality_delta <= -0.99 * task.margin:
-        return None, ""
-    delta = min(task.quality_delta, 0.0)
-    needed = math.ceil(times * plan(flip_rate, task.margin, policy.alpha, policy.planned_power, delta))
-    return max(needed, task.pairs + 1), "if its true delta is the one seen"
+def _too_few_clusters(task: TaskVerdict, policy: Policy) -> str | None:
+    """Say why a task with fewer clusters than the policy asks for decides nothing, and what to do; None if it may."""
+    if task.clusters is None or task.clusters >= policy.min_clusters:
+        return None
+    return (
+        f"its {task.pairs} documents fall into {task.clusters} subjects or passages, and the policy asks for at"
+        f" least {policy.min_clusters} (min_clusters) before it says anything of new ones{FIXED_SUBJECTS_HINT}"
+    )
 
 
-def _inflation(task: TaskVerdict, policy: Policy) -> float:
-    """How many times the documents of one look the looks of its design take."""
-    available = max(task.documents_available or 0, task.pairs)
-    if not policy.looks or (task.looks == 1 and task.pairs == available):
-        return 1.0
-    looks = look_sizes(available, policy.looks, policy.families[task.family].min_documents)
-    return inflation(looks, policy.alpha, policy.planned_power)
-
-
-def _variance(task: TaskVerdict, policy: Policy) -> float:
-    """An upper bound of the variance of a document's difference, of its share of its cluster's where it has one.
-
-    For right/wrong scores it is the flip rate's. Otherwise it is read off the interval, which holds it already.
-    """
-    flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
-    if task.test is TestKind.EXACT:
-        return flip_rate
-    seen = task.pairs * ((task.ci_high - task.ci_low) / (2 * float(norm.isf(policy.alpha)))) ** 2
-    # Documents of a cluster that are wholly alike count as one.
-    return min(seen, flip_rate * (task.largest_cluster or 1))
+def _clusters_wanting(task: TaskVerdict, policy: Policy) -> str:
+    """Say that a task of such clusters can't pass without a gain, what it takes and what to do; empty if it can."""
+    if task.largest_cluster is None or task.pairs >= (least := least_documents(task, policy)):
+        return ""
+    return (
+        f"; with {task.clusters} subjects or passages (the largest has {task.largest_cluster} documents) it can't be"
+        f" validated unless the candidate gains; it needs at least {least} documents in subjects or passages of this"
+        f" size{FIXED_SUBJECTS_HINT}"
+    )
 
 
 def _points(fraction: float) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from scipy.stats import binom
 
 from quantgate.judge.judge import judge
-from quantgate.judge.stats.exact import documents_needed
+from quantgate.judge.power import documents_needed
 from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family, Verdict
 from tests.verdicts.scores import Task

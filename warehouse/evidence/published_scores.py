@@ -1,4 +1,4 @@
-"""What two published scores, without samples, can and can't say of a loss; and what n documents can resolve at all.
+"""Read off two published scores, without samples, what can and can't be said of a loss.
 
 Two checkpoints answered the same n documents, and their scores give how many each got right, not which. So the
 flips lie between the fewest, where every change went one way, and the most, where the two were wrong on
@@ -15,13 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from quantgate.judge.cluster_figures import FIXED, least_clusters
-from quantgate.judge.stats.exact import documents_needed, flip_rate_upper, p_inferior, p_noninferior
+from quantgate.judge.power import ASSUMED_FLIP_RATE, documents_needed, resolvable_points
+from quantgate.judge.stats.exact import flip_rate_upper, p_inferior, p_noninferior
 from quantgate.judge.stats.tango import Interval, score_at_loss, tango_interval
-from quantgate.model.config.policy import Policy
-
-ASSUMED_FLIP_RATE = 0.10
-"""Share of answers that change between precisions, where it is unknown: what is usual for a generation task."""
 
 
 class Concluded(StrEnum):
@@ -48,62 +44,6 @@ class Outside(NamedTuple):
     """With WITHIN_IF: up to how many flips it is shown at; None where the scores' rounding decides."""
     resolvable_points: float
     documents_needed: int
-
-
-def resolvable_points(n: int, flip_rate: float, alpha: float, power: float) -> float:
-    """The least margin, in points of 100, that n paired documents decide with the planned power at delta 0.
-
-    100 (z_alpha + z_beta) sqrt(rho / n), a normal approximation, and never below what the exact test shows
-    without any flip: 100 (1 - alpha^(1/n)).
-
-    Args:
-        n: documents.
-        flip_rate: rho, a fraction.
-        alpha: one-sided error rate.
-        power: planned probability of showing it.
-    """
-    z = float(norm.isf(alpha) + norm.ppf(power))
-    without_flips = 1 - math.exp(math.log(alpha) / n)
-    return 100 * max(z * math.sqrt(flip_rate / n), without_flips)
-
-
-def resolution_line(
-    task: str, n: int, margin: float, alpha: float, power: float, flip_rate: float = ASSUMED_FLIP_RATE
-) -> str:
-    """What a task can resolve, as one sentence before it is run; arguments as of ``resolvable_points``."""
-    best = resolvable_points(n, flip_rate, alpha, power)
-    told = shown_points(best, margin)
-    asked = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
-    if best <= 100 * margin:
-        return f"{task}: can decide {asked}: {n:,} documents, {told} at {100 * flip_rate:g} % flips"
-    needed = documents_needed(flip_rate, margin, alpha, power)
-    return (
-        f"{task}: cannot decide {asked}: {n:,} documents, {told} at best "
-        f"({100 * flip_rate:g} % flips; it would take {needed:,})"
-    )
-
-
-def shown_points(points: float, margin: float) -> str:
-    """Points with two digits, or with the third where two would put them on the margin's other side."""
-    two = f"{points:.2g}"
-    return two if (float(two) <= 100 * margin) == (points <= 100 * margin) else f"{points:.3g}"
-
-
-def clusters_line(task: str, clusters: int, margin: float, policy: Policy) -> str | None:
-    """That a task can't validate, as its documents have too few subjects or passages; None where they have enough.
-
-    Args:
-        task: its name.
-        clusters: how many its documents have.
-        margin: a fraction.
-        policy: its error rate and its least number of clusters.
-    """
-    least = least_clusters(margin, policy)
-    if clusters >= least:
-        return None
-    return (
-        f"{task}: can validate gains only: {clusters} subjects or passages, and {least} are the least{FIXED}"
-    )
 
 
 def read_pairs(worse: int, better: int, n: int, margin: float, alpha: float, power: float) -> Outside:

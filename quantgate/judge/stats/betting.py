@@ -36,7 +36,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri_exp
-from scipy.stats import norm
 
 from quantgate.judge.stats.tango import Floats, Interval
 
@@ -57,10 +56,6 @@ _LADDER = math.log(10)
 
 _MEANS = 48
 """Values of the mean that are tried for an end of the interval, and as many again between two of them."""
-
-_OVERHEAD = 1.25
-"""Documents that these bets take for each one of the normal limit (docs/benchmarks-clusters.md)."""
-
 
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 
@@ -111,22 +106,6 @@ def bounded_interval(
     """
     low = _lower_bound(differences, alpha, available, documents)
     return Interval(low, -_lower_bound(-differences, alpha, available, documents))
-
-
-def documents_needed_bounded(
-    variance: float, margin: float, alpha: float, power: float, delta: float = 0.0
-) -> int:
-    """Paired documents that show non-inferiority, a normal approximation for planning only.
-
-    Args:
-        variance: of the differences; the flip rate is an upper bound.
-        margin: the non-inferiority margin, a fraction.
-        alpha: one-sided error rate.
-        power: planned probability of showing it.
-        delta: the true delta planned for, a fraction above -margin.
-    """
-    z = float(norm.isf(alpha) + norm.ppf(power))
-    return math.ceil(_OVERHEAD * variance * z**2 / (margin + delta) ** 2)
 
 
 def _p_value(

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.special import betaincc, betaincinv, gammaln
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import binom, binomtest
 
 from quantgate.judge.stats.tango import Floats, Ints, score_at_loss
 
@@ -100,23 +100,6 @@ def p_degraded(b: int, c: int) -> float:
 def flip_rate_upper(flips: int, n: int, alpha: float) -> float:
     """The one-sided upper 1 - alpha bound of the flip rate (Clopper and Pearson 1934), a fraction."""
     return 1.0 if flips >= n else float(betaincinv(flips + 1, n - flips, 1 - alpha))
-
-
-@lru_cache(maxsize=65536)
-def documents_needed(flip_rate: float, margin: float, alpha: float, power: float, delta: float = 0.0) -> int:
-    """Paired documents that show non-inferiority: rho (z_alpha + z_beta)^2 / (margin + delta)^2.
-
-    A normal approximation, for planning only.
-
-    Args:
-        flip_rate: rho, a fraction.
-        margin: the non-inferiority margin, a fraction.
-        alpha: one-sided error rate.
-        power: planned probability of showing it.
-        delta: the true delta planned for, a fraction above -margin.
-    """
-    z = norm.isf(alpha) + norm.ppf(power)
-    return int(np.ceil(flip_rate * z**2 / (margin + delta) ** 2))
 
 
 def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:

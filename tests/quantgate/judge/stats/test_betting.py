@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from quantgate.judge.power import BETTING_OVERHEAD, documents_needed
 from quantgate.judge.stats.betting import (
     _Bets,
     _log_capitals,
     bounded_interval,
-    documents_needed_bounded,
     p_inferior_bounded,
     p_noninferior_bounded,
 )
@@ -167,17 +167,7 @@ def test_p_values_are_in_range_and_mirror_each_other(differences, margin):
     assert max(low, high) > ALPHA, "not both at once"
 
 
-def test_documents_needed_grow_with_flips_and_shrink_with_the_margin():
-    rates, margins = (0.01, 0.05, 0.2), (0.05, 0.02, 0.01)
-    for smaller, larger in itertools.pairwise(rates):
-        assert documents_needed_bounded(smaller, 0.02, ALPHA, 0.8) < documents_needed_bounded(
-            larger, 0.02, ALPHA, 0.8
-        )
-    for wider, tighter in itertools.pairwise(margins):
-        assert documents_needed_bounded(0.05, wider, ALPHA, 0.8) < documents_needed_bounded(
-            0.05, tighter, ALPHA, 0.8
-        )
-    # As many as it says are enough about as often as planned.
-    n = documents_needed_bounded(0.05, 0.02, ALPHA, 0.8)
+def test_planned_documents_are_enough_about_as_often_as_planned():
+    n = documents_needed(0.05, 0.02, ALPHA, 0.8, overhead=BETTING_OVERHEAD)
     passed = validated(flips(np.random.default_rng(3), 60, n, 0.05, 0.0), 0.02)
     assert binom.ppf(0.001, 60, 0.8) <= passed

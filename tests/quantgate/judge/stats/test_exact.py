@@ -11,7 +11,6 @@ from scipy.stats import beta, binom, norm
 
 from quantgate.judge.stats.exact import (
     MISS,
-    documents_needed,
     flip_rate_upper,
     p_degraded,
     p_inferior,
@@ -267,9 +266,3 @@ def test_flip_rate_upper_is_clopper_pearson():
     assert flip_rate_upper(7, 7, 0.05) == 1.0
     upper = flip_rate_upper(13, 250, 0.05)
     assert binom.cdf(13, 250, upper) == pytest.approx(0.05)
-
-
-def test_documents_needed_follows_the_formula():
-    # rho (1.645 + 0.842)^2 / margin^2.
-    assert documents_needed(0.05, 0.02, 0.05, 0.8) == math.ceil(0.05 * 6.182557 / 0.0004)
-    assert documents_needed(0.05, 0.02, 0.05, 0.8, delta=-0.01) == math.ceil(0.05 * 6.182557 / 0.0001)

@@ -110,8 +110,10 @@ def test_too_few_clusters_to_pass_are_told_with_what_it_takes():
     found = verdict(np.ones(5700), np.ones(5700), np.arange(5700) % 57)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.documents_needed == 14900
-    assert "57 subjects or passages, the largest of 100 documents, can't show it of new ones" in found.reason
-    assert "takes at least 14900 documents in such" in found.reason
+    assert (
+        "with 57 subjects or passages (the largest has 100 documents) it can't be validated" in found.reason
+    )
+    assert "needs at least 14900 documents in subjects or passages of this size" in found.reason
     assert "`fixed_subjects: true`" in found.reason
     assert found.tasks[0].p_noninferior > 0.3
 

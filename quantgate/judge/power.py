@@ -1,0 +1,161 @@
+"""Plan how many documents a test needs, and what a number of documents can resolve; for planning only."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from scipy.stats import norm
+
+from quantgate.judge.document_order import look_sizes
+from quantgate.judge.stats.boundaries import inflation
+from quantgate.judge.stats.clustered import clusters_needed
+from quantgate.judge.stats.exact import flip_rate_upper
+from quantgate.model.config.policy import Policy
+from quantgate.model.enums import TestKind
+from quantgate.model.records import TaskVerdict
+
+ASSUMED_FLIP_RATE = 0.10
+"""Share of answers that change between precisions, where it is unknown: what is usual for a generation task."""
+
+BETTING_OVERHEAD = 1.25
+"""Documents that the betting test takes for each one of the normal limit (docs/benchmarks-clusters.md)."""
+
+FIXED_SUBJECTS_HINT = (
+    "; a suite's `fixed_subjects: true`, declared before the next run, asks about these very subjects"
+)
+"""What to do where a task has few subjects, after a reason."""
+
+
+@lru_cache(maxsize=65536)
+def documents_needed(
+    variance: float, margin: float, alpha: float, power: float, delta: float = 0.0, overhead: float = 1.0
+) -> int:
+    """Return how many paired documents show non-inferiority: rho (z_alpha + z_beta)^2 / (margin + delta)^2.
+
+    A normal approximation, for planning only.
+
+    Args:
+        variance: of a document's difference; of right/wrong scores the flip rate rho, a fraction, bounds it.
+        margin: the non-inferiority margin, a fraction.
+        alpha: one-sided error rate.
+        power: planned probability of showing it.
+        delta: the true delta planned for, a fraction above -margin.
+        overhead: documents that the test takes for each one of the normal limit.
+    """
+    z = float(norm.isf(alpha) + norm.ppf(power))
+    return math.ceil(overhead * variance * z**2 / (margin + delta) ** 2)
+
+
+def more_documents_needed(task: TaskVerdict, policy: Policy) -> tuple[int | None, str]:
+    """Return how many paired documents, in all, would show non-inferiority, and the true delta that this supposes.
+
+    The plan supposes delta 0. Where the task has that many documents already, the observed delta is the obstacle, and
+    the plan supposes that one; it is None where that delta lies beyond the margin or nearly there.
+    """
+    overhead, looks = BETTING_OVERHEAD, 1.0
+    if task.test is TestKind.EXACT:
+        overhead, looks = 1.0, _inflation(task, policy)
+    planned = _variance(task, policy), task.margin, policy.alpha, policy.planned_power
+    needed = math.ceil(looks * documents_needed(*planned, overhead=overhead))
+    if needed > task.pairs:
+        return needed, "if its true delta is 0"
+    if task.quality_delta <= -0.99 * task.margin:
+        return None, ""
+    delta = min(task.quality_delta, 0.0)
+    needed = math.ceil(looks * documents_needed(*planned, delta, overhead))
+    return max(needed, task.pairs + 1), "if its true delta is the one seen"
+
+
+def _inflation(task: TaskVerdict, policy: Policy) -> float:
+    """Return how many times the documents of a single look a design with interim looks takes."""
+    available = max(task.documents_available or 0, task.pairs)
+    if not policy.looks or (task.looks == 1 and task.pairs == available):
+        return 1.0
+    looks = look_sizes(available, policy.looks, policy.families[task.family].min_documents)
+    return inflation(looks, policy.alpha, policy.planned_power)
+
+
+def _variance(task: TaskVerdict, policy: Policy) -> float:
+    """Return an upper bound of the variance of a document's difference (with clusters: of its share of its cluster's).
+
+    For right/wrong scores it is the flip rate's. Otherwise it is derived from the interval, which contains it already.
+    """
+    flip_rate = flip_rate_upper(task.worse + task.better, task.pairs, policy.alpha)
+    if task.test is TestKind.EXACT:
+        return flip_rate
+    seen = task.pairs * ((task.ci_high - task.ci_low) / (2 * float(norm.isf(policy.alpha)))) ** 2
+    # Documents of a cluster that are wholly alike count as one.
+    return min(seen, flip_rate * (task.largest_cluster or 1))
+
+
+def least_clusters(margin: float, policy: Policy) -> int:
+    """Return the number of equal clusters below which a policy passes no task unless it gains.
+
+    Args:
+        margin: the loss that would matter, a fraction.
+        policy: its error rate and its least number of clusters.
+    """
+    return max(policy.min_clusters, clusters_needed(margin, policy.alpha))
+
+
+def least_documents(task: TaskVerdict, policy: Policy) -> int:
+    """Return the documents below which no task of such clusters passes unless it gains; 0 without shared clusters."""
+    return (task.largest_cluster or 0) * least_clusters(task.margin, policy)
+
+
+def resolvable_points(n: int, flip_rate: float, alpha: float, power: float) -> float:
+    """Return the least margin, in points of 100, that n paired documents decide with the planned power at delta 0.
+
+    100 (z_alpha + z_beta) sqrt(rho / n), a normal approximation, and never below what the exact test shows
+    without any flip: 100 (1 - alpha^(1/n)).
+
+    Args:
+        n: documents.
+        flip_rate: rho, a fraction.
+        alpha: one-sided error rate.
+        power: planned probability of showing it.
+    """
+    z = float(norm.isf(alpha) + norm.ppf(power))
+    without_flips = 1 - math.exp(math.log(alpha) / n)
+    return 100 * max(z * math.sqrt(flip_rate / n), without_flips)
+
+
+def resolution_line(
+    task: str, n: int, margin: float, alpha: float, power: float, flip_rate: float = ASSUMED_FLIP_RATE
+) -> str:
+    """Say in one sentence, before a task is run, what it can resolve; arguments as of ``resolvable_points``."""
+    best = resolvable_points(n, flip_rate, alpha, power)
+    shown = shown_points(best, margin)
+    wanted = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+    if best <= 100 * margin:
+        return f"{task}: can decide {wanted}: {n:,} documents, {shown} at {100 * flip_rate:g} % flips"
+    needed = documents_needed(flip_rate, margin, alpha, power)
+    return (
+        f"{task}: cannot decide {wanted}: {n:,} documents, {shown} at best "
+        f"({100 * flip_rate:g} % flips; it would take {needed:,})"
+    )
+
+
+def shown_points(points: float, margin: float) -> str:
+    """Write points with two digits, or with a third where two would put them on the margin's other side."""
+    two = f"{points:.2g}"
+    return two if (float(two) <= 100 * margin) == (points <= 100 * margin) else f"{points:.3g}"
+
+
+def clusters_line(task: str, clusters: int, margin: float, policy: Policy) -> str | None:
+    """Say that a task has too few subjects or passages to validate without a gain; None where it has enough.
+
+    Args:
+        task: its name.
+        clusters: subjects or passages that its documents have.
+        margin: a fraction.
+        policy: its error rate and its least number of clusters.
+    """
+    least = least_clusters(margin, policy)
+    if clusters >= least:
+        return None
+    return (
+        f"{task}: can validate gains only: {clusters} subjects or passages, and {least} are the least"
+        f"{FIXED_SUBJECTS_HINT}"
+    )
