@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from benchmarks.suite import (
     CHOICES,
@@ -32,6 +31,7 @@ from benchmarks.suite import (
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import MANIFEST, EngineStart, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, LOAD_POINTS, SAMPLES
+from quantgate.bundles.seal import write_table
 from quantgate.model.config.gpus import GpuFile
 from quantgate.model.config.policy import load_policy
 from quantgate.model.config.workloads import Workload
@@ -175,7 +175,7 @@ class Fleet:
             files = {}
             for name, schema in BUNDLE_FILES.items():
                 if name == "load_points.parquet":
-                    files[name] = _put(folder / name, self._points(run))
+                    files[name] = write_table(folder / name, self._points(run))
                     continue
                 key = "-".join(map(str, run.answers)) if name == "samples.parquet" else "all"
                 first = place / f".{key}-{name}"
@@ -186,7 +186,7 @@ class Fleet:
                     if name == "samples.parquet":
                         table = self._samples(run)
                         scores[run.answers] = self._means(table)
-                    shared[first.name] = _put(first, table)
+                    shared[first.name] = write_table(first, table)
                 os.link(first, folder / name)
                 files[name] = shared[first.name]
             manifest = self._manifest(run, inputs, scores[run.answers], files)
@@ -293,26 +293,12 @@ class Fleet:
     def _manifest(
         self, run: _Run, inputs: RunInputs, scores: list[float], files: dict[str, FileEntry]
     ) -> Manifest:
-        gpu, baseline, n = self._gpus[run.gpu], run.baseline, self.size.documents
-        kernel = {"bf16": {}, "fp8": {"Linear": "CutlassFP8"}, "nvfp4": {"Linear": "NvFp4"}}[run.precision]
+        baseline, sweep = run.baseline, tuple(range(1, self.size.levels + 1))
         return Manifest(
             run_id=_run_id(run, inputs),
             fingerprint=run_fingerprint(inputs),
             inputs=inputs,
-            checkpoint=Checkpoint(
-                source=run.checkpoint,
-                path=run.checkpoint,
-                name=run.checkpoint,
-                revision=run.revision,
-                model=run.model,
-                architecture="LlamaForCausalLM",
-                precision=run.precision,
-                weight_format=f"synthetic:{run.precision}",
-                kv_cache_dtype="auto",
-                parameters=8_030_000_000,
-                size_bytes=16_060_000_000,
-                vocab_size=128_256,
-            ),
+            checkpoint=_checkpoint(run),
             baseline=BaselineRef(
                 name=baseline.checkpoint,
                 revision=baseline.revision,
@@ -320,21 +306,8 @@ class Fleet:
             )
             if baseline
             else None,
-            hardware=Hardware(gpu=run.gpu, device_name=gpu.nvml_names[0], sm_arch=str(gpu.sm_arch)),
-            engine_starts=(
-                EngineStart(
-                    engine_start_id=START_ID,
-                    engine=_ENGINE,
-                    engine_version=_ENGINE_VERSION,
-                    kernels=kernel,
-                    kernel_mode=KernelMode(gpu.formats[run.precision]),
-                    kv_cache_tokens=100_000,
-                    start_duration_s=60.0,
-                    environment={},
-                    command=("synthetic",),
-                    started_at=run.started_at,
-                ),
-            ),
+            hardware=Hardware(gpu=run.gpu, device_name=inputs.device_name, sm_arch=inputs.sm_arch),
+            engine_starts=(self._engine_start(run),),
             tasks=tuple(
                 TaskResult(
                     task=task.task,
@@ -342,7 +315,7 @@ class Fleet:
                     metric="exact_match",
                     filter="none",
                     version="1",
-                    documents=n,
+                    documents=self.size.documents,
                     mean_score=score,
                     output_type="multiple_choice" if task.family in CHOICES else "generate_until",
                     duration_s=1.0,
@@ -351,12 +324,7 @@ class Fleet:
                 for task, score in zip(SUITE.tasks, scores, strict=True)
             ),
             suite=SUITE,
-            workload=Workload(
-                name="ladder",
-                isl_tokens=1024,
-                osl_tokens=256,
-                concurrency=tuple(range(1, self.size.levels + 1)),
-            ),
+            workload=Workload(name="sweep", isl_tokens=1024, osl_tokens=256, concurrency=sweep),
             policy_name=_POLICY_NAME,
             policy=self._policy,
             started_at=run.started_at,
@@ -364,12 +332,37 @@ class Fleet:
             files=files,
         )
 
+    def _engine_start(self, run: _Run) -> EngineStart:
+        kernels = {"bf16": {}, "fp8": {"Linear": "CutlassFP8"}, "nvfp4": {"Linear": "NvFp4"}}
+        return EngineStart(
+            engine_start_id=START_ID,
+            engine=_ENGINE,
+            engine_version=_ENGINE_VERSION,
+            kernels=kernels[run.precision],
+            kernel_mode=KernelMode(self._gpus[run.gpu].formats[run.precision]),
+            kv_cache_tokens=100_000,
+            start_duration_s=60.0,
+            environment={},
+            command=("synthetic",),
+            started_at=run.started_at,
+        )
 
-def _put(path: Path, table: pa.Table) -> FileEntry:
-    """Write a table as a run does."""
-    pq.write_table(table, path, compression="zstd")
-    data = path.read_bytes()
-    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), rows=table.num_rows)
+
+def _checkpoint(run: _Run) -> Checkpoint:
+    return Checkpoint(
+        source=run.checkpoint,
+        path=run.checkpoint,
+        name=run.checkpoint,
+        revision=run.revision,
+        model=run.model,
+        architecture="LlamaForCausalLM",
+        precision=run.precision,
+        weight_format=f"synthetic:{run.precision}",
+        kv_cache_dtype="auto",
+        parameters=8_030_000_000,
+        size_bytes=16_060_000_000,
+        vocab_size=128_256,
+    )
 
 
 def _run_id(run: _Run, inputs: RunInputs) -> str:

@@ -13,14 +13,10 @@ import json
 import shutil
 import statistics
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from benchmarks.fleet import Size
-from benchmarks.warehouse import machine, number, numbers, run_step
-
-Result = dict[str, Any]
+from benchmarks.warehouse import Result, begun, number, numbers, run_step, save
 
 DOCUMENTS = (1_319, 12_000)
 """Documents of a task whose counts are drawn: as many as GSM8K and as a large suite's largest tasks have."""
@@ -46,22 +42,13 @@ _COLUMNS = (
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; 1 if a step failed."""
     options = _parser().parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    result: Result = {
-        "benchmark": "judging",
-        "command": " ".join(["python -m benchmarks.judging", *(sys.argv[1:] if argv is None else argv)]),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "seed": options.seed,
-        "shapes": [],
-        "figures": {},
-    }
+    result = begun("judging", argv, options) | {"shapes": [], "figures": {}}
     for runs in options.runs:
         result["shapes"].append(_shape(Size(runs, options.samples, runs), options))
-        _save(result, options.out)
+        save(result, options.out, _markdown)
     arguments = {"documents": DOCUMENTS, "candidates": options.candidates, "seed": options.seed}
     result["figures"] = run_step("figures", arguments, options)
-    _save(result, options.out)
+    save(result, options.out, _markdown)
     print(_markdown(result))
     steps = [step for shape in result["shapes"] for step in (shape["write"], *shape["judge"])]
     return 1 if any("failed" in step for step in (*steps, result["figures"])) else 0
@@ -91,11 +78,6 @@ def _shape(size: Size, options: argparse.Namespace) -> Result:
         "write": written,
         "judge": judged,
     }
-
-
-def _save(result: Result, out: Path) -> None:
-    (out / "result.json").write_text(json.dumps(result, indent=1))
-    (out / "result.md").write_text(_markdown(result))
 
 
 def _markdown(result: Result) -> str:

@@ -9,7 +9,6 @@ shipped judge follows from look to look, whose decisions are held against the su
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -22,6 +21,7 @@ from scipy.stats import norm
 from benchmarks.verdict_cells import Rule, outcome_of, rule_of
 from benchmarks.verdict_draws import drawn
 from benchmarks.verdict_tables import markdown
+from benchmarks.warehouse import numbers, save
 from quantgate.judge.document_order import look_sizes
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design
@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         begin = time.monotonic()
         result[name] = parts[name]()
         result["seconds"][name] = time.monotonic() - begin
-        (options.out / "result.json").write_text(json.dumps(result, indent=1))
-        (options.out / "result.md").write_text(markdown(result))
+        save(result, options.out, markdown)
     print(markdown(result))
     return 0 if _holds(result) else 1
 
@@ -158,9 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=1000, help="simulated candidates a cell")
-    parser.add_argument(
-        "--sizes", type=lambda text: [int(float(part)) for part in text.split(",")], default=list(SIZES)
-    )
+    parser.add_argument("--sizes", type=numbers, default=list(SIZES))
     parser.add_argument("--parts", type=lambda text: text.split(","), default=["cells", "documents", "draws"])
     return parser
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,15 +32,7 @@ Result = dict[str, Any]
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; 1 if a step failed."""
     options = _parser().parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    result: Result = {
-        "benchmark": "warehouse",
-        "command": " ".join(["python -m benchmarks.warehouse", *(sys.argv[1:] if argv is None else argv)]),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "seed": options.seed,
-        "sizes": [],
-    }
+    result = begun("warehouse", argv, options) | {"sizes": []}
     for samples in options.samples:
         size = Size(options.runs, samples, options.points)
         folder = options.out / f"{samples:.0e}".replace("+0", "")
@@ -53,8 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             for name, found in _steps(folder, size, options):
                 steps[name] = found
-                (options.out / "result.json").write_text(json.dumps(result, indent=1))
-                (options.out / "result.md").write_text(markdown(result))
+                save(result, options.out, markdown)
         finally:
             if not options.keep:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -114,8 +105,26 @@ def _peak_bytes(pid: int) -> int:
     return int(found[0]) * 1024 if found else 0
 
 
-def machine() -> Result:
-    """What the figures were measured on."""
+def begun(name: str, argv: list[str] | None, options: argparse.Namespace) -> Result:
+    """Make a benchmark's output folder; return what its result begins with."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    return {
+        "benchmark": name,
+        "command": " ".join([f"python -m benchmarks.{name}", *(sys.argv[1:] if argv is None else argv)]),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "seed": options.seed,
+    }
+
+
+def save(result: Result, out: Path, markdown: Callable[[Result], str]) -> None:
+    """Write a result as JSON and as tables."""
+    (out / "result.json").write_text(json.dumps(result, indent=1))
+    (out / "result.md").write_text(markdown(result))
+
+
+def _machine() -> Result:
+    """Describe what the figures are measured on."""
     model = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

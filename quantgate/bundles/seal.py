@@ -35,12 +35,12 @@ NO_LOAD = LoadRows((), ())
 _RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb", "pyarrow")
 
 
-def _entry(path: Path, rows: int) -> FileEntry:
-    digest = hashlib.sha256()
+def write_table(path: Path, table: pa.Table) -> FileEntry:
+    """Write one file of a bundle; return its entry in the manifest."""
+    pq.write_table(table, path, compression="zstd")
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return FileEntry(sha256=digest.hexdigest(), size_bytes=path.stat().st_size, rows=rows)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(sha256=sha256, size_bytes=path.stat().st_size, rows=table.num_rows)
 
 
 def _quality_tables(staging: Staging, tasks: list[TaskResult]) -> dict[str, pa.Table]:
@@ -107,10 +107,7 @@ def seal(
     building = staging.path / "bundle"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    files = {}
-    for name in BUNDLE_FILES:
-        pq.write_table(tables[name], building / name, compression="zstd")
-        files[name] = _entry(building / name, tables[name].num_rows)
+    files = {name: write_table(building / name, tables[name]) for name in BUNDLE_FILES}
     manifest = Manifest(
         run_id=staging.run_id,
         fingerprint=run_fingerprint(plan.inputs),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import EngineStart, FidelityResult, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, SAMPLES
+from quantgate.bundles.seal import write_table
 from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.config.workloads import Workload
@@ -304,15 +303,7 @@ def write_bundle(place: Path, spec: Spec) -> Path:
     """Write a bundle whole into ``place``; returns its folder."""
     folder = place / spec.run_id
     folder.mkdir(parents=True)
-    files = {}
-    for name, table in _tables(spec).items():
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        data = buffer.getvalue()
-        (folder / name).write_bytes(data)
-        files[name] = FileEntry(
-            sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), rows=table.num_rows
-        )
+    files = {name: write_table(folder / name, table) for name, table in _tables(spec).items()}
     (folder / "manifest.json").write_text(build_manifest(spec, files).model_dump_json(indent=1))
     return folder
 
