@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
 from benchmarks.strata import report_strata, shown
-from quantgate.judge.stats.betting import p_noninferior_bounded
+from quantgate.judge.stats.betting import p_noninferior_betting
 from quantgate.judge.stats.clustered import ClusterTotals, clusters_needed, p_noninferior_clusters, p_robust
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.tango import Floats, score_at_loss
@@ -179,7 +179,7 @@ def partial_credit(rng: Generator, kind: str, n: int, delta: float) -> Floats:
     return np.where(drawn < (share - delta / mean) / 2, -amounts, np.where(drawn < share, amounts, 0.0))
 
 
-def bounded_rates(rng: Generator, kind: str, n: int, margin: float, delta: float, trials: int) -> Rates:
+def betting_rates(rng: Generator, kind: str, n: int, margin: float, delta: float, trials: int) -> Rates:
     """Shares validated by the normal approximation, by rounding to -1, 0, 1 and the exact test, and as shipped."""
     counts = np.zeros(3, dtype=np.int64)
     for _ in range(trials):
@@ -188,7 +188,7 @@ def bounded_rates(rng: Generator, kind: str, n: int, margin: float, delta: float
         counts[0] += float(d.mean()) + margin >= float(norm.isf(ALPHA)) * error
         rounded = np.where(rng.random(n) < np.abs(d), np.sign(d), 0)
         counts[1] += p_noninferior(int((rounded < 0).sum()), int((rounded > 0).sum()), n, margin) <= ALPHA
-        counts[2] += p_noninferior_bounded(d, margin, ALPHA) <= ALPHA
+        counts[2] += p_noninferior_betting(d, margin, ALPHA) <= ALPHA
     return Rates(*(counts / trials))
 
 
@@ -268,7 +268,7 @@ def report_partial_credit(rng: Generator, trials: int, say: Callable[[str], None
         variance = float(partial_credit(rng, kind, 200_000, 0.0).var())
         enough = math.ceil(variance * float(norm.isf(ALPHA) + norm.isf(0.2)) ** 2 / margin**2)
         for n, delta in ((enough, -margin), (enough, 0.0), (math.ceil(1.25 * enough), 0.0)):
-            rates = bounded_rates(rng, kind, n, margin, delta, trials)
+            rates = betting_rates(rng, kind, n, margin, delta, trials)
             say(
                 f"| {kind} | {n:,} | {margin:.0%} | {delta:+.0%} | "
                 + " | ".join(shown(rate, trials) for rate in rates)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
 from quantgate.judge.document_order import look_sizes
-from quantgate.judge.stats.betting import p_noninferior_bounded
+from quantgate.judge.stats.betting import p_noninferior_betting
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_noninferior_at
 from quantgate.model.config.policy import load_policy
@@ -121,7 +121,7 @@ def graded_rates(rng: np.random.Generator, cell: Strata, trials: int) -> tuple[f
         differences = graded(rng, cell)
         spread = float(differences.std()) / math.sqrt(cell.documents)
         normal += float(differences.mean()) + cell.margin > float(norm.isf(ALPHA)) * spread
-        bets += p_noninferior_bounded(differences, cell.margin, ALPHA) <= ALPHA
+        bets += p_noninferior_betting(differences, cell.margin, ALPHA) <= ALPHA
     return normal / trials, bets / trials
 
 

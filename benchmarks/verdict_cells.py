@@ -13,7 +13,7 @@ import numpy as np
 
 from quantgate.judge.stats.boundaries import boundaries
 from quantgate.judge.stats.group_sequential import INTERPOLATION, Design, confidence_set, missed
-from quantgate.judge.stats.path_probabilities import TAIL, State, walks
+from quantgate.judge.stats.path_probabilities import TAIL, PathDensity, walks
 from quantgate.judge.stats.tango import Floats, Ints, score_at_loss
 
 STEP = 0.0005
@@ -109,11 +109,11 @@ def outcome_of(rule: Rule, flip_rate: float, delta: float) -> Outcome:
     looks = rule.design.looks
     (walk,) = walks(looks, np.array([(flip_rate - delta) / 2]), np.array([(flip_rate + delta) / 2]))
     stops = np.zeros(len(looks))
-    for look, state in enumerate(walk.states()):
-        statistic = rule.sign * _statistics(state, looks[look], rule.design.margin)
-        ended = statistic >= rule.least(look, *_counts(state))
-        stops[look] = state.density[ended].sum()
-        state.density[ended] = 0
+    for look, paths in enumerate(walk.path_densities()):
+        statistic = rule.sign * _statistics(paths, looks[look], rule.design.margin)
+        ended = statistic >= rule.least(look, *_counts(paths))
+        stops[look] = paths.density[ended].sum()
+        paths.density[ended] = 0
     decided = float(stops.sum())
     stops[-1] += 1 - decided
     return Outcome(decided, stops)
@@ -139,13 +139,13 @@ def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
     edge = (grid + design.margin) / 2, (grid - design.margin) / 2
     for index, walk in enumerate(walks(design.looks, *edge)):
         before = 0.0
-        for look, state in enumerate(walk.states()):
-            statistic = sign * _statistics(state, design.looks[look], design.margin)
+        for look, paths in enumerate(walk.path_densities()):
+            statistic = sign * _statistics(paths, design.looks[look], design.margin)
             # Of the tail from each statistic on: what stopped before, and what is there.
             slots = np.clip(np.ceil((statistic - _STATISTICS[0]) / STEP), 0, _STATISTICS.size).astype(
                 np.int64
             )
-            mass = np.bincount(slots.ravel(), state.density.ravel(), _STATISTICS.size + 1)
+            mass = np.bincount(slots.ravel(), paths.density.ravel(), _STATISTICS.size + 1)
             tail = before + mass[::-1].cumsum()[::-1]
             spent = 4 * TAIL * (look + 1) + added[index]
             good = np.flatnonzero(tail + spent <= design.alpha)
@@ -153,16 +153,16 @@ def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
                 # Whatever is greater than the statistic before is in this slot or a later one.
                 allowed[look, index] = _STATISTICS[0] + (good[0] - 1) * STEP + 1e-12
             ended = statistic >= bounds[look] - 1e-9
-            before += state.density[ended].sum()
-            state.density[ended] = 0
+            before += paths.density[ended].sum()
+            paths.density[ended] = 0
     return allowed
 
 
-def _counts(state: State) -> tuple[Ints, Ints]:
-    b, c = (np.arange(window.first, window.first + window.size) for window in (state.worse, state.better))
+def _counts(paths: PathDensity) -> tuple[Ints, Ints]:
+    b, c = (np.arange(window.first, window.first + window.size) for window in (paths.worse, paths.better))
     return b[:, None], c
 
 
-def _statistics(state: State, n: int, margin: float) -> Floats:
-    b, c = _counts(state)
+def _statistics(paths: PathDensity, n: int, margin: float) -> Floats:
+    b, c = _counts(paths)
     return score_at_loss(b, c, n, margin)

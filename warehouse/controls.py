@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binom, binomtest, norm
 
-from quantgate.judge.stats.betting import bounded_interval
+from quantgate.judge.stats.betting import betting_interval
 from quantgate.judge.stats.exact import flip_rate_upper
 from quantgate.judge.stats.tango import tango_interval
 from warehouse.database import Connection, fetch, insert_rows
@@ -137,7 +137,7 @@ def _aa_row(row: dict[str, Any]) -> dict[str, Any]:
     if row["right_wrong"]:
         interval = tango_interval(row["worse"], row["better"], n, alpha)
     else:
-        interval = bounded_interval(differences, alpha)
+        interval = betting_interval(differences, alpha)
     z = float(norm.isf(alpha) + norm.ppf(row["power"]))
     return row | {
         "flips": flips,

@@ -28,7 +28,7 @@ class Look(NamedTuple):
         return self.at + 1
 
 
-class Between(NamedTuple):
+class BetweenLooks(NamedTuple):
     """Documents after which nothing may be decided: they are none of the design's looks."""
 
     design: Design
@@ -47,7 +47,7 @@ class Between(NamedTuple):
         return f"undecided: {self.documents} documents are {where}, the next is at {following}"
 
 
-def look_of(task: DeclaredTask, documents: int, policy: Policy) -> Look | Between:
+def look_of(task: DeclaredTask, documents: int, policy: Policy) -> Look | BetweenLooks:
     """Where a task stands: at a look of its design, or between two of them.
 
     A candidate is judged once where the policy has no looks or where nobody looked before its last document;
@@ -67,7 +67,7 @@ def look_of(task: DeclaredTask, documents: int, policy: Policy) -> Look | Betwee
     design = Design(look_sizes(available, policy.looks, rule.min_documents), rule.margin, policy.alpha)
     if documents in design.looks:
         return Look(design, design.looks.index(documents))
-    return Between(design, documents)
+    return BetweenLooks(design, documents)
 
 
 def available_of(task: DeclaredTask) -> int | None:

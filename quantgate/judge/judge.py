@@ -29,7 +29,13 @@ from quantgate.judge.pairing import (
     shares_clusters,
 )
 from quantgate.judge.stats.exact import MISS
-from quantgate.judge.task_verdict import decide_interim, decide_tasks, figures_of, hold, not_paired
+from quantgate.judge.task_verdict import (
+    decide_interim,
+    decide_tasks,
+    figures_of,
+    not_paired,
+    withhold_decision,
+)
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Family, Outcome, Verdict
 from quantgate.model.errors import ConfigError
@@ -227,7 +233,9 @@ def _figures(
         for name, (task, pairs) in found.items()
         if isinstance(pairs, Pairs | Counts)
     }
-    return {name: hold(task, held[name]) if name in held else task for name, task in figures.items()}
+    return {
+        name: withhold_decision(task, held[name]) if name in held else task for name, task in figures.items()
+    }
 
 
 def _judge_use(

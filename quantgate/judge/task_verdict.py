@@ -10,10 +10,10 @@ import numpy as np
 from scipy.special import ndtr
 
 from quantgate.bundles.manifest import TaskResult
-from quantgate.judge.interim import Between, Look, available_of, look_of
+from quantgate.judge.interim import BetweenLooks, Look, available_of, look_of
 from quantgate.judge.pairing import Counts, DeclaredTask, Pairs, counts_of
 from quantgate.judge.power import FIXED_SUBJECTS_HINT, least_documents, more_documents_needed
-from quantgate.judge.stats.betting import bounded_interval, p_inferior_bounded, p_noninferior_bounded
+from quantgate.judge.stats.betting import betting_interval, p_inferior_betting, p_noninferior_betting
 from quantgate.judge.stats.boundaries import boundaries
 from quantgate.judge.stats.clustered import (
     ClusterTotals,
@@ -132,10 +132,10 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
     )
 
 
-def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
+def _right_wrong(worse: int, better: int, look: Look | BetweenLooks) -> Figures:
     """The exact test of scores that are right or wrong, with every look before this one counted."""
     design, any_loss = look.design, p_degraded(worse, better)
-    if isinstance(look, Between):
+    if isinstance(look, BetweenLooks):
         bounds = boundaries(design.looks, design.alpha)
         level = float(ndtr(-bounds[0])) if bounds else design.alpha
         interval = tango_interval(worse, better, look.documents, level)
@@ -150,16 +150,16 @@ def _right_wrong(worse: int, better: int, look: Look | Between) -> Figures:
     return Figures(TestKind.EXACT, sequential_interval(*at_look), noninferior, inferior, any_loss)
 
 
-def _partial(differences: Floats, look: Look | Between) -> Figures:
+def _partial(differences: Floats, look: Look | BetweenLooks) -> Figures:
     """The test of any scores from 0 to 1: its capital may be looked at after any document (Ville 1939)."""
     design = look.design
     bets = design.alpha, design.looks[-1]
     return Figures(
         TestKind.BETTING,
-        bounded_interval(differences, *bets),
-        p_noninferior_bounded(differences, design.margin, *bets),
-        p_inferior_bounded(differences, design.margin, *bets),
-        p_inferior_bounded(differences, 0.0, *bets),
+        betting_interval(differences, *bets),
+        p_noninferior_betting(differences, design.margin, *bets),
+        p_inferior_betting(differences, design.margin, *bets),
+        p_inferior_betting(differences, 0.0, *bets),
     )
 
 
@@ -183,7 +183,7 @@ def _clustered(totals: ClusterTotals, p_degraded_alone: float, design: Design) -
     )
 
 
-def hold(task: TaskVerdict, reason: str) -> TaskVerdict:
+def withhold_decision(task: TaskVerdict, reason: str) -> TaskVerdict:
     """A task on which nothing may be decided, whatever its figures."""
     return task.model_copy(update={"reason": reason, "p_noninferior": 1.0, "p_inferior": 1.0})
 

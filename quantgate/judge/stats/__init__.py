@@ -1,1 +1,1 @@
-"""The exact statistics of a verdict; nothing here knows a policy or a run."""
+"""Statistics of a verdict; no module here knows a policy or a run."""

@@ -1,10 +1,10 @@
-"""Where a comparison may stop on its way, in the normal limit: boundaries and crossing probabilities.
+"""Compute where a comparison may stop early, in the normal limit: boundaries and crossing probabilities.
 
-The statistics of the looks are a Brownian motion seen at the shares t_j = n_j / N of the documents, divided by
-sqrt(t_j). The recursion over looks is P. Armitage, C. K. McPherson and B. C. Rowe's (JRSS A 132 (1969) 235-244);
-the boundaries' shape is S. K. Wang and A. A. Tsiatis' (Biometrics 43 (1987) 193-199).
+The statistics of the interim looks are a Brownian motion observed at the shares t_j = n_j / N of the documents,
+divided by sqrt(t_j). The recursion over looks is P. Armitage, C. K. McPherson and B. C. Rowe's
+(JRSS A 132 (1969) 235-244); the boundaries' shape is S. K. Wang and A. A. Tsiatis' (Biometrics 43 (1987) 193-199).
 
-Nothing here has to be exact for the test to hold its error rate: boundaries decide when it is likely to stop.
+The test keeps its error rate even if nothing here is exact: boundaries decide only when it is likely to stop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantgate.judge.stats.tango import Floats
 
 _EXPONENT = -0.3
 """Boundaries fall with the share of the documents to this power; 0 would be Pocock's, -0.5 O'Brien and Fleming's.
-Nearer to 0 stops earlier and has less power where a task has hardly enough documents."""
+Nearer to 0 stops earlier and has less power where a task has barely enough documents."""
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 _REACH = 8.0
@@ -29,17 +29,17 @@ _REACH = 8.0
 
 @lru_cache(maxsize=4096)
 def boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """The statistic that must be reached at each look but the last to stop there.
+    """Return the statistic that stops a comparison at each look but the last.
 
-    Of the shape c t^-0.3, with c such that some look, the last among them, is crossed with probability alpha
-    where the loss is just the margin.
+    The boundaries have the shape c t^-0.3, with c such that some look, the last among them, is crossed with
+    probability alpha where the loss is just the margin.
 
     Args:
-        looks: documents after which it is judged, ascending; the last is all of them.
+        looks: documents at which the candidate is judged, ascending; the last is all of them.
         alpha: one-sided error rate over all looks, above 0 and below 0.5.
 
     Returns:
-        One for each look but the last, rounded, so that every machine has the same.
+        One boundary for each look but the last, rounded, so that every machine has the same.
     """
     shares = np.array(looks) / looks[-1]
     shape = shares**_EXPONENT
@@ -49,7 +49,7 @@ def boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
 
 
 def crossing_limit(bounds: Sequence[float] | Floats, shares: Sequence[float] | Floats) -> float:
-    """P(a standardized Brownian motion reaches its bound at some look).
+    """Return P(a standardized Brownian motion reaches its bound at some look).
 
     Args:
         bounds: one for each look, in standard deviations.
@@ -57,27 +57,27 @@ def crossing_limit(bounds: Sequence[float] | Floats, shares: Sequence[float] | F
     """
     times = np.asarray(shares, dtype=np.float64)
     tops = np.asarray(bounds, dtype=np.float64) * np.sqrt(times)
-    places, density = np.zeros(1), np.ones(1)
+    values, density = np.zeros(1), np.ones(1)
     before = 0.0
     for time, bound in zip(times[:-1], tops[:-1], strict=True):
         scale, bottom = np.sqrt(time - before), -_REACH * np.sqrt(time)
         top = min(bound, -bottom)
         if top <= bottom:
             return 1.0
-        there = (top - bottom) / 2 * _NODES + (top + bottom) / 2
-        kernel = np.exp(-(((there[:, None] - places) / scale) ** 2) / 2) / (scale * np.sqrt(2 * np.pi))
+        nodes = (top - bottom) / 2 * _NODES + (top + bottom) / 2
+        kernel = np.exp(-(((nodes[:, None] - values) / scale) ** 2) / 2) / (scale * np.sqrt(2 * np.pi))
         density = (kernel @ density) * _WEIGHTS * (top - bottom) / 2
-        places, before = there, time
+        values, before = nodes, time
     scale = np.sqrt(times[-1] - before)
-    return float(1 - density @ ndtr((tops[-1] - places) / scale))
+    return float(1 - density @ ndtr((tops[-1] - values) / scale))
 
 
 @lru_cache(maxsize=4096)
 def inflation(looks: tuple[int, ...], alpha: float, power: float) -> float:
-    """How many times the documents of a single look at the end all looks together take at the same power.
+    """Return how many times the documents of a single look at the end the design takes for the same power.
 
     Args:
-        looks: documents after which it is judged, ascending; the last is all of them.
+        looks: documents at which the candidate is judged, ascending; the last is all of them.
         alpha: one-sided error rate over all looks.
         power: probability of crossing a boundary at some look, above alpha and below 1.
     """
@@ -96,7 +96,7 @@ def inflation(looks: tuple[int, ...], alpha: float, power: float) -> float:
 
 @lru_cache(maxsize=4096)
 def last_bound(looks: tuple[int, ...], alpha: float) -> float:
-    """The statistic that leaves alpha over all looks, the boundaries of the earlier ones given."""
+    """Return the statistic at the last look that gives alpha over all looks, given the earlier boundaries."""
     shares, earlier = np.array(looks) / looks[-1], boundaries(looks, alpha)
     return float(
         brentq(lambda top: crossing_limit([*earlier, top], shares) - alpha, -float(ndtri(alpha)) - 1e-6, 8.0)

@@ -1,23 +1,23 @@
-"""Whether a loss is within the margin where documents share subjects or passages, which err together.
+"""Test whether a loss is within the margin where documents share subjects or passages, which err together.
 
 New documents of the same kind come in clusters too, so the clusters, G of them, are the independent units. Cluster
-g has n_g documents and the total D_g of their differences d = candidate - baseline. Two tests look at them, and the
+g has n_g documents and the total D_g of their differences d = candidate - baseline. Two tests judge them, and the
 greater p-value counts:
 
-* Bets on the clusters (``stats.betting``), one after the other: under H0 (the mean of d is at most m) the
+* The betting test (``stats.betting``) on the clusters, one after the other: under H0 (the mean of d is at most m) the
   stake k on D_g - m n_g, k < 1 / (N (1 + m)) with N the greatest n_g, isn't expected to grow. So a false validation has
   probability at most alpha whatever the documents of a cluster have in common, also where a rare kind of cluster breaks
-  wholly, and of large ones only. What that takes is clusters: to rule out that a share s of them is lost takes
+  wholly, and of large ones only. That takes clusters: to rule out that a share s of them is lost takes
   log(alpha) / log(1 - s), 59 at 5 points and 299 at one, whatever the number of documents, and that many times N
-  documents where they are unequal. It is supposed that no cluster is larger than the largest one here.
-* The usual robust one, whose interval is read beside others' figures: sum(e_g) / sqrt(G / (G - 1) sum(e_g^2)) with
+  documents where they are unequal. It assumes that no cluster is larger than the largest one here.
+* The usual robust test, whose interval compares with others' figures: sum(e_g) / sqrt(G / (G - 1) sum(e_g^2)) with
   e_g = D_g - m n_g, the variance of cluster totals with H0 imposed as in a score test and with the correction for few
   clusters of A. C. Cameron and D. L. Miller, "A practitioner's guide to cluster-robust inference", Journal of Human
   Resources 50 (2015) 317-372. It is compared with t of G* - 1 degrees, where G* = (sum n_g^2)^2 / sum n_g^4 is the
   effective number of clusters of unequal size, at its least: A. V. Carter, K. T. Schnepel and D. G. Steigerwald,
   "Asymptotic behavior of a t-test robust to cluster heterogeneity", Review of Economics and Statistics 99 (2017)
   698-709. Clustered errors for evaluations of language models: E. Miller, "Adding error bars to evals" (2024), arXiv
-  2411.00640. By itself it promises nothing: where losses are rare and come together, most draws hold none.
+  2411.00640. By itself it guarantees nothing: where losses are rare and come together, most samples contain none.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from quantgate.judge.stats.betting import bounded_interval, p_inferior_bounded, p_noninferior_bounded
+from quantgate.judge.stats.betting import betting_interval, p_inferior_betting, p_noninferior_betting
 from quantgate.judge.stats.tango import Floats, Interval
 
 
 class ClusterTotals(NamedTuple):
-    """What the clusters of a task hold, arrays of shape (G,), in a random order fixed in advance."""
+    """Totals of a task's clusters, arrays of shape (G,), in a random order fixed in advance."""
 
     documents: Floats
     differences: Floats
@@ -55,44 +55,42 @@ def cluster_totals(differences: Floats, clusters: NDArray[np.int64]) -> ClusterT
 
 
 def p_noninferior_clusters(totals: ClusterTotals, margin: float, alpha: float) -> float:
-    """P-value of H0: delta <= -margin, whatever documents of a cluster have in common.
+    """Return the p-value of H0: delta <= -margin, whatever documents of a cluster have in common.
 
     Args:
-        totals: what the clusters hold, at least two.
+        totals: of two clusters at least.
         margin: the loss that would matter, a fraction above 0 and below 1.
-        alpha: the error rate whose power the stakes aim at.
+        alpha: the error rate at which the stakes aim for power.
     """
-    bets = p_noninferior_bounded(totals.differences, margin, alpha, documents=totals.documents)
-    return max(bets, p_robust(totals, -margin))
+    betting = p_noninferior_betting(totals.differences, margin, alpha, documents=totals.documents)
+    return max(betting, p_robust(totals, -margin))
 
 
 def p_inferior_clusters(totals: ClusterTotals, margin: float, alpha: float) -> float:
-    """P-value of H0: delta >= -margin; arguments as of ``p_noninferior_clusters``."""
-    bets = p_inferior_bounded(totals.differences, margin, alpha, documents=totals.documents)
-    return max(bets, p_robust(_mirrored(totals), margin))
+    """Return the p-value of H0: delta >= -margin; arguments as of ``p_noninferior_clusters``."""
+    betting = p_inferior_betting(totals.differences, margin, alpha, documents=totals.documents)
+    return max(betting, p_robust(_mirrored(totals), margin))
 
 
 def p_degraded_clusters(totals: ClusterTotals) -> float:
-    """P-value of H0: delta >= 0, of the robust test: a small one shows some loss, however slight."""
+    """Return the robust test's p-value of H0: delta >= 0; a small one shows some loss, however slight."""
     return p_robust(_mirrored(totals), 0.0)
 
 
 def cluster_interval(totals: ClusterTotals, alpha: float) -> Interval:
-    """The two-sided 1 - 2 alpha interval of delta: every value that one of the two tests does not refuse."""
-    bets, robust = (
-        bounded_interval(totals.differences, alpha, documents=totals.documents),
-        robust_interval(totals, alpha),
-    )
-    return Interval(min(bets.low, robust.low), max(bets.high, robust.high))
+    """Return the two-sided 1 - 2 alpha interval of delta: every value that one of the two tests does not reject."""
+    betting = betting_interval(totals.differences, alpha, documents=totals.documents)
+    robust = robust_interval(totals, alpha)
+    return Interval(min(betting.low, robust.low), max(betting.high, robust.high))
 
 
 def clusters_needed(margin: float, alpha: float) -> int:
-    """Equal clusters below which a candidate without any difference is not validated.
+    """Return the number of equal clusters below which a candidate without any difference is not validated.
 
     Where a share ``margin`` of clusters is lost, G of them are all spared with probability (1 - margin)^G, so a method
     that errs with probability alpha validates such a candidate with probability at most alpha / (1 - margin)^G. With
-    5 % more the bets do. Where clusters are unequal it takes about this many times the documents of the largest; a
-    candidate that gains may take fewer.
+    5 % more the betting test does. Where clusters are unequal it takes about this many times the documents of the
+    largest; a candidate that gains may take fewer.
 
     Args:
         margin: the loss that would matter, a fraction above 0 and below 1.
@@ -102,13 +100,13 @@ def clusters_needed(margin: float, alpha: float) -> int:
 
 
 def effective_clusters(documents: Floats) -> float:
-    """Carter, Schnepel and Steigerwald's G*, where documents of a cluster are wholly alike: its least value."""
+    """Return Carter, Schnepel and Steigerwald's G* at its least, where documents of a cluster are wholly alike."""
     squares = documents**2
     return float(squares.sum() ** 2 / (squares**2).sum())
 
 
 def p_robust(totals: ClusterTotals, mean: float) -> float:
-    """P-value of H0: delta <= ``mean`` from the variance of the clusters' totals, one-sided."""
+    """Return the one-sided p-value of H0: delta <= ``mean`` from the variance of the clusters' totals."""
     excess = totals.differences - mean * totals.documents
     if not excess.any():
         return 1.0
@@ -116,15 +114,15 @@ def p_robust(totals: ClusterTotals, mean: float) -> float:
 
 
 def score(excess: Floats) -> float:
-    """The sum of the clusters' totals over its standard error, H0 imposed."""
+    """Return the sum of the clusters' totals over its standard error, H0 imposed."""
     groups = excess.size
     return float(excess.sum()) / float(np.sqrt(groups / (groups - 1) * (excess**2).sum()))
 
 
 def robust_interval(totals: ClusterTotals, alpha: float) -> Interval:
-    """The two-sided 1 - 2 alpha interval of delta: every value that the score test does not refuse.
+    """Return the two-sided 1 - 2 alpha interval of delta: every value that the score test does not reject.
 
-    The statistic's square against t^2 is a quadratic in delta. Where t is so great that it refuses nothing on a
+    The statistic's square against t^2 is a quadratic in delta. Where t is so great that it rejects nothing on a
     side, that side ends at -1 or 1.
     """
     documents, differences = totals
@@ -140,7 +138,7 @@ def robust_interval(totals: ClusterTotals, alpha: float) -> Interval:
 
 
 def _mirrored(totals: ClusterTotals) -> ClusterTotals:
-    """Candidate and baseline exchanged."""
+    """Exchange candidate and baseline."""
     return totals._replace(differences=-totals.differences)
 
 

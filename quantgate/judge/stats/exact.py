@@ -1,4 +1,4 @@
-"""The exact unconditional test of a paired quality delta, and the other exact figures of a verdict.
+"""Test a paired quality delta exactly and unconditionally; compute the other exact figures of a verdict.
 
 Of ``n`` paired documents ``b`` are right under the baseline and wrong under the candidate (worse), ``c`` the
 reverse (better); delta = P(better) - P(worse). Outcomes are ordered by Tango's statistic and the p-value is
@@ -12,7 +12,7 @@ maximised over the nuisance, which is the true flip rate rho = P(worse) + P(bett
   edge is the worst case.
 * The maximum is taken over a confidence set of rho from m, and the probability that the set misses rho is
   added: R. L. Berger and D. D. Boos, "P values maximized over a confidence set for the nuisance parameter",
-  JASA 89 (1994) 1012-1016. It keeps flip rates out that the data rule out.
+  JASA 89 (1994) 1012-1016. This excludes flip rates that the data rule out.
 
 The test without the confidence set: H. Hsueh, J. Liu and J. Chen, Biometrics 57 (2001) 478-483; K. Sidik,
 Statistics in Medicine 22 (2003) 265-278.
@@ -35,7 +35,7 @@ MISS = 0.001
 
 MISS_BELOW = 0.0002
 MISS_ABOVE = MISS - MISS_BELOW
-"""How it is shared between the set's lower and upper limit. An upper limit is never below that of no flips at
+"""Parts of MISS for the set's lower and upper limit. An upper limit is never below that of no flips at
 all, so a smaller flip rate is missed by the lower limit only, and only that share is added there: without
 flips a one-point margin takes the 299 documents of 0.99^n <= 0.05, not 301."""
 
@@ -43,21 +43,21 @@ _STEP = 0.1
 """Step of the search, in standard errors of the flip rate."""
 
 _INTERPOLATION = 5e-6
-"""Added for what the search may miss between its steps."""
+"""Added because the search may miss this much between its steps."""
 
 _TIE = 1e-9
-"""Statistics this near are the same one, set apart by rounding."""
+"""Statistics this near count as equal, as rounding may separate them."""
 
 _TRUNCATED = 1e-13
 """Probability of the flip counts left out at each end of the sum; it is added."""
 
-_LOG_OF_NONE = -1e6
-"""Stands for the logarithm of a chance of 0, which may be raised to the power of 0."""
+_LOG_OF_ZERO = -1e6
+"""Replaces the logarithm of a probability of 0, which may be raised to the power of 0."""
 
 
 @lru_cache(maxsize=65536)
 def p_noninferior(b: int, c: int, n: int, margin: float) -> float:
-    """Exact p-value of H0: delta <= -margin. A small one shows that the candidate is not inferior.
+    """Return the exact p-value of H0: delta <= -margin; a small one shows that the candidate is not inferior.
 
     Args:
         b: worse documents.
@@ -76,7 +76,7 @@ def p_noninferior(b: int, c: int, n: int, margin: float) -> float:
 
 @lru_cache(maxsize=65536)
 def p_inferior(b: int, c: int, n: int, margin: float) -> float:
-    """Exact p-value of H0: delta >= -margin. A small one shows that the candidate is inferior.
+    """Return the exact p-value of H0: delta >= -margin; a small one shows that the candidate is inferior.
 
     Args, returns and errors are those of ``p_noninferior``.
     """
@@ -85,7 +85,7 @@ def p_inferior(b: int, c: int, n: int, margin: float) -> float:
 
 @lru_cache(maxsize=65536)
 def p_degraded(b: int, c: int) -> float:
-    """Exact one-sided McNemar p-value of H0: delta >= 0, given the flips.
+    """Return the exact one-sided McNemar p-value of H0: delta >= 0, given the flips.
 
     Args:
         b: worse documents.
@@ -98,12 +98,12 @@ def p_degraded(b: int, c: int) -> float:
 
 
 def flip_rate_upper(flips: int, n: int, alpha: float) -> float:
-    """The one-sided upper 1 - alpha bound of the flip rate (Clopper and Pearson 1934), a fraction."""
+    """Return the one-sided upper 1 - alpha bound of the flip rate (Clopper and Pearson 1934), a fraction."""
     return 1.0 if flips >= n else float(betaincinv(flips + 1, n - flips, 1 - alpha))
 
 
 def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:
-    """Maximise the tail probability over the confidence set of the flip rate, what the set misses added."""
+    """Maximise the tail probability over the confidence set of the flip rate; add what the set misses."""
     if min(b, c) < 0 or b + c > n or n < 1:
         raise ValueError(f"b = {b} and c = {c} are not flips of n = {n} pairs")
     if not 0 < margin < 1:
@@ -114,23 +114,23 @@ def _p_value(b: int, c: int, n: int, margin: float, *, inferior: bool) -> float:
     if grid.size > 1:
         fine = np.linspace(grid[0], right, 16 * (grid.size - 1) + 1)
         grid, tail = fine, CubicSpline(grid, tail)(fine)
-    # At most one cell of the fine grid holds the step of what is added; it counts as past it.
+    # At most one cell of the fine grid contains the step of what is added; it counts as past it.
     never_missed_above = 1 - MISS_ABOVE ** (1 / n)
     added = np.where(flip_rate_at(np.append(grid[1:], right), margin) < never_missed_above, MISS_BELOW, MISS)
     return float(min(1.0, max(MISS, (tail + added).max() + _INTERPOLATION + 2 * _TRUNCATED)))
 
 
 class _Search(NamedTuple):
-    """Where the maximum is looked for: the same for all outcomes of as many flips, and for either direction."""
+    """Grid on which the maximum is searched: the same for all outcomes of as many flips, and for either direction."""
 
     grid: Floats
     """Angles whose flip rates span the confidence set, shape (r,)."""
     counts: Ints
-    """Flip counts m that are summed over, one after the other, shape (m,)."""
+    """Consecutive flip counts m of the sum, shape (m,)."""
     density: Floats
     """Their probabilities, shape (r, m)."""
     share: Floats
-    """The chance that a flip is for the worse at delta = -margin, shape (r, 1)."""
+    """Probability that a flip is for the worse at delta = -margin, shape (r, 1)."""
 
 
 @lru_cache(maxsize=4)
@@ -153,22 +153,22 @@ def _search(flips: int, n: int, margin: float) -> _Search:
     counts = np.arange(
         int(binom.ppf(_TRUNCATED, n, low)), int(binom.isf(_TRUNCATED, n, high)) + 1, dtype=np.int64
     )
-    # Of logarithms as large as log n! the last digits are lost; a row's probabilities add up to 1 all the same.
+    # Logarithms as large as log n! lose their last digits, yet a row's probabilities must add up to 1.
     density = _binomial(counts, n, rate)
     density /= density.sum(axis=1, keepdims=True)
     return _Search(grid, counts, density, (rate + margin) / (2 * rate))
 
 
 def flip_rate_at(angle: Floats, margin: float) -> Floats:
-    """The flip rate at an angle of the search."""
+    """Return the flip rate at an angle of the search."""
     return margin + (1 - margin) * np.sin(angle) ** 2
 
 
 def _tail(search: _Search, bound: Ints, *, inferior: bool) -> Floats:
-    """P(outcome at least as extreme) at delta = -margin, for each flip rate of the search.
+    """Return P(outcome at least as extreme) at delta = -margin, for each flip rate of the search.
 
-    ``bound`` holds for each flip count m the last b <= bound(m) that is as extreme (the last one that is not, where
-    the inferior side is asked for). Neither a worse document more nor a better one moves the bound by more than
+    ``bound`` has for each flip count m the last b <= bound(m) that is as extreme (for the inferior side, the last one
+    that is not). Neither a worse document more nor a better one moves the bound by more than
     one, and it never falls (Tango's statistic is monotone), so P(b <= bound(m)) follows from that of m - 1 by
     adding single binomial probabilities.
     """
@@ -183,10 +183,10 @@ def _tail(search: _Search, bound: Ints, *, inferior: bool) -> Floats:
 
 
 def _binomial(k: Ints, n: Ints | int, chance: Floats) -> Floats:
-    """P(k of n), broadcast; from logarithms, which for whole tables is far faster than scipy.stats' function."""
+    """Return P(k of n), broadcast; from logarithms, which for whole tables is far faster than scipy.stats' function."""
     ways = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
     with np.errstate(divide="ignore"):
-        log_chance, log_rest = (np.maximum(np.log(p), _LOG_OF_NONE) for p in (chance, 1 - chance))
+        log_chance, log_rest = (np.maximum(np.log(p), _LOG_OF_ZERO) for p in (chance, 1 - chance))
     logarithm: Floats = np.asarray(k * log_chance)
     np.add(logarithm, (n - k) * log_rest, out=logarithm)
     np.add(logarithm, ways, out=logarithm)
@@ -194,16 +194,16 @@ def _binomial(k: Ints, n: Ints | int, chance: Floats) -> Floats:
 
 
 def _at_most(k: int, n: int, chance: Floats) -> Floats:
-    """P(at most k of n)."""
+    """Return P(at most k of n)."""
     if k < 0 or k >= n:
         return np.full(chance.shape, 0.0 if k < 0 else 1.0)
     return np.asarray(betaincc(k + 1.0, n - k, chance))
 
 
 def _bound(b: int, c: int, n: int, margin: float, counts: Ints, *, inferior: bool) -> Ints:
-    """For each m the largest b whose statistic is at least the observed one (beyond it, if ``inferior``).
+    """Return for each m the largest b whose statistic is at least the observed one (beyond it, if ``inferior``).
 
-    Ties count as extreme on either side, so an outcome that rounding sets apart is never left out.
+    Ties count as extreme on either side, so rounding never leaves an outcome out.
     """
     observed = float(score_at_loss(b, c, n, margin))
     threshold = observed + _TIE if inferior else observed - _TIE
@@ -212,8 +212,8 @@ def _bound(b: int, c: int, n: int, margin: float, counts: Ints, *, inferior: boo
         middle = (inside + outside) // 2
         above = score_at_loss(middle, counts - middle, n, margin) > threshold
         inside, outside = np.where(above, middle, inside), np.where(above, outside, middle)
-    # A document more moves it by one at most and never back, since Tango's statistic is monotone. Where rounding
-    # says otherwise, the greater p-value is taken.
+    # One more document moves it by one at most and never back, since Tango's statistic is monotone. Where rounding
+    # says otherwise, the greater p-value counts.
     steps = np.arange(counts.size)
     if inferior:
         inside = np.minimum.accumulate(inside[::-1])[::-1]

@@ -1,15 +1,15 @@
-"""The exact test of a paired quality delta that is looked at on its way and may stop early.
+"""Test a paired quality delta exactly, at interim looks where it may stop early.
 
-A task's documents are answered in a fixed order and judged when n_1 < ... < n_K of them are there, of which b
+A task's documents are answered in a fixed order and judged when n_1 < ... < n_K of them are answered, of which b
 are worse and c better so far. Z_j is Tango's statistic of H0: delta = -margin at look j. Boundaries c_1 ...
 c_{K-1} are fixed by the looks and alpha alone; R_j is the event Z_j >= c_j. At look j
 
     p_j = max over rho of P_rho(R_1 or ... or R_{j-1} or Z_j >= z, the value seen) + what the sets of rho miss,
 
-the maximum being taken over a confidence set of the flip rate rho from the flips at look j. It is validated at
+where the maximum is over a confidence set of the flip rate rho from the flips at look j. The task passes at
 look j < K if Z_j >= c_j and p_j <= alpha, at look K if p_K <= alpha.
 
-Why it validates falsely with probability at most alpha, over all looks and whatever the boundaries:
+Why the test validates falsely with probability at most alpha, over all looks and whatever the boundaries:
 
 * The K confidence sets miss the true rho with probability at most MISS in all, and MISS is part of every p_j.
   Suppose that none does, and let J be the last look at which P_rho(R_1 or ... or R_{J-1}) <= alpha - MISS.
@@ -18,15 +18,15 @@ Why it validates falsely with probability at most alpha, over all looks and what
   <= alpha - MISS. So all of it lies in one event of at most that probability.
 * The edge delta = -margin is the worst case of H0. Z_j falls with every document that turns from better to the
   same or from the same to worse (Sidik 2003), so "some R_i with i < j, or Z_j >= z" is an event that such a
-  change can only take away, on every path. At a fixed rho a lower delta is a chance for each document to turn
+  change can only remove, on every path. At a fixed rho a lower delta is a chance for each document to turn
   from better to worse, which leaves the flips, and with them the confidence set, as they are.
 
-The same the other way round gives p of inferiority: R_j is Z_j <= -c_j there. H0: delta >= -margin allows flip
+Mirrored, this gives the p-value of inferiority: there R_j is Z_j <= -c_j. H0: delta >= -margin allows flip
 rates below the margin too; all of them are dominated by rho = margin with every flip a worse one. Either side
 ignores that the other may stop the run, which can only lower its probabilities. With one look it is the test of
 ``stats.exact``, where the confidence set (Berger and Boos 1994) is explained.
 
-Boundaries are those of ``stats.boundaries``; they decide when it is likely to stop, not how often it errs.
+The boundaries of ``stats.boundaries`` decide when the test is likely to stop, not how often it errs.
 Ordering outcomes by the stage at which they stop: C. Jennison and B. W. Turnbull, Group Sequential Methods with
 Applications to Clinical Trials (2000), chapter 8.
 """
@@ -51,21 +51,21 @@ INTERPOLATION = 5e-5
 """Largest error of the polynomial through the points of the search; it is added."""
 
 _HOPELESS = 0.25
-"""Where the middle of the confidence set alone gives a p-value like this, and alpha or more, the search ends: the
+"""The search ends where the middle of the confidence set alone gives such a p-value, if that is at least alpha: the
 p-value decides nothing."""
 
 _FINE = 2000
-"""Points at which that polynomial is compared: 250 a standard error of the flip rate, or more."""
+"""Points at which that polynomial is evaluated: at least 250 a standard error of the flip rate."""
 
 _EDGE = 1e-9
-"""How near to -1, 1 and the estimate an end of the interval is looked for."""
+"""Distance from -1, 1 and the estimate at which the search for an end of the interval ends."""
 
 
 class Design(NamedTuple):
-    """What is fixed before the first document, and alone decides the boundaries."""
+    """A design, fixed before the first document; it alone decides the boundaries."""
 
     looks: tuple[int, ...]
-    """Documents after which it is judged, ascending; the last is all that the task has."""
+    """Documents at which the candidate is judged, ascending; the last is all that the task has."""
     margin: float
     """The loss that would matter, a fraction above 0 and below 1."""
     alpha: float
@@ -73,7 +73,7 @@ class Design(NamedTuple):
 
 
 def p_noninferior_at(b: int, c: int, look: int, design: Design) -> float:
-    """P-value of H0: delta <= -margin at a look, all looks before it counted.
+    """Return the p-value of H0: delta <= -margin at a look, all earlier looks counted.
 
     Args:
         b: worse documents so far.
@@ -84,7 +84,7 @@ def p_noninferior_at(b: int, c: int, look: int, design: Design) -> float:
     Returns:
         The p-value, from ``MISS`` to 1. Where H0 is true, the probability that it is at most a, at any look, is
         at most a for every a up to alpha. Before the last look and below its boundary, where nothing may stop,
-        it is z's p-value scaled so that the boundary has alpha: a figure above alpha for the reader.
+        it is z's p-value scaled so that the boundary has alpha: a figure above alpha, for information.
 
     Raises:
         ValueError: the counts are not those of the look's documents, or the margin is not between 0 and 1.
@@ -93,22 +93,22 @@ def p_noninferior_at(b: int, c: int, look: int, design: Design) -> float:
 
 
 def p_inferior_at(b: int, c: int, look: int, design: Design) -> float:
-    """P-value of H0: delta >= -margin at a look; arguments, returns and errors as of ``p_noninferior_at``."""
+    """Return the p-value of H0: delta >= -margin at a look; all else is as of ``p_noninferior_at``."""
     return _p_value(b, c, look, design, inferior=True)
 
 
 @lru_cache(maxsize=65536)
 def sequential_interval(b: int, c: int, look: int, design: Design) -> Interval:
-    """The two-sided 1 - 2 alpha interval of delta at a look, adjusted for stopping.
+    """Return the two-sided 1 - 2 alpha interval of delta at a look, adjusted for stopping.
 
     At the last look, or where a boundary is reached on either side: every delta that the ordering by stages does
-    not refuse in the normal limit, the variance being Tango's under that delta. The lower end agrees with
+    not reject in the normal limit, with Tango's variance under that delta. The lower end agrees with
     ``p_noninferior_at`` at the margin as Tango's interval does with the exact test, the upper end with
     ``p_inferior_at``. Each end counts the looks that could have stopped on its own side; counting both would
     narrow it a little. With one look it is Tango's interval.
 
     At any other look the run goes on, and it is the repeated interval (Jennison and Turnbull 2000, chapter 9):
-    Tango's with the look's boundary in place of the quantile of alpha. All looks' hold at once.
+    Tango's with the look's boundary in place of the quantile of alpha. The intervals of all looks hold at once.
 
     Args:
         b: worse documents so far.
@@ -117,7 +117,7 @@ def sequential_interval(b: int, c: int, look: int, design: Design) -> Interval:
         design: fixed before the first document.
 
     Returns:
-        The interval, fractions; it holds the estimate (c - b) / n.
+        The interval, fractions; it contains the estimate (c - b) / n.
     """
     n, bounds = design.looks[look], boundaries(design.looks, design.alpha)
     if look < len(bounds) and abs(float(score_at_loss(b, c, n, design.margin))) < bounds[look]:
@@ -131,7 +131,7 @@ def sequential_interval(b: int, c: int, look: int, design: Design) -> Interval:
 
 @lru_cache(maxsize=65536)
 def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> float:
-    """Maximise over the confidence set of the flip rate, what the sets of all looks miss added."""
+    """Maximise over the confidence set of the flip rate; add what the sets of all looks miss."""
     n, margin = design.looks[look], design.margin
     if min(b, c) < 0 or b + c > n:
         raise ValueError(f"b = {b} and c = {c} are not flips of n = {n} pairs")
@@ -161,13 +161,13 @@ def _p_value(b: int, c: int, look: int, design: Design, *, inferior: bool) -> fl
         polynomial = chebyshev.Chebyshev.fit(angles, tail_at(angles), points - 1, domain=[left, right])
         fine = np.linspace(left, right, _FINE + 1)
         tail = polynomial(fine) + INTERPOLATION
-    # A cell of the fine grid that holds a step of what is added counts as past it.
+    # A cell of the fine grid that contains a step of what is added counts as past it.
     added = missed(flip_rate_at(np.append(fine[1:], right), margin), design.looks)
     return float(min(1.0, max(MISS, (tail + added).max())))
 
 
 def confidence_set(flips: Ints, n: int, looks: int) -> tuple[Floats, Floats]:
-    """Clopper and Pearson's limits of the flip rate, each look with its equal part of what all of them may miss.
+    """Return Clopper and Pearson's limits of the flip rate; each look may miss an equal part of what all may.
 
     Args:
         flips: worse and better documents together, any shape.
@@ -182,9 +182,9 @@ def confidence_set(flips: Ints, n: int, looks: int) -> tuple[Floats, Floats]:
 
 
 def missed(rate: Floats, looks: tuple[int, ...]) -> Floats:
-    """The probability that the confidence set of some look misses a flip rate.
+    """Return the probability that the confidence set of some look misses a flip rate.
 
-    An upper limit is never below that of no flips at all, so a smaller flip rate is missed by lower limits only.
+    An upper limit is never below that of no flips at all, so only lower limits miss a smaller flip rate.
 
     Args:
         rate: flip rates, shape (r,).
@@ -199,9 +199,9 @@ def missed(rate: Floats, looks: tuple[int, ...]) -> Floats:
 
 
 def _points(left: float, right: float, n: int, margin: float) -> int:
-    """How many Chebyshev points keep the interpolated probability within ``INTERPOLATION``.
+    """Return how many Chebyshev points keep the interpolated probability within ``INTERPOLATION``.
 
-    The probability of any event of n documents is a polynomial in their chances, so it is an entire function of
+    The probability of any event of n documents is a polynomial in their probabilities, so it is an entire function of
     the angle; at a complex angle it is at most (|P(worse)| + |P(better)| + |P(same)|)^n. With that as its
     maximum M on the ellipse of parameter r around [left, right] the error through k + 1 points is at most
     4 M r^-k / (r - 1): L. N. Trefethen, Approximation Theory and Approximation Practice (2013), theorem 8.2.
@@ -217,11 +217,11 @@ def _points(left: float, right: float, n: int, margin: float) -> int:
 
 
 _RADII: Floats = 1 + np.geomspace(0.05, 60, 60)
-"""Ellipses tried, by the sum of their half axes; any of them gives a bound."""
+"""Ellipses tried, by the sum of their half axes; each gives a bound."""
 
 
 def _end(b: int, c: int, look: int, design: Design, *, inferior: bool) -> float:
-    """The delta, left of the estimate (right of it: inferior), whose p-value is alpha in the normal limit."""
+    """Return the delta, left of the estimate (right of it: inferior), whose p-value is alpha in the normal limit."""
     n, sign = design.looks[look], -1 if inferior else 1
     looks = np.array(design.looks[: look + 1])
     bounds = np.array([*boundaries(design.looks, design.alpha)[:look], 0.0])

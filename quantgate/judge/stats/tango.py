@@ -1,4 +1,4 @@
-"""Tango's score statistic and interval for a difference of paired proportions.
+"""Compute Tango's score statistic and interval for a difference of paired proportions.
 
 Of ``n`` paired documents ``b`` are right under the baseline and wrong under the candidate (worse), ``c`` the
 reverse (better); delta = P(better) - P(worse), estimated by (c - b) / n.
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _EDGE = 1e-12
-"""How near to -1 and 1 a root is looked for; the statistic is not defined at the very ends."""
+"""Distance from -1 and 1 at which the search for a root ends; the statistic is not defined at the very ends."""
 
 
 class Interval(NamedTuple):
@@ -33,11 +33,11 @@ class Interval(NamedTuple):
 
 
 def score_at_loss(b: Ints | float, c: Ints | float, n: float, loss: float) -> Floats:
-    """Tango's statistic of H0: delta = -loss, for whole arrays of outcomes.
+    """Return Tango's statistic of H0: delta = -loss, for whole arrays of outcomes.
 
-    It is large where the candidate does better than H0 says. It falls with every document that turns from
-    better to the same or from the same to worse (K. Sidik, Statistics in Medicine 22 (2003) 265-278), which
-    the exact test builds on.
+    The statistic is large where the candidate does better than H0 says. It falls with every document that turns from
+    better to the same or from the same to worse (K. Sidik, Statistics in Medicine 22 (2003) 265-278); the exact test
+    relies on that.
 
     Args:
         b: worse documents, any shape.
@@ -53,20 +53,20 @@ def score_at_loss(b: Ints | float, c: Ints | float, n: float, loss: float) -> Fl
 
 
 def _variance(worse: Floats, better: Floats, n: float, loss: float) -> Floats:
-    """The variance of one document's difference, estimated under H0: delta = -loss."""
+    """Return the variance of one document's difference, estimated under H0: delta = -loss."""
     # The constrained maximum-likelihood estimate q of P(better) is the positive root of
     # 2n q^2 - linear q - constant; P(worse) is q + loss.
     linear = worse + better - loss * (2 * n + better - worse)
     constant = better * loss * (1 - loss)
     root = np.sqrt(linear * linear + 8 * n * constant)
-    # Of the two equal forms the one that adds, never subtracts, magnitudes.
+    # There are two equal forms; this is the one that adds, never subtracts, magnitudes.
     with np.errstate(invalid="ignore", divide="ignore"):
         q = np.where(linear >= 0, (root + linear) / (4 * n), 2 * constant / (root - linear))
     return np.asarray(2 * q + loss * (1 - loss))
 
 
 def spread(b: int, c: int, n: int, delta: float) -> float:
-    """Standard deviation of one document's difference, estimated under H0: delta = ``delta``.
+    """Return the standard deviation of one document's difference, estimated under H0: delta = ``delta``.
 
     Args:
         b: worse documents.
@@ -82,7 +82,7 @@ def spread(b: int, c: int, n: int, delta: float) -> float:
 
 
 def score(b: int, c: int, n: int, delta: float) -> float:
-    """Tango's statistic of H0: delta = ``delta``, any value between -1 and 1.
+    """Return Tango's statistic of H0: delta = ``delta``, any value between -1 and 1.
 
     Args:
         b: worse documents.
@@ -102,7 +102,7 @@ def score(b: int, c: int, n: int, delta: float) -> float:
 
 @lru_cache(maxsize=65536)
 def tango_interval(b: int, c: int, n: int, alpha: float) -> Interval:
-    """Tango's two-sided 1 - 2 alpha interval of delta: every value that the score test does not refuse.
+    """Return Tango's two-sided 1 - 2 alpha interval of delta: every value that the score test does not reject.
 
     Args:
         b: worse documents.
@@ -111,7 +111,7 @@ def tango_interval(b: int, c: int, n: int, alpha: float) -> Interval:
         alpha: error rate of each side, above 0 and below 0.5.
 
     Returns:
-        The interval, fractions; it holds the estimate (c - b) / n.
+        The interval, fractions; it contains the estimate (c - b) / n.
     """
     z = -float(ndtri(alpha))
     estimate = (c - b) / n
@@ -124,7 +124,7 @@ def tango_interval(b: int, c: int, n: int, alpha: float) -> Interval:
 
 
 def _crossing(b: int, c: int, n: int, z: float, left: float, right: float) -> float:
-    """The delta in [left, right] at which the statistic, which falls with delta, is z."""
+    """Return the delta in [left, right] at which the statistic, which falls with delta, is z."""
     at_left, at_right = score(b, c, n, left) - z, score(b, c, n, right) - z
     if at_left <= 0:
         return left

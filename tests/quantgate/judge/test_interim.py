@@ -11,7 +11,7 @@ import pytest
 from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.document_order import look_sizes
-from quantgate.judge.interim import Between, Look, look_of
+from quantgate.judge.interim import BetweenLooks, Look, look_of
 from quantgate.judge.judge import interim, judge, judge_runs
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
@@ -144,7 +144,7 @@ def test_judged_once_it_is_the_fixed_test():
 
 def test_where_a_task_stands():
     assert look_of(result(400), 400, POLICY) == Look(DESIGN, 1)
-    assert look_of(result(401), 401, POLICY) == Between(DESIGN, 401)
+    assert look_of(result(401), 401, POLICY) == BetweenLooks(DESIGN, 401)
     # A look that was left out counts as looked at: the design is what was declared.
     assert look_of(result(ALL, looks=(200, ALL)), ALL, POLICY) == Look(DESIGN, 4)
     assert look_of(result(80), 80, POLICY).number == 0

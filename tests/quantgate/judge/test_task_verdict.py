@@ -10,7 +10,7 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import interim
 from quantgate.judge.pairing import Pairs, Unpaired, pair_task
-from quantgate.judge.stats.betting import p_noninferior_bounded
+from quantgate.judge.stats.betting import p_noninferior_betting
 from quantgate.judge.stats.clustered import (
     cluster_interval,
     cluster_totals,
@@ -206,7 +206,7 @@ def test_partial_credit_is_judged_in_the_order_of_asking():
         "all",
         [TASK],
     )
-    assert found.tasks[0].p_noninferior == p_noninferior_bounded((candidate - baseline)[order], 0.02, 0.05)
+    assert found.tasks[0].p_noninferior == p_noninferior_betting((candidate - baseline)[order], 0.02, 0.05)
 
 
 def result(documents: int, *looks: int) -> TaskResult:

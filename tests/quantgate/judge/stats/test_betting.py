@@ -9,11 +9,11 @@ from scipy.stats import binom
 
 from quantgate.judge.power import BETTING_OVERHEAD, documents_needed
 from quantgate.judge.stats.betting import (
-    _Bets,
+    _Betting,
     _log_capitals,
-    bounded_interval,
-    p_inferior_bounded,
-    p_noninferior_bounded,
+    betting_interval,
+    p_inferior_betting,
+    p_noninferior_betting,
 )
 from quantgate.judge.stats.exact import MISS, p_noninferior
 
@@ -28,7 +28,7 @@ def flips(rng: np.random.Generator, trials: int, n: int, flip_rate: float, delta
 
 
 def validated(rows: np.ndarray, margin: float) -> int:
-    return sum(p_noninferior_bounded(row, margin, ALPHA) <= ALPHA for row in rows)
+    return sum(p_noninferior_betting(row, margin, ALPHA) <= ALPHA for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_false_validation_of_partial_credit_is_at_most_alpha(outcomes):
     assert values @ chances == pytest.approx(-0.4)
     error = 0.0
     for picks in itertools.product(range(2), repeat=9):
-        if p_noninferior_bounded(values[list(picks)], 0.4, ALPHA) <= ALPHA:
+        if p_noninferior_betting(values[list(picks)], 0.4, ALPHA) <= ALPHA:
             error += math.prod(chances[pick] for pick in picks)
     assert error <= ALPHA
 
@@ -56,7 +56,9 @@ def test_under_the_null_the_capital_is_not_expected_to_grow():
     margin = -float(values @ chances)
     expected = 0.0
     for picks in itertools.product(range(2), repeat=8):
-        capital = _log_capitals(_Bets.of(values[list(picks)], ALPHA, None, None), np.array([-margin]))[-1, 0]
+        capital = _log_capitals(_Betting.of(values[list(picks)], ALPHA, None, None), np.array([-margin]))[
+            -1, 0
+        ]
         expected += math.prod(chances[pick] for pick in picks) * math.exp(capital)
     assert expected == pytest.approx(1.0, abs=1e-9)
 
@@ -69,7 +71,7 @@ def test_under_the_null_bets_on_clusters_are_not_expected_to_grow():
     expected = 0.0
     for picks in itertools.product(range(2), repeat=8):
         totals = values[list(picks)] * documents
-        capital = _log_capitals(_Bets.of(totals, ALPHA, None, documents), np.array([mean]))[-1, 0]
+        capital = _log_capitals(_Betting.of(totals, ALPHA, None, documents), np.array([mean]))[-1, 0]
         expected += math.prod(chances[pick] for pick in picks) * math.exp(capital)
     assert expected == pytest.approx(1.0, abs=1e-9)
 
@@ -86,9 +88,9 @@ def test_false_validation_at_the_margin_over_all_looks(n, flip_rate, margin):
 def test_looking_early_is_looking_at_the_same_bets():
     """The deadline is all documents from the first on, so an early look is a prefix of the last."""
     row = np.random.default_rng(1).choice([-0.5, 0.0, 0.0, 0.5], 1000)
-    seen = [p_noninferior_bounded(row[:n], 0.03, ALPHA, available=1000) for n in (250, 500, 750, 1000)]
+    seen = [p_noninferior_betting(row[:n], 0.03, ALPHA, available=1000) for n in (250, 500, 750, 1000)]
     assert seen == sorted(seen, reverse=True)
-    assert seen[-1] == p_noninferior_bounded(row, 0.03, ALPHA)
+    assert seen[-1] == p_noninferior_betting(row, 0.03, ALPHA)
 
 
 def test_power_is_near_the_exact_tests():
@@ -114,18 +116,18 @@ def test_differences_of_many_sizes_are_used_in_full():
 
 
 def test_without_differences_it_validates_with_enough_documents_only():
-    assert p_noninferior_bounded(np.zeros(1000), 0.02, ALPHA) < 1e-4
-    assert p_noninferior_bounded(np.zeros(148), 0.02, ALPHA) > ALPHA, "0.98^148 is 0.0503"
-    assert p_noninferior_bounded(np.zeros(200), 0.02, ALPHA) <= ALPHA
-    assert p_inferior_bounded(np.zeros(1000), 0.02, ALPHA) == 1.0
+    assert p_noninferior_betting(np.zeros(1000), 0.02, ALPHA) < 1e-4
+    assert p_noninferior_betting(np.zeros(148), 0.02, ALPHA) > ALPHA, "0.98^148 is 0.0503"
+    assert p_noninferior_betting(np.zeros(200), 0.02, ALPHA) <= ALPHA
+    assert p_inferior_betting(np.zeros(1000), 0.02, ALPHA) == 1.0
 
 
 def test_it_decides_clear_cases():
     rng = np.random.default_rng(7)
     noise = rng.normal(0, 0.1, 2000).clip(-0.9, 0.9)
-    assert p_noninferior_bounded(noise, 0.02, ALPHA) <= ALPHA
-    assert p_inferior_bounded(noise - 0.05, 0.02, ALPHA) <= ALPHA
-    assert p_inferior_bounded(noise - 0.05, 0.0, ALPHA) <= 1e-4
+    assert p_noninferior_betting(noise, 0.02, ALPHA) <= ALPHA
+    assert p_inferior_betting(noise - 0.05, 0.02, ALPHA) <= ALPHA
+    assert p_inferior_betting(noise - 0.05, 0.0, ALPHA) <= 1e-4
 
 
 @settings(max_examples=35, deadline=None)
@@ -136,7 +138,7 @@ def test_on_right_wrong_scores_it_sees_the_same_evidence_as_the_exact_test(n, b,
     """It may bet luckily, but never validates what the exact test finds no evidence for, nor the reverse."""
     row = [-1.0] * b + [1.0] * c + [0.0] * (n - b - c)
     random.shuffle(row)
-    exact, bounded = p_noninferior(b, c, n, margin), p_noninferior_bounded(np.array(row), margin, ALPHA)
+    exact, bounded = p_noninferior(b, c, n, margin), p_noninferior_betting(np.array(row), margin, ALPHA)
     if bounded <= ALPHA:
         assert exact <= 0.25
     if exact <= 1.01 * MISS and n > 8 / margin:
@@ -146,21 +148,21 @@ def test_on_right_wrong_scores_it_sees_the_same_evidence_as_the_exact_test(n, b,
 @settings(max_examples=35, deadline=None)
 @given(SCORES, st.sampled_from([0.01, 0.05, 0.2]), st.floats(0, 0.5))
 def test_interval_holds_the_mean_and_agrees_with_the_tests(differences, alpha, margin):
-    low, high = bounded_interval(differences, alpha)
+    low, high = betting_interval(differences, alpha)
     assert -1 <= low <= differences.mean() <= high <= 1
     width = max(high - low, 1e-3)
     if low > -margin + 0.02 * width:
-        assert p_noninferior_bounded(differences, margin, alpha) <= alpha * 1.2
+        assert p_noninferior_betting(differences, margin, alpha) <= alpha * 1.2
     if high < -margin - 0.02 * width:
-        assert p_inferior_bounded(differences, margin, alpha) <= alpha * 1.2
+        assert p_inferior_betting(differences, margin, alpha) <= alpha * 1.2
 
 
 @settings(max_examples=35, deadline=None)
 @given(SCORES, st.floats(0, 0.5))
 def test_p_values_are_in_range_and_mirror_each_other(differences, margin):
     low, high = (
-        p_noninferior_bounded(differences, margin, ALPHA),
-        p_inferior_bounded(differences, margin, ALPHA),
+        p_noninferior_betting(differences, margin, ALPHA),
+        p_inferior_betting(differences, margin, ALPHA),
     )
     assert 0 < low <= 1
     assert 0 < high <= 1

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from benchmarks.clusters import Clustered, clustered_rates
-from quantgate.judge.stats.betting import p_inferior_bounded, p_noninferior_bounded
+from quantgate.judge.stats.betting import p_inferior_betting, p_noninferior_betting
 from quantgate.judge.stats.clustered import (
     ClusterTotals,
     cluster_interval,
@@ -74,12 +74,12 @@ def test_the_robust_interval_is_what_the_score_test_does_not_refuse(found, alpha
 def test_the_greater_p_value_counts_and_the_interval_says_the_same(found, margin):
     counted = {"documents": found.documents}
     noninferior = p_noninferior_clusters(found, margin, ALPHA)
-    bets = p_noninferior_bounded(found.differences, margin, ALPHA, **counted)
+    bets = p_noninferior_betting(found.differences, margin, ALPHA, **counted)
     assert noninferior == max(bets, p_robust(found, -margin))
     mirror = found._replace(differences=-found.differences)
     inferior = p_inferior_clusters(found, margin, ALPHA)
     assert inferior == max(
-        p_inferior_bounded(found.differences, margin, ALPHA, **counted), p_robust(mirror, margin)
+        p_inferior_betting(found.differences, margin, ALPHA, **counted), p_robust(mirror, margin)
     )
     assert 0 < noninferior <= 1
     assert 0 < inferior <= 1

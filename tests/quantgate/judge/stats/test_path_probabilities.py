@@ -51,7 +51,7 @@ def test_rates_together_are_the_rates_alone(inferior):
 
 def test_nothing_taken_out_leaves_the_multinomial_of_all_documents():
     (walk,) = walks([300, 470, 1200], np.array([0.04]), np.array([0.03]))
-    *_, last = walk.states()
+    *_, last = walk.path_densities()
     assert last.density.sum() == pytest.approx(1, abs=20 * TAIL)
     b, c = 50, 33
     assert last.density[b - last.worse.first, c - last.better.first] == pytest.approx(
