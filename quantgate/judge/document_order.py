@@ -1,7 +1,7 @@
-"""In which order a task's documents are asked, and after how many of them a candidate is judged on its way.
+"""Fix the order in which a task's documents are asked, and the interim looks at which a candidate is judged.
 
-Both are declared by what is known before anything is measured: the task's name, its documents and the policy.
-Every checkpoint is asked the same documents first, so that a candidate that stops early pairs with its baseline.
+Both follow from what is known before anything is measured: the task's name, its documents and the policy.
+Every checkpoint gets the same documents first, so that a candidate that stops early pairs with its baseline.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import NamedTuple
 
 
 class DocumentKey(NamedTuple):
-    """What tells a document apart, and which others it belongs with."""
+    """Identity of a document, and the cluster and stratum it belongs to."""
 
     doc_id: str
     doc_repeat: int
     cluster: str | None
     stratum: str | None = None
-    """Its subject, where the question is about new documents of these subjects alone."""
+    """Its subject, where the verdict is about new documents of these subjects only."""
 
 
 def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
-    """A random order that the task's name and its documents alone decide, proportional over strata and clusters.
+    """Return a random order that depends only on the task's name and documents, proportional over strata and clusters.
 
     Documents without either are shuffled. Those of a stratum, or else of a cluster, are spread evenly from a random
-    start, so that the first n of all hold of every one nearly its share (systematic sampling; W. G. Cochran,
+    start, so that the first n of all documents contain nearly the share of each (systematic sampling; W. G. Cochran,
     Sampling Techniques, 3rd ed. 1977, chapter 8).
 
     Args:
@@ -40,31 +40,31 @@ def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
     members: dict[str | None, list[int]] = defaultdict(list)
     for index, document in enumerate(documents):
         members[document.cluster if document.stratum is None else document.stratum].append(index)
-    place: dict[int, tuple[float, str]] = {}
-    for together, indices in members.items():
+    sort_keys: dict[int, tuple[float, str]] = {}
+    for group, indices in members.items():
         draws = {index: _draw(task, *documents[index][:3]) for index in indices}
-        if together is None:
-            place |= {index: (int(draw, 16) / 16 ** len(draw), draw) for index, draw in draws.items()}
+        if group is None:
+            sort_keys |= {index: (int(draw, 16) / 16 ** len(draw), draw) for index, draw in draws.items()}
             continue
-        start = _draw(task, "cluster", together)
+        start = _draw(task, "cluster", group)
         begin = int(start, 16) / 16 ** len(start)
         for rank, index in enumerate(sorted(indices, key=lambda index: draws[index])):
-            place[index] = ((rank + begin) / len(indices), draws[index])
-    return sorted(place, key=lambda index: place[index])
+            sort_keys[index] = ((rank + begin) / len(indices), draws[index])
+    return sorted(sort_keys, key=lambda index: sort_keys[index])
 
 
 def _draw(*parts: object) -> str:
-    """A random number, the same for the same parts, as 64 hexadecimal digits."""
+    """Return a random number, the same for the same parts, as 64 hexadecimal digits."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
 def look_sizes(available: int, shares: Sequence[float], least: int) -> tuple[int, ...]:
-    """Documents after which a candidate is judged, ascending; the last is all of them.
+    """Return the numbers of documents at which a candidate is judged, ascending; the last is all of them.
 
     Args:
         available: documents that the task has.
-        shares: a policy's looks, shares of them above 0 and at most 1; none: judged at the end alone.
-        least: fewer documents than this validate nothing, so nothing is looked at before.
+        shares: a policy's looks, shares of them above 0 and at most 1; empty: judged only at the end.
+        least: fewer documents than this validate nothing, so there is no earlier look.
     """
     sizes = {math.ceil(share * available) for share in shares}
     return (*sorted(size for size in sizes if least <= size < available), available)

@@ -1,4 +1,4 @@
-"""A task that may stop early: at which look of its declared design it is, and which documents it pairs on."""
+"""Place a task that may stop early: at which look of its design it is, and on which documents it pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantgate.model.config.policy import Policy
 
 
 class Look(NamedTuple):
-    """Where a task stands in its design."""
+    """An interim look, or the last one, of a task's design."""
 
     design: Design
     at: int
@@ -24,38 +24,38 @@ class Look(NamedTuple):
 
     @property
     def number(self) -> int:
-        """How many times it was judged, this time included."""
+        """How many times the task was judged, this time included."""
         return self.at + 1
 
 
 class BetweenLooks(NamedTuple):
-    """Documents after which nothing may be decided: they are none of the design's looks."""
+    """A number of documents at which nothing may be decided, as it is none of the design's looks."""
 
     design: Design
     documents: int
 
     @property
     def number(self) -> int:
-        """How many looks lie behind it."""
+        """How many looks the task has passed."""
         return sum(look < self.documents for look in self.design.looks)
 
     @property
     def reason(self) -> str:
-        """Why nothing is decided there."""
+        """Why nothing is decided."""
         following = min(look for look in self.design.looks if look > self.documents)
-        where = "between two looks" if self.number else "before the first look"
+        where = "between two interim looks" if self.number else "before the first interim look"
         return f"undecided: {self.documents} documents are {where}, the next is at {following}"
 
 
 def look_of(task: DeclaredTask, documents: int, policy: Policy) -> Look | BetweenLooks:
-    """Where a task stands: at a look of its design, or between two of them.
+    """Return the look of its design at which a task is, or between which looks.
 
-    A candidate is judged once where the policy has no looks or where nobody looked before its last document;
-    otherwise at the looks of the policy, of which one that was left out counts as looked at.
+    A candidate is judged once where the policy has no looks or where nobody judged it before its last document;
+    otherwise at the looks of the policy, and a look that was skipped counts as taken.
 
     Args:
-        task: as it was declared, or as it ended: then it knows how many documents the task has.
-        documents: that were answered.
+        task: as it was declared, or as it ended: then it says how many documents the task has.
+        documents: answered documents.
         policy: margins, error rate and looks.
     """
     rule = policy.families[task.family]
@@ -76,7 +76,7 @@ def available_of(task: DeclaredTask) -> int | None:
 
 
 def stopped_early(task: DeclaredTask, policy: Policy) -> bool:
-    """Whether a candidate has answered only the first of a task's documents, as its policy's looks allow."""
+    """Check whether a candidate answered only the first of a task's documents, as its policy's looks allow."""
     return (
         bool(policy.looks)
         and isinstance(task, TaskResult)
@@ -86,9 +86,9 @@ def stopped_early(task: DeclaredTask, policy: Policy) -> bool:
 
 
 def answered_first(baseline: pa.Table, candidate: pa.Table, task: str) -> pa.Table | Unpaired:
-    """A baseline's samples of the documents that a candidate answered before it stopped.
+    """Return a baseline's samples of the documents that a candidate answered before it stopped.
 
-    They must be the first of the declared order, none left out, so that nobody chose among them.
+    They must be the first of the declared order, without a gap, so that nobody chose among them.
 
     Args:
         baseline: samples (``quantgate.bundles.schema.SAMPLES``).
@@ -96,23 +96,25 @@ def answered_first(baseline: pa.Table, candidate: pa.Table, task: str) -> pa.Tab
         task: the task's name.
 
     Returns:
-        The baseline's samples of this task, of those documents only; or why that can't be told.
+        The baseline's samples of this task, of those documents only; or why they can't be determined.
     """
-    there, here = (samples.filter(pc.equal(samples["task"], task)) for samples in (baseline, candidate))
-    if there["position"].null_count or here["position"].null_count:
+    baseline, candidate = (
+        samples.filter(pc.equal(samples["task"], task)) for samples in (baseline, candidate)
+    )
+    if baseline["position"].null_count or candidate["position"].null_count:
         return Unpaired(
-            f"task {task}: the candidate stopped early and which documents are first was not recorded"
+            f"task {task}: the candidate stopped early, and the order of its documents was not recorded"
         )
-    answered = np.unique(here["position"].to_numpy())
+    answered = np.unique(candidate["position"].to_numpy())
     if not np.array_equal(answered, np.arange(answered.size)):
         return Unpaired(
             f"task {task}: the documents that the candidate answered are not the first of its order"
         )
-    return there.filter(pc.less(there["position"], answered.size))
+    return baseline.filter(pc.less(baseline["position"], answered.size))
 
 
 def judged_by_another(result: TaskResult, own: Policy, other: Policy) -> str | None:
-    """Why a task that stopped early under its own policy can't be judged under another, or None where it can.
+    """Return why a task that stopped early under its own policy can't be judged under another; None where it can.
 
     Args:
         result: the candidate's.
@@ -124,11 +126,11 @@ def judged_by_another(result: TaskResult, own: Policy, other: Policy) -> str | N
     if _design(result, own) == _design(result, other):
         return None
     return (
-        f"it stopped after {result.documents} of {result.documents_available} documents as its own policy told it, "
-        "and only that one can judge it"
+        f"it stopped after {result.documents} of {result.documents_available} documents as its own policy says, "
+        "and only that policy can judge it"
     )
 
 
 def _design(result: TaskResult, policy: Policy) -> tuple[object, ...]:
-    """What decides when a task stops."""
+    """Return everything that decides when a task stops."""
     return policy.alpha, policy.looks, policy.families[result.family]

@@ -1,4 +1,4 @@
-"""The judge: from the samples of a baseline and a candidate to a verdict per use, a pure function.
+"""Judge a candidate: from its samples and its baseline's to a verdict per use, as a pure function.
 
 A task passes if any loss is shown to stay within its family's margin (non-inferiority at alpha) on at least
 as many documents as the policy asks for. A use is VALIDATED if all of its tasks pass: an intersection-union
@@ -42,7 +42,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.records import TaskVerdict, UseVerdict
 
 Evidence = Mapping[str, Pairs | Counts | Unpaired | Unmeasured]
-"""What the samples hold of each declared task."""
+"""Pairs of each declared task, or why there are none."""
 
 _NO_QUALITY = "no quality was measured"
 
@@ -65,7 +65,7 @@ def judge(
         policy: margins, error rate and uses, declared before the candidate was measured.
         declared: the tasks that the run declared, of its suite or of its results.
         own: the policy that the run declared, where it is judged under another: a task that stopped early under
-            its own can't be decided under one that would have stopped it elsewhere.
+            its own policy can't be decided under one that would have stopped it elsewhere.
 
     Returns:
         One verdict per use, in the policy's order.
@@ -88,31 +88,31 @@ def judge_evidence(
     *,
     own: Policy | None = None,
 ) -> tuple[UseVerdict, ...]:
-    """Judge a candidate for every use from what its samples hold of each task, each task tested once.
+    """Judge a candidate for every use from the evidence on each task; each task is tested once.
 
-    Args, returns and errors are those of ``judge``; ``declared`` holds a task at least.
+    Args, returns and errors are those of ``judge``; ``declared`` has at least one task.
     """
     check_policy(policy_name, policy, declared)
-    figures = _figures(evidence, policy, declared, _held(declared, own or policy, policy))
+    figures = _figures(evidence, policy, declared, _withheld(declared, own or policy, policy))
     return tuple(_judge_use(evidence, figures, policy_name, policy, use, declared) for use in policy.uses)
 
 
 def interim(
     baseline: pa.Table, candidate: pa.Table, result: TaskResult, policy: Policy, required: int
 ) -> TaskVerdict:
-    """Judge one task on its way, after the documents that a candidate has answered so far.
+    """Judge one task at an interim look, on the documents that a candidate has answered so far.
 
     Args:
         baseline: samples of the baseline, of the whole task or more.
         candidate: samples of the candidate: the first documents of the task's order.
-        result: what it has answered so far, of how many, judged after which; the last of its looks is this one.
+        result: its result so far; the last of its looks is this one.
         policy: with looks; declared before the candidate was measured.
-        required: tasks of the run: a loss that stops it must be shown at alpha divided by their number, so that
-            the verdict, with Holm's correction, shows it too.
+        required: number of tasks of the run: a loss that stops the task must be shown at alpha divided by it, so
+            that the verdict, with Holm's correction, shows the loss too.
 
     Returns:
-        The task's verdict: its outcome is pass or fail where it may stop. Where its documents can't be paired it
-        is undecided with 0 pairs and the reason, and the run's verdict will say NOT_COMPARABLE.
+        The task's verdict: pass or fail where it may stop. Where its documents can't be paired it is undecided with
+        0 pairs and the reason, and the run's verdict will say NOT_COMPARABLE.
     """
     pairs = pairs_of(baseline, candidate, result, policy)
     if not isinstance(pairs, Pairs):
@@ -129,14 +129,14 @@ def judge_runs(
     *,
     own: Policy | None = None,
 ) -> tuple[UseVerdict, ...]:
-    """Judge a finished run against its baseline's under the policy that the candidate declared.
+    """Judge a finished run against its baseline under the policy that the candidate declared.
 
     Args:
         baseline: the baseline's run.
         baseline_samples: its samples.
         candidate: the candidate's run.
         candidate_samples: its samples.
-        own: the policy that it declared in truth, where its manifest was given another.
+        own: the policy that it really declared, where its manifest was given another.
 
     Returns:
         One verdict per use: NOT_COMPARABLE for all of them where the runs can't be compared (``comparable``).
@@ -151,7 +151,7 @@ def judge_runs(
 
 
 def incomparable(baseline: Manifest, candidate: Manifest) -> tuple[UseVerdict, ...] | None:
-    """NOT_COMPARABLE for every use where the manifests alone say so (``comparable``); else None."""
+    """Return NOT_COMPARABLE for every use where the manifests alone show it (``comparable``); else None."""
     reason = comparable(baseline, candidate) if candidate.tasks else None
     if reason is None:
         return None
@@ -159,7 +159,7 @@ def incomparable(baseline: Manifest, candidate: Manifest) -> tuple[UseVerdict, .
 
 
 def untested(verdict: Verdict, policy_name: str, policy: Policy, reason: str) -> tuple[UseVerdict, ...]:
-    """The same verdict for every use, without a test: BASELINE, NOT_COMPARABLE or UNVALIDATED."""
+    """Return the same verdict for every use, without a test: BASELINE, NOT_COMPARABLE or UNVALIDATED."""
     return tuple(_verdict(use, policy_name, verdict, reason) for use in policy.uses)
 
 
@@ -186,20 +186,20 @@ def check_policy(policy_name: str, policy: Policy, declared: Sequence[DeclaredTa
 
 
 def _families(policy: Policy, use: str, declared: Sequence[DeclaredTask]) -> tuple[Family, ...]:
-    """The families that a use requires: those it lists, or else every one that was declared."""
+    """Return the families that a use requires: those it lists, or else all that were declared."""
     return policy.uses[use] or tuple(dict.fromkeys(task.family for task in declared))
 
 
 def pairs_of(
     baseline: pa.Table, candidate: pa.Table, task: DeclaredTask, policy: Policy
 ) -> Pairs | Unpaired | Unmeasured:
-    """The pairs of one task; of a candidate that stopped early those of the documents that it answered.
+    """Return the pairs of one task; of a candidate that stopped early, those of the documents that it answered.
 
     Args:
         baseline: samples of the baseline (``quantgate.bundles.schema.SAMPLES``).
         candidate: samples of the candidate.
         task: as it was declared, or as it ended.
-        policy: the one that the candidate declared, whose looks say where it may stop.
+        policy: the one that the candidate declared; its looks say where it may stop.
     """
     if not stopped_early(task, policy):
         return pair_task(baseline, candidate, task)
@@ -209,14 +209,14 @@ def pairs_of(
     pairs = pair_task(first, candidate, task)
     if not isinstance(pairs, Pairs):
         return pairs
-    # What the documents to come are like decides the test from the first look on: two would each spend alpha.
+    # Unanswered documents decide the kind of test from the first look on: two kinds would each spend alpha.
     if pairs.clusters is None and shares_clusters(baseline, task.task, available_of(task)):
         pairs = pairs._replace(clusters=np.arange(pairs.baseline.size))
     return pairs._replace(graded=is_graded(baseline, task.task))
 
 
-def _held(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict[str, str]:
-    """Tasks that nothing may be decided on under this policy, with the reason."""
+def _withheld(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict[str, str]:
+    """Return the tasks on which nothing may be decided under this policy, with the reason."""
     reasons = {
         task.task: judged_by_another(task, own, policy) for task in declared if isinstance(task, TaskResult)
     }
@@ -224,18 +224,17 @@ def _held(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict
 
 
 def _figures(
-    evidence: Evidence, policy: Policy, declared: Sequence[DeclaredTask], held: Mapping[str, str]
+    evidence: Evidence, policy: Policy, declared: Sequence[DeclaredTask], withheld: Mapping[str, str]
 ) -> dict[str, TaskVerdict]:
-    """The figures of every task that has pairs, which its uses share; of those held nothing is to be decided."""
-    found = {task.task: (task, evidence[task.task]) for task in declared}
+    """Return the figures of every task that has pairs, which its uses share; withheld tasks can't be decided."""
     figures = {
-        name: figures_of(task, pairs, policy)
-        for name, (task, pairs) in found.items()
-        if isinstance(pairs, Pairs | Counts)
+        task.task: figures_of(task, pairs, policy)
+        for task in declared
+        if isinstance(pairs := evidence[task.task], Pairs | Counts)
     }
-    return {
-        name: withhold_decision(task, held[name]) if name in held else task for name, task in figures.items()
-    }
+    for name in figures.keys() & withheld.keys():
+        figures[name] = withhold_decision(figures[name], withheld[name])
+    return figures
 
 
 def _judge_use(
@@ -246,16 +245,16 @@ def _judge_use(
     use: str,
     declared: Sequence[DeclaredTask],
 ) -> UseVerdict:
-    """The verdict for one use from the pairs of its tasks."""
+    """Return the verdict for one use from the pairs of its tasks."""
     give = partial(_verdict, use, policy_name, alpha=policy.alpha)
     families = _families(policy, use, declared)
-    found = [(task, evidence[task.task]) for task in declared if task.family in families]
-    unpaired = [pairs.reason for _, pairs in found if isinstance(pairs, Unpaired)]
+    required = {task.task: evidence[task.task] for task in declared if task.family in families}
+    unpaired = [pairs.reason for pairs in required.values() if isinstance(pairs, Unpaired)]
     if unpaired:
         return give(Verdict.NOT_COMPARABLE, "; ".join(unpaired))
-    tasks = decide_tasks([figures[task.task] for task, _ in found if task.task in figures], policy)
+    tasks = decide_tasks([figures[task] for task in required if task in figures], policy)
     missing = [f"family {family}" for family in families if all(t.family != family for t in declared)]
-    missing += [f"task {pairs.task}" for _, pairs in found if isinstance(pairs, Unmeasured)]
+    missing += [f"task {pairs.task}" for pairs in required.values() if isinstance(pairs, Unmeasured)]
     if missing:
         reason = f"not measured: {', '.join(missing)}"
         return give(Verdict.INCONCLUSIVE, reason, tasks)
@@ -264,10 +263,10 @@ def _judge_use(
         return give(Verdict.REJECTED, "; ".join(failed), tasks)
     undecided = [task for task in tasks if task.outcome is Outcome.UNDECIDED]
     if undecided:
-        holder = max(undecided, key=lambda task: (task.p_noninferior, task.documents_needed or 0))
+        hardest = max(undecided, key=lambda task: (task.p_noninferior, task.documents_needed or 0))
         others = f" (and {len(undecided) - 1} more undecided)" if len(undecided) > 1 else ""
-        reason = f"{holder.reason}{others}"
-        return give(Verdict.INCONCLUSIVE, reason, tasks, holder.documents_needed)
+        reason = f"{hardest.reason}{others}"
+        return give(Verdict.INCONCLUSIVE, reason, tasks, hardest.documents_needed)
     reason = f"shown within the margin on {', '.join(task.task for task in tasks)}"
     return give(Verdict.VALIDATED, reason, tasks)
 
@@ -282,9 +281,9 @@ def _verdict(
     *,
     alpha: float = 0.0,
 ) -> UseVerdict:
-    """A verdict with the figures of its worst task: the one with the least interval end plus margin.
+    """Return a verdict with the figures of its worst task: the one with the least interval end plus margin.
 
-    It is `degraded` where some loss is shown on some task at ``alpha`` for all of them together (Bonferroni, Holm's
+    The candidate is `degraded` where some task shows a loss at ``alpha`` for all of them together (Bonferroni, Holm's
     first step).
     """
     worst = min(tasks, key=lambda task: task.ci_low + task.margin, default=None)

@@ -1,9 +1,9 @@
-"""The pairs of many candidates counted at once, by DuckDB over their samples laid beside their baseline's.
+"""Count the pairs of many candidates at once, by DuckDB over their samples beside their baseline's.
 
-A candidate's rows are laid beside those of its baseline that seem to be the same documents: as they stand where
-both files hold their documents in the same order, else found by a hash of the key. That is only a proposal. The
-query then compares key, document, prompt, target and metric of every row, and what isn't right/wrong scores of
-the same documents throughout, without anything odd, is left to ``pairs_of``, which names what is wrong.
+Each row of a candidate is put beside the row of its baseline that seems to be the same document: row by row where both
+files have their documents in the same order, else by a hash of the key. That is only a proposal. The query then
+compares key, document, prompt, target and metric of every row. It counts only right/wrong scores of the same documents
+throughout; everything else is left to ``pairs_of``, which names what is wrong.
 """
 
 from __future__ import annotations
@@ -34,63 +34,63 @@ from quantgate.judge.pairing import (
 from quantgate.model.config.policy import Policy
 
 KEY = ("task", "filter", "doc_id", "doc_repeat")
-"""What tells the samples of a run apart."""
+"""Columns that identify a sample within a run."""
 
 COLUMNS = (*KEY, "metric", "doc_hash", "prompt_hash", "target_hash", "score", "cluster", "position")
-"""What judging reads of the samples: neither texts nor answers."""
+"""Columns of the samples that judging reads: neither texts nor answers."""
 
 REPETITIVE = ("task", "filter", "metric", "cluster")
-"""Columns of few different values, read as dictionaries."""
+"""Columns with few distinct values, read as dictionaries."""
 
 
 class Counted(NamedTuple):
-    """The counts of a task's pairs, and which documents of the baseline they are."""
+    """Counts of a task's pairs, and which documents of the baseline they are."""
 
     counts: Counts
     positioned: int
-    """How many of them have a position in the task's order."""
+    """Pairs with a position in the task's order."""
     last: int | None
-    """The greatest of their positions."""
+    """Their greatest position."""
 
 
 PlainTasks = Mapping[tuple[str, str], Counted]
-"""By task and filter, the counts of a candidate's pairs; a task that isn't plain is left out."""
+"""Counts of a candidate's pairs by task and filter, without tasks that aren't plain right/wrong."""
 
 _SAME = " AND ".join(
-    f"here_{name} = there_{name}" for name in COLUMNS if name not in ("score", "cluster", "position")
+    f"candidate_{name} = baseline_{name}" for name in COLUMNS if name not in ("score", "cluster", "position")
 )
 _COUNT = f"""
     SELECT
-        candidate, here_task, here_filter,
+        run, candidate_task, candidate_filter,
         count(*) AS pairs,
-        count_if(here_score < there_score) AS worse,
-        count_if(here_score > there_score) AS better,
-        count_if(there_score = 1) AS baseline_right,
-        count_if(here_score = 1) AS candidate_right,
-        count(there_position) AS positioned,
-        max(there_position) AS last,
-        count_if({_SAME} AND there_score IN (0, 1) AND here_score IN (0, 1)
-            AND there_cluster IS NULL AND here_cluster IS NULL) = count(*) AS plain
+        count_if(candidate_score < baseline_score) AS worse,
+        count_if(candidate_score > baseline_score) AS better,
+        count_if(baseline_score = 1) AS baseline_right,
+        count_if(candidate_score = 1) AS candidate_right,
+        count(baseline_position) AS positioned,
+        max(baseline_position) AS last,
+        count_if({_SAME} AND baseline_score IN (0, 1) AND candidate_score IN (0, 1)
+            AND baseline_cluster IS NULL AND candidate_cluster IS NULL) = count(*) AS plain
     FROM beside
-    GROUP BY candidate, here_task, here_filter
+    GROUP BY run, candidate_task, candidate_filter
 """  # noqa: S608
 
 
 @cache
 def _in_memory() -> duckdb.DuckDBPyConnection:
-    """A database of nothing, for queries over Arrow tables: opening one takes longer than most of them."""
+    """Open, once, an empty database for queries over Arrow tables: opening takes longer than most queries."""
     return duckdb.connect()
 
 
 @dataclass(frozen=True)
 class RunSamples:
-    """What judging reads of a run's samples: ``COLUMNS``, of which ``REPETITIVE`` may be dictionaries."""
+    """Samples of a run as judging reads them: ``COLUMNS``, of which ``REPETITIVE`` may be dictionaries."""
 
     table: pa.Table
 
     @cached_property
     def documents(self) -> dict[tuple[str, str], int]:
-        """Rows by task and filter."""
+        """Number of rows by task and filter."""
         tasks, filters = (_dictionary(self.table[name]) for name in ("task", "filter"))
         of_task, of_filter = (np.asarray(column.indices) for column in (tasks, filters))
         width = max(1, len(filters.dictionary))
@@ -102,43 +102,43 @@ class RunSamples:
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
-        """A hash of each row's key."""
+        """Hash of each row's key."""
         return _hashes(self.table)
 
     @cached_property
     def by_hash(self) -> NDArray[np.int64]:
-        """Row numbers in the order of the hashes."""
+        """Row numbers in the order of their hashes."""
         return np.argsort(self.hashes)
 
     @cached_property
     def distinct(self) -> bool:
-        """Whether no two hashes are the same; if so, then no two keys are."""
+        """True if all hashes differ; then all keys do."""
         ordered = np.sort(self.hashes)
         return bool(np.all(ordered[1:] != ordered[:-1]))
 
     def positions(self, task: str) -> NDArray[np.int64]:
-        """The positions of a task's rows in its order, -1 where there is none."""
+        """Return the positions of a task's rows in its order, -1 where there is none."""
         rows = pc.equal(self.table["task"], task)
         return np.asarray(self.table["position"].filter(rows).fill_null(-1), dtype=np.int64)
 
     def as_samples(self, task: str) -> pa.Table:
-        """The rows of a task, for ``pairs_of``."""
+        """Return the rows of a task, for ``pairs_of``."""
         rows = self.table.filter(pc.equal(self.table["task"], task))
         return rows.cast(pa.schema([SAMPLES.field(name) for name in rows.schema.names]))
 
 
 def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """A column as one dictionary and its indices."""
+    """Encode a column as one dictionary and its indices."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     return column.unify_dictionaries().combine_chunks()
 
 
 def _hashes(table: pa.Table) -> NDArray[np.uint64]:
-    samples = table.select(KEY)  # noqa: F841 - DuckDB finds it by its name
+    samples = table.select(KEY)  # noqa: F841 - DuckDB looks it up by its name
     with _in_memory().cursor() as connection:
-        found = connection.sql(f"SELECT hash({', '.join(KEY)}) AS hash FROM samples").to_arrow_table()  # noqa: S608
-    return np.asarray(found["hash"].to_numpy(), dtype=np.uint64)
+        hashed = connection.sql(f"SELECT hash({', '.join(KEY)}) AS hash FROM samples").to_arrow_table()  # noqa: S608
+    return np.asarray(hashed["hash"].to_numpy(), dtype=np.uint64)
 
 
 def _hash_together(sides: Iterable[RunSamples]) -> None:
@@ -155,24 +155,24 @@ def count_pairs(runs: Sequence[tuple[RunSamples, RunSamples]]) -> list[PlainTask
     """Count the pairs of right/wrong scores of many candidates.
 
     Args:
-        runs: samples of a baseline and of a candidate, in that order, for each candidate.
+        runs: for each candidate the samples of its baseline and its own, in that order.
 
     Returns:
         For each candidate, the counts of the tasks and filters all of whose documents the baseline has too, with
         the same prompts, targets and metrics, once each, with scores of 0 or 1 and without clusters. The baseline
-        may have documents more.
+        may have more documents.
     """
-    in_order = [_in_same_order(there, here) for there, here in runs]
-    _hash_together(there for there, _ in runs)
-    _hash_together(here for (_, here), same in zip(runs, in_order, strict=True) if not same)
+    in_order = [_in_same_order(baseline, candidate) for baseline, candidate in runs]
+    _hash_together(baseline for baseline, _ in runs)
+    _hash_together(candidate for (_, candidate), same in zip(runs, in_order, strict=True) if not same)
     parts = [
-        _beside(number, there, here, same)
-        for number, ((there, here), same) in enumerate(zip(runs, in_order, strict=True))
-        if here.table.num_rows and there.distinct and (same or here.distinct)
+        _beside(number, baseline, candidate, same)
+        for number, ((baseline, candidate), same) in enumerate(zip(runs, in_order, strict=True))
+        if candidate.table.num_rows and baseline.distinct and (same or candidate.distinct)
     ]
     counted: list[dict[tuple[str, str], Counted]] = [{} for _ in runs]
     if parts:
-        beside = pa.concat_tables(parts)  # noqa: F841 - DuckDB finds it by its name
+        beside = pa.concat_tables(parts)  # noqa: F841 - DuckDB looks it up by its name
         with _in_memory().cursor() as connection:
             rows = connection.execute(_COUNT).fetchall()
         for number, task, filter_, *counts, positioned, last, plain in rows:
@@ -181,90 +181,90 @@ def count_pairs(runs: Sequence[tuple[RunSamples, RunSamples]]) -> list[PlainTask
     return list(counted)
 
 
-def _in_same_order(there: RunSamples, here: RunSamples) -> bool:
-    return len(there.table) == len(here.table) and all(
-        there.table[name].equals(here.table[name]) for name in KEY
+def _in_same_order(baseline: RunSamples, candidate: RunSamples) -> bool:
+    return len(baseline.table) == len(candidate.table) and all(
+        baseline.table[name].equals(candidate.table[name]) for name in KEY
     )
 
 
-def _beside(number: int, there: RunSamples, here: RunSamples, in_same_order: bool) -> pa.Table:
-    """A candidate's rows, each beside one row of its baseline or none, no row of which comes twice."""
-    table = there.table if in_same_order else there.table.take(_counterparts(there, here))
+def _beside(number: int, baseline: RunSamples, candidate: RunSamples, in_same_order: bool) -> pa.Table:
+    """Put each row of a candidate beside one row of its baseline or none; no row of the baseline appears twice."""
+    table = baseline.table if in_same_order else baseline.table.take(_counterparts(baseline, candidate))
     columns = {
-        **{f"there_{name}": table[name] for name in COLUMNS},
-        **{f"here_{name}": here.table[name] for name in COLUMNS},
+        **{f"baseline_{name}": table[name] for name in COLUMNS},
+        **{f"candidate_{name}": candidate.table[name] for name in COLUMNS},
     }
     numbers = pa.array(np.full(len(table), number, dtype=np.int32))
-    return pa.table({"candidate": numbers, **columns})
+    return pa.table({"run": numbers, **columns})
 
 
-def _counterparts(there: RunSamples, here: RunSamples) -> pa.Array:
-    """For each row of ``here`` the row of ``there`` whose key has the same hash, null where none has."""
-    if not len(there.table):
-        return pa.nulls(len(here.table), pa.int64())
-    ordered, wanted = there.hashes[there.by_hash], here.hashes[here.by_hash]
+def _counterparts(baseline: RunSamples, candidate: RunSamples) -> pa.Array:
+    """Return for each row of the candidate the baseline's row whose key has the same hash, null where none has."""
+    if not len(baseline.table):
+        return pa.nulls(len(candidate.table), pa.int64())
+    ordered, wanted = baseline.hashes[baseline.by_hash], candidate.hashes[candidate.by_hash]
     at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
     rows, missing = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=bool)
-    rows[here.by_hash], missing[here.by_hash] = there.by_hash[at], ordered[at] != wanted
+    rows[candidate.by_hash], missing[candidate.by_hash] = baseline.by_hash[at], ordered[at] != wanted
     return pa.array(rows, mask=missing)
 
 
 def evidence_of(
-    there: RunSamples,
-    here: RunSamples,
+    baseline: RunSamples,
+    candidate: RunSamples,
     counted: PlainTasks,
     declared: Sequence[DeclaredTask],
     policy: Policy,
 ) -> dict[str, Pairs | Counts | Unpaired | Unmeasured]:
-    """What the samples hold of each declared task: its counts where they say all, else what ``pairs_of`` finds.
+    """Return the evidence on each declared task: its counts where they suffice, else the result of ``pairs_of``.
 
     Args:
-        there: samples of the baseline.
-        here: samples of the candidate.
-        counted: what ``count_pairs`` counted of them.
+        baseline: samples of the baseline.
+        candidate: samples of the candidate.
+        counted: the result of ``count_pairs`` for them.
         declared: the tasks.
         policy: the one that the candidate declared.
     """
     return {
-        task.task: _counts(there, here, counted, task, policy)
-        or pairs_of(there.as_samples(task.task), here.as_samples(task.task), task, policy)
+        task.task: _counts(baseline, candidate, counted, task, policy)
+        or pairs_of(baseline.as_samples(task.task), candidate.as_samples(task.task), task, policy)
         for task in declared
     }
 
 
 def _counts(
-    there: RunSamples, here: RunSamples, counted: PlainTasks, declared: DeclaredTask, policy: Policy
+    baseline: RunSamples, candidate: RunSamples, plain: PlainTasks, declared: DeclaredTask, policy: Policy
 ) -> Counts | None:
-    """The counts of a task whose documents are exactly those that must be paired; None where there is more to say."""
+    """Return the counts of a task whose documents are exactly those that must be paired; None where they aren't."""
     filters = {
         filter_
-        for side in (there, here)
+        for side in (baseline, candidate)
         for task, filter_ in side.documents
         if task == declared.task and declared.filter in (None, filter_)
     }
     if len(filters) != 1:
         return None
     key = declared.task, filters.pop()
-    found = counted.get(key)
-    if found is None:
+    counted = plain.get(key)
+    if counted is None:
         return None
     if stopped_early(declared, policy):
         whole = (
-            not is_graded(there.table, declared.task)
-            and not shares_clusters(there.table, declared.task, available_of(declared))
-            and _are_the_first(there, here, declared.task, found)
+            not is_graded(baseline.table, declared.task)
+            and not shares_clusters(baseline.table, declared.task, available_of(declared))
+            and _are_the_first(baseline, candidate, declared.task, counted)
         )
     else:
-        whole = there.documents.get(key) == found.counts.pairs
-    return found.counts if whole else None
+        whole = baseline.documents.get(key) == counted.counts.pairs
+    return counted.counts if whole else None
 
 
-def _are_the_first(there: RunSamples, here: RunSamples, task: str, found: Counted) -> bool:
-    """Whether the pairs are the first documents of the task's order, none left out on either side."""
-    first = np.arange(found.counts.pairs)
-    if found.positioned < first.size or found.last != first.size - 1:
+def _are_the_first(baseline: RunSamples, candidate: RunSamples, task: str, counted: Counted) -> bool:
+    """Check that the pairs are the first documents of the task's order, none left out on either side."""
+    first = np.arange(counted.counts.pairs)
+    if counted.positioned < first.size or counted.last != first.size - 1:
         return False
-    answered, asked = here.positions(task), there.positions(task)
+    answered, asked = candidate.positions(task), baseline.positions(task)
     return bool(
         np.array_equal(np.sort(answered), first)
         and asked.min() >= 0

@@ -1,4 +1,4 @@
-"""Whether two runs, and two samples of a task, may be compared, and the pairs if they may."""
+"""Pair the samples of two runs, task by task, where they may be compared."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class DeclaredTask(Protocol):
 
     @property
     def family(self) -> Family:
-        """The family whose margin it is held to."""
+        """The family, which sets its margin."""
 
     @property
     def filter(self) -> str | None:
-        """The filter whose answers are scored; None where the samples hold only one."""
+        """The filter whose answers are scored; None where the samples have only one."""
 
 
 class Pairs(NamedTuple):
-    """Scores of the same documents, each of shape (n,), n at least 1, in a random order that was fixed in advance."""
+    """Scores of the same documents, each of shape (n,), n at least 1, in a random order fixed in advance."""
 
     baseline: Floats
     """Fractions from 0 to 1."""
@@ -48,7 +48,7 @@ class Pairs(NamedTuple):
     clusters: Ints | None = None
     """Each document's cluster, numbered from 0; None where no two documents share one."""
     graded: bool = False
-    """Whether documents that are yet to be answered have scores between 0 and 1: then they all count as such."""
+    """True if documents not answered yet have scores between 0 and 1: then all count as such."""
 
     @property
     def differences(self) -> Floats:
@@ -57,7 +57,7 @@ class Pairs(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What the test of right/wrong scores needs of the pairs of a task: how many there are of each kind."""
+    """How many pairs of a task there are of each kind: all that the test of right/wrong scores needs."""
 
     pairs: int
     worse: int
@@ -84,7 +84,7 @@ def pair_task(
     """Pair the documents of one task.
 
     Every document of either side must have its counterpart, with the same prompt, document, target, metric
-    and filter, and a score from 0 to 1: whatever is left out could be what the candidate got wrong.
+    and filter, and a score from 0 to 1: a document left out could be one that the candidate got wrong.
 
     Args:
         baseline: samples of the baseline (``quantgate.bundles.schema.SAMPLES``).
@@ -94,39 +94,39 @@ def pair_task(
     Returns:
         The pairs; or why there are none, with the task's name and the number of documents concerned.
     """
-    there, here = _rows(baseline, declared), _rows(candidate, declared)
+    baseline, candidate = _rows(baseline, declared), _rows(candidate, declared)
     name = declared.task
-    if here.num_rows == 0:
+    if candidate.num_rows == 0:
         return Unmeasured(name)
-    for side, rows in (("baseline", there), ("candidate", here)):
+    for side, rows in (("baseline", baseline), ("candidate", candidate)):
         filters = sorted(rows["filter"].unique().to_pylist())
         if len(filters) > 1:
             return Unpaired(
-                f"task {name}: the {side}'s samples hold the filters {', '.join(filters)}: name one"
+                f"task {name}: the {side}'s samples have the filters {', '.join(filters)}: name one"
             )
         repeated = rows.num_rows - rows.group_by(_KEY).aggregate([]).num_rows
         if repeated:
             return Unpaired(f"task {name}: {_documents(repeated)} twice in the {side}'s samples")
-    joined = there.join(
-        here, keys=_KEY, join_type="full outer", left_suffix="_baseline", right_suffix="_candidate"
+    joined = baseline.join(
+        candidate, keys=_KEY, join_type="full outer", left_suffix="_baseline", right_suffix="_candidate"
     ).sort_by([(column, "ascending") for column in _KEY])
-    only_here = joined["doc_hash_baseline"].null_count
-    only_there = joined["doc_hash_candidate"].null_count
-    if only_here or only_there:
+    only_candidate = joined["doc_hash_baseline"].null_count
+    only_baseline = joined["doc_hash_candidate"].null_count
+    if only_candidate or only_baseline:
         return Unpaired(
-            f"task {name}: {_documents(only_here + only_there)} without a pair"
-            f" ({only_there} only in the baseline, {only_here} only in the candidate)"
+            f"task {name}: {_documents(only_candidate + only_baseline)} without a pair"
+            f" ({only_baseline} only in the baseline, {only_candidate} only in the candidate)"
         )
     for column, what in _MUST_EQUAL.items():
-        there, here = (joined[f"{column}_{side}"].fill_null("") for side in ("baseline", "candidate"))
-        differ = pc.sum(pc.not_equal(there, here)).as_py()
+        sides = (joined[f"{column}_{side}"].fill_null("") for side in ("baseline", "candidate"))
+        differ = pc.sum(pc.not_equal(*sides)).as_py()
         if differ:
             return Unpaired(f"task {name}: the {what} differs on {differ} of {_documents(joined.num_rows)}")
     return _scores(joined, name)
 
 
 def counts_of(pairs: Pairs) -> Counts | None:
-    """How many pairs there are of each kind; None where a score is neither 0 nor 1."""
+    """Count the pairs of each kind; None where a score is neither 0 nor 1."""
     if pairs.graded or not all(map(_right_or_wrong, (pairs.baseline, pairs.candidate))):
         return None
     return Counts(
@@ -139,7 +139,7 @@ def counts_of(pairs: Pairs) -> Counts | None:
 
 
 def _rows(samples: pa.Table, declared: DeclaredTask) -> pa.Table:
-    """The samples of one task, without the texts."""
+    """Return the samples of one task, without the texts."""
     wanted = pc.equal(samples["task"], declared.task)
     if declared.filter is not None:
         wanted = pc.and_(wanted, pc.equal(samples["filter"], declared.filter))
@@ -147,7 +147,7 @@ def _rows(samples: pa.Table, declared: DeclaredTask) -> pa.Table:
 
 
 def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
-    """The scores of paired documents, if they are all figures from 0 to 1."""
+    """Return the scores of paired documents, if all are numbers from 0 to 1."""
     joined = _in_declared_order(joined, name)
     scores = {
         side: joined[f"score_{side}"].to_numpy().astype(np.float64, copy=False)
@@ -164,7 +164,7 @@ def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
 
 
 def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
-    """The documents as they were asked; a run that didn't record that has them shuffled by the task's name."""
+    """Sort the documents as they were asked; where a run didn't record that, shuffle them by the task's name."""
     if joined["position_baseline"].null_count == 0:
         return joined.sort_by("position_baseline")
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
@@ -172,10 +172,10 @@ def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
 
 
 def _clusters(joined: pa.Table, task: str) -> Ints | None:
-    """Numbers for the names of clusters; a document without one is a cluster of its own.
+    """Return numbers for the names of clusters; a document without a name is a cluster of its own.
 
-    Bets are placed in their order, which therefore is a random one that the names alone decide: in the order of names
-    kinds that sort together would follow each other, and capital be won before the first that breaks is seen.
+    The betting test goes through them in this order, so it is random and depends only on the names. In the order of
+    names, kinds that sort together would follow each other and win capital before the first broken one is seen.
     """
     names = joined["cluster_baseline"]
     if names.null_count == len(names):
@@ -190,7 +190,7 @@ def _clusters(joined: pa.Table, task: str) -> Ints | None:
 
 
 def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool:
-    """Whether documents of a task share a cluster (subject, passage), or may: not all are there, and some have one.
+    """Check whether documents of a task share a cluster (subject, passage), or may, as some unanswered ones could.
 
     Args:
         samples: of a baseline.
@@ -203,7 +203,7 @@ def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool
 
 
 def is_graded(samples: pa.Table, task: str) -> bool:
-    """Whether a task has scores other than 0 and 1."""
+    """Check whether a task has scores other than 0 and 1."""
     return not _right_or_wrong(samples.filter(pc.equal(samples["task"], task))["score"].to_numpy())
 
 

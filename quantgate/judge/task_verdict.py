@@ -1,4 +1,4 @@
-"""One task of a candidate: its figures, its p-values, its outcome and what it would still take."""
+"""Decide one task of a candidate: its figures, p-values and outcome, and the documents it still needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from quantgate.model.enums import Outcome, TestKind
 from quantgate.model.records import TaskVerdict
 
 _CLUSTERS_WAIT = (
-    "undecided until all {everything} documents are answered, since they share subjects or passages"
+    "undecided until all {everything} documents are answered, because they share subjects or passages"
 )
 
 
@@ -105,7 +105,7 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
     if totals is not None:
         figures = _clustered(totals, figures.p_degraded, look.design)
         if seen.pairs != everything:
-            # The clusters' test knows of no looks.
+            # The test of clusters has no interim looks.
             figures = figures._replace(
                 p_noninferior=1.0, p_inferior=1.0, withheld=_CLUSTERS_WAIT.format(everything=everything)
             )
@@ -133,7 +133,7 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
 
 
 def _right_wrong(worse: int, better: int, look: Look | BetweenLooks) -> Figures:
-    """The exact test of scores that are right or wrong, with every look before this one counted."""
+    """Test right/wrong scores exactly, with every earlier look counted."""
     design, any_loss = look.design, p_degraded(worse, better)
     if isinstance(look, BetweenLooks):
         bounds = boundaries(design.looks, design.alpha)
@@ -151,15 +151,15 @@ def _right_wrong(worse: int, better: int, look: Look | BetweenLooks) -> Figures:
 
 
 def _partial(differences: Floats, look: Look | BetweenLooks) -> Figures:
-    """The test of any scores from 0 to 1: its capital may be looked at after any document (Ville 1939)."""
+    """Test any scores from 0 to 1 by betting: its capital may be checked after any document (Ville 1939)."""
     design = look.design
-    bets = design.alpha, design.looks[-1]
+    betting = design.alpha, design.looks[-1]
     return Figures(
         TestKind.BETTING,
-        betting_interval(differences, *bets),
-        p_noninferior_betting(differences, design.margin, *bets),
-        p_inferior_betting(differences, design.margin, *bets),
-        p_inferior_betting(differences, 0.0, *bets),
+        betting_interval(differences, *betting),
+        p_noninferior_betting(differences, design.margin, *betting),
+        p_inferior_betting(differences, design.margin, *betting),
+        p_inferior_betting(differences, 0.0, *betting),
     )
 
 
@@ -184,12 +184,12 @@ def _clustered(totals: ClusterTotals, p_degraded_alone: float, design: Design) -
 
 
 def withhold_decision(task: TaskVerdict, reason: str) -> TaskVerdict:
-    """A task on which nothing may be decided, whatever its figures."""
+    """Return a task on which nothing may be decided, whatever its figures."""
     return task.model_copy(update={"reason": reason, "p_noninferior": 1.0, "p_inferior": 1.0})
 
 
 def not_paired(task: TaskResult, policy: Policy, reason: str) -> TaskVerdict:
-    """A task on its way whose documents can't be paired: nothing is known of it."""
+    """Return the verdict of an unfinished task whose documents can't be paired: nothing is known of it."""
     return TaskVerdict(
         task=task.task,
         family=task.family,
@@ -215,14 +215,14 @@ def not_paired(task: TaskResult, policy: Policy, reason: str) -> TaskVerdict:
 
 
 def decide_interim(task: TaskVerdict, policy: Policy, required: int) -> TaskVerdict:
-    """Settle the outcome of one of ``required`` tasks on its way: inferior at alpha / required only."""
+    """Decide one of ``required`` tasks at an interim look: inferior only at alpha / required."""
     return _decide_task(
         task.model_copy(update={"p_inferior_holm": min(1.0, required * task.p_inferior)}), policy
     )
 
 
 def decide_tasks(tested: Sequence[TaskVerdict], policy: Policy) -> list[TaskVerdict]:
-    """Correct the p-values of inferiority for their number and settle each task's outcome."""
+    """Correct the p-values of inferiority for their number and decide each task."""
     if not tested:
         return []
     adjusted = holm_adjusted(np.array([task.p_inferior for task in tested]))
@@ -233,9 +233,9 @@ def decide_tasks(tested: Sequence[TaskVerdict], policy: Policy) -> list[TaskVerd
 
 
 def holm_adjusted(p_values: Floats) -> Floats:
-    """Holm's step-down adjustment (Scandinavian Journal of Statistics 6 (1979) 65-70).
+    """Adjust p-values by Holm's step-down method (Scandinavian Journal of Statistics 6 (1979) 65-70).
 
-    Written out: statsmodels' takes a second to import and collects garbage at every call.
+    Written out, because statsmodels takes a second to import and collects garbage at every call.
     """
     order = np.argsort(p_values)
     stepped = np.maximum.accumulate(p_values[order] * np.arange(p_values.size, 0, -1))
@@ -245,7 +245,7 @@ def holm_adjusted(p_values: Floats) -> Floats:
 
 
 def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
-    """Settle one task's outcome, with its reason and the documents it still needs."""
+    """Decide one task's outcome, with its reason and the documents it still needs."""
     least = policy.families[task.family].min_documents
     seen = f"{task.task}: delta {_points(task.quality_delta)} with a margin of {_points(task.margin)}"
     few = _too_few_clusters(task, policy)
@@ -264,7 +264,7 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
         return task.model_copy(update={"documents_needed": least, "reason": reason})
     needed, supposed = more_documents_needed(task, policy)
     if needed is None:
-        rest = "more documents would rather reject it"
+        rest = "more documents would more likely reject it"
     else:
         needed = max(needed, least, least_documents(task, policy))
         if task.reason and task.clusters is not None:
@@ -278,10 +278,12 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
 
 
 def _at_look(task: TaskVerdict) -> str:
-    """Where on its way a task was judged, if it goes on from there."""
+    """Say at which look a task was judged, if it goes on."""
     if task.documents_available is None or task.pairs >= task.documents_available:
         return ""
-    return f" at look {task.looks}, with {task.documents_available - task.pairs} documents to go on with"
+    return (
+        f" at interim look {task.looks}, with {task.documents_available - task.pairs} documents to go on with"
+    )
 
 
 def _too_few_clusters(task: TaskVerdict, policy: Policy) -> str | None:
@@ -306,6 +308,6 @@ def _clusters_wanting(task: TaskVerdict, policy: Policy) -> str:
 
 
 def _points(fraction: float) -> str:
-    """A fraction of a score as percentage points."""
+    """Write a fraction of a score as percentage points."""
     shown = f"{100 * fraction:.4g}"
     return f"{shown} point{'' if shown in {'1', '-1'} else 's'}"

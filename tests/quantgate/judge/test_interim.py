@@ -80,7 +80,7 @@ def test_it_passes_at_a_look_where_boundary_and_p_value_allow_it():
     assert goes_on.outcome == Outcome.UNDECIDED
     assert goes_on.p_noninferior > ALPHA
     assert goes_on.ci_low < -MARGIN
-    assert "at look 1, with 800 documents to go on with" in goes_on.reason
+    assert "at interim look 1, with 800 documents to go on with" in goes_on.reason
 
 
 def test_a_loss_stops_it_at_alpha_over_the_required_tasks():
@@ -122,9 +122,9 @@ def test_between_looks_nothing_is_decided():
     found = at(250, 0, 9)
     assert found.outcome == Outcome.UNDECIDED
     assert found.looks == 1
-    assert "250 documents are between two looks, the next is at 400" in found.reason
+    assert "250 documents are between two interim looks, the next is at 400" in found.reason
     assert found.p_noninferior == found.p_inferior == 1.0
-    assert "150 documents are before the first look, the next is at 200" in at(150, 0, 9).reason
+    assert "150 documents are before the first interim look, the next is at 200" in at(150, 0, 9).reason
 
 
 def test_judged_once_it_is_the_fixed_test():
@@ -179,7 +179,7 @@ def test_documents_left_out_without_a_stop_do_not_pair():
         candidate.schema.get_field_index("position"), SAMPLES.field("position"), pa.nulls(200, pa.int32())
     )
     (verdict,) = judge(baseline, unknown, "looks", POLICY, [result(200)])
-    assert "which documents are first was not recorded" in verdict.reason
+    assert "the order of its documents was not recorded" in verdict.reason
     other = samples(np.ones(200)).set_column(
         SAMPLES.get_field_index("doc_id"), SAMPLES.field("doc_id"), pa.array([f"e{n}" for n in range(200)])
     )
@@ -193,7 +193,7 @@ def test_what_stopped_early_is_judged_by_its_own_design_alone():
     for other in (wider, POLICY.model_copy(update={"alpha": 0.1}), POLICY.model_copy(update={"looks": ()})):
         (verdict,) = judge(*tables, "other", other, [stopped], own=POLICY)
         assert verdict.verdict is Verdict.INCONCLUSIVE
-        assert "it stopped after 200 of 1000 documents as its own policy told it" in verdict.reason
+        assert "it stopped after 200 of 1000 documents as its own policy says" in verdict.reason
         assert verdict.tasks[0].p_noninferior == 1.0
     stale = POLICY.model_copy(update={"stale_after_days": 10})
     (verdict,) = judge(*tables, "other", stale, [stopped], own=POLICY)
@@ -233,7 +233,7 @@ def test_a_bundle_that_stopped_early_judged_under_its_own_policy_and_another(pla
     )
     verdict = judge_runs(*there, *here, own=own)[0]
     assert verdict.verdict is Verdict.INCONCLUSIVE
-    assert "only that one can judge it" in verdict.reason
+    assert "only that policy can judge it" in verdict.reason
 
 
 def test_a_limit_below_the_only_look_decides_nothing_and_breaks_nothing():
@@ -241,7 +241,7 @@ def test_a_limit_below_the_only_look_decides_nothing_and_breaks_nothing():
     few = task_result("sums", 20, documents_available=50, looks=(20,))
     (verdict,) = judge(samples(np.ones(50)), samples(np.ones(20)), "looks", POLICY, [few])
     assert verdict.verdict is Verdict.INCONCLUSIVE
-    assert "20 documents are before the first look, the next is at 50" in verdict.reason
+    assert "20 documents are before the first interim look, the next is at 50" in verdict.reason
 
 
 def test_scores_that_are_graded_later_are_judged_as_such_from_the_first_look():

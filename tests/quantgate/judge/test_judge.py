@@ -115,7 +115,7 @@ def test_where_the_delta_seen_is_the_obstacle_it_is_planned_for():
     beyond = only(*tables(sums=(27, 5, 1000)))
     assert beyond.verdict is Verdict.INCONCLUSIVE
     assert beyond.documents_needed is None
-    assert beyond.reason.endswith("more documents would rather reject it")
+    assert beyond.reason.endswith("more documents would more likely reject it")
 
 
 def test_degraded_within_the_margin_is_a_flag_and_not_the_gate():

@@ -71,7 +71,7 @@ def test_documents_that_are_the_same_are_numbered():
         (candidate(first={"score": 1.5}), "the candidate's score is not from 0 to 1 on 1 document"),
         (
             candidate(first={"filter": "strict"}),
-            "the candidate's samples hold the filters none, strict: name one",
+            "the candidate's samples have the filters none, strict: name one",
         ),
         (candidate(first={"doc_id": "d5"}), "1 document twice in the candidate's samples"),
     ],

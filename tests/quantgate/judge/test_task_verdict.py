@@ -225,7 +225,7 @@ def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():
     assert half.outcome == Outcome.UNDECIDED
     assert half.clusters == 300
     assert (
-        "undecided until all 3000 documents are answered, since they share subjects or passages"
+        "undecided until all 3000 documents are answered, because they share subjects or passages"
         in half.reason
     )
     apart = [None] * 3000
