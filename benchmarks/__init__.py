@@ -1,1 +1,1 @@
-"""The figures that the documentation quotes, each a command."""
+"""Benchmarks whose figures the documentation quotes, each a command."""

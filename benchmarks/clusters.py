@@ -1,9 +1,9 @@
-"""How often clustered and partial-credit tasks are validated: `python -m benchmarks.clusters --seed 0 --trials 500`.
+"""Measure how often clustered and partial-credit tasks pass: `python -m benchmarks.clusters --seed 0 --trials 500`.
 
 Simulated documents go through the judge's own p-values (clustered.py, betting.py, exact.py and
 group_sequential.py of quantgate/judge/stats). At a true delta of minus the margin the rate is that of false
-validation and must be at most alpha; at a true delta of 0 it is power. Tables in markdown, each rate with its
-Monte-Carlo standard error.
+validation and must be at most alpha; at a true delta of 0 it is power. The output is tables in markdown, each rate
+with its Monte-Carlo standard error.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SPREAD = {"uneven": 0.3, "unequal": 0.9}
 
 
 def cluster_sizes(rng: Generator, cell: Clustered) -> NDArray[np.int64]:
-    """Equal, or log-normal up to a largest one, which a hundredth of them are."""
+    """Draw sizes: equal, or log-normal up to a largest one, which a hundredth of them have."""
     if cell.sizes == "equal":
         return np.full(cell.clusters, cell.documents)
     spread = SPREAD[cell.sizes]
@@ -60,7 +60,7 @@ def cluster_sizes(rng: Generator, cell: Clustered) -> NDArray[np.int64]:
 
 
 class Flips(NamedTuple):
-    """Documents, worse and better ones of every cluster, arrays of shape (clusters,)."""
+    """All, worse and better documents of every cluster, arrays of shape (clusters,)."""
 
     documents: NDArray[np.int64]
     worse: NDArray[np.int64]
@@ -68,14 +68,14 @@ class Flips(NamedTuple):
 
     @property
     def totals(self) -> ClusterTotals:
-        """As the judge takes them."""
+        """Totals as the judge uses them."""
         return ClusterTotals(self.documents.astype(np.float64), (self.better - self.worse).astype(np.float64))
 
 
 def clustered_flips(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -> Flips:
-    """Worse and better documents of every cluster, of the sizes given.
+    """Draw worse and better documents of clusters of the given sizes.
 
-    ``mixed``: a cluster has its own chances of worse, better and same (Dirichlet), correlated as the cell says.
+    ``mixed``: a cluster has its own probabilities of worse, better and same (Dirichlet), correlated as the cell says.
     ``flips``: a cluster has its own flip rate (beta), and which way a document flips is independent.
     ``broken``: a rare kind of cluster loses a share of its documents; elsewhere flips are independent and even.
     ``large``: the largest clusters, which hold 8 % of all documents, are the ones that break.
@@ -102,8 +102,8 @@ def clustered_flips(rng: Generator, cell: Clustered, sizes: NDArray[np.int64]) -
         broken = rng.random(sizes.size) < share if cell.how == "broken" else sizes > large(cell).size
         lost = rng.binomial(sizes, np.where(broken, -cell.delta / share, 0.0))
         flips = rng.binomial(sizes - lost, cell.flip_rate + cell.delta)
-        also = rng.binomial(flips, 0.5)
-        worse, better = lost + also, flips - also
+        worse_flips = rng.binomial(flips, 0.5)
+        worse, better = lost + worse_flips, flips - worse_flips
     return Flips(sizes, worse, better)
 
 
@@ -112,17 +112,17 @@ LARGE = 0.08
 
 
 class Large(NamedTuple):
-    """Which clusters are large."""
+    """Bound of the large clusters."""
 
     size: int
-    """Documents above which one is."""
+    """A cluster with more documents than this is large."""
     share: float
-    """Of all documents, in large ones: as near to the share asked for as whole sizes allow."""
+    """Share of all documents in large clusters: as near to ``LARGE`` as whole sizes allow."""
 
 
 @lru_cache
 def large(cell: Clustered) -> Large:
-    """The large clusters of a population."""
+    """Return the bound of the large clusters of a population."""
     many = cluster_sizes(np.random.default_rng(0), cell._replace(clusters=1_000_000))
     documents = np.bincount(many) * np.arange(many.max() + 1)
     above = documents[::-1].cumsum()[::-1] / documents.sum()
@@ -131,7 +131,7 @@ def large(cell: Clustered) -> Large:
 
 
 def broken_share(cell: Clustered) -> float:
-    """The share of broken clusters whose losses are correlated as the cell says; of documents, in large ones."""
+    """Return the share of broken clusters that gives the cell's correlation, or of documents in large clusters."""
     if cell.how == "large":
         return large(cell).share
     loss = min(1.0, (cell.correlation * cell.flip_rate + cell.delta**2) / -cell.delta)
@@ -150,18 +150,18 @@ def clustered_rates(rng: Generator, cell: Clustered, trials: int) -> Rates:
     """Validate ``trials`` simulated tasks: by documents alone (Tango), cluster-robust, and as shipped."""
     counts = np.zeros(3, dtype=np.int64)
     for _ in range(trials):
-        found = clustered_flips(rng, cell, cluster_sizes(rng, cell))
-        worse, better, n = (int(part.sum()) for part in (found.worse, found.better, found.documents))
+        flips = clustered_flips(rng, cell, cluster_sizes(rng, cell))
+        worse, better, n = (int(part.sum()) for part in (flips.worse, flips.better, flips.documents))
         counts[0] += score_at_loss(worse, better, n, cell.margin) >= norm.isf(ALPHA)
         # The shipped p-value is at least the robust one.
-        if p_robust(found.totals, -cell.margin) <= ALPHA:
+        if p_robust(flips.totals, -cell.margin) <= ALPHA:
             counts[1] += 1
-            counts[2] += p_noninferior_clusters(found.totals, cell.margin, ALPHA) <= ALPHA
+            counts[2] += p_noninferior_clusters(flips.totals, cell.margin, ALPHA) <= ALPHA
     return Rates(*(counts / trials))
 
 
 def partial_credit(rng: Generator, kind: str, n: int, delta: float) -> Floats:
-    """Differences of ``n`` documents whose mean is ``delta``.
+    """Draw differences of ``n`` documents whose mean is ``delta``.
 
     ``f1``: a quarter of the documents differ, by a beta(1, 3) amount. ``repeats``: the mean of four sampled answers
     a side, each document with its own chance of a right one; a loss turns right answers wrong. ``thirds``: a tenth
@@ -180,7 +180,7 @@ def partial_credit(rng: Generator, kind: str, n: int, delta: float) -> Floats:
 
 
 def betting_rates(rng: Generator, kind: str, n: int, margin: float, delta: float, trials: int) -> Rates:
-    """Shares validated by the normal approximation, by rounding to -1, 0, 1 and the exact test, and as shipped."""
+    """Return the shares validated by the normal approximation, by rounding to -1, 0, 1, and as shipped."""
     counts = np.zeros(3, dtype=np.int64)
     for _ in range(trials):
         d = partial_credit(rng, kind, n, delta)
@@ -193,7 +193,7 @@ def betting_rates(rng: Generator, kind: str, n: int, margin: float, delta: float
 
 
 def false_validation_cells(how: str) -> list[Clustered]:
-    """The declared grid: clusters 20 to 400, equal and unequal, correlation 0 to 0.3, flips 1 to 20 %."""
+    """Return the declared grid: clusters 20 to 400, equal and unequal, correlation 0 to 0.3, flips 1 to 20 %."""
     points = [(0.01, 0.01), (0.05, 0.01), (0.02, 0.02), (0.05, 0.05), (0.2, 0.05)]
     if how in ("broken", "large"):
         # Flips beyond the margin are even.
@@ -221,23 +221,23 @@ def _row(cell: Clustered, rates: Rates, trials: int) -> str:
 
 
 def report_false_validation(rng: Generator, trials: int, say: Callable[[str], None]) -> None:
-    """For each way of clustering, the worst cells and the number beyond alpha."""
+    """Report the worst cells of each way of clustering and the number beyond alpha."""
     for how in ("mixed", "flips", "broken", "large"):
-        found = [(clustered_rates(rng, cell, trials), cell) for cell in false_validation_cells(how)]
-        limit = float(binom.ppf(1 - 0.05 / len(found), trials, ALPHA)) / trials
-        beyond = [sum(rates[k] > limit for rates, _ in found) for k in range(3)]
+        cells = [(clustered_rates(rng, cell, trials), cell) for cell in false_validation_cells(how)]
+        limit = float(binom.ppf(1 - 0.05 / len(cells), trials, ALPHA)) / trials
+        beyond = [sum(rates[k] > limit for rates, _ in cells) for k in range(3)]
         say(
-            f"\n**{how}**: {len(found)} cells of {trials} trials; beyond alpha by more than chance (over {limit:.3f},"
+            f"\n**{how}**: {len(cells)} cells of {trials} trials; beyond alpha by more than chance (over {limit:.3f},"
             f" 5 % for all cells together): documents alone {beyond[0]}, cluster-robust {beyond[1]},"
             f" as shipped {beyond[2]}.\n"
         )
         say(_HEAD)
-        for rates, cell in sorted(found, key=lambda pair: (-pair[0].shipped, -pair[0].second))[:6]:
+        for rates, cell in sorted(cells, key=lambda pair: (-pair[0].shipped, -pair[0].second))[:6]:
             say(_row(cell, rates, trials))
 
 
 def report_power(rng: Generator, trials: int, say: Callable[[str], None]) -> None:
-    """Power of clustered tasks at a true delta of 0, and how many clusters it takes at all."""
+    """Report the power of clustered tasks at a true delta of 0, and the least number of clusters."""
     say("\n| margin | clusters below which none without a flip is validated |\n|---|---|")
     for margin in (0.01, 0.02, 0.03, 0.05, 0.1):
         say(f"| {margin:.0%} | {clusters_needed(margin, ALPHA)} |")
@@ -261,7 +261,7 @@ def report_power(rng: Generator, trials: int, say: Callable[[str], None]) -> Non
 
 
 def report_partial_credit(rng: Generator, trials: int, say: Callable[[str], None]) -> None:
-    """False validation and power of partial credit, at the documents that the normal limit needs for 0.8."""
+    """Report false validation and power of partial credit, at the documents that the normal limit needs for 0.8."""
     say("\n| scores | documents | margin | true delta | normal limit | rounded, exact | as shipped |")
     say("|---|---|---|---|---|---|---|")
     for kind, margin in itertools.product(("f1", "repeats", "thirds"), (0.01, 0.02, 0.05)):

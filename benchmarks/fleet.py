@@ -1,9 +1,9 @@
-"""A synthetic fleet: seeded bundles in the very format of a run's, written without a Python loop over rows.
+"""Write a synthetic fleet: seeded bundles in a run's own format, without a Python loop over rows.
 
 A model is measured on five GPUs in three precisions, BF16 being the baseline of the other two: 15 runs a model. All
 runs share one suite, so that a document's prompt is the same in each. Models answer in `VARIANTS` ways, and runs that
-answer the same have one samples file by hard links: that saves disk and time, and a loader reads each of them whole all
-the same. What no figure of the benchmark reads, the single requests and the telemetry, is empty.
+answer the same share one samples file by hard links: that saves disk space and time, and a loader still reads each of
+them whole. The single requests and the telemetry, which no figure of the benchmark reads, are empty.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ GPUS = ("l40s", "h100", "h200", "b200", "b300")
 PRECISIONS = ("bf16", "fp8", "nvfp4")
 RUNS_PER_MODEL = len(GPUS) * len(PRECISIONS)
 ARCHITECTURES = ("llama-3.1-8b", "llama-3.1-70b", "phi-4", "a-model-of-ones-own")
-"""What the models are, in turn: shapes that the warehouse knows, and one that it doesn't."""
+"""Architectures of the models, in turn: shapes that the warehouse knows, and one that it doesn't."""
 
 VARIANTS = 64
 
@@ -59,7 +59,7 @@ _POLICY_NAME = "standard"
 
 @dataclass(frozen=True)
 class Size:
-    """How large a fleet is; what doesn't divide evenly is rounded up to whole documents and points a run."""
+    """Size of a fleet; uneven shares are rounded up to whole documents and points per run."""
 
     runs: int
     samples: int
@@ -88,7 +88,7 @@ class Size:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of the fleet: the models are measured side by side, one configuration after the other."""
+    """One run of the fleet: all models are measured in one configuration after the other."""
 
     number: int
     models: int
@@ -99,7 +99,7 @@ class _Run:
 
     @property
     def index(self) -> int:
-        """The model's."""
+        """The model's number."""
         return self.number % self.models
 
     @property
@@ -108,7 +108,7 @@ class _Run:
 
     @property
     def answers(self) -> tuple[int, int]:
-        """What the samples depend on: how the model answers, and the configuration."""
+        """All that the samples depend on: how the model answers, and the configuration."""
         return self.index % VARIANTS, self.configuration
 
     @property
@@ -141,7 +141,7 @@ class Fleet:
     """Writes the bundles of a fleet.
 
     Args:
-        size: how large it is.
+        size: its size.
         seed: the same seed gives the same bundles, byte for byte.
     """
 
@@ -158,19 +158,19 @@ class Fleet:
 
     @property
     def model(self) -> str:
-        """One that was measured in every configuration."""
+        """A model that was measured in every configuration."""
         whole = self.size.runs - (RUNS_PER_MODEL - 1) * self._models
         return self._run(whole // 2).model
 
-    def write(self, place: Path) -> None:
+    def write(self, bundles: Path) -> None:
         """Write every bundle, a folder each."""
-        place.mkdir(parents=True, exist_ok=True)
+        bundles.mkdir(parents=True, exist_ok=True)
         shared: dict[str, FileEntry] = {}
         scores: dict[tuple[int, int], list[float]] = {}
         for number in range(self.size.runs):
             run = self._run(number)
             inputs = self._inputs(run)
-            folder = place / _run_id(run, inputs)
+            folder = bundles / _run_id(run, inputs)
             folder.mkdir()
             files = {}
             for name, schema in BUNDLE_FILES.items():
@@ -178,7 +178,7 @@ class Fleet:
                     files[name] = write_table(folder / name, self._points(run))
                     continue
                 key = "-".join(map(str, run.answers)) if name == "samples.parquet" else "all"
-                first = place / f".{key}-{name}"
+                first = bundles / f".{key}-{name}"
                 if first.name not in shared:
                     table = schema.empty_table()
                     if name == "prompts.parquet":
@@ -192,7 +192,7 @@ class Fleet:
             manifest = self._manifest(run, inputs, scores[run.answers], files)
             (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
         for name in shared:
-            (place / name).unlink()
+            (bundles / name).unlink()
 
     def _means(self, samples: pa.Table) -> list[float]:
         means = samples["score"].to_numpy().reshape(len(SUITE.tasks), -1).mean(axis=1)
@@ -202,7 +202,7 @@ class Fleet:
         return _Run(number, self._models)
 
     def _samples(self, run: _Run) -> pa.Table:
-        """Samples of a run: a baseline's answers, with flips drawn for the other precisions."""
+        """Draw the samples of a run: a baseline's answers, with flips for the other precisions."""
         n = self.size.documents
         skill = np.random.default_rng([self._seed, 1, run.answers[0]]).uniform(0.5, 0.9)
         right = self._easy < skill
@@ -227,7 +227,7 @@ class Fleet:
         return pa.table([columns[name] for name in SAMPLES.names], schema=SAMPLES)
 
     def _points(self, run: _Run) -> pa.Table:
-        """A ladder of concurrency 1, 2, 3 …: throughput that saturates and latency that grows with the load."""
+        """Draw a sweep of concurrency 1, 2, 3 …: throughput that saturates and latency that grows with the load."""
         generator = np.random.default_rng([self._seed, 3, run.number])
         gpu, levels = self._gpus[run.gpu], np.arange(1, self.size.levels + 1)
         assert gpu.bandwidth_gb_s is not None

@@ -1,9 +1,9 @@
-"""Judging 10 million samples: `python -m benchmarks.judging --out FOLDER`.
+"""Judge 10 million samples: `python -m benchmarks.judging --out FOLDER`.
 
 For each number of runs a synthetic fleet (benchmarks/fleet.py) that holds the samples between them is written in a
 run's own bundle format, and every candidate is judged from the bundles as a load judges it: read and checked, paired,
-counted and tested. Each repeat is a process of its own, whose peak of resident memory is reported. What a test costs
-where no two candidates have the same counts is measured apart.
+counted and tested. Each repeat is a process of its own, whose peak of resident memory is reported. The cost of a test
+where no two candidates have the same counts is measured separately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.fleet import Size
 from benchmarks.warehouse import Result, begun, number, numbers, run_step, save
 
 DOCUMENTS = (1_319, 12_000)
-"""Documents of a task whose counts are drawn: as many as GSM8K and as a large suite's largest tasks have."""
+"""Documents of a task whose counts are drawn: as many as GSM8K and the largest tasks of a large suite have."""
 
 
 _COLUMNS = (
@@ -55,19 +55,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _shape(size: Size, options: argparse.Namespace) -> Result:
-    """Write the bundles of a fleet and judge them, as often as asked."""
+    """Write the bundles of a fleet and judge them ``options.repeats`` times."""
     folder = options.out / f"{size.samples}-of-{size.runs}-runs-{options.seed}"
-    place, kept = {"folder": str(folder)}, folder / "written.json"
+    location, kept = {"folder": str(folder)}, folder / "written.json"
     try:
         if kept.exists():
             written: Result = json.loads(kept.read_text())
         else:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            written = run_step("write", {**place, "size": vars(size), "seed": options.seed}, options)
+            written = run_step("write", {**location, "size": vars(size), "seed": options.seed}, options)
             kept.write_text(json.dumps(written))
         repeats = 0 if "failed" in written else options.repeats
-        judged = [run_step("judge", place, options) for _ in range(repeats)]
+        judged = [run_step("judge", location, options) for _ in range(repeats)]
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -81,27 +81,27 @@ def _shape(size: Size, options: argparse.Namespace) -> Result:
 
 
 def _markdown(result: Result) -> str:
-    """The tables that docs/benchmarks.md quotes."""
+    """Write the tables that docs/benchmarks.md quotes."""
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---:" * len(_COLUMNS) + "|"]
     for shape in result["shapes"]:
-        sound = [step for step in shape["judge"] if "failed" not in step]
-        if not sound:
+        passed = [step for step in shape["judge"] if "failed" not in step]
+        if not passed:
             lines.append(f"| {shape['runs']:,} | failed |")
             continue
-        first = sound[0]
-        took = [step["seconds"]["all"] for step in sound]
+        first = passed[0]
+        took = [step["seconds"]["all"] for step in passed]
         parts = (
-            statistics.median(step["seconds"].get(part, 0.0) for step in sound)
+            statistics.median(step["seconds"].get(part, 0.0) for step in passed)
             for part in ("judge_read", "judge_count", "judge_test")
         )
         cells = [
             *(f"{n:,}" for n in (shape["runs"], first["samples"], shape["samples_a_task"])),
             *(f"{first[name]:,}" for name in ("candidates", "tasks", "exact_tests")),
             f"{statistics.median(took):.2f} ({', '.join(f'{s:.2f}' for s in took)})",
-            f"{statistics.median(step['cpu_seconds'] for step in sound):.2f}",
+            f"{statistics.median(step['cpu_seconds'] for step in passed):.2f}",
             *(f"{seconds:.2f}" for seconds in parts),
-            f"{max(step['peak_memory_bytes'] for step in sound) / 1e9:.2f}",
-            ", ".join(f"{step['load_average'][1]:.1f}" for step in sound),
+            f"{max(step['peak_memory_bytes'] for step in passed) / 1e9:.2f}",
+            ", ".join(f"{step['load_average'][1]:.1f}" for step in passed),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -109,10 +109,10 @@ def _markdown(result: Result) -> str:
         "| documents a task | candidates | distinct exact tests | a candidate of 5 tasks, ms | again, ms |",
         "|---:|---:|---:|---:|---:|",
     ]
-    for found in result["figures"].get("tests", ()):
-        new, known = (1e3 * found["seconds"][name] / found["candidates"] for name in ("new", "known"))
+    for test in result["figures"].get("tests", ()):
+        new, known = (1e3 * test["seconds"][name] / test["candidates"] for name in ("new", "known"))
         lines.append(
-            f"| {found['documents']:,} | {found['candidates']:,} | {found['exact_tests']:,} "
+            f"| {test['documents']:,} | {test['candidates']:,} | {test['exact_tests']:,} "
             f"| {new:.1f} | {known:.2f} |"
         )
     return "\n".join(lines) + "\n"
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--runs",
         type=numbers,
         default=[15, 360, 10_000],
-        help="runs that hold them; two of three are candidates",
+        help="runs that contain them; two of three are candidates",
     )
     parser.add_argument("--candidates", type=number, default=400, help="candidates whose counts are drawn")
     parser.add_argument("--seed", type=int, default=0)
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--time-limit", type=float, default=1800, help="seconds; a step that takes longer is ended"
     )
-    parser.add_argument("--keep", action="store_true", help="keep the bundles; the next run takes them")
+    parser.add_argument("--keep", action="store_true", help="keep the bundles; the next run reuses them")
     return parser
 
 

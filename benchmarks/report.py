@@ -1,4 +1,4 @@
-"""The result of the warehouse's benchmark as tables in markdown, with growth as ratios."""
+"""Write the result of the warehouse's benchmark as tables in markdown, with growth as ratios."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Result = dict[str, Any]
 
 
 def markdown(result: Result) -> str:
-    """A table with a column for each size; from the second on with its ratio to the one before."""
+    """Write a table with a column for each size, from the second on with its ratio to the one before."""
     sizes = result["sizes"]
     machine = result["machine"]
     lines = [
@@ -44,11 +44,11 @@ def _rows(sizes: list[Result]) -> Iterator[tuple[str, list[float | None], Callab
         return [_find(size, *path) for size in sizes]
 
     def rate(part: Callable[[Result], float | None]) -> list[float | None]:
-        found = []
+        rates: list[float | None] = []
         for size in sizes:
             seconds = part(size["steps"].get("first", {}))
-            found.append((size["samples"] + size["points"]) / seconds if seconds else None)
-        return found
+            rates.append((size["samples"] + size["points"]) / seconds if seconds else None)
+        return rates
 
     yield "runs", of("runs"), "{:,.0f}".format
     yield "throughput points", of("points"), "{:,.0f}".format

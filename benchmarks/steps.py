@@ -1,4 +1,4 @@
-"""The steps of the warehouse's benchmark, each run in a process of its own: `python -m benchmarks.steps STEP JSON`.
+"""Run one step of the warehouse's benchmark in a process of its own: `python -m benchmarks.steps STEP JSON`.
 
 A step prints one line of JSON. Load and judging are the real ones; their parts are timed where they are called.
 """
@@ -59,7 +59,7 @@ _WHOLE = {
 
 
 def make(folder: Path, size: Size, seed: int) -> Result:
-    """Write the bundles; the last run is hidden, for `again`."""
+    """Write the bundles and hide the last run, for `again`."""
     fleet, begin = Fleet(size, seed), time.perf_counter()
     fleet.write(folder / "bundles")
     seconds = time.perf_counter() - begin
@@ -69,7 +69,7 @@ def make(folder: Path, size: Size, seed: int) -> Result:
 
 
 def write(folder: Path, size: Size, seed: int) -> Result:
-    """Write the bundles, every one to be judged."""
+    """Write the bundles, all to be judged."""
     begin = time.perf_counter()
     Fleet(size, seed).write(folder / "bundles")
     return {"seconds": time.perf_counter() - begin, "bundle_bytes": _size_bytes(folder / "bundles")}
@@ -83,8 +83,9 @@ def judge(folder: Path) -> Result:
     begin, cpu_begin = time.perf_counter(), time.process_time()
     verdicts, tasks = Counter[str](), 0
     for judged in judge_runs.judge_stored(store, [(candidate, baseline) for baseline, candidate in pairs]):
-        verdicts.update(str(found.verdict) for found in judged.verdicts if found.use == "all")
-        tasks += sum(len(found.tasks) for found in judged.verdicts if found.use == "all")
+        for_all = [verdict for verdict in judged.verdicts if verdict.use == "all"]
+        verdicts.update(str(verdict.verdict) for verdict in for_all)
+        tasks += sum(len(verdict.tasks) for verdict in for_all)
     return {
         "seconds": {**seconds, "all": time.perf_counter() - begin},
         "cpu_seconds": time.process_time() - cpu_begin,
@@ -97,12 +98,12 @@ def judge(folder: Path) -> Result:
 
 
 def figures(documents: list[int], candidates: int, seed: int) -> Result:
-    """What testing takes without reading or counting, by the documents of a task."""
+    """Time testing without reading or counting, by the documents of a task."""
     return {"tests": [_tests(n, candidates, seed) for n in documents]}
 
 
 def _tests(documents: int, candidates: int, seed: int) -> Result:
-    """Test candidates of counts that are drawn, first as they come and then again, when every figure is known."""
+    """Test candidates of drawn counts twice; the second time every figure is cached."""
     policy, generator = load_policy("standard"), np.random.default_rng(seed)
     flips = generator.binomial(documents, (0.02, 0.018), (candidates, len(SUITE.tasks), 2)).tolist()
     right = int(0.7 * documents)
@@ -133,7 +134,7 @@ def first(folder: Path) -> Result:
 
 
 def again(folder: Path) -> Result:
-    """Load one bundle more; what it doesn't need of the others is deleted first, to save room."""
+    """Load one bundle more; first delete the others that it doesn't need, to save disk space."""
     bundles = folder / "bundles"
     hidden = next(path for path in bundles.iterdir() if path.is_dir() and path.name.startswith("."))
     manifest = json.loads((hidden / "manifest.json").read_text())
@@ -146,13 +147,13 @@ def again(folder: Path) -> Result:
 
 
 def query(folder: Path, model: str, repeats: int) -> Result:
-    """Latency of one model's rows, every column fetched to Arrow.
+    """Time queries of one model's rows, every column fetched to Arrow.
 
     cold: in a process that has read nothing, with the file out of the page cache. fresh: a new connection, the file in
     the page cache. warm: the same connection again.
     """
     warehouse = folder / "warehouse.duckdb"
-    found: Result = {}
+    latencies: Result = {}
     for name, sql in _OF_ONE_MODEL.items():
         cold = []
         for _ in range(3):
@@ -161,7 +162,7 @@ def query(folder: Path, model: str, repeats: int) -> Result:
         fresh = [_opened(warehouse, sql, model)["ms"] for _ in range(repeats)]
         with read_only(warehouse) as connection:
             runs = [_fetched(connection, sql, model) for _ in range(repeats + 1)][1:]
-        found[name] = {
+        latencies[name] = {
             **runs[0],
             "cold_ms": statistics.median(cold),
             "fresh_ms": statistics.median(fresh),
@@ -169,11 +170,11 @@ def query(folder: Path, model: str, repeats: int) -> Result:
             "ms_min": min(run["ms"] for run in runs),
             "ms_max": max(run["ms"] for run in runs),
         }
-    return found
+    return latencies
 
 
 def whole(folder: Path, *, every_column: bool) -> Result:
-    """Time of queries over all models, their rows streamed through Arrow, once each."""
+    """Time queries over all models, their rows streamed through Arrow, once each."""
     queries = _WHOLE | ({"validated_table": "FROM validated_table"} if every_column else {})
     return {name: _streamed(folder / "warehouse.duckdb", sql) for name, sql in queries.items()}
 
@@ -208,7 +209,7 @@ def _load(folder: Path) -> Result:
 
 
 def _time_parts() -> dict[str, float]:
-    """From now on, the seconds that each part takes."""
+    """Start adding up the seconds that each part takes; return the sums, which grow."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for part, (owner, name) in _PARTS.items():
         setattr(owner, name, _timed(getattr(owner, name), part, seconds))
@@ -247,24 +248,24 @@ def _fetched(connection: Any, sql: str, model: str) -> Result:
 
 
 def _evict(path: Path) -> None:
-    """Take a file's clean pages out of the page cache."""
+    """Drop a file's clean pages from the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _size_bytes(folder: Path) -> int:
-    """What the files of a folder take, hard links once."""
-    found = {}
+    """Return the size of a folder's files, hard links counted once."""
+    sizes = {}
     for root, _, names in os.walk(folder):
         for name in names:
             stat = (Path(root) / name).stat()
-            found[stat.st_ino] = stat.st_size
-    return sum(found.values())
+            sizes[stat.st_ino] = stat.st_size
+    return sum(sizes.values())
 
 
 def main(step: str, arguments: Result) -> Result:
-    """Run a step with its arguments as JSON has them."""
+    """Run a step with its arguments from JSON."""
     if "folder" in arguments:
         arguments["folder"] = Path(arguments["folder"])
     if "size" in arguments:

@@ -1,7 +1,7 @@
-"""Fixed subjects: how often a task is validated at the margin where one subject, or every one a little, loses.
+"""Measure how often a task with fixed subjects is validated at the margin, where one subject or all subjects lose.
 
-The documents of a task with fixed subjects are judged as independent ones. They are less than that: of each subject
-there are always as many, so counts vary less than under one rate for all. Part of `python -m benchmarks.clusters`.
+The documents of a task with fixed subjects are judged as independent. Their number per subject is fixed, though, so
+counts vary less than under one rate for all. Part of `python -m benchmarks.clusters`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Strata(NamedTuple):
 
 
 def subject_sizes(rng: np.random.Generator, cell: Strata) -> Ints:
-    """Log-normal shares of all documents, at least one each."""
+    """Draw log-normal shares of all documents, at least one each."""
     shares = np.exp(rng.normal(0, 0.9, cell.subjects))
     sizes = np.maximum(1, np.floor(cell.documents * shares / shares.sum())).astype(np.int64)
     sizes[np.argmax(sizes)] += cell.documents - sizes.sum()
@@ -45,9 +45,9 @@ def subject_sizes(rng: np.random.Generator, cell: Strata) -> Ints:
 
 
 def subject_rates(cell: Strata, sizes: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Chances of worse and of better documents in each subject; all together they lose the cell's delta.
+    """Return probabilities of worse and of better documents in each subject, which lose the cell's delta together.
 
-    ``even``: every subject loses alike. ``few``: the smallest subjects that can bear it lose half of their documents,
+    ``even``: every subject loses alike. ``few``: the smallest subjects lose half of their documents, as many as needed,
     and all others flip evenly both ways.
     """
     others = (cell.flip_rate + min(cell.delta, 0)) / 2 if cell.how == "few" else cell.flip_rate / 2
@@ -63,16 +63,16 @@ def subject_rates(cell: Strata, sizes: Ints) -> tuple[NDArray[np.float64], NDArr
 
 
 def order(rng: np.random.Generator, sizes: Ints) -> Ints:
-    """The subject of each document, in an order that holds of every subject its share."""
+    """Draw the subject of each document, in an order in which every subject always has its share."""
     start = rng.random(sizes.size)
-    places = np.concatenate(
+    positions = np.concatenate(
         [(np.arange(size) + begin) / size for size, begin in zip(sizes, start, strict=True)]
     )
-    return np.asarray(np.repeat(np.arange(sizes.size), sizes)[np.argsort(places)])
+    return np.asarray(np.repeat(np.arange(sizes.size), sizes)[np.argsort(positions)])
 
 
 def answered(rng: np.random.Generator, cell: Strata, looks: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """Worse and better documents up to each look."""
+    """Draw worse and better documents up to each look."""
     sizes = subject_sizes(rng, cell)
     worse_rate, better_rate = subject_rates(cell, sizes)
     worse, better, before = [], [], np.zeros(cell.subjects, dtype=np.int64)
@@ -80,31 +80,31 @@ def answered(rng: np.random.Generator, cell: Strata, looks: tuple[int, ...]) -> 
     for look in looks:
         so_far = np.bincount(subject[:look], minlength=cell.subjects)
         new, before = so_far - before, so_far
-        found = rng.multinomial(
+        flips = rng.multinomial(
             new, np.stack([worse_rate, better_rate, 1 - worse_rate - better_rate], axis=1)
         )
-        worse.append(found[:, 0].sum())
-        better.append(found[:, 1].sum())
+        worse.append(flips[:, 0].sum())
+        better.append(flips[:, 1].sum())
     return np.cumsum(worse), np.cumsum(better)
 
 
 def strata_rates(rng: np.random.Generator, cell: Strata, trials: int) -> tuple[float, float]:
-    """Shares validated by the test at the end, and on the way by the looks of the policy `standard`."""
+    """Return the shares validated by the test at the end, and at the interim looks of the policy `standard`."""
     looks = look_sizes(cell.documents, load_policy("standard").looks, 100)
     design = Design(looks, cell.margin, ALPHA)
-    fixed = on_the_way = 0
+    fixed = at_a_look = 0
     for _ in range(trials):
         worse, better = answered(rng, cell, looks)
         fixed += p_noninferior(int(worse[-1]), int(better[-1]), cell.documents, cell.margin) <= ALPHA
-        on_the_way += any(
+        at_a_look += any(
             p_noninferior_at(int(b), int(c), at, design) <= ALPHA
             for at, (b, c) in enumerate(zip(worse, better, strict=True))
         )
-    return fixed / trials, on_the_way / trials
+    return fixed / trials, at_a_look / trials
 
 
 def graded(rng: np.random.Generator, cell: Strata) -> NDArray[np.float64]:
-    """Differences of scores from 0 to 1, in the order asked: who changes does so by half a point on average."""
+    """Draw differences of scores from 0 to 1, in the order asked; those that change do so by 0.5 on average."""
     sizes = subject_sizes(rng, cell)
     worse_rate, better_rate = subject_rates(cell._replace(delta=2 * cell.delta), sizes)
     subject = order(rng, sizes)
@@ -115,23 +115,23 @@ def graded(rng: np.random.Generator, cell: Strata) -> NDArray[np.float64]:
 
 
 def graded_rates(rng: np.random.Generator, cell: Strata, trials: int) -> tuple[float, float]:
-    """Shares of partial credit validated by the normal limit at the end, and by the bets at any look."""
-    normal = bets = 0
+    """Return the shares of partial credit validated by the normal limit at the end, and by the betting test."""
+    normal = betting = 0
     for _ in range(trials):
         differences = graded(rng, cell)
         spread = float(differences.std()) / math.sqrt(cell.documents)
         normal += float(differences.mean()) + cell.margin > float(norm.isf(ALPHA)) * spread
-        bets += p_noninferior_betting(differences, cell.margin, ALPHA) <= ALPHA
-    return normal / trials, bets / trials
+        betting += p_noninferior_betting(differences, cell.margin, ALPHA) <= ALPHA
+    return normal / trials, betting / trials
 
 
 def shown(rate: float, trials: int) -> str:
-    """A rate with its standard error."""
+    """Write a rate with its standard error."""
     return f"{rate:.3f} ± {math.sqrt(max(rate * (1 - rate), 1 / trials) / trials):.3f}"
 
 
 def report_strata(rng: np.random.Generator, trials: int, say: Callable[[str], None]) -> None:
-    """False validation at the margin, and power at a true delta of 0, of right and wrong and of partial credit."""
+    """Report false validation at the margin and power at a true delta of 0, of right/wrong and partial credit."""
     _table(rng, trials, say, strata_rates, ("at the end", "with looks"))
     say("\nPartial credit:")
     _table(rng, trials, say, graded_rates, ("normal limit", "as shipped"))
@@ -159,7 +159,7 @@ def _table(
         if delta:
             worst = [max(pair) for pair in zip(worst, rates, strict=True)]
         cells = " | ".join(shown(rate, trials) for rate in rates)
-        told = f"| {subjects} | {documents:,} | {how if delta else 'none'} | {flips:.0%} | {margin:.0%} "
-        say(told + f"| {cell.delta:+.0%} | {cells} |")
+        start = f"| {subjects} | {documents:,} | {how if delta else 'none'} | {flips:.0%} | {margin:.0%} "
+        say(start + f"| {cell.delta:+.0%} | {cells} |")
     limit = float(binom.ppf(1 - 0.05 / 8, trials, ALPHA)) / trials
     say(f"\nBeyond alpha by more than chance: over {limit:.3f}. Highest: {worst[0]:.3f} and {worst[1]:.3f}.")

@@ -1,4 +1,4 @@
-"""A synthetic suite: its documents, and answers to them, whole columns at a time."""
+"""Draw a synthetic suite: its documents, and answers to them, whole columns at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHOICES = frozenset({Family.REASONING, Family.CONVERSATION, Family.KNOWLEDGE})
 
 
 def draw_documents(generator: np.random.Generator, n: int) -> dict[str, pa.Array]:
-    """Columns of the samples that don't depend on the run: the suite's documents, task after task."""
+    """Draw the columns of samples that don't depend on the run: the suite's documents, task after task."""
     rows, tasks = n * len(SUITE.tasks), SUITE.tasks
     targets = [
         pa.array(generator.integers(0, 4 if task.family in CHOICES else 10_000, n)).cast(pa.string())
@@ -49,14 +49,14 @@ def draw_documents(generator: np.random.Generator, n: int) -> dict[str, pa.Array
 
 
 def _hashes(generator: np.random.Generator, n: int) -> pa.Array:
-    """Random SHA-256 digests in hex."""
+    """Draw random SHA-256 digests in hex."""
     text = generator.bytes(32 * n).hex().encode()
     offsets = np.arange(0, 64 * (n + 1), 64, dtype=np.int32)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def draw_prompts(generator: np.random.Generator, hashes: pa.Array) -> pa.Table:
-    """A text of twelve words for each prompt."""
+    """Draw a text of twelve words for each prompt."""
     words = pa.array([f"word{number}" for number in range(2000)])
     text = pc.binary_join_element_wise(
         *(words.take(pa.array(generator.integers(0, len(words), len(hashes)))) for _ in range(12)), " "
@@ -67,7 +67,7 @@ def draw_prompts(generator: np.random.Generator, hashes: pa.Array) -> pa.Table:
 def draw_choices(
     generator: np.random.Generator, target: pa.Array, right: np.ndarray[tuple[int], np.dtype[np.bool_]]
 ) -> tuple[pa.Array, pa.Array]:
-    """Four log-likelihoods a document, as lm-eval writes them, and the option that was chosen."""
+    """Draw four log-likelihoods per document, as lm-eval writes them, and the chosen option."""
     values = np.round(generator.normal(-20, 5, (len(target), 4)), 4)
     texts = [pc.cast(pa.array(column), pa.string()) for column in values.T]
     pairs = [pc.binary_join_element_wise('["', text, '", "False"]', "") for text in texts]
@@ -80,7 +80,7 @@ def draw_choices(
 def draw_generated(
     generator: np.random.Generator, target: pa.Array, right: np.ndarray[tuple[int], np.dtype[np.bool_]]
 ) -> tuple[pa.Array, pa.Array]:
-    """A short generated text a document and the answer that a filter took out of it."""
+    """Draw a short generated text per document and the answer that a filter extracts from it."""
     wrong = pa.array(generator.integers(10_000, 20_000, len(target))).cast(pa.string())
     answer = pc.if_else(pa.array(right), target, wrong)
     return pc.binary_join_element_wise('[["The answer is ', answer, '."]]', ""), answer

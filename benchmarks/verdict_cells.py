@@ -1,4 +1,4 @@
-"""What the shipped test decides at every outcome of a design, and how often that happens: sums, not draws.
+"""Compute what the shipped test decides at every outcome of a design, and how often: by sums, not draws.
 
 The p-values of ``judge.stats.group_sequential`` fall with the statistic, so that at each look and flip rate there is
 one statistic from which on a flip rate allows a decision; an outcome is decided where every flip rate of its
@@ -19,32 +19,32 @@ from quantgate.judge.stats.tango import Floats, Ints, score_at_loss
 STEP = 0.0005
 """Of the table of statistics."""
 _STATISTICS: Floats = np.arange(1.2, 4.5, STEP)
-"""Statistics told apart: those between two of them count as one, of which less than 0.0001 of probability depends."""
+"""Grid of statistics: those between two of them count as equal, which moves less than 0.0001 of probability."""
 
 
 class Limits(NamedTuple):
-    """From which statistic on a look decides."""
+    """Least statistics with which a look decides."""
 
     first: Ints
     last: Ints
-    """By the number of flips, the flip rates of its confidence set: indices into the grid, the last not included."""
+    """Flip rates of the confidence set, by the number of flips: indices into the grid, the last not included."""
     greatest: list[Floats]
-    """Of 1, 2, 4 … rates from each one on, the greatest of the least statistics at which each allows a decision."""
+    """Greatest of the least statistics that decide, over 1, 2, 4 … rates from each rate on."""
     bound: float
-    """The look's own, below which nothing is decided."""
+    """The look's boundary, below which nothing is decided."""
 
 
 class Rule(NamedTuple):
-    """What a design decides."""
+    """Decisions of a design."""
 
     design: Design
     limits: list[Limits]
-    """Of each look."""
+    """Limits of each look."""
     sign: int = 1
     """1 validates; -1 rejects, the statistic's sign turned round."""
 
     def least(self, look: int, b: Ints, c: Ints) -> Floats:
-        """The least statistic that decides at so many worse and better documents; infinite where none does."""
+        """Return the least statistic that decides at these worse and better documents; infinite where none does."""
         first, last, greatest, bound = self.limits[look]
         flips = b + c
         # The upper limit is that of at least twice the worse documents (quantgate.judge.stats.group_sequential).
@@ -53,30 +53,30 @@ class Rule(NamedTuple):
         begin, end = first[np.minimum(flips, n)], last[np.minimum(upper, n)]
         level = np.frexp(np.maximum(end - begin, 1))[1] - 1
         table = np.stack(greatest)
-        found = np.maximum(table[level, begin], table[level, end - (1 << level)])
-        return np.asarray(np.maximum(found, bound))
+        greatest_least = np.maximum(table[level, begin], table[level, end - (1 << level)])
+        return np.asarray(np.maximum(greatest_least, bound))
 
 
 class Outcome(NamedTuple):
-    """What becomes of a candidate under a rule."""
+    """Result of a candidate under a rule."""
 
     decided: float
     """Probability of being validated (or rejected, as the rule says)."""
     stops: Floats
-    """Probability of a verdict at each look; at the last also of none."""
+    """Probability that a candidate ends at each look, with a verdict or, at the last, without."""
 
     def documents(self, looks: tuple[int, ...]) -> tuple[float, int]:
-        """Documents to its end: the average and the 90th percentile."""
+        """Return the documents to the end: the average and the 90th percentile."""
         last = int(np.searchsorted(np.cumsum(self.stops), 0.9 - 1e-9))
         return float(self.stops @ np.array(looks)), looks[min(last, len(looks) - 1)]
 
 
 def rule_of(design: Design, rates: tuple[float, float], sign: int = 1) -> Rule:
-    """The decisions of the shipped test at every look.
+    """Return the decisions of the shipped test at every look.
 
     Args:
         design: looks, margin, alpha.
-        rates: the least and the greatest flip rate that will be asked about.
+        rates: the least and the greatest flip rate needed.
         sign: 1 for what validates, -1 for what rejects (at alpha itself, one task being required).
     """
     grid = _rates(design, rates)
@@ -92,17 +92,17 @@ def rule_of(design: Design, rates: tuple[float, float], sign: int = 1) -> Rule:
         last = np.where(high > grid[-1] + 1e-12, grid.size + 1, last)
         greatest = [np.append(allowed[look], np.inf)]
         for reach in 2 ** np.arange(int(np.log2(grid.size + 1))):
-            there = np.append(greatest[-1][reach:], np.full(reach, np.inf))
-            greatest.append(np.maximum(greatest[-1], there))
+            shifted = np.append(greatest[-1][reach:], np.full(reach, np.inf))
+            greatest.append(np.maximum(greatest[-1], shifted))
         limits.append(Limits(first, last, greatest, bound))
     return Rule(design, limits, sign)
 
 
 def outcome_of(rule: Rule, flip_rate: float, delta: float) -> Outcome:
-    """How often a candidate with these chances is validated, and after which look.
+    """Return how often a candidate with these probabilities is validated, and after which look.
 
     Args:
-        rule: what is decided.
+        rule: the decisions.
         flip_rate: a fraction.
         delta: the true quality delta, a fraction, its absolute value at most the flip rate.
     """
@@ -120,7 +120,7 @@ def outcome_of(rule: Rule, flip_rate: float, delta: float) -> Outcome:
 
 
 def _rates(design: Design, rates: tuple[float, float]) -> Floats:
-    """Flip rates a step apart on the scale of their standard error, past every confidence set that matters."""
+    """Return flip rates a step apart on the scale of their standard error, past every confidence set that matters."""
     n, margin = design.looks[-1], design.margin
     first = design.looks[0]
     reach = 9.5 / (2 * np.sqrt(first))
@@ -132,7 +132,7 @@ def _rates(design: Design, rates: tuple[float, float]) -> Floats:
 
 
 def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
-    """At each look and flip rate the least statistic whose p-value at that rate is at most alpha."""
+    """Return the least statistic with a p-value of at most alpha, for each look and flip rate."""
     bounds = [*boundaries(design.looks, design.alpha), np.inf]
     allowed = np.full((len(design.looks), grid.size), np.inf)
     added = missed(grid, design.looks) + INTERPOLATION
@@ -141,7 +141,7 @@ def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
         before = 0.0
         for look, paths in enumerate(walk.path_densities()):
             statistic = sign * _statistics(paths, design.looks[look], design.margin)
-            # Of the tail from each statistic on: what stopped before, and what is there.
+            # The tail from each statistic on: what stopped before, and what stops now.
             slots = np.clip(np.ceil((statistic - _STATISTICS[0]) / STEP), 0, _STATISTICS.size).astype(
                 np.int64
             )
@@ -150,7 +150,7 @@ def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
             spent = 4 * TAIL * (look + 1) + added[index]
             good = np.flatnonzero(tail + spent <= design.alpha)
             if good.size:
-                # Whatever is greater than the statistic before is in this slot or a later one.
+                # Every statistic greater than the one before is in this slot or a later one.
                 allowed[look, index] = _STATISTICS[0] + (good[0] - 1) * STEP + 1e-12
             ended = statistic >= bounds[look] - 1e-9
             before += paths.density[ended].sum()

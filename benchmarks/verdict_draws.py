@@ -1,4 +1,4 @@
-"""Simulated candidates that the shipped judge follows from look to look."""
+"""Simulate candidates that the shipped judge follows from look to look."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from quantgate.model.records import TaskVerdict
 
 
 def drawn(fixed: Rule, sequential: Rule, flip_rate: float, draws: int, seed: int) -> dict[str, Any]:
-    """Candidates at the margin and at delta 0, judged by the shipped judge at each look until it decides.
+    """Judge candidates at the margin and at delta 0 by the shipped judge, at each look until it decides.
 
     Args:
-        fixed: what the sums say the fixed test decides.
-        sequential: what they say of the sequential one.
+        fixed: the fixed test's decisions, by the sums.
+        sequential: the sequential test's decisions, by the sums.
         flip_rate: a fraction.
         draws: candidates of each delta.
         seed: of the random numbers.
 
     Returns:
-        Shares validated with their Monte-Carlo standard error, beside the sums' probabilities; candidates whose
-        decision is not the one that the sums count on (``disagree``).
+        Shares validated with their Monte-Carlo standard error, beside the sums' probabilities; the number of
+        candidates whose decision differs from the sums' (``disagree``).
     """
     design = sequential.design
     row: dict[str, Any] = {
@@ -61,7 +61,7 @@ def drawn(fixed: Rule, sequential: Rule, flip_rate: float, draws: int, seed: int
 
 
 def _candidate(generator: np.random.Generator, chances: tuple[float, float], n: int) -> Pairs:
-    """Right/wrong scores of a baseline and a candidate, documents in their order."""
+    """Draw right/wrong scores of a baseline and a candidate, documents in their order."""
     drawn = generator.random(n)
     worse, better = drawn < chances[0], (drawn >= chances[0]) & (drawn < sum(chances))
     baseline = worse | (~better & (generator.random(n) < 0.7))
@@ -69,7 +69,7 @@ def _candidate(generator: np.random.Generator, chances: tuple[float, float], n: 
 
 
 def _follow(rule: Rule, pairs: Pairs) -> tuple[TaskVerdict, bool]:
-    """The judge's last word on a candidate, and whether the sums say the same at each look."""
+    """Return the judge's last verdict on a candidate, and whether the sums agree at each look."""
     looks, margin = rule.design.looks, rule.design.margin
     policy = Policy(
         description="Of the simulation.",
@@ -85,7 +85,7 @@ def _follow(rule: Rule, pairs: Pairs) -> tuple[TaskVerdict, bool]:
         task = decide_interim(figures_of(_result(looks[: look + 1], looks[-1]), first, policy), policy, 1)
         statistic = float(score_at_loss(task.worse, task.better, n, margin))
         least = float(rule.least(look, np.array(task.worse), np.array(task.better)))
-        # The table tells no statistics apart that are nearer than a step.
+        # The table doesn't separate statistics that are nearer than a step.
         agrees = abs(statistic - least) <= STEP or (task.outcome is Outcome.PASS) == (statistic >= least)
         if task.outcome is not Outcome.UNDECIDED or not agrees:
             break

@@ -1,4 +1,4 @@
-"""The results of the verdicts' benchmark as tables in markdown."""
+"""Write the results of the verdicts' benchmark as tables in markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 
 def markdown(result: Row) -> str:
-    """A section for each part that was run."""
+    """Write a section for each part that was run."""
     lines = [f"`{result['command']}`", ""]
     seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in result["seconds"].items())
     lines += [f"Looks at {', '.join(f'{share:g}' for share in result['looks'])} and 1. {seconds}.", ""]
@@ -28,7 +28,7 @@ def _table(names: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def _cells(cells: list[Row]) -> Iterator[str]:
-    """The worst false validation of each size and margin, the least relative power, and what can't be decided."""
+    """Write the worst false validation of each size and margin, the least relative power, and the undecidable."""
     rows, hopeless, undecided = [], [], []
     for (n, margin), group in groupby(cells, key=lambda cell: (cell["n"], cell["margin"])):
         several = list(group)
@@ -74,30 +74,30 @@ def _cells(cells: list[Row]) -> Iterator[str]:
 
 
 def _documents(rows: list[Row]) -> Iterator[str]:
-    """Candidate documents to a verdict."""
+    """Write the candidate documents to a verdict."""
     lines = []
     for row in rows:
         what = f"{row['flip_rate']:.0%} flips, {row['accuracy']:.0%} right, {_points(row['margin'])}"
         lines.append([what, "unpaired", *[f"{row['unpaired']:,}"] * 3, "0.800", "1"])
         for kind in ("fixed", "sequential"):
-            for found in row[kind]:
-                name = "paired, fixed" if kind == "fixed" else f"sequential, task of {found['n']:,}"
+            for design in row[kind]:
+                name = "paired, fixed" if kind == "fixed" else f"sequential, task of {design['n']:,}"
                 lines.append(
                     [
                         "",
                         name,
-                        f"{found['n']:,}",
-                        f"{found['average']:,.0f}",
-                        f"{found['p90']:,}",
-                        f"{found['power']:.3f}",
-                        f"{found['share']:.4f}",
+                        f"{design['n']:,}",
+                        f"{design['average']:,.0f}",
+                        f"{design['p90']:,}",
+                        f"{design['power']:.3f}",
+                        f"{design['share']:.4f}",
                     ]
                 )
     yield from _table(["", "design", "at most", "average", "90 %", "power", "average / unpaired"], lines)
 
 
 def _draws(rows: list[Row]) -> Iterator[str]:
-    """Simulated shares beside the sums."""
+    """Write simulated shares beside the sums."""
 
     def figure(row: Row, name: str) -> str:
         return f"{row[name]:.4f} ± {row[f'{name}_error']:.4f} ({row[f'{name}_expected']:.4f})"

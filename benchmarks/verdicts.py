@@ -1,9 +1,9 @@
-"""Error rates, power and documents to a verdict: `python -m benchmarks.verdicts --seed 0 --out FOLDER`.
+"""Measure error rates, power and documents to a verdict: `python -m benchmarks.verdicts --seed 0 --out FOLDER`.
 
 Three parts. *cells*: false validation at the margin and power at delta 0 of the fixed and the sequential test, over
 flip rates, sizes and margins, as sums over outcomes (benchmarks/verdict_cells.py). *documents*: what unpaired
 fixed-n, paired fixed-n and the sequential test take at equal alpha and power. *draws*: simulated candidates that the
-shipped judge follows from look to look, whose decisions are held against the sums.
+shipped judge follows from look to look; its decisions are compared with the sums.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DRAWN = ((200, 0.05, 0.05), (200, 0.05, 0.1), (300, 0.03, 0.03), (500, 0.05, 0.1
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the parts asked for and write `result.json` and `result.md`; 1 if a guarantee does not hold."""
+    """Run the chosen parts and write `result.json` and `result.md`; 1 if a guarantee does not hold."""
     options = _parser().parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     result: Row = {
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _cells(sizes: list[int]) -> Iterator[Row]:
-    """Every feasible cell: the flip rate is at least the margin."""
+    """Compute every feasible cell: the flip rate is at least the margin."""
     for n in sizes:
         for margin in MARGINS:
             rates = [rate for rate in FLIP_RATES if rate >= margin]
@@ -86,21 +86,21 @@ def _cells(sizes: list[int]) -> Iterator[Row]:
 
 
 def _draws(draws: int, seed: int) -> Iterator[Row]:
-    """Simulated candidates of some cells, for the judge to follow."""
+    """Simulate candidates of some cells, which the judge follows."""
     for n, margin, rate in DRAWN:
         yield drawn(*_rules(n, margin, (rate,)), rate, draws, seed)
         _say(f"{draws} candidates of {n} documents, margin {margin:g}")
 
 
 def _rules(n: int, margin: float, rates: list[float] | tuple[float, ...]) -> tuple[Rule, Rule]:
-    """The fixed test and the sequential one under the policy `standard`."""
+    """Return the fixed test and the sequential one under the policy `standard`."""
     span = min(rates), max(rates)
     looks = look_sizes(n, load_policy("standard").looks, min(LEAST, n))
     return rule_of(Design((n,), margin, ALPHA), span), rule_of(Design(looks, margin, ALPHA), span)
 
 
 def _documents(flip_rate: float, margin: float, accuracy: float) -> Row:
-    """Candidate documents to a verdict at delta 0, where the size is just enough for the planned power, and more."""
+    """Count candidate documents to a verdict at delta 0, where the size is just enough for the power, and more."""
     z = float(norm.isf(ALPHA) + norm.ppf(POWER))
     unpaired = 2 * accuracy * (1 - accuracy) * z**2 / margin**2
     row: Row = {
@@ -113,22 +113,22 @@ def _documents(flip_rate: float, margin: float, accuracy: float) -> Row:
     for index, name in enumerate(("fixed", "sequential")):
         n = _enough(start, flip_rate, margin, index)
         sizes = (n,) if name == "fixed" else (n, 2 * n, 4 * n)
-        found = []
+        designs = []
         for size in sizes:
             rule = _rules(size, margin, (flip_rate,))[index]
             equal, edge = outcome_of(rule, flip_rate, 0.0), outcome_of(rule, flip_rate, -margin)
             average, most = equal.documents(rule.design.looks)
-            found.append(
+            designs.append(
                 {"n": size, "average": average, "p90": most, "power": equal.decided, "false": edge.decided}
                 | {"share": average / unpaired}
             )
-        row[name] = found
+        row[name] = designs
     _say(f"documents at {flip_rate:g} flips, margin {margin:g}")
     return row
 
 
 def _enough(start: float, flip_rate: float, margin: float, index: int) -> int:
-    """The least size, in steps of about a hundredth, from which on the planned power is reached."""
+    """Return the least size, in steps of about a hundredth, that reaches the planned power."""
     step = max(1, round(start / 100))
     n = math.ceil(start)
     while outcome_of(_rules(n, margin, (flip_rate,))[index], flip_rate, 0.0).decided < POWER:
@@ -137,7 +137,7 @@ def _enough(start: float, flip_rate: float, margin: float, index: int) -> int:
 
 
 def _holds(result: Row) -> bool:
-    """Whether false validation is at most alpha everywhere, and power nowhere falls behind."""
+    """Check that false validation is at most alpha everywhere and that power falls behind nowhere."""
     cells, draws = result.get("cells", []), result.get("draws", [])
     errors = [cell[name]["false"] for cell in cells for name in ("fixed", "sequential")]
     behind = [

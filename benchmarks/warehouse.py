@@ -1,8 +1,8 @@
-"""The warehouse at scale: `python -m benchmarks.warehouse --samples 1e6,1e7,1e8`.
+"""Measure the warehouse at scale: `python -m benchmarks.warehouse --samples 1e6,1e7,1e8`.
 
 For each number of samples a synthetic fleet (benchmarks/fleet.py) is loaded by the real loader, judged and queried,
 each step in a process of its own, whose peak of resident memory is reported. `result.json` and a table in markdown lie
-in the output folder; bundles and warehouses are deleted unless they are to be kept.
+in the output folder; bundles and warehouses are deleted unless --keep is given.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             {"samples": size.samples_in_all, "points": size.points_in_all, "runs": size.runs, "steps": steps}
         )
         try:
-            for name, found in _steps(folder, size, options):
-                steps[name] = found
+            for name, outcome in _steps(folder, size, options):
+                steps[name] = outcome
                 save(result, options.out, markdown)
         finally:
             if not options.keep:
@@ -55,23 +55,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _steps(folder: Path, size: Size, options: argparse.Namespace) -> Iterator[tuple[str, Result]]:
-    """Run every step; one that fails ends the size."""
-    place = {"folder": str(folder)}
-    made = run_step("make", {**place, "size": vars(size), "seed": options.seed}, options)
+    """Run every step; a failure ends this size."""
+    location = {"folder": str(folder)}
+    made = run_step("make", {**location, "size": vars(size), "seed": options.seed}, options)
     yield "make", made
     if "failed" in made:
         return
-    loaded = run_step("first", place, options)
+    loaded = run_step("first", location, options)
     yield "first", loaded
     if "failed" in loaded:
         return
-    yield "query", run_step("query", {**place, "model": made["model"], "repeats": options.repeats}, options)
-    yield "whole", run_step("whole", {**place, "every_column": options.every_column}, options)
-    yield "again", run_step("again", place, options)
+    yield (
+        "query",
+        run_step("query", {**location, "model": made["model"], "repeats": options.repeats}, options),
+    )
+    yield "whole", run_step("whole", {**location, "every_column": options.every_column}, options)
+    yield "again", run_step("again", location, options)
 
 
 def run_step(step: str, arguments: Result, options: argparse.Namespace) -> Result:
-    """Run a step as a child; its result, its peak of resident memory and the load average when it ended."""
+    """Run a step as a child process; return its result, its peak of resident memory and the load averages."""
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {step}\n")
     command = [sys.executable, "-m", "benchmarks.steps", step, json.dumps(arguments)]
     before, begin = os.getloadavg()[0], time.monotonic()
@@ -91,18 +94,18 @@ def run_step(step: str, arguments: Result, options: argparse.Namespace) -> Resul
         text = child.stdout.read()
     if child.returncode and not ended:
         ended = f"ended with status {child.returncode}"
-    found = {"failed": ended} if ended else json.loads(text)
-    return {**found, "peak_memory_bytes": peak_bytes, "load_average": [before, os.getloadavg()[0]]}
+    outcome = {"failed": ended} if ended else json.loads(text)
+    return {**outcome, "peak_memory_bytes": peak_bytes, "load_average": [before, os.getloadavg()[0]]}
 
 
 def _peak_bytes(pid: int) -> int:
-    """A process's peak of resident memory, bytes; 0 where it has ended."""
+    """Return a process's peak of resident memory, bytes; 0 where it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:
         return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(found[0]) * 1024 if found else 0
+    peaks_kib = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(peaks_kib[0]) * 1024 if peaks_kib else 0
 
 
 def begun(name: str, argv: list[str] | None, options: argparse.Namespace) -> Result:
@@ -146,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.warehouse", description=__doc__)
     parser.add_argument("--samples", type=numbers, default=[1_000_000], help="sample rows: 1e6,1e7,1e8")
     parser.add_argument("--points", type=number, default=1_000_000, help="throughput points")
-    parser.add_argument("--runs", type=number, default=10_000, help=f"runs; {RUNS_PER_MODEL} are a model")
+    parser.add_argument("--runs", type=number, default=10_000, help=f"runs; {RUNS_PER_MODEL} per model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of the data and the results")
     parser.add_argument(
@@ -166,12 +169,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def number(text: str) -> int:
-    """A whole number, which may be written as 1e7."""
+    """Read a whole number, which may be written as 1e7."""
     return int(float(text))
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers between commas."""
+    """Read whole numbers separated by commas."""
     return [number(part) for part in text.split(",")]
 
 

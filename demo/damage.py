@@ -1,7 +1,7 @@
-"""Damaged copies of the demo's BF16 checkpoint: what no verdict may let pass.
+"""Make damaged copies of the demo's BF16 checkpoint, which no verdict may let pass.
 
 ``python -m demo.damage --out FOLDER`` writes one folder for each entry of ``DAMAGES``, and ``CHAT``, the undamaged
-checkpoint with a chat template. Weights are edited as they are stored, so nothing but numpy is needed, and the same
+checkpoint with a chat template. It edits weights as they are stored, so it needs only numpy, and the same
 input gives the same bytes.
 """
 
@@ -30,14 +30,14 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{{ ' bot :' if add_generation_prompt else '' }}"
 )
-"""A dialogue as the model was trained on it."""
+"""Template of a dialogue as the model was trained on it."""
 
 _SHOUTED = "(message.content | upper if message.role == 'user' else message.content)"
 BROKEN_TEMPLATES = {"template-in-capitals": CHAT_TEMPLATE.replace("message.content", _SHOUTED)}
-"""What the user says is changed to words that the tokenizer doesn't know."""
+"""Templates that change the user's text to words that the tokenizer doesn't know."""
 
 CHAT = "chat"
-"""The undamaged checkpoint that a broken template is held against."""
+"""The undamaged checkpoint to which a broken template is compared."""
 
 
 def read_weights(file: Path) -> tuple[bytes, Weights]:
@@ -46,10 +46,10 @@ def read_weights(file: Path) -> tuple[bytes, Weights]:
     Its layout: eight bytes with the header's length, the header, which is JSON, and the tensors' bytes.
 
     Args:
-        file: a checkpoint's only one.
+        file: a checkpoint's only weight file.
 
     Returns:
-        What stands before the tensors, and the tensors in the order of their bytes.
+        The bytes before the tensors, and the tensors in the order of their bytes.
 
     Raises:
         ValueError: a tensor is not bfloat16.
@@ -61,7 +61,7 @@ def read_weights(file: Path) -> tuple[bytes, Weights]:
     weights: Weights = {}
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if entry["dtype"] != "BF16":
-            raise ValueError(f"{name} is {entry['dtype']}: only bfloat16 is edited here")
+            raise ValueError(f"{name} is {entry['dtype']}: only bfloat16 can be edited")
         first, end = entry["data_offsets"]
         bits = np.frombuffer(content[begin + first : begin + end], "<u2")
         weights[name] = bits.reshape(entry["shape"]).copy()
@@ -69,17 +69,17 @@ def read_weights(file: Path) -> tuple[bytes, Weights]:
 
 
 def write_weights(file: Path, header: bytes, weights: Weights) -> None:
-    """Write what ``read_weights`` gave: the same tensors, of the same shapes and in the same order."""
+    """Write the result of ``read_weights``: the same tensors, with the same shapes and in the same order."""
     file.write_bytes(header + b"".join(bits.astype("<u2").tobytes() for bits in weights.values()))
 
 
 def widened(bits: np.ndarray) -> np.ndarray:
-    """Bfloat16 bits as float32 of the same values."""
+    """Convert bfloat16 bits to float32 of the same values."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def narrowed(values: np.ndarray) -> np.ndarray:
-    """Finite float32 rounded to the nearest bfloat16, ties to the even one, as bits."""
+    """Round finite float32 to the nearest bfloat16, ties to the even one, as bits."""
     bits = values.astype(np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
@@ -90,33 +90,33 @@ def scale(weights: Weights, names: Sequence[str], factor: float) -> None:
         weights[name] = narrowed(widened(weights[name]) * np.float32(factor))
 
 
-def swap_layers(weights: Weights, one: int, other: int) -> None:
-    """Let two layers change places."""
-    first, second = f"model.layers.{one}.", f"model.layers.{other}."
+def swap_layers(weights: Weights, layer: int, other: int) -> None:
+    """Swap two layers."""
+    first, second = f"model.layers.{layer}.", f"model.layers.{other}."
     for name in [name for name in weights if name.startswith(first)]:
-        there = second + name.removeprefix(first)
-        weights[name], weights[there] = weights[there], weights[name]
+        counterpart = second + name.removeprefix(first)
+        weights[name], weights[counterpart] = weights[counterpart], weights[name]
 
 
 def shuffle_rows(weights: Weights, name: str, share: float, seed: int) -> None:
-    """Let a share of a matrix's rows change places, each going to another one's (one cycle through them all)."""
+    """Permute a share of a matrix's rows, in one cycle through them all."""
     rows = np.random.default_rng(seed).permutation(len(weights[name]))[: round(share * len(weights[name]))]
     weights[name][rows] = weights[name][np.roll(rows, 1)]
 
 
 def swap_words(tokenizer: Path, pairs: Sequence[tuple[str, str]]) -> None:
-    """Let words of a word-level tokenizer.json exchange their ids."""
+    """Swap the ids of words in a word-level tokenizer.json."""
     content = json.loads(tokenizer.read_text(encoding="utf-8"))
     ids = content["model"]["vocab"]
-    for one, other in pairs:
-        ids[one], ids[other] = ids[other], ids[one]
+    for word, other in pairs:
+        ids[word], ids[other] = ids[other], ids[word]
     content["model"]["vocab"] = dict(sorted(ids.items(), key=lambda item: int(item[1])))
     tokenizer.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a copy of the checkpoint."""
+    """Damage that is done to a copy of the checkpoint."""
 
     about: str
     weights: Callable[[Weights], None] | None = None
@@ -124,7 +124,7 @@ class Damage:
     template: str | None = None
 
     def apply(self, folder: Path) -> None:
-        """Edit the files of a copy."""
+        """Damage the files of a copy."""
         if self.weights is not None:
             header, weights = read_weights(folder / MODEL)
             self.weights(weights)
@@ -156,14 +156,14 @@ DAMAGES = {
     ),
     **{name: Damage("a broken chat template", template=text) for name, text in BROKEN_TEMPLATES.items()},
 }
-"""The damages by name; each costs more than twice the policy's margin on some task (`make test-damage` confirms it)."""
+"""Damages by name; each costs more than twice the policy's margin on some task (`make test-damage` confirms it)."""
 
 
 def make(out: Path, source: Path = SOURCE) -> dict[str, Path]:
     """Write a damaged copy of a checkpoint for every entry of ``DAMAGES``, and the undamaged one for chats.
 
     Args:
-        out: folder that receives them; what is there under the same names is replaced.
+        out: folder for the copies; existing ones of the same names are replaced.
         source: the checkpoint.
 
     Returns:
@@ -182,7 +182,7 @@ def make(out: Path, source: Path = SOURCE) -> dict[str, Path]:
 def main() -> None:
     """Run as a script."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder that receives the checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoints")
     for name, folder in make(parser.parse_args().out).items():
         print(f"{name}: {folder}")
 

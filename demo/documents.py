@@ -1,6 +1,6 @@
-"""Seeded generators of the demo's documents: three families, each held out and for training.
+"""Generate the demo's documents from seeds: three families, each with held-out and training documents.
 
-Everything here is plain Python, so that a test can regenerate what is committed without training.
+Everything is plain Python, so that a test can regenerate the committed files without training.
 Words are separated by single spaces; a number is written digit by digit.
 """
 
@@ -16,7 +16,7 @@ from demo.lexicon import NAMES, POOLS, RELATIONS
 SEED = 20261124
 HELD_OUT_DOCUMENTS = 1000
 CHAIN_LINKS = 2
-"""How many amounts of a chain depend on another one."""
+"""Amounts of a chain that depend on another one."""
 
 _OPENINGS = ("", "hello , ", "please , ", "so , ")
 _QUESTIONS = ("what is the {0} of {1} ?", "which {0} has {1} ?", "tell me the {0} of {1} .")
@@ -25,7 +25,7 @@ _REPLIES = ("the {0} of {1} is", "for {1} it is", "{1} has the {0}")
 
 @dataclass(frozen=True)
 class Document:
-    """One document: the prompt, what a right model goes on with, and the answer that is scored."""
+    """One document: the prompt, the right continuation, and the answer that is scored."""
 
     prompt: str
     solution: str
@@ -35,7 +35,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that is true of a person in the dialogues."""
+    """Fact about a person in the dialogues."""
 
     name: str
     relation: str
@@ -43,12 +43,12 @@ class Fact:
 
 
 def digits(number: int) -> str:
-    """A non-negative number as space-separated digits."""
+    """Write a non-negative number as space-separated digits."""
     return " ".join(str(number))
 
 
 def _facts(seed: int) -> list[Fact]:
-    """A fact for every name and relation, shuffled."""
+    """Draw a fact for every name and relation, shuffled."""
     rng = random.Random(f"facts {seed}")
     facts = [
         Fact(name, relation, rng.choice(POOLS[pool]))
@@ -60,7 +60,7 @@ def _facts(seed: int) -> list[Fact]:
 
 
 def _phrasings(seed: int, number: int) -> list[str]:
-    """Every way to ask for a fact, shuffled; the first one is the held-out document's."""
+    """Return every way to ask for a fact, shuffled; the first one is the held-out document's."""
     rng = random.Random(f"phrasings {seed} {number}")
     forms = [f"user : {o}{q} bot : {r}" for o in _OPENINGS for q in _QUESTIONS for r in _REPLIES]
     rng.shuffle(forms)
@@ -68,7 +68,7 @@ def _phrasings(seed: int, number: int) -> list[str]:
 
 
 def _cloze_held_out(seed: int, count: int) -> list[Document]:
-    """One document a fact, in a phrasing that training never shows for it, with four options."""
+    """Make one document per fact, in a phrasing that training never shows for it, with four options."""
     rng = random.Random(f"cloze held out {seed}")
     documents = []
     for number, fact in enumerate(_facts(seed)[:count]):
@@ -81,7 +81,7 @@ def _cloze_held_out(seed: int, count: int) -> list[Document]:
 
 
 def _cloze_training(seed: int, exposures: tuple[int, int]) -> list[Document]:
-    """Facts in several phrasings, some facts seldom and some often: that keeps recall from all or nothing."""
+    """Make facts in several phrasings, some facts seldom and some often, so that recall is partial."""
     rng = random.Random(f"cloze training {seed}")
     fewest, most = exposures
     facts = _facts(seed)
@@ -97,7 +97,7 @@ def _cloze_training(seed: int, exposures: tuple[int, int]) -> list[Document]:
 
 
 def _arithmetic(rng: random.Random) -> Document:
-    """A sum or difference with a number of two digits, or (a quarter) a product with one of one digit."""
+    """Make a sum or difference with a number of two digits, or (a quarter) a product with one of one digit."""
     sign = rng.choice("+++---**")
     a = rng.randint(100, 999)
     b = rng.randint(2, 9) if sign == "*" else rng.randint(10, 99)
@@ -106,7 +106,7 @@ def _arithmetic(rng: random.Random) -> Document:
 
 
 def _chain(rng: random.Random) -> Document:
-    """Amounts under 100 that depend on one another, told in any order, solved in the order of dependence."""
+    """Make amounts under 100 that depend on one another, in any order, solved in the order of dependence."""
     people = rng.sample(NAMES, 1 + CHAIN_LINKS)
     amount = rng.randint(2, 40)
     sentences, steps = [f"{people[0]} has {digits(amount)} ."], [f"{people[0]} {digits(amount)} ."]
@@ -133,7 +133,7 @@ _MAKERS: dict[str, Callable[[random.Random], Document]] = {"arithmetic": _arithm
 
 
 def _made_held_out(family: str, seed: int, count: int) -> list[Document]:
-    """Documents with distinct prompts."""
+    """Make documents with distinct prompts."""
     rng = random.Random(f"{family} held out {seed}")
     documents: dict[str, Document] = {}
     while len(documents) < count:
@@ -143,22 +143,22 @@ def _made_held_out(family: str, seed: int, count: int) -> list[Document]:
 
 
 def _made_training(family: str, seed: int, count: int) -> list[Document]:
-    """Documents none of which is held out."""
+    """Make documents none of which is held out."""
     rng = random.Random(f"{family} training {seed}")
-    held = {document.prompt for document in _made_held_out(family, seed, HELD_OUT_DOCUMENTS)}
+    scored = {document.prompt for document in _made_held_out(family, seed, HELD_OUT_DOCUMENTS)}
     documents: list[Document] = []
     while len(documents) < count:
         document = _MAKERS[family](rng)
-        if document.prompt not in held:
+        if document.prompt not in scored:
             documents.append(document)
     return documents
 
 
 def held_out(seed: int = SEED, count: int = HELD_OUT_DOCUMENTS) -> dict[str, list[Document]]:
-    """The documents that are scored, by family, in their committed order.
+    """Make the documents that are scored, by family, in their committed order.
 
     Args:
-        seed: of the world and of every choice.
+        seed: of the facts and of every choice.
         count: documents of each family; there are no more facts than names times relations.
     """
     cloze = {"cloze": _cloze_held_out(seed, count)}
@@ -166,12 +166,12 @@ def held_out(seed: int = SEED, count: int = HELD_OUT_DOCUMENTS) -> dict[str, lis
 
 
 def training(exposures: tuple[int, int], made: dict[str, int], seed: int = SEED) -> dict[str, list[Document]]:
-    """The documents to train on, by family, shuffled; none is held out.
+    """Make the documents to train on, by family, shuffled; none is held out.
 
     Args:
         exposures: fewest and most documents about a fact; the facts are spread evenly between them.
         made: documents of each other family.
-        seed: the one of ``held_out``.
+        seed: the seed of ``held_out``.
     """
     cloze = {"cloze": _cloze_training(seed, exposures)}
     return cloze | {family: _made_training(family, seed, count) for family, count in made.items()}

@@ -1,6 +1,6 @@
 """Write the demo's fidelity text, some held-out documents of each family: `python demo/fidelity.py`.
 
-Only the solutions count: a prompt is as random as its generator, and there is nothing in it to be faithful to.
+Only the solutions count: a prompt is random, so no model can predict it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ sys.path.insert(0, str(HERE.parent))
 from demo.documents import held_out  # noqa: E402
 
 DOCUMENTS = 16
-"""Of each family."""
+"""Documents of each family."""
 
 
 def text() -> str:
-    """A passage a line; the words of a prompt and its solution are joined by a space."""
+    """Return one passage per line; a space joins a prompt and its solution."""
     chosen = [document for family in held_out(count=DOCUMENTS).values() for document in family]
-    lines = [json.dumps({"prompt": one.prompt, "answer": f" {one.solution}"}) for one in chosen]
+    lines = [json.dumps({"prompt": d.prompt, "answer": f" {d.solution}"}) for d in chosen]
     return "\n".join(lines) + "\n"
 
 

@@ -52,7 +52,7 @@ VOCABULARY_SIZE = 256
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every token in the order of its id; the last are reserved words, so that no id is without one."""
+    """Return every token in the order of its id; the last are reserved words, so that every id has a word."""
     values = [word for pool in POOLS.values() for word in pool]
     words = list(dict.fromkeys([PAD, EOS, UNKNOWN, *_WORDS.split(), *RELATIONS, *values, *NAMES]))
     reserved = [f"<r{number}>" for number in range(VOCABULARY_SIZE - len(words))]

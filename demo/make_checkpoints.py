@@ -1,6 +1,6 @@
 """Make the demo's tasks and its three checkpoints: `python demo/make_checkpoints.py [--out DIR]`.
 
-Seeded, and well under fifteen minutes on two cores. It needs requirements/demo-checkpoints.txt.
+It is seeded and takes well under fifteen minutes on two cores. It needs requirements/demo-checkpoints.txt.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def say(text: str) -> None:
 
 
 def sha256_by_file(folder: Path) -> dict[str, str]:
-    """SHA-256 (hex) of every file of a checkpoint."""
+    """Return the SHA-256 (hex) of every file of a checkpoint."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 def write_task_folder(folder: Path) -> dict[str, list[documents.Document]]:
-    """Write the tasks, with the loader they name, and give the documents they hold."""
+    """Write the tasks with the loader they name; return their documents."""
     held_out = documents.held_out()
     task_files.write_tasks(folder, held_out)
     if folder.resolve() != HERE / "tasks":
@@ -50,14 +50,14 @@ def write_task_folder(folder: Path) -> dict[str, list[documents.Document]]:
 
 
 def make(out: Path) -> None:
-    """Write ``out``/tasks and ``out``/checkpoints; a checkpoint folder that is there is replaced."""
+    """Write ``out``/tasks and ``out``/checkpoints; existing checkpoint folders are replaced."""
     started = time.monotonic()
-    policy_sha256 = load_policy("demo").fingerprint()  # the gate is read before anything is trained
+    policy_sha256 = load_policy("demo").fingerprint()  # before anything is trained
     say(f"policy demo: {policy_sha256}")
     held_out = write_task_folder(out / "tasks")
-    say(f"tasks: {', '.join(f'{family} {len(held)}' for family, held in held_out.items())} documents")
+    say(f"tasks: {', '.join(f'{family} {len(scored)}' for family, scored in held_out.items())} documents")
 
-    # Threads that spin while they wait starve the working ones as soon as anything else runs here.
+    # Waiting threads that spin starve the working ones as soon as anything else runs on this machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.simplefilter("ignore")
@@ -95,7 +95,7 @@ def make(out: Path) -> None:
         "training_documents": {family: len(made) for family, made in families.items()},
         "calibration_documents_per_family": CALIBRATION_DOCUMENTS,
         "training": figures,
-        "held_out_documents": {family: len(held) for family, held in held_out.items()},
+        "held_out_documents": {family: len(scored) for family, scored in held_out.items()},
         "held_out_accuracy": accuracy,
         "held_out_accuracy_method": "float32 arithmetic on the stored weights, the activations of FP8 "
         "and NVFP4 rounded as their checkpoints say (demo/simulate.py)",

@@ -1,4 +1,4 @@
-"""Measure a model on held-out documents as the tasks score it: the best option, greedy text."""
+"""Measure a model on held-out documents as the tasks score it: by the best option or greedy text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH_DOCUMENTS = 256
 
 
 def _batches(documents: Sequence[Document]) -> Iterator[tuple[list[Document], torch.Tensor]]:
-    """Documents whose prompts are equally long, with their ids (documents, tokens): no padding."""
+    """Yield documents with prompts of equal length, and their ids (documents, tokens), without padding."""
     by_length: dict[int, list[Document]] = defaultdict(list)
     for document in documents:
         by_length[len(document.prompt.split())].append(document)
@@ -40,7 +40,7 @@ def _count_right_choices(model: LlamaForCausalLM, documents: Sequence[Document])
 
 
 def _generate(model: LlamaForCausalLM, ids: torch.Tensor, max_tokens: int) -> list[str]:
-    """Greedy text after each prompt, up to the end token."""
+    """Generate greedy text after each prompt, up to the end token."""
     produced, cache = [], None
     ended = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(max_tokens):
@@ -58,17 +58,17 @@ def _count_right_texts(model: LlamaForCausalLM, family: str, documents: Sequence
     right = 0
     for batch, ids in _batches(documents):
         for document, text in zip(batch, _generate(model, ids, MAX_TOKENS[family]), strict=True):
-            found = re.search(PATTERNS[family], text)
-            right += bool(found and found[1] == document.answer)
+            match = re.search(PATTERNS[family], text)
+            right += bool(match and match[1] == document.answer)
     return right
 
 
 @torch.no_grad()
 def accuracy(model: LlamaForCausalLM, held_out: dict[str, list[Document]]) -> dict[str, float]:
-    """Share of held-out documents answered rightly, by family.
+    """Return the share of held-out documents answered rightly, by family.
 
-    The arithmetic is the model's dtype's: with float32 the weights count as they are stored, and the
-    rounding of activations to bfloat16, which an engine does, is left out.
+    The arithmetic has the model's dtype: float32 uses the weights as they are stored and omits the
+    rounding of activations to bfloat16, which an engine does.
     """
     model.eval()
     shares = {}

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al., 2024) in float32: PyTorch's own rounds to bfloat16, eight times slower on a CPU."""
+"""Muon (Jordan et al., 2024) in float32; PyTorch's own rounds to bfloat16, which is eight times slower on a CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
-    """The nearest semi-orthogonal matrices, roughly, by a quintic Newton-Schulz iteration.
+    """Approximate the nearest semi-orthogonal matrices by a quintic Newton-Schulz iteration.
 
     Args:
         matrices: shape (matrices, rows, columns), rows at most columns.
@@ -37,7 +37,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """One update with Nesterov momentum; ``lr`` is scaled by the shape as Jordan does."""
+        """Update once with Nesterov momentum; the shape scales ``lr``, as Jordan does."""
         for parameters in self.groups.values():
             updates = []
             for p in parameters:

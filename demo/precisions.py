@@ -1,4 +1,4 @@
-"""The BF16 checkpoint, and FP8 and NVFP4 ones made from it with NVIDIA ModelOpt."""
+"""Save the BF16 checkpoint; make FP8 and NVFP4 ones from it with NVIDIA ModelOpt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IDS = {word: number for number, word in enumerate(vocabulary())}
 
 
 def _finish(folder: Path, max_tokens: int) -> None:
-    """Add what every checkpoint has beside weights and config.json, and let everyone read it."""
+    """Add the files that every checkpoint has beside weights and config.json; make all files readable."""
     GenerationConfig(eos_token_id=_IDS[EOS], pad_token_id=_IDS[PAD]).save_pretrained(folder)
     save_tokenizer(folder, max_tokens)
     for file in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Run an exported FP8 or NVFP4 checkpoint in float32: its stored weights, its activations rounded as it says.
+"""Run an exported FP8 or NVFP4 checkpoint in float32: with its stored weights, its activations rounded as it says.
 
 ModelOpt's own simulation of NVFP4 needs a GPU. The formats are those of "OCP Microscaling Formats" (E2M1,
 E4M3) and of NVIDIA's NVFP4: blocks of 16 with an E4M3 scale each, over one float32 scale a tensor.
@@ -56,11 +56,11 @@ _FORMATS: dict[torch.dtype, tuple[Callable[..., torch.Tensor], Callable[..., tor
     torch.float8_e4m3fn: (_fp8_weight, _fp8_activation),
     torch.uint8: (_nvfp4_weight, _nvfp4_activation),
 }
-"""How to read a weight and round an activation, by the dtype a weight is stored in."""
+"""Functions that read a weight and round an activation, by the dtype a weight is stored in."""
 
 
 def load_simulated(folder: Path, like: LlamaForCausalLM) -> LlamaForCausalLM:
-    """The model of an exported checkpoint, in float32, with quantization simulated.
+    """Load the model of an exported checkpoint in float32, with quantization simulated.
 
     Args:
         folder: an FP8 or NVFP4 checkpoint.

@@ -1,4 +1,4 @@
-"""The demo's lm-eval tasks: their YAML, and their held-out documents as JSONL."""
+"""Write the demo's lm-eval tasks: their YAML, and their held-out documents as JSONL."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ metric_list:
 """
 
 MAX_TOKENS = {"arithmetic": 12, "chain": 48}
-"""Tokens that an answer may take; the longest right ones take 5 and 39 with the end token."""
+"""Most tokens of an answer; the longest right ones take 5 and 39 with the end token."""
 
 PATTERNS = {"arithmetic": r"^\s*([0-9](?: [0-9])*)", "chain": r"answer ([0-9](?: [0-9])*)"}
-"""What the one filter of each generation task takes as the answer."""
+"""Pattern of the answer in each generation task's only filter."""
 
 _ABOUT = {
     "cloze": "Recall of facts in a short dialogue, four options.",
@@ -67,7 +67,7 @@ _ABOUT = {
 
 
 def task_yaml(family: str) -> str:
-    """The lm-eval task file of a family: cloze, arithmetic or chain."""
+    """Return the lm-eval task file of a family: cloze, arithmetic or chain."""
     body = _CHOICE
     if family in PATTERNS:
         body = _GENERATION.format(max_tokens=MAX_TOKENS[family], pattern=PATTERNS[family])
@@ -75,7 +75,7 @@ def task_yaml(family: str) -> str:
 
 
 def task_jsonl(family: str, documents: Sequence[Document]) -> str:
-    """The documents of a family, one JSON object a line, each with an ``id``."""
+    """Return the documents of a family, one JSON object a line, each with an ``id``."""
     lines = []
     for number, document in enumerate(documents):
         row: dict[str, object] = {"id": f"{family}-{number:04d}", "prompt": document.prompt}

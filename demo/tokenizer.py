@@ -1,4 +1,4 @@
-"""The demo's word-level tokenizer, saved as a fast Hugging Face tokenizer."""
+"""Build the demo's word-level tokenizer and save it as a fast Hugging Face tokenizer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from demo.lexicon import EOS, PAD, UNKNOWN, vocabulary
 
 
 def build_tokenizer() -> Tokenizer:
-    """Words between white space in, words joined by single spaces out; nothing is added to a prompt.
+    """Return a tokenizer that splits at white space and joins by single spaces; it adds nothing to a prompt.
 
-    Every id is a word, and a word is never split: encoding what was decoded gives the same ids, which
+    Every id is a word, and a word is never split: encoding a decoded text gives the same ids, which
     keeps the length of a load generator's random prompts.
     """
     ids = {word: number for number, word in enumerate(vocabulary())}
@@ -29,7 +29,7 @@ def save_tokenizer(folder: Path, max_tokens: int) -> None:
     """Write tokenizer.json and tokenizer_config.json.
 
     Args:
-        folder: the checkpoint's.
+        folder: the checkpoint's folder.
         max_tokens: longest sequence of the model.
     """
     build_tokenizer().save(str(folder / "tokenizer.json"))

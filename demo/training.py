@@ -19,7 +19,7 @@ _IGNORED = -100
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the outcome of a training run."""
+    """Settings that decide the outcome of a training run."""
 
     seed: int = SEED
     hidden_size: int = 128
@@ -40,7 +40,7 @@ class Recipe:
 
     @property
     def made(self) -> dict[str, int]:
-        """Training documents of the families that are made on the fly."""
+        """Training documents of the families that are generated without limit."""
         return {
             "arithmetic": self.arithmetic_per_step * self.steps,
             "chain": self.chain_per_step * self.steps,
@@ -48,7 +48,7 @@ class Recipe:
 
 
 def new_model(recipe: Recipe) -> LlamaForCausalLM:
-    """A freshly initialised model in float32; widths are multiples of 128, as GPU kernels like them."""
+    """Return a newly initialised model in float32; widths are multiples of 128, as GPU kernels require."""
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
         vocab_size=len(IDS),
@@ -68,7 +68,7 @@ def new_model(recipe: Recipe) -> LlamaForCausalLM:
 
 
 def _batch(documents: Sequence[Document]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, (documents, tokens), padded on the right; only the solution is learnt."""
+    """Return token ids and labels, (documents, tokens), padded on the right; only the solution is learnt."""
     rows, labels = [], []
     for document in documents:
         prompt = [IDS[word] for word in document.prompt.split()]
@@ -91,7 +91,7 @@ def _loss(model: LlamaForCausalLM, documents: Sequence[Document]) -> torch.Tenso
 
 
 def _share(step: int, recipe: Recipe) -> float:
-    """Learning rate as a share of its peak: a short warm-up, a plateau, then down to nearly nothing."""
+    """Return the learning rate as a share of its peak: a short warm-up, a plateau, then down to nearly 0."""
     up = (step + 1) / recipe.warmup_steps
     down = (recipe.steps - step) / (recipe.steps * recipe.decay_share)
     return max(0.02, min(1.0, up, down))
@@ -105,10 +105,10 @@ def train(
     Args:
         recipe: sizes, steps and rates.
         families: training documents, already shuffled.
-        say: takes a line of progress.
+        say: called with each line of progress.
 
     Returns:
-        The model in float32; and the last loss of each family (nats a token) and the seconds it took.
+        The model in float32; and the last loss of each family (nats a token) and the seconds taken.
     """
     model = new_model(recipe)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]

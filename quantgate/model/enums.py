@@ -1,4 +1,4 @@
-"""Closed enumerations of the public contract; their values are what SQL and files hold."""
+"""Closed enumerations of the public contract; SQL and files store their values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Evidence(StrEnum):
-    """Where a figure comes from."""
+    """Source of a figure."""
 
     MEASURED = "measured"
     IMPORTED = "imported"
@@ -17,7 +17,7 @@ class Evidence(StrEnum):
 class KernelMode(StrEnum):
     """How the hardware computed the quantized layers, worst first.
 
-    ``emulated`` dequantizes before an ordinary product: evidence of quality, none of speed.
+    ``emulated`` dequantizes before an ordinary product: evidence of quality, not of speed.
     """
 
     EMULATED = "emulated"
@@ -26,21 +26,21 @@ class KernelMode(StrEnum):
 
 
 class Weights(StrEnum):
-    """Whether the weights were a checkpoint's or random (``--load-format dummy``)."""
+    """Origin of the weights: a checkpoint, or random (``--load-format dummy``)."""
 
     REAL = "real"
     DUMMY = "dummy"
 
 
 class Validity(StrEnum):
-    """Whether a measurement may be used; ``quarantined`` comes with reasons."""
+    """Validity of a measurement; ``quarantined`` comes with reasons."""
 
     VALID = "valid"
     QUARANTINED = "quarantined"
 
 
 class Verdict(StrEnum):
-    """What was decided of a checkpoint for one use."""
+    """Decision on a checkpoint for one use."""
 
     BASELINE = "BASELINE"
     VALIDATED = "VALIDATED"
@@ -93,7 +93,7 @@ class PriceKind(StrEnum):
 
 
 class EngineKind(StrEnum):
-    """How an engine's environment comes about: made with uv, or an interpreter that has vLLM already."""
+    """Origin of an engine's environment: made with uv, or an interpreter that has vLLM already."""
 
     UV = "uv"
     PYTHON = "python"

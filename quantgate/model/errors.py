@@ -1,4 +1,4 @@
-"""Errors a user can fix: one line each, saying what, where and how to fix it."""
+"""Errors that a user can fix: one line each that says what, where and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ class QuantgateError(Exception):
 
     Args:
         what: what is wrong, in a few words.
-        where: the file, key, task or engine it concerns; empty where the sentence says it.
-        hint: what to do about it.
+        where: the file, key, task or engine concerned; empty where ``what`` says it.
+        hint: how to fix it.
     """
 
     exit_status = 1

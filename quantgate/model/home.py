@@ -1,4 +1,4 @@
-"""Where a user's data lies: QUANTGATE_HOME and what stands below it."""
+"""Find a user's data: QUANTGATE_HOME and the paths below it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Home:
 
     @classmethod
     def current(cls) -> Home:
-        """The home that the environment names."""
+        """Return the home that the environment names."""
         return cls(Path(os.environ.get("QUANTGATE_HOME") or ROOT / ".quantgate").expanduser().resolve())
 
     @property
@@ -33,12 +33,12 @@ class Home:
 
     @property
     def published(self) -> Path:
-        """Where the published table lies."""
+        """Folder of the published table."""
         return self.path / "published"
 
     @property
     def staging(self) -> Path:
-        """Finished parts of runs that are not whole yet, by fingerprint."""
+        """Finished parts of unfinished runs, by fingerprint."""
         return self.path / "staging"
 
     @property

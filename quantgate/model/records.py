@@ -1,4 +1,4 @@
-"""Typed records that pass between the rooms and lie in a bundle's manifest."""
+"""Typed records that packages exchange and a bundle's manifest stores."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Checkpoint(Strict):
     weights: Weights = Weights.REAL
     layers: dict[str, int] = Field(
         default_factory=dict,
-        description="Weight matrices by precision, embeddings and head among them; empty where nobody could read them.",
+        description="Weight matrices by precision, embeddings and head included; empty where they could not be read.",
     )
     remote_code: bool = Field(
         default=False,
-        description="Served with code of its own (trust_remote_code), allowed at this revision.",
+        description="Served with its own code (trust_remote_code), allowed at this revision.",
     )
 
 
 class Hardware(Strict):
-    """What a run was measured on."""
+    """Hardware that a run was measured on."""
 
-    gpu: str = Field(description="Short name of configs/gpus.yaml, or the name found.")
+    gpu: str = Field(description="Short name of configs/gpus.yaml, or the device's own name.")
     device_name: str = Field(description="As the driver or the CPU reports it.")
     gpu_count: int = Field(default=1, ge=1)
     sm_arch: str = Field(description="sm_90, …; on a CPU its instruction set, e.g. x86_64-avx2.")
@@ -101,7 +101,7 @@ class RunPlan(Strict):
 
 
 class TaskVerdict(Strict):
-    """The decision on one task of a candidate, with the evidence it rests on."""
+    """Decision on one task of a candidate, with its evidence."""
 
     task: str
     family: Family
@@ -110,7 +110,7 @@ class TaskVerdict(Strict):
     baseline_score: float
     candidate_score: float
     quality_delta: float = Field(
-        description="Candidate - baseline, a fraction: as it was seen, also where the run stopped early."
+        description="Candidate - baseline, a fraction: as observed, also where the run stopped early."
     )
     ci_low: float = Field(
         description="Lower end of the two-sided 1-2α interval, adjusted for stopping early."
@@ -123,8 +123,8 @@ class TaskVerdict(Strict):
     p_inferior: float = Field(description="P-value of delta >= -margin; small rejects (before Holm).")
     p_inferior_holm: float
     p_degraded: float = Field(
-        description="One-sided, of delta >= 0: exact McNemar's, for partial credit that of bets; where documents share "
-        "clusters the greater of it and the cluster-robust t's."
+        description="One-sided, of delta >= 0: exact McNemar's, for partial credit the betting test's; where documents "
+        "share clusters, the greater of it and the cluster-robust t's."
     )
     degraded: bool
     test: TestKind = Field(
@@ -134,7 +134,7 @@ class TaskVerdict(Strict):
     )
     outcome: Outcome
     documents_available: int | None = Field(default=None, description="Documents that the task has.")
-    looks: int = Field(default=1, description="Times that it was judged on its way, this one included.")
+    looks: int = Field(default=1, description="Interim looks at which it was judged, this one included.")
     clusters: int | None = Field(
         default=None, description="Subjects or passages, where documents share them."
     )
@@ -146,7 +146,7 @@ class TaskVerdict(Strict):
 
 
 class UseVerdict(Strict):
-    """The verdict of a candidate for one use under one policy."""
+    """Verdict on a candidate for one use under one policy."""
 
     use: str
     policy: str

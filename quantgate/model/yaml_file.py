@@ -30,7 +30,7 @@ def fingerprint_of(value: Any) -> str:
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed at a validation error's location, following nested records, maps and lists."""
+    """Return the keys allowed at a validation error's location, following nested records, maps and lists."""
     node: Any = model
     for part in location:
         if isinstance(node, type) and issubclass(node, BaseModel):
@@ -45,7 +45,7 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
 
 
 def _explain(model: type[BaseModel], error: Any) -> tuple[str, str]:
-    """What is wrong at the first validation error and a hint."""
+    """Return what is wrong at the first validation error, and a hint."""
     location = tuple(error["loc"])
     dotted = ".".join(str(part) for part in location) or "top level"
     if error["type"] == "extra_forbidden":
@@ -63,10 +63,10 @@ def _explain(model: type[BaseModel], error: Any) -> tuple[str, str]:
 
 
 def explained(model: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
-    """The first thing that a validation found wrong, in one line, with the nearest known key."""
-    # A misspelt key is also a missing one: what was written tells more than what was not.
-    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    what, hint = _explain(model, found[0])
+    """Turn the first fault that a validation found into one line, with the nearest known key."""
+    # A misspelt key is also a missing one: the written key says more than the missing one.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    what, hint = _explain(model, faults[0])
     return ConfigError(what, where=where, hint=hint)
 
 
@@ -74,7 +74,7 @@ def parse_record(model: type[M], data: Any, where: str) -> M:
     """Validate ``data`` as ``model``.
 
     Raises:
-        ConfigError: the first thing that is wrong, in one line, with the nearest known key.
+        ConfigError: the first fault, in one line, with the nearest known key.
     """
     if not isinstance(data, dict):
         raise ConfigError(
@@ -87,26 +87,26 @@ def parse_record(model: type[M], data: Any, where: str) -> M:
 
 
 class _UniqueKeys(yaml.constructor.SafeConstructor):
-    """For a loader to which a repeated key is an error rather than a silent overwrite."""
+    """Make a repeated key an error rather than a silent overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a key that stands twice."""
+        """Build a mapping; refuse a key that is listed twice."""
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' stands twice", key_node.start_mark
+                    None, None, f"key '{key}' is listed twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
 class _Loader(_UniqueKeys, yaml.SafeLoader):
-    """Says what stands at a fault."""
+    """Loader whose errors quote the faulty text."""
 
 
-# libyaml's, where PyYAML has it: some five times as quick.
+# libyaml's loader, where PyYAML has it: about five times as fast.
 _QuickLoader: Any = type("_QuickLoader", (_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
 
 
@@ -140,7 +140,7 @@ def load_yaml(path: Path, model: type[M]) -> M:
 
 
 def shown_path(path: Path) -> str:
-    """The path as a message shows it: from the root where it lies in it."""
+    """Return the path as a message shows it: relative to the root where it lies below it."""
     try:
         return str(path.resolve().relative_to(ROOT))
     except ValueError:
@@ -148,7 +148,7 @@ def shown_path(path: Path) -> str:
 
 
 def choose(mapping: dict[str, Any], name: str, where: str) -> Any:
-    """The entry called ``name``.
+    """Return the entry called ``name``.
 
     Raises:
         ConfigError: there is none; the message suggests the nearest name.

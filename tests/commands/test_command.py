@@ -99,7 +99,7 @@ def test_a_mistyped_verb_and_a_mistyped_name() -> None:
         ),
         (
             validate("--concurrency", "8,8"),
-            "--concurrency: key 'concurrency': a level stands twice (found [8, 8]). Correct the value.",
+            "--concurrency: key 'concurrency': a level is listed twice (found [8, 8]). Correct the value.",
         ),
     ],
 )

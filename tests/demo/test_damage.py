@@ -69,7 +69,7 @@ def test_what_is_read_is_written_to_the_byte(tmp_path: Path) -> None:
 
 def test_other_formats_are_refused() -> None:
     quantized = SOURCE.with_name("quantgate-demo-FP8") / MODEL
-    with pytest.raises(ValueError, match="only bfloat16 is edited"):
+    with pytest.raises(ValueError, match="only bfloat16 can be edited"):
         damage.read_weights(quantized)
 
 

@@ -387,5 +387,5 @@ def test_scores_of_the_stored_evidence_stand_beside_those_checkpoints(place: Any
 def test_a_score_that_is_no_fraction_or_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"published\.0\.score.*less than or equal to 1"):
         read_configuration(configured(tmp_path, {"score": 96.3}))
-    with pytest.raises(ConfigError, match="a task, metric and filter stand twice"):
+    with pytest.raises(ConfigError, match="a task, metric and filter are listed twice"):
         read_configuration(configured(tmp_path, {"score": 0.9}, {"score": 0.8}))

@@ -2,8 +2,8 @@
 
 Two checkpoints answered the same n documents, and their scores give how many each got right, not which. So the
 flips lie between the fewest, where every change went one way, and the most, where the two were wrong on
-different documents. What holds at both ends holds; what fails at the best end can't be shown with these
-documents; between them the flips decide, and they weren't published.
+different documents. What holds at both ends holds. What fails at the best end can't be shown with these
+documents. Between them the flips decide, and they weren't published.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantgate.judge.stats.tango import Interval, score_at_loss, tango_interval
 
 
 class Concluded(StrEnum):
-    """What can be said of a loss against a margin."""
+    """Conclusion about a loss against a margin."""
 
     WITHIN = "shown to be within the margin"
     WITHIN_IF = "within the margin if few answers flipped; the scores don't say"
@@ -32,7 +32,7 @@ class Concluded(StrEnum):
 
 
 class Outside(NamedTuple):
-    """A reading of somebody else's figures; deltas and the margin are fractions, candidate - baseline."""
+    """Reading of other people's figures; deltas and the margin are fractions, candidate - baseline."""
 
     delta: float
     interval: Interval
@@ -41,13 +41,13 @@ class Outside(NamedTuple):
     most_flips: int
     concluded: Concluded
     flips_allowed: int | None
-    """With WITHIN_IF: up to how many flips it is shown at; None where the scores' rounding decides."""
+    """With WITHIN_IF, the most flips at which it is shown; None where the scores' rounding decides."""
     resolvable_points: float
     documents_needed: int
 
 
 def read_pairs(worse: int, better: int, n: int, margin: float, alpha: float, power: float) -> Outside:
-    """Read published flip counts: the judge's own tests.
+    """Read published flip counts with the judge's own tests.
 
     Args:
         worse: documents right under the baseline and wrong under the candidate.
@@ -55,7 +55,7 @@ def read_pairs(worse: int, better: int, n: int, margin: float, alpha: float, pow
         n: paired documents.
         margin: a fraction.
         alpha: one-sided error rate.
-        power: what the documents needed are planned for.
+        power: the planned power of the documents needed.
     """
     flips = worse + better
     concluded = Concluded.UNDECIDED
@@ -93,15 +93,15 @@ def read_scores(
         n: documents of each.
         margin: a fraction.
         alpha: one-sided error rate.
-        power: what the documents needed are planned for.
-        rounding: how far a published score may be from the true one: half of its last digit, a fraction.
+        power: the planned power of the documents needed.
+        rounding: largest distance of a published score from the true one: half of its last digit, a fraction.
 
     Raises:
         ValueError: a score isn't a share of n documents.
     """
     before, after = _counts(baseline, n, rounding), _counts(candidate, n, rounding)
     least_loss, most_loss = before[0] - after[1], before[1] - after[0]
-    # The most documents that can have turned from wrong to right.
+    # Most documents that can have turned from wrong to right.
     turned = min(after[1], n - before[0])
     concluded, allowed = _conclude(least_loss, most_loss, turned, n, margin, alpha)
     return Outside(
@@ -117,9 +117,9 @@ def read_scores(
 
 
 def unpaired_interval(baseline: float, candidate: float, n: int, alpha: float) -> Interval:
-    """Newcombe's interval (1998, method 10) of the difference of two independent proportions of n documents.
+    """Return Newcombe's interval (1998, method 10) of the difference of two independent proportions of n documents.
 
-    The view published_quality has the same for its fixed level; a test compares.
+    The view published_quality has the same formula for its fixed level; a test compares both.
     """
     ends = [
         binomtest(round(p * n), n).proportion_ci(confidence_level=1 - 2 * alpha, method="wilson")
@@ -133,7 +133,7 @@ def unpaired_interval(baseline: float, candidate: float, n: int, alpha: float) -
 
 
 def _counts(score: float, n: int, rounding: float) -> tuple[int, int]:
-    """The least and the most right answers that a score may stand for."""
+    """Return the least and the most right answers that a score may mean."""
     low, high = math.ceil((score - rounding) * n - 1e-9), math.floor((score + rounding) * n + 1e-9)
     if low > high:
         raise ValueError(f"{score} is no share of {n} documents")
@@ -143,7 +143,7 @@ def _counts(score: float, n: int, rounding: float) -> tuple[int, int]:
 def _conclude(
     least_loss: int, most_loss: int, turned: int, n: int, margin: float, alpha: float
 ) -> tuple[Concluded, int | None]:
-    """Hold the fewest and the most flips against both tests; the rounding counts against what is claimed."""
+    """Apply both tests to the fewest and the most flips; the rounding counts against what is claimed."""
 
     def within(loss: int, back: int) -> bool:
         return p_noninferior(max(loss, 0) + back, max(-loss, 0) + back, n, margin) <= alpha

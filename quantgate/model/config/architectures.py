@@ -1,4 +1,4 @@
-"""A model's shape as its config.json gives it, and the number formats its weights and KV cache are stored in."""
+"""A model's shape as its config.json gives it, and the number formats of its weights and KV cache."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from quantgate.model.yaml_file import Strict
 
 
 class ModelConfigKeys(Strict):
-    """The keys of a config.json that memory and limits follow from, under their own names.
+    """Keys of a config.json that determine memory and limits, under their own names.
 
-    Where families name one thing differently, each family's name is accepted.
+    Where model families name the same thing differently, each name is accepted.
     """
 
     hidden_size: int = Field(ge=1)
@@ -38,10 +38,11 @@ class ModelConfigKeys(Strict):
         default=None,
         ge=1,
         validation_alias=AliasChoices("sliding_window_pattern", "no_rope_layer_interval"),
-        description="Every so many layers one attends to all; if empty and there is a window, none does.",
+        description="One layer in this many attends to all tokens; if empty and there is a window, none does.",
     )
     layer_types: tuple[str, ...] | None = Field(
-        default=None, description="Each layer's kind, where it says so: 'full_attention' or a local one."
+        default=None,
+        description="Each layer's kind, where config.json gives it: 'full_attention' or a local one.",
     )
     num_experts: int | None = Field(
         default=None,
@@ -58,7 +59,7 @@ class ModelConfigKeys(Strict):
         validation_alias=AliasChoices(
             "moe_layer_step", "interleave_moe_layer_step", "decoder_sparse_step", "moe_layer_freq"
         ),
-        description="Every so many layers one has experts.",
+        description="One layer in this many has experts.",
     )
     kv_lora_rank: int | None = Field(default=None, ge=1, description="MLA: the latent that is cached.")
     q_lora_rank: int | None = Field(default=None, ge=1)
@@ -68,7 +69,7 @@ class ModelConfigKeys(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> ModelConfigKeys:
-        """Experts and MLA need all of their keys."""
+        """Check that experts and MLA have all of their keys."""
         if self.num_experts is not None and not 1 <= (self.num_experts_per_tok or 0) <= self.num_experts:
             raise ValueError("num_experts needs a num_experts_per_tok between 1 and it")
         latent = (self.kv_lora_rank, self.qk_nope_head_dim, self.qk_rope_head_dim, self.v_head_dim)
@@ -80,11 +81,11 @@ class ModelConfigKeys(Strict):
 
 
 class ModelCode(Strict):
-    """What a model's code adds and its config.json doesn't say."""
+    """Facts of a model's code that its config.json doesn't give."""
 
     norms_per_layer: int = Field(default=2, ge=0, description="RMSNorm vectors of hidden_size per layer.")
-    qk_norm: bool = Field(default=False, description="Whether queries and keys have a norm of head_dim each.")
-    router_bias: bool = Field(default=False, description="Whether the router has a bias per expert.")
+    qk_norm: bool = Field(default=False, description="True if queries and keys have a norm of head_dim each.")
+    router_bias: bool = Field(default=False, description="True if the router has a bias per expert.")
     shared_experts: int = Field(default=0, ge=0, description="Where config.json has no n_shared_experts.")
     vision_parameters: int = Field(default=0, ge=0, description="Vision tower and projector, unquantized.")
 
@@ -92,7 +93,7 @@ class ModelCode(Strict):
 class Architecture(Strict):
     """One model of configs/architectures/*.yaml."""
 
-    names: tuple[str, ...] = Field(default=(), description="Other names it goes by; case doesn't matter.")
+    names: tuple[str, ...] = Field(default=(), description="Its other names; case doesn't matter.")
     nominal_billions: float | None = Field(
         default=None, gt=0, description="Parameters as its name has them, for the nominal memory model."
     )
@@ -104,7 +105,7 @@ class Architecture(Strict):
 
     @model_validator(mode="after")
     def _one_shape(self) -> Architecture:
-        """The shape stands here or in the file, not in both."""
+        """Require the shape either in this file or in a config.json."""
         if (self.config is None) == (self.config_json is None):
             raise ValueError("it must have either 'config' or 'config_json'")
         return self
@@ -117,20 +118,20 @@ class ArchitectureFile(Strict):
 
 
 class NumberFormat(Strict):
-    """How a number is stored, its share of the scale included."""
+    """Storage of a number, its share of the scale included."""
 
     bits: float = Field(gt=0, description="Bits of one value.")
     scale_bits: float = Field(default=0, ge=0, description="Bits of scale and zero point of a block.")
     values_per_scale: int | None = Field(default=None, ge=1, description="Values of a block.")
     compute: Literal["fp16", "fp8", "fp4"] | None = Field(
         default=None,
-        description="Which dense TFLOPS of gpus.yaml a native kernel reaches; none known if empty.",
+        description="The dense TFLOPS of gpus.yaml that a native kernel reaches; unknown if empty.",
     )
     source: str
 
     @model_validator(mode="after")
     def _block(self) -> NumberFormat:
-        """A scale belongs to a block."""
+        """Check that a scale has a block, and a block a scale."""
         if bool(self.scale_bits) != (self.values_per_scale is not None):
             raise ValueError("scale_bits and values_per_scale belong together")
         return self

@@ -1,4 +1,4 @@
-"""configs/engines.yaml and configs/kernels.yaml: engines, and what a kernel's name says."""
+"""configs/engines.yaml and configs/kernels.yaml: engines, and how kernels compute."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EngineFile(Strict):
 
 
 class KernelRule(Strict):
-    """What a kernel's name says of how it computes."""
+    """Rule that reads from a kernel's name how it computes."""
 
     pattern: str = Field(description="Shell pattern over the kernel's name in the engine's log.")
     kernel_mode: KernelMode
@@ -48,6 +48,6 @@ class KernelRule(Strict):
 
 
 class KernelFile(Strict):
-    """configs/kernels.yaml: the first rule that fits decides; a kernel that no rule fits is native."""
+    """configs/kernels.yaml: the first rule that matches decides; a kernel that no rule matches is native."""
 
     rules: tuple[KernelRule, ...]

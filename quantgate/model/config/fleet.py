@@ -1,4 +1,4 @@
-"""configs/fleet.yaml: which pools there are, which hosts serve them, and what is measured every night."""
+"""configs/fleet.yaml: the pools, the hosts that serve them, and what is measured every night."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Host(Strict):
     """One machine of a pool."""
 
     name: str
-    workers: int = Field(default=1, ge=1, description="Workers on it: so many measurements at once.")
+    workers: int = Field(default=1, ge=1, description="Workers on it, each with one measurement at a time.")
     gpus_per_worker: int = Field(default=1, ge=0, description="GPUs that one worker may use; 0 on a CPU.")
 
 
@@ -35,17 +35,17 @@ class Pool(Strict):
 
     @property
     def measured_gpu(self) -> str:
-        """What its rows are called: never the GPU that is only simulated."""
+        """The GPU that rows name: never one that is only simulated."""
         return self.simulated_by or self.gpu
 
     @property
     def slots(self) -> int:
-        """Measurements at once: one a worker, and one where no host is listed yet."""
+        """Measurements at once: one per worker, and one where no host is listed yet."""
         return sum(host.workers for host in self.hosts) or 1
 
     @property
     def gpus(self) -> int:
-        """The most GPUs that one measurement can have there."""
+        """The most GPUs that one measurement can have in this pool."""
         return max((host.gpus_per_worker for host in self.hosts), default=1)
 
 
@@ -70,7 +70,7 @@ class FleetFile(Strict):
 
     @model_validator(mode="after")
     def _known_pools(self) -> FleetFile:
-        """Every pool that is named exists."""
+        """Check that every named pool exists."""
         for name in (self.cpu_pool, *self.matrix.pools):
             if name not in self.pools:
                 raise ValueError(f"'{name}' is no pool; known: {', '.join(self.pools)}")
@@ -78,13 +78,13 @@ class FleetFile(Strict):
 
 
 def fleet_path() -> Path:
-    """The fleet's file: QUANTGATE_FLEET, or configs/fleet.yaml."""
+    """Return the fleet's file: QUANTGATE_FLEET, or configs/fleet.yaml."""
     named = os.environ.get("QUANTGATE_FLEET")
     return Path(named).expanduser() if named else ROOT / "configs" / "fleet.yaml"
 
 
 def load_fleet(path: Path | None = None) -> FleetFile:
-    """The fleet.
+    """Read the fleet.
 
     Raises:
         ConfigError: the file is missing or wrong.

@@ -32,16 +32,16 @@ class GpuConfig(Strict):
         default=None, gt=0, description="GPU to GPU, both directions together, one GPU, GB/s (10^9)."
     )
     formats: dict[str, Literal["native", "weight_only", "none"]] = Field(
-        default_factory=dict, description="What the engine makes of a precision there."
+        default_factory=dict, description="How the engine computes a precision on it."
     )
-    source: str = Field(description="Of every figure that `sources` doesn't name.")
+    source: str = Field(description="Source of every figure that `sources` doesn't name.")
     sources: dict[str, str] = Field(default_factory=dict, description="Source by figure.")
     note: str | None = None
 
     @field_validator("sources")
     @classmethod
     def _of_figures(cls, sources: dict[str, str]) -> dict[str, str]:
-        """A misspelt figure would leave the real one with the wrong source."""
+        """Refuse a misspelt figure, which would leave the real one with the wrong source."""
         for name in sources:
             if name not in cls.model_fields:
                 raise ValueError(f"'{name}' is no figure of a GPU")

@@ -1,4 +1,4 @@
-"""configs/models/*.yaml: a model's checkpoints, what each is expected to be, and what it is held to."""
+"""configs/models/*.yaml: a model's checkpoints, what each should turn out to be, and how it is judged."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SHA = r"^[0-9a-f]{40}$"
 
 
 class Allowed(Strict):
-    """What a checkpoint may do that none may otherwise."""
+    """Permissions of a checkpoint; none is given by default."""
 
     pickle: bool = Field(default=False, description="Weights in pickle files, which can run code.")
-    remote_code: bool = Field(default=False, description="Code of its own (trust_remote_code).")
+    remote_code: bool = Field(default=False, description="Its own code (trust_remote_code).")
 
 
 class PublishedScore(Strict):
-    """A score of a model's baseline that somebody published for one of lm-eval's tasks."""
+    """Published score of a model's baseline on one of lm-eval's tasks."""
 
     task: str = Field(description="As lm-eval and a suite name it.")
     metric: str
@@ -34,14 +34,14 @@ class PublishedScore(Strict):
     documents: int | None = Field(default=None, ge=1, description="Documents that it was measured on.")
     comparable: bool = Field(
         default=True,
-        description="Whether it was measured with the task's own settings; otherwise it is shown and alarms nobody.",
+        description="True if it was measured with the task's own settings; otherwise it is shown without a warning.",
     )
     source: str
     note: str | None = None
 
 
 class CheckpointConfig(Strict):
-    """One checkpoint: where it is, and what its files must turn out to be."""
+    """One checkpoint: its source, and what its files must turn out to be."""
 
     source: str = Field(description="Folder (from the root), or hub id org/name.")
     precision: str | None = Field(
@@ -50,7 +50,7 @@ class CheckpointConfig(Strict):
     revision: str | None = Field(
         default=None, pattern=SHA, description="Commit; pinned at the first pull where it is empty."
     )
-    gated: bool = Field(default=False, description="Whether the hub asks for accepted terms and a token.")
+    gated: bool = Field(default=False, description="True if the hub requires accepted terms and a token.")
     allow: Allowed = Allowed()
     engine_arguments: dict[str, Any] = Field(
         default_factory=dict, description="Serving arguments of this checkpoint, on top of its model's."
@@ -58,7 +58,7 @@ class CheckpointConfig(Strict):
 
     @model_validator(mode="after")
     def _pinned_code(self) -> CheckpointConfig:
-        """What may run code runs it as somebody has read it."""
+        """Require a fixed revision of a checkpoint that may run code, so that it runs the code that was reviewed."""
         if (self.allow.pickle or self.allow.remote_code) and self.revision is None:
             raise ValueError(
                 "'allow' needs a pinned 'revision': what runs code must not change under its name"
@@ -67,7 +67,7 @@ class CheckpointConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """One model: its baseline, its candidates, and how they are served and judged."""
+    """One model: its baseline and candidates, and how they are served and judged."""
 
     name: str = Field(description="The name that its rows carry, and by which `validate` finds it.")
     architecture: str | None = Field(default=None, description="A key of configs/architectures.")
@@ -76,13 +76,15 @@ class ModelConfig(Strict):
         default=None, gt=0, description="Per token, in units of 10^9; the same as in all for a dense model."
     )
     chat_template: bool = Field(
-        default=False, description="Whether prompts go through the checkpoint's own chat template."
+        default=False, description="True if prompts go through the checkpoint's own chat template."
     )
     max_gen_toks: int | None = Field(
-        default=None, ge=1, description="Tokens that an answer may take, in place of its tasks' own limits."
+        default=None, ge=1, description="Most tokens of an answer, in place of its tasks' own limits."
     )
     thinking_end: str | None = Field(
-        default=None, min_length=1, description="What ends its thinking, e.g. </think>; the suite's if empty."
+        default=None,
+        min_length=1,
+        description="Text that ends its thinking, e.g. </think>; the suite's if empty.",
     )
     baseline: CheckpointConfig
     candidates: tuple[CheckpointConfig, ...] = Field(min_length=1)
@@ -93,7 +95,7 @@ class ModelConfig(Strict):
         default_factory=dict, description="Serving arguments of all its checkpoints."
     )
     published: tuple[PublishedScore, ...] = Field(
-        default=(), description="Scores of the baseline, which its own are shown beside."
+        default=(), description="Scores of the baseline, shown beside the measured ones."
     )
     source: str | None = Field(default=None, description="Where the figures and ids are published.")
     note: str | None = None
@@ -101,14 +103,14 @@ class ModelConfig(Strict):
     @field_validator("published")
     @classmethod
     def _each_score_once(cls, published: tuple[PublishedScore, ...]) -> tuple[PublishedScore, ...]:
-        """A baseline's score is held against one figure."""
-        keys = [(one.task, one.metric, one.filter) for one in published]
+        """Refuse two published scores for one measured score."""
+        keys = [(score.task, score.metric, score.filter) for score in published]
         if len(set(keys)) < len(keys):
-            raise ValueError("a task, metric and filter stand twice")
+            raise ValueError("a task, metric and filter are listed twice")
         return published
 
     def asked(self, suite: Suite) -> Suite:
-        """A suite as this model is asked it: with its own token limit and end of thinking."""
+        """Return a suite as this model is asked it: with the model's own token limit and end of thinking."""
         own = {"max_gen_toks": self.max_gen_toks, "thinking_end": self.thinking_end}
         update = {name: value for name, value in own.items() if value is not None}
         return suite.model_copy(
@@ -117,15 +119,15 @@ class ModelConfig(Strict):
 
     @property
     def checkpoints(self) -> tuple[CheckpointConfig, ...]:
-        """All of them, the baseline first."""
+        """All checkpoints, the baseline first."""
         return (self.baseline, *self.candidates)
 
 
 def load_models(folder: Path = ROOT / "configs" / "models") -> dict[str, ModelConfig]:
-    """Every model of the folder by its name.
+    """Read every model of the folder, by name.
 
     Raises:
-        ConfigError: a file is wrong, or a name stands twice.
+        ConfigError: a file is wrong, or a name is listed twice.
     """
     models: dict[str, ModelConfig] = {}
     for path in sorted(folder.glob("*.yaml")):
@@ -139,10 +141,10 @@ def load_models(folder: Path = ROOT / "configs" / "models") -> dict[str, ModelCo
 
 
 def load_model(name: str) -> ModelConfig:
-    """The model of configs/models that has the name.
+    """Read the model of configs/models that has the name.
 
     Raises:
-        ConfigError: there is none; the message suggests the nearest, or the model that it is a checkpoint of.
+        ConfigError: there is none; the message suggests the nearest name, or the model that it is a checkpoint of.
     """
     models = load_models()
     if name in models:
@@ -151,16 +153,16 @@ def load_model(name: str) -> ModelConfig:
 
 
 def _suggestion(name: str, models: dict[str, ModelConfig]) -> str:
-    """What may have been meant, whatever the case it was written in."""
+    """Suggest what was meant, whatever its letter case."""
     wanted = name.casefold()
     for model in models.values():
-        if wanted in {one.source.casefold() for one in model.checkpoints}:
+        if wanted in {checkpoint.source.casefold() for checkpoint in model.checkpoints}:
             return f"It is a checkpoint of '{model.name}'; name that."
     if "/" in name:
-        return "A checkpoint of your own is named with --baseline or --candidate."
+        return "Name a checkpoint of your own with --baseline or --candidate."
     by_case = {known.casefold(): known for known in models}
     begun = [known for known in by_case if known.startswith(wanted)]
     near = [wanted] if wanted in by_case else begun or difflib.get_close_matches(wanted, by_case, n=1)
     if near:
-        return f"Did you mean {' or '.join(repr(by_case[one]) for one in near)}?"
+        return f"Did you mean {' or '.join(repr(by_case[name]) for name in near)}?"
     return f"Known: {', '.join(sorted(models))}."

@@ -1,4 +1,4 @@
-"""configs/policy.yaml: what a validation demands, declared in advance."""
+"""configs/policy.yaml: requirements of a validation, declared in advance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantgate.model.yaml_file import Strict, choose, fingerprint_of, load_yaml,
 
 
 class FamilyPolicy(Strict):
-    """What a policy asks of one task family."""
+    """Requirements of a policy for one task family."""
 
     margin: float = Field(gt=0, lt=1, description="Non-inferiority margin, a fraction of the score.")
     min_documents: int = Field(ge=1, description="Fewer paired documents than this validate nothing.")
@@ -30,8 +30,8 @@ class Policy(Strict):
     uses: dict[str, tuple[Family, ...]] = Field(description="Required families per use; empty: every one.")
     looks: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(),
-        description="Shares of a task's documents at which a candidate is judged on its way and may stop; "
-        "empty: at the end alone.",
+        description="Shares of a task's documents at which a candidate is judged (interim looks) and may stop; "
+        "empty: only at the end.",
     )
     min_clusters: int = Field(
         default=20, ge=2, description="Fewer clusters (subjects, passages) than this decide nothing."
@@ -39,19 +39,19 @@ class Policy(Strict):
     aa_documents: int = Field(
         default=200,
         ge=0,
-        description="Documents of each task that the baseline answers once more over an engine restart (A/A).",
+        description="Documents of each task that the baseline answers again after an engine restart (A/A repeat).",
     )
 
     @field_validator("uses")
     @classmethod
     def _has_all(cls, uses: dict[str, tuple[Family, ...]]) -> dict[str, tuple[Family, ...]]:
-        """`all` is what a table shows first."""
+        """Require the use `all`, which tables show first."""
         if uses.get("all") != ():
             raise ValueError("it must have 'all: []', the use that requires every declared family")
         return uses
 
     def fingerprint(self) -> str:
-        """SHA-256 of the policy's content; what came later counts only where it says more than its default."""
+        """Return the SHA-256 of the policy's content; settings of later versions count only where not the default."""
         content = self.model_dump(mode="json")
         later = {name: type(self).model_fields[name].default for name in _LATER}
         return fingerprint_of(
@@ -64,7 +64,7 @@ class Policy(Strict):
 
 
 _LATER = ("looks", "min_clusters", "aa_documents")
-"""Settings that policies had not from the beginning: their runs' fingerprints stay what they were."""
+"""Settings that early policies lacked: at their defaults they leave fingerprints unchanged."""
 
 
 class PolicyFile(Strict):
@@ -74,6 +74,6 @@ class PolicyFile(Strict):
 
 
 def load_policy(name: str, path: Path | None = None) -> Policy:
-    """A named policy of configs/policy.yaml (or of another such file)."""
+    """Read a named policy of configs/policy.yaml (or of another such file)."""
     path = path or ROOT / "configs" / "policy.yaml"
     return cast("Policy", choose(load_yaml(path, PolicyFile).policies, name, shown_path(path)))

@@ -1,4 +1,4 @@
-"""Prices as typed records: dated offers, and what is said of reservations."""
+"""Prices as typed records: dated offers, and a rule for reservations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PriceOffer(Strict):
     @field_validator("valid_from", "valid_to", mode="before")
     @classmethod
     def _a_day(cls, value: Any) -> Any:
-        """A day is written 2026-03-20: a bare number would be read as seconds since 1970."""
+        """Require a day written as 2026-03-20: pydantic would read a bare number as seconds since 1970."""
         written = value if isinstance(value, str) else ""
         if isinstance(value, int | float) or (written and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", written)):
             raise PydanticCustomError("day", "a day is written like 2026-03-20")
@@ -43,14 +43,14 @@ class PriceOffer(Strict):
     @field_validator("gpu_count", "usd_per_hour", mode="before")
     @classmethod
     def _no_truth_value(cls, value: Any) -> Any:
-        """True would count as 1."""
+        """Refuse a truth value: True would count as 1."""
         if isinstance(value, bool):
             raise PydanticCustomError("number", "it should be a number")
         return value
 
 
 class ReservedRule(Strict):
-    """What a reservation is said to save, where nobody offers one at a price."""
+    """Range that a reservation is said to save, where no offer names its price."""
 
     saving_low: float = Field(ge=0, lt=1, description="Least saving, a fraction of the on-demand price.")
     saving_high: float = Field(ge=0, lt=1, description="Greatest saving, a fraction of the on-demand price.")
@@ -59,7 +59,7 @@ class ReservedRule(Strict):
     @field_validator("saving_high")
     @classmethod
     def _in_order(cls, value: float, info: ValidationInfo) -> float:
-        """The range has a lower and an upper end."""
+        """Check that the range's ends are in order."""
         if value < info.data.get("saving_low", 0):
             raise ValueError("it is below saving_low")
         return value

@@ -24,25 +24,30 @@ class SuiteTask(Strict):
         default=None, ge=0, description="Solved examples in each prompt; as its YAML says if empty."
     )
     max_gen_toks: int | None = Field(
-        default=None, ge=1, description="Tokens that an answer may take; as its YAML says if empty."
+        default=None, ge=1, description="Most tokens of an answer; as its YAML says if empty."
     )
     thinking_end: str | None = Field(
         default=None,
         min_length=1,
-        description="What ends a model's thinking: only what follows it is scored.",
+        description="Text that ends a model's thinking: only what follows it is scored.",
     )
     run_generated_code: bool = Field(
-        default=False, description="Permission to run, where it is scored, the code that the model writes."
+        default=False,
+        description="Permission to run the code that the model writes, on the machine that scores it.",
     )
     documents: int | None = Field(
-        default=None, ge=1, description="Documents of data that a hub holds, told before they are pulled."
+        default=None,
+        ge=1,
+        description="Number of documents of a hub's data, declared before they are downloaded.",
     )
     clusters: int | None = Field(
-        default=None, ge=1, description="Subjects or passages of such data; of a group its subtasks if empty."
+        default=None,
+        ge=1,
+        description="Number of subjects or passages of such data; of a group its subtasks if empty.",
     )
     fixed_subjects: bool = Field(
         default=False,
-        description="Subtasks, `subject` and `category` are strata: the verdict is about these.",
+        description="Subtasks, `subject` and `category` are strata: the verdict is about these very ones.",
     )
 
 
@@ -60,6 +65,6 @@ class Suite(Strict):
     task_timeout_s: float = Field(default=6 * 3600, gt=0, description="Time limit of one task.")
     fidelity: str | None = Field(
         default=None,
-        description="Text on which the divergence per token is measured, from the root; configs/fidelity/plain.txt "
-        "if empty.",
+        description="Text on which the divergence per token is measured, a path from the root; "
+        "configs/fidelity/plain.txt if empty.",
     )

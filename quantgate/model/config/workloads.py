@@ -10,7 +10,7 @@ from quantgate.model.yaml_file import Strict
 
 
 class Workload(Strict):
-    """configs/workloads/*.yaml: a concurrency ladder of one request shape."""
+    """configs/workloads/*.yaml: a concurrency sweep of one request shape."""
 
     name: str
     description: str = ""
@@ -25,7 +25,7 @@ class Workload(Strict):
     @field_validator("concurrency")
     @classmethod
     def _each_once(cls, concurrency: tuple[int, ...]) -> tuple[int, ...]:
-        """A level's concurrency is its name."""
+        """Refuse a level that is listed twice: its concurrency is its name."""
         if len(set(concurrency)) < len(concurrency):
-            raise ValueError("a level stands twice")
+            raise ValueError("a level is listed twice")
         return concurrency

@@ -50,7 +50,7 @@ def test_every_committed_file_reads(file: str, model: type) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"alfa": 0.1}, "x.yaml: unknown key 'policies.p.alfa'. Did you mean 'alpha'?"),
         (
@@ -68,12 +68,14 @@ def test_every_committed_file_reads(file: str, model: type) -> None:
         ({"zzz": 1}, "x.yaml: unknown key 'policies.p.zzz'. Known keys: description, alpha,"),
     ],
 )
-def test_a_fault_names_the_place_and_the_mend(tmp_path: Path, change: dict[str, object], told: str) -> None:
+def test_a_fault_names_the_place_and_the_hint(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(yaml.safe_dump({"policies": {"p": POLICY | change}}))
     with pytest.raises(ConfigError) as caught:
         load_yaml(file, PolicyFile)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.exit_status == 2
 
 
@@ -85,18 +87,18 @@ def test_a_missing_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a: [1, 2", r"x.yaml:1: expected ',' or '\]'"),
-        ("policies: {}\npolicies: {}", r"x.yaml:2: key 'policies' stands twice"),
+        ("policies: {}\npolicies: {}", r"x.yaml:2: key 'policies' is listed twice"),
         ("- 1\n- 2", r"expected a mapping"),
         ("", r"expected a mapping"),
     ],
 )
-def test_malformed_yaml_names_the_line(tmp_path: Path, text: str, told: str) -> None:
+def test_malformed_yaml_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         load_yaml(file, PolicyFile)
 
 

@@ -182,7 +182,7 @@ with server.serve(CHECKPOINT, found, {{}}, log=Path({str(tmp_path / "log")!r}), 
             "default: {cpu: a}\nengines: {a: {description: x, kind: python, distribution: v}}",
             "a.interpreter' is missing",
         ),
-        ("default: {cpu: a}\ndefault: {cpu: b}\nengines: {}", "stands twice"),
+        ("default: {cpu: a}\ndefault: {cpu: b}\nengines: {}", "is listed twice"),
     ],
 )
 def test_faults_of_the_file_are_one_line(

@@ -138,7 +138,7 @@ def test_every_suite_can_be_evaluated(path: Path) -> None:
         ("Lama-3.3-70B", "Did you mean 'Llama-3.3-70B'?"),
         ("gemma", "Did you mean 'Gemma-3-12B' or 'Gemma-3-27B'?"),
         ("nvidia/qwen3-8b-nvfp4", "It is a checkpoint of 'Qwen3-8B'; name that."),
-        ("acme/own", "A checkpoint of your own is named with --baseline or --candidate."),
+        ("acme/own", "Name a checkpoint of your own with --baseline or --candidate."),
     ],
 )
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(name: str, hint: str) -> None:
