@@ -44,7 +44,7 @@ def test_the_result_says_what_was_measured_and_where(result: dict[str, Any]) -> 
     assert result["command"].startswith("python -m benchmarks.warehouse --samples 1000")
     assert {"cpu", "cores", "memory_bytes", "duckdb", "python"} <= set(result["machine"])
     (size,) = result["sizes"]
-    # 15 runs: 5 tasks of 14 documents, a ladder of 4
+    # 15 runs: 5 tasks of 14 documents, a sweep of 4
     assert (size["samples"], size["points"], size["runs"]) == (1050, 60, 15)
     assert list(size["steps"]) == ["make", "first", "query", "whole", "again"]
     for step in size["steps"].values():

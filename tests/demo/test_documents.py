@@ -45,9 +45,9 @@ def test_committed_documents_are_enough_distinct_and_identified(family):
 def test_no_training_document_is_held_out():
     training = _training()
     for family in FAMILIES:
-        held = {document.prompt for document in HELD_OUT[family]}
+        scored = {document.prompt for document in HELD_OUT[family]}
         assert training[family], family
-        assert not held & {document.prompt for document in training[family]}, family
+        assert not scored & {document.prompt for document in training[family]}, family
 
 
 def test_training_is_deterministic_and_depends_on_the_seed():
@@ -134,8 +134,8 @@ def test_every_word_of_every_document_is_in_the_vocabulary():
     assert len(words) == len(set(words)) == VOCABULARY_SIZE
     assert not any(re.search(r"\s", word) for word in words)
     known = set(words)
-    for family, held in HELD_OUT.items():
-        for document in held:
+    for family, scored in HELD_OUT.items():
+        for document in scored:
             text = f"{document.prompt} {document.solution} {' '.join(document.choices)}"
             assert set(text.split()) <= known, family
             assert text == " ".join(text.split()) or not document.choices

@@ -33,7 +33,7 @@ def leave(code: int) -> None:
 
 
 def run(case: dict[str, Any], servers: list[Home]) -> dict[str, Any]:
-    """How one command ended."""
+    """End of one command."""
     out, err = io.StringIO(), io.StringIO()
     kept, usage = dict(os.environ), shutil.disk_usage
     os.environ.update(case.get("environment", {}))

@@ -1,4 +1,4 @@
-"""Running the real command as a user would, and looking for what it leaves behind."""
+"""Run the real command as a user would, and look for what it leaves behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUANTGATE = Path(sys.executable).with_name("quantgate")
 
 @dataclass
 class Ended:
-    """How a command ended."""
+    """End of a command."""
 
     status: int
     out: str
@@ -54,7 +54,7 @@ def kill_when(
     """Start the command and kill it as soon as the condition on its progress lines (or anything else) holds.
 
     Returns:
-        What it told, once it has ended with the status that the signal stands for.
+        Its output, once it has ended with the signal's exit status.
     """
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -96,7 +96,7 @@ def processes_of(home: Path) -> list[str]:
 
 
 def nothing_left(home: Path, within_s: float = 15) -> list[str]:
-    """What is still running with this home after a while; empty is good."""
+    """Return the processes still running with this home after a while; empty is good."""
     end = time.monotonic() + within_s
     while (left := processes_of(home)) and time.monotonic() < end:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The command in this process: what a user types, without an interpreter's start for each case."""
+"""Run the command in this process: as a user types it, without starting an interpreter for each case."""
 
 from __future__ import annotations
 

@@ -34,6 +34,6 @@ def warehouse(folder: Path) -> Path:
 
 
 def summary() -> str:
-    """What the demo printed."""
+    """Return the demo's printed output."""
     with tempfile.TemporaryDirectory() as folder:
         return summary_table(warehouse(Path(folder)), measured_at())

@@ -1,4 +1,4 @@
-"""A stand-in for the engine's interpreter, for fault injection only: it starts, dies or hangs as told.
+"""A stand-in for the engine's interpreter, for fault injection only: it starts, dies or hangs as ordered.
 
 ``make(folder, mode)`` writes an executable that answers what engine_env and engine ask of an interpreter.
 Modes: ``dies`` (a traceback, status 1), ``hangs`` (never answers), ``serves`` (answers /health and /metrics, with a

@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 LFS = (".safetensors", ".bin", ".pt", ".pth", ".model", ".parquet")
-"""What is stored by its SHA-256."""
+"""Files stored by their SHA-256."""
 
 DATASETS = "datasets/"
-"""How the name of a repository of data begins."""
+"""Prefix of the name of a data repository."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose path matches, ``times`` times."""
+    """Fault of requests whose path matches, ``times`` times."""
 
     path: str
     times: int = 1
@@ -99,7 +99,7 @@ class HubServer:
 
     @property
     def endpoint(self) -> str:
-        """What HF_ENDPOINT is to be."""
+        """Value for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
@@ -267,7 +267,7 @@ def _sibling(name: str, content: bytes) -> dict[str, Any]:
 
 
 def _tree(files: dict[str, bytes], folder: str | None) -> list[dict[str, Any]]:
-    """What lies in a folder of a data set, its folders among it."""
+    """List a folder of a data set, its folders included."""
     begun = f"{folder}/" if folder else ""
     within = {name.removeprefix(begun): content for name, content in files.items() if name.startswith(begun)}
     folders = sorted({name.partition("/")[0] for name in within if "/" in name})

@@ -1,4 +1,4 @@
-"""What can happen from look to look, path by path: written down independently of the shipped recursion."""
+"""Enumerate what can happen from look to look, path by path, independently of the shipped recursion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 Counts = tuple[int, int]
 Ends = Callable[[int, int, int], bool]
-"""Whether a path ends at a look, of which b are worse and c better: (look, b, c)."""
+"""True if a path with b worse and c better documents ends at a look: (look, b, c)."""
 
 
 def trinomial(n: int, p_worse: float, p_better: float) -> dict[Counts, float]:

@@ -94,14 +94,14 @@ class LookedRuns:
         file.write_text("".join(json.dumps(line) + "\n" for line in kept))
         return str(file)
 
-    def engine(self, skills: dict[str, float] | None = None, **told: str) -> None:
-        """The stub, which may be told to behave otherwise than before."""
-        known = json.dumps({"bad": 0.5, "close": 0.89} | (skills or {}))
-        file = make(self.folder / "engine", STUB_SKILLS=known, STUB_START_S="0", **told)
+    def engine(self, skills: dict[str, float] | None = None, **settings: str) -> None:
+        """Start using the stub engine, whose settings may differ from before."""
+        all_skills = json.dumps({"bad": 0.5, "close": 0.89} | (skills or {}))
+        file = make(self.folder / "engine", STUB_SKILLS=all_skills, STUB_START_S="0", **settings)
         self.patch.setenv("QUANTGATE_ENGINES_FILE", str(file))
 
     def _worker(self, command: list[str], *, environment: dict[str, str], **_: Any) -> None:
-        """What a process of its own does, here; or a kill before it."""
+        """Do the worker's part in this process, or kill the run before it."""
         if self.kill_before == len(self.asked):
             raise Killed
         spec = json.loads(Path(command[3]).read_text())

@@ -38,7 +38,7 @@ class Memory:
 
 @dataclass
 class Process:
-    """One of NVML's compute processes: the names of its fields are NVML's, memory is in bytes or not told."""
+    """One of NVML's compute processes, with NVML's field names; memory is in bytes, or None where not reported."""
 
     pid: int
     usedGpuMemory: int | None  # noqa: N815
@@ -50,7 +50,7 @@ def error(code: int) -> pynvml.NVMLError:
 
 
 class FakeNvml:
-    """What tasks.device.hardware asks of pynvml, answered from a list of devices."""
+    """The part of pynvml that tasks.device.hardware uses, answered from a list of devices."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class FakeNvml:
         return self.driver
 
     def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
-        return told(self.cuda, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return known_or_error(self.cuda, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 
     def nvmlDeviceGetMaxClockInfo(self, handle: Device, clock: int) -> int:
         assert handle.parent is None
@@ -147,21 +147,21 @@ class FakeNvml:
             pynvml.NVML_CLOCK_SM: handle.sm_clock_max_mhz,
             pynvml.NVML_CLOCK_MEM: handle.memory_clock_max_mhz,
         }
-        return told(clocks[clock], pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return known_or_error(clocks[clock], pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Device) -> int:
         assert handle.parent is None
-        return told(handle.power_limit_mw, pynvml.NVML_ERROR_NO_PERMISSION)
+        return known_or_error(handle.power_limit_mw, pynvml.NVML_ERROR_NO_PERMISSION)
 
 
-def told(answer: int | None, otherwise: int) -> int:
+def known_or_error(answer: int | None, otherwise: int) -> int:
     if answer is None:
         raise error(otherwise)
     return answer
 
 
 def played(file: Path) -> tuple[dict[str, Any], Device, dict[str, Any]]:
-    """An answers file: the whole of it, the device, and what else the fake needs."""
+    """Read an answers file: all of it, the device, and what else the fake needs."""
     answers = yaml.safe_load(file.read_text())
     told_of = answers["device"]
     listed = [

@@ -31,7 +31,7 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process mean this server."""
+        """Environment that points a process to this server."""
         return {"PREFECT_HOME": str(self.folder), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1"}
 
     def tables(self) -> dict[str, str]:

@@ -36,8 +36,8 @@ def sample_row(task: str, number: int, score: float, **changes: Any) -> dict[str
 
 
 def task_result(task: str, documents: int, **changes: Any) -> TaskResult:
-    """What a task has answered so far."""
-    told: dict[str, Any] = {
+    """Return the result of a task so far."""
+    fields: dict[str, Any] = {
         "task": task,
         "family": Family.MATH,
         "metric": "acc",
@@ -49,11 +49,12 @@ def task_result(task: str, documents: int, **changes: Any) -> TaskResult:
         "duration_s": 1.0,
         "engine_start_id": "start",
     }
-    return TaskResult(**(told | changes))
+    return TaskResult(**(fields | changes))
 
 
 def judged_use(
     baseline: pa.Table, candidate: pa.Table, policy: Policy, use: str, declared: Sequence[DeclaredTask]
 ) -> UseVerdict:
-    """One of the verdicts that the judge gives of a candidate."""
-    return next(one for one in judge(baseline, candidate, "tests", policy, declared) if one.use == use)
+    """Return the judge's verdict on a candidate for one use."""
+    verdicts = judge(baseline, candidate, "tests", policy, declared)
+    return next(verdict for verdict in verdicts if verdict.use == use)

@@ -44,7 +44,7 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What a test says of a run; the rest is filled in."""
+    """Facts of a run that a test cares about; the rest is filled in."""
 
     run_id: str
     precision: str = "bf16"
@@ -75,11 +75,11 @@ class Spec:
     validity_reasons: tuple[str, ...] = ()
     point_validity: Validity = Validity.VALID
     edit: Callable[[dict[str, Any]], None] | None = None
-    """What is done to each sample row."""
+    """Change to each sample row."""
     again: int = 0
     """First documents of each task that were answered once more (A/A)."""
     edit_again: Callable[[dict[str, Any]], None] | None = None
-    """What is done to each of those answers."""
+    """Change to each of those answers."""
     fidelity: tuple[dict[str, Any], ...] = ()
     """Rows of fidelity.parquet."""
     fidelity_result: FidelityResult | None = None
@@ -299,9 +299,9 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
     )
 
 
-def write_bundle(place: Path, spec: Spec) -> Path:
-    """Write a bundle whole into ``place``; returns its folder."""
-    folder = place / spec.run_id
+def write_bundle(bundles: Path, spec: Spec) -> Path:
+    """Write a whole bundle into a folder of bundles; return its own folder."""
+    folder = bundles / spec.run_id
     folder.mkdir(parents=True)
     files = {name: write_table(folder / name, table) for name, table in _tables(spec).items()}
     (folder / "manifest.json").write_text(build_manifest(spec, files).model_dump_json(indent=1))

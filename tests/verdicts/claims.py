@@ -1,4 +1,4 @@
-"""What is claimed of damaged checkpoints, checked on whatever was measured: just now, or recorded."""
+"""Check the claims about damaged checkpoints, on new or recorded measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A candidate that is asked batch by batch: where the shipped judge stops it, and with which outcome."""
+"""Ask a candidate batch by batch: where the shipped judge stops it, and with which outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOKS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 def followed(
     baseline: pa.Table, candidate: pa.Table, task: Task, policy: Policy, required: int = 1
 ) -> TaskVerdict:
-    """The task's verdict at the look where it is decided, or at the last.
+    """Return the task's verdict at the look where it is decided, or at the last.
 
     Args:
         baseline: samples of all documents, with their positions.

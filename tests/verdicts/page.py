@@ -1,4 +1,4 @@
-"""The tables of docs/verdicts.md, "What it catches", made from the recordings: ``python -m tests.verdicts.page``."""
+"""Write the tables of docs/verdicts.md, "What it catches", from the recordings: ``python -m tests.verdicts.page``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NAMES = {"qg_demo_cloze": "dialogues", "qg_demo_arithmetic": "arithmetic", "qg_d
 
 
 def damaged_table() -> list[str]:
-    """What became of each damaged checkpoint, on all documents and judged on its way."""
+    """Write the verdict on each damaged checkpoint, on all documents and at interim looks."""
     runs = scores.read("damaged")
     lines = [
-        "| what was done | it lost most in | Δ, points | verdict | judged on its way |",
+        "| what was done | it lost most in | Δ, points | verdict | at interim looks |",
         "|---|---|---|---|---|",
     ]
     for name in OF_WEIGHTS:
@@ -56,12 +56,12 @@ def _row(*cells: str) -> str:
 def _end(baseline: pa.Table, candidate: pa.Table, worst: str) -> str:
     task = next(task for task in scores.tasks_of(candidate) if task.task == worst)
     end = followed(baseline, candidate, task, LOOSE.model_copy(update={"looks": LOOKS}), required=3)
-    said = {Outcome.FAIL: "fails after", Outcome.PASS: "passes after", Outcome.UNDECIDED: "undecided after"}
-    return f"{said[end.outcome]} {end.pairs:,} of 1,000"
+    ends = {Outcome.FAIL: "fails after", Outcome.PASS: "passes after", Outcome.UNDECIDED: "undecided after"}
+    return f"{ends[end.outcome]} {end.pairs:,} of 1,000"
 
 
 def same_table() -> list[str]:
-    """What became of 200 trials of the checkpoint against itself."""
+    """Write the verdicts on 200 trials of the checkpoint against itself."""
     runs = [run.sort_by("position") for run in scores.read("sampled").values()]
     lines = [
         "| trials | margin, points | flips | VALIDATED | REJECTED | `degraded` |",
@@ -71,9 +71,9 @@ def same_table() -> list[str]:
         ("200 pairs of 21 runs, 1,000 documents", same.overlapping(runs), 0.02),
         ("200 independent ones of 50 documents", same.independent(runs), 0.15),
     ):
-        found = same.rates(trials, margin)
-        shares = " | ".join(f"{share:.1%}" for share in (found.validated, found.rejected, found.degraded))
-        lines.append(f"| {what} | {100 * margin:g} | {found.flip_rate:.1%} | {shares} |")
+        rates = same.rates(trials, margin)
+        shares = " | ".join(f"{share:.1%}" for share in (rates.validated, rates.rejected, rates.degraded))
+        lines.append(f"| {what} | {100 * margin:g} | {rates.flip_rate:.1%} | {shares} |")
     return lines
 
 

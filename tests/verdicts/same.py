@@ -1,4 +1,4 @@
-"""What is claimed of a checkpoint against itself, its answers drawn anew in every run."""
+"""Check the claims about a checkpoint against itself, with answers drawn anew in every run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASK = Task("qg_sampled", Family.MATH, "answer")
 
 
 class Rates(NamedTuple):
-    """What came out of trials, as shares of them, and the mean share of documents that flipped."""
+    """Results of trials, as shares of them, and the mean share of documents that flipped."""
 
     validated: float
     rejected: float
@@ -89,13 +89,13 @@ def rates(trials: Sequence[tuple[pa.Table, pa.Table]], margin: float) -> Rates:
 
 
 def check_false_alarms(found: Rates, trials: int) -> None:
-    """REJECTED and `degraded` come no oftener than alpha allows, but for what so many trials can't tell."""
+    """Check that REJECTED and `degraded` are as rare as alpha demands, within the error of so many trials."""
     limit = binom.isf(0.001, trials, ALPHA) / trials
     assert found.rejected <= limit, found
     assert found.degraded <= limit, found
 
 
 def check_power(found: Rates, trials: int, documents: int, margin: float) -> None:
-    """Where the documents suffice by the plan, VALIDATED comes at least as often as planned."""
+    """Check that VALIDATED is at least as frequent as planned, where the documents suffice by the plan."""
     assert documents_needed(found.flip_rate, margin, ALPHA, POWER) <= documents
     assert found.validated >= binom.ppf(0.001, trials, POWER) / trials, found

@@ -57,7 +57,7 @@ def write(table: pa.Table, file: Path) -> None:
 
 @lru_cache(maxsize=4)
 def read(name: str) -> dict[str, pa.Table]:
-    """What was recorded: the samples by the run's name."""
+    """Read a recording: the samples by the run's name."""
     table = pq.read_table(FOLDER / f"{name}.parquet")
     return {
         run: as_samples(table.filter(pc.equal(table["run"], run)))

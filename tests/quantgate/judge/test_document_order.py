@@ -1,4 +1,4 @@
-"""The order of documents, and the looks on the way."""
+"""The order of documents, and the interim looks."""
 
 from collections import Counter
 
@@ -35,9 +35,9 @@ def test_the_first_documents_hold_each_clusters_and_each_stratums_share(fixed) -
     ]
     order = document_order("exam", documents)
     for first in (100, 250, 500):
-        held = Counter(documents[index].doc_id.split()[0] for index in order[:first])
+        counts = Counter(documents[index].doc_id.split()[0] for index in order[:first])
         for name, size in sizes.items():
-            assert held[name] == pytest.approx(first * size / 1000, abs=1.01), (first, name)
+            assert counts[name] == pytest.approx(first * size / 1000, abs=1.01), (first, name)
 
 
 @pytest.mark.parametrize(

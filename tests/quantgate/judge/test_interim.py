@@ -1,4 +1,4 @@
-"""A candidate that is judged on its way: interim decisions, runs that stopped, and what only their design may judge."""
+"""Interim looks: decisions at them, runs that stopped early, and results that only their own design may judge."""
 
 from typing import Any
 
@@ -38,9 +38,9 @@ DESIGN = Design(LOOKS, MARGIN, ALPHA)
 def result(
     documents: int, *, looks: tuple[int, ...] | None = None, available: int | None = ALL
 ) -> TaskResult:
-    """What a candidate has answered so far, judged at every look on its way."""
-    taken = tuple(n for n in LOOKS if n <= documents) if looks is None else looks
-    return task_result("sums", documents, documents_available=available, looks=taken)
+    """Return a candidate's result so far, judged at every interim look."""
+    judged_at = tuple(n for n in LOOKS if n <= documents) if looks is None else looks
+    return task_result("sums", documents, documents_available=available, looks=judged_at)
 
 
 def samples(scores: Any, positions: Any = None) -> pa.Table:

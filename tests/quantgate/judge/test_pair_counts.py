@@ -67,7 +67,7 @@ def narrow(samples: pa.Table) -> RunSamples:
 def found(
     baseline: list[Row], *candidates: list[Row], declared: list[DeclaredTask] = DECLARED
 ) -> list[dict[str, Any]]:
-    """What the counting finds of each candidate's tasks."""
+    """Count the pairs of each candidate's tasks."""
     there, sides = narrow(table(baseline)), [narrow(table(rows)) for rows in candidates]
     counted = count_pairs([(there, here) for here in sides])
     return [
@@ -76,7 +76,7 @@ def found(
 
 
 def stopped(task: str, documents: int, available: int) -> TaskResult:
-    """What a task of a candidate was that answered some of its documents."""
+    """Return the result of a task whose candidate answered some of its documents."""
     return task_result(task, documents, documents_available=available, looks=(documents,))
 
 

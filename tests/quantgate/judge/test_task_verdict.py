@@ -1,4 +1,4 @@
-"""What the judge makes of tasks whose documents share subjects or passages."""
+"""Verdicts on tasks whose documents share subjects or passages."""
 
 from typing import Any
 
@@ -105,7 +105,7 @@ def test_a_loss_in_many_clusters_is_rejected():
     assert found.degraded
 
 
-def test_too_few_clusters_to_pass_are_told_with_what_it_takes():
+def test_too_few_clusters_to_pass_are_reported_with_what_it_takes():
     """57 subjects without a flip: one kind in 50 may be lost and none of these be of it, (1 - 0.02)^57 = 0.32."""
     found = verdict(np.ones(5700), np.ones(5700), np.arange(5700) % 57)
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -163,7 +163,7 @@ def test_pairs_hold_the_clusters_and_a_document_without_one_is_its_own():
 
 
 def test_clusters_are_numbered_in_a_random_order_that_their_names_alone_decide():
-    """Kinds that sort together would be bet on one after the other: all spared ones before the first that breaks."""
+    """In the order of names all spared clusters would come before the first broken one."""
     names = [f"{kind} {number:03d}" for kind in ("a", "b") for number in range(200) for _ in range(2)]
     pairs = pair_task(table(np.ones(800), names), table(np.ones(800), names), TASK)
     first = pairs.clusters < 200
@@ -210,7 +210,7 @@ def test_partial_credit_is_judged_in_the_order_of_asking():
 
 
 def result(documents: int, *looks: int) -> TaskResult:
-    """What a candidate has answered so far of 3,000 documents."""
+    """Return a candidate's result so far, of 3,000 documents."""
     return task_result("subjects", documents, family=Family.KNOWLEDGE, documents_available=3000, looks=looks)
 
 

@@ -55,7 +55,7 @@ def p_by_enumeration(b, c, n, margin, *, inferior, points=1500):
 
 
 def significant_flips(n, flips, margin, *, inferior=False):
-    """How many outcomes of this many flips have p <= alpha: the first in b, or the last, by monotony."""
+    """Count the outcomes of this many flips with p <= alpha: the first in b, or the last, by monotony."""
     b = np.arange(flips + 1)
     sign = -1 if inferior else 1
     beyond = sign * score_at_loss(b, flips - b, n, margin) > norm.isf(ALPHA)

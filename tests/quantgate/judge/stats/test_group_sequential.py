@@ -1,4 +1,4 @@
-"""The test that is looked at on its way, against every path at small n and against its own definition."""
+"""The test with interim looks, against every path at small n and against its own definition."""
 
 import numpy as np
 import pytest
