@@ -49,7 +49,7 @@ ARCHITECTURES = ("llama-3.1-8b", "llama-3.1-70b", "phi-4", "a-model-of-ones-own"
 VARIANTS = 64
 
 _WORSE_BETTER = {"bf16": (0.0, 0.0), "fp8": (0.004, 0.003), "nvfp4": (0.02, 0.01)}
-"""By precision, the share of documents that turn from right to wrong and the reverse, fractions."""
+"""Share of documents that turn from right to wrong and the reverse, by precision, fractions."""
 
 _SPEED = {"bf16": 1.0, "fp8": 1.6, "nvfp4": 1.9}
 _START = datetime(2026, 3, 21, tzinfo=UTC)

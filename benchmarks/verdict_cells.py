@@ -17,7 +17,7 @@ from quantgate.judge.stats.path_probabilities import TAIL, PathDensity, walks
 from quantgate.judge.stats.tango import Floats, Ints, score_at_loss
 
 STEP = 0.0005
-"""Of the table of statistics."""
+"""Step of the grid of statistics."""
 _STATISTICS: Floats = np.arange(1.2, 4.5, STEP)
 """Grid of statistics: those between two of them count as equal, which moves less than 0.0001 of probability."""
 

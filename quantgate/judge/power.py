@@ -24,7 +24,7 @@ BETTING_OVERHEAD = 1.25
 FIXED_SUBJECTS_HINT = (
     "; a suite's `fixed_subjects: true`, declared before the next run, asks about these very subjects"
 )
-"""What to do where a task has few subjects, after a reason."""
+"""Hint for a task with few subjects, appended to a reason."""
 
 
 @lru_cache(maxsize=65536)

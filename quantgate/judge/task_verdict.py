@@ -41,7 +41,7 @@ _CLUSTERS_WAIT = (
 
 
 class _Seen(NamedTuple):
-    """What was seen of a task's pairs; scores and delta are fractions."""
+    """Observed figures of a task's pairs; scores and delta are fractions."""
 
     pairs: int
     worse: int
@@ -67,7 +67,7 @@ class _Seen(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What a test says of one task."""
+    """Result of a test of one task."""
 
     test: TestKind
     interval: Interval
