@@ -46,7 +46,7 @@ class Clustered(NamedTuple):
 
 
 SPREAD = {"uneven": 0.3, "unequal": 0.9}
-"""Spread of the logarithm of sizes: a coefficient of variation of 0.3, as of passages, and near 1.0, as of MMLU's subjects."""
+"""Spread of log sizes: a coefficient of variation of 0.3, as of passages, and near 1.0, as of MMLU's subjects."""
 
 
 def cluster_sizes(rng: Generator, cell: Clustered) -> NDArray[np.int64]:

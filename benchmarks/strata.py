@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
-from quantgate.judge.document_order import look_sizes
+from quantgate.judge.interim import look_sizes
 from quantgate.judge.stats.betting import p_noninferior_betting
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_noninferior_at

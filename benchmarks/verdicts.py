@@ -22,7 +22,7 @@ from benchmarks.verdict_cells import Rule, outcome_of, rule_of
 from benchmarks.verdict_draws import drawn
 from benchmarks.verdict_tables import markdown
 from benchmarks.warehouse import numbers, save
-from quantgate.judge.document_order import look_sizes
+from quantgate.judge.interim import look_sizes
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design
 from quantgate.model.config.policy import load_policy

@@ -57,3 +57,7 @@ def vocabulary() -> tuple[str, ...]:
     words = list(dict.fromkeys([PAD, EOS, UNKNOWN, *_WORDS.split(), *RELATIONS, *values, *NAMES]))
     reserved = [f"<r{number}>" for number in range(VOCABULARY_SIZE - len(words))]
     return tuple(words + reserved)
+
+
+IDS = {word: number for number, word in enumerate(vocabulary())}
+"""Token id by word."""

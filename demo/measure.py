@@ -10,11 +10,10 @@ import torch
 from transformers import LlamaForCausalLM
 
 from demo.documents import Document
-from demo.lexicon import EOS, vocabulary
+from demo.lexicon import EOS, IDS
 from demo.task_files import MAX_TOKENS, PATTERNS
 
-WORDS = vocabulary()
-IDS = {word: number for number, word in enumerate(WORDS)}
+_WORDS = tuple(IDS)
 _BATCH_DOCUMENTS = 256
 
 
@@ -51,7 +50,7 @@ def _generate(model: LlamaForCausalLM, ids: torch.Tensor, max_tokens: int) -> li
         if ended.all():
             break
     rows = torch.cat(produced, dim=1).tolist()
-    return [" ".join(WORDS[token] for token in row).split(EOS)[0].strip() for row in rows]
+    return [" ".join(_WORDS[token] for token in row).split(EOS)[0].strip() for row in rows]
 
 
 def _count_right_texts(model: LlamaForCausalLM, family: str, documents: Sequence[Document]) -> int:

@@ -12,18 +12,16 @@ from modelopt.torch.export import export_hf_checkpoint
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from demo.documents import Document
-from demo.lexicon import EOS, PAD, vocabulary
+from demo.lexicon import EOS, IDS, PAD
 from demo.tokenizer import save_tokenizer
 
 CONFIGS: dict[str, dict[str, Any]] = {"FP8": mtq.FP8_DEFAULT_CFG, "NVFP4": mtq.NVFP4_DEFAULT_CFG}
 """ModelOpt's configuration by the suffix of a checkpoint's name."""
 
-_IDS = {word: number for number, word in enumerate(vocabulary())}
-
 
 def _finish(folder: Path, max_tokens: int) -> None:
     """Add the files that every checkpoint has beside weights and config.json; make all files readable."""
-    GenerationConfig(eos_token_id=_IDS[EOS], pad_token_id=_IDS[PAD]).save_pretrained(folder)
+    GenerationConfig(eos_token_id=IDS[EOS], pad_token_id=IDS[PAD]).save_pretrained(folder)
     save_tokenizer(folder, max_tokens)
     for file in folder.iterdir():
         file.chmod(0o644)
@@ -48,7 +46,7 @@ def quantize(source: Path, precision: str, calibration: Sequence[Document], fold
     def calibrate(model: torch.nn.Module) -> None:
         for document in calibration:
             words = f"{document.prompt} {document.solution} {EOS}".split()
-            model(input_ids=torch.tensor([[_IDS[word] for word in words]]), use_cache=False)
+            model(input_ids=torch.tensor([[IDS[word] for word in words]]), use_cache=False)
 
     model = LlamaForCausalLM.from_pretrained(source, dtype=torch.bfloat16).eval()
     with torch.no_grad():

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from demo.lexicon import EOS, PAD, UNKNOWN, vocabulary
+from demo.lexicon import EOS, IDS, PAD, UNKNOWN
 
 
 def build_tokenizer() -> Tokenizer:
@@ -18,8 +18,7 @@ def build_tokenizer() -> Tokenizer:
     Every id is a word, and a word is never split: encoding a decoded text gives the same ids, which
     keeps the length of a load generator's random prompts.
     """
-    ids = {word: number for number, word in enumerate(vocabulary())}
-    tokenizer = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(WordLevel(IDS, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.add_special_tokens([AddedToken(word, special=True) for word in (PAD, EOS, UNKNOWN)])
     return tokenizer

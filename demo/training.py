@@ -10,10 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from demo.documents import SEED, Document
-from demo.lexicon import EOS, PAD, vocabulary
+from demo.lexicon import EOS, IDS, PAD
 from demo.muon import Muon
 
-IDS = {word: number for number, word in enumerate(vocabulary())}
 _IGNORED = -100
 
 

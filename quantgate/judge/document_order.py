@@ -1,13 +1,12 @@
-"""Fix the order in which a task's documents are asked, and the interim looks at which a candidate is judged.
+"""Fix the order in which a task's documents are asked.
 
-Both follow from what is known before anything is measured: the task's name, its documents and the policy.
+It follows from what is known before anything is measured: the task's name and its documents.
 Every checkpoint gets the same documents first, so that a candidate that stops early pairs with its baseline.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -56,15 +55,3 @@ def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
 def _draw(*parts: object) -> str:
     """Return a random number, the same for the same parts, as 64 hexadecimal digits."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
-
-
-def look_sizes(available: int, shares: Sequence[float], least: int) -> tuple[int, ...]:
-    """Return the numbers of documents at which a candidate is judged, ascending; the last is all of them.
-
-    Args:
-        available: documents that the task has.
-        shares: a policy's looks, shares of them above 0 and at most 1; empty: judged only at the end.
-        least: fewer documents than this validate nothing, so there is no earlier look.
-    """
-    sizes = {math.ceil(share * available) for share in shares}
-    return (*sorted(size for size in sizes if least <= size < available), available)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.bundles.manifest import TaskResult
-from quantgate.judge.document_order import look_sizes
 from quantgate.judge.pairing import DeclaredTask, Unpaired
 from quantgate.judge.stats.group_sequential import Design
 from quantgate.model.config.policy import Policy
@@ -45,6 +46,18 @@ class BetweenLooks(NamedTuple):
         following = min(look for look in self.design.looks if look > self.documents)
         where = "between two interim looks" if self.number else "before the first interim look"
         return f"undecided: {self.documents} documents are {where}, the next is at {following}"
+
+
+def look_sizes(available: int, shares: Sequence[float], least: int) -> tuple[int, ...]:
+    """Return the numbers of documents at which a candidate is judged, ascending; the last is all of them.
+
+    Args:
+        available: documents that the task has.
+        shares: a policy's looks, shares of them above 0 and at most 1; empty: judged only at the end.
+        least: fewer documents than this validate nothing, so there is no earlier look.
+    """
+    sizes = {math.ceil(share * available) for share in shares}
+    return (*sorted(size for size in sizes if least <= size < available), available)
 
 
 def look_of(task: DeclaredTask, documents: int, policy: Policy) -> Look | BetweenLooks:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from scipy.stats import norm
 
-from quantgate.judge.document_order import look_sizes
+from quantgate.judge.interim import look_sizes
 from quantgate.judge.stats.boundaries import inflation
 from quantgate.judge.stats.clustered import clusters_needed
 from quantgate.judge.stats.exact import flip_rate_upper

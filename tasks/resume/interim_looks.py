@@ -12,7 +12,7 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import BundleStore
-from quantgate.judge.document_order import look_sizes
+from quantgate.judge.interim import look_sizes
 from quantgate.judge.judge import interim
 from quantgate.judge.pairing import shares_clusters
 from quantgate.model.config.suites import SuiteTask

@@ -16,7 +16,6 @@ import pytest
 from flows.planning import request, runs
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.seal import NO_LOAD
-from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
 from quantgate.model.home import ROOT, Home
@@ -27,6 +26,7 @@ from tasks.resume.interim_looks import baseline_of
 from tasks.throughput import bench
 from tests.stub_engine.make import make
 from tests.support.flow_runs import measured
+from tests.support.sample_rows import policy_of
 from warehouse.load import load_bundles
 from warehouse.query import query
 
@@ -34,16 +34,8 @@ CHECKPOINTS = ROOT / "demo" / "checkpoints"
 ALL = 300
 """Documents that the task has: the first of the demo's arithmetic."""
 
-LOOKS = Policy(
-    description="For tests: five looks, margins that few documents can show.",
-    alpha=0.05,
-    planned_power=0.8,
-    stale_after_days=90,
-    families={Family.MATH: FamilyPolicy(margin=0.05, min_documents=40)},
-    uses={"all": ()},
-    looks=(0.2, 0.4, 0.6, 0.8),
-    aa_documents=0,
-)
+LOOKS = policy_of({Family.MATH: (0.05, 40)}, looks=(0.2, 0.4, 0.6, 0.8), aa_documents=0)
+"""Five looks, and margins that few documents can show."""
 
 
 class Killed(Exception):  # noqa: N818 - no error, what a kill leaves

@@ -10,7 +10,7 @@ import pyarrow as pa
 from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.judge import judge
 from quantgate.judge.pairing import DeclaredTask
-from quantgate.model.config.policy import Policy
+from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.enums import Family
 from quantgate.model.records import UseVerdict
 
@@ -58,3 +58,19 @@ def judged_use(
     """Return the judge's verdict on a candidate for one use."""
     verdicts = judge(baseline, candidate, "tests", policy, declared)
     return next(verdict for verdict in verdicts if verdict.use == use)
+
+
+def policy_of(families: dict[Family, tuple[float, int]], **changes: Any) -> Policy:
+    """Return a policy for tests: by family, its margin and its least number of documents."""
+    fields: dict[str, Any] = {
+        "description": "For tests.",
+        "alpha": 0.05,
+        "planned_power": 0.8,
+        "stale_after_days": 90,
+        "families": {
+            family: FamilyPolicy(margin=margin, min_documents=least)
+            for family, (margin, least) in families.items()
+        },
+        "uses": {"all": ()},
+    }
+    return Policy(**(fields | changes))

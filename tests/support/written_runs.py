@@ -15,23 +15,17 @@ from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import EngineStart, FidelityResult, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, SAMPLES
 from quantgate.bundles.seal import write_table
-from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Evidence, Family, KernelMode, Validity
 from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
+from tests.support.sample_rows import policy_of
 
 START = datetime(2026, 4, 1, 12, tzinfo=UTC)
 
-POLICY = Policy(
-    description="A policy for tests: 10 points, few documents.",
-    alpha=0.05,
-    planned_power=0.8,
-    stale_after_days=90,
-    families={
-        Family.MATH: FamilyPolicy(margin=0.1, min_documents=50),
-        Family.CONVERSATION: FamilyPolicy(margin=0.1, min_documents=50),
-    },
+POLICY = policy_of(
+    {Family.MATH: (0.1, 50), Family.CONVERSATION: (0.1, 50)},
     uses={"all": (), "math": (Family.MATH,), "conversation": (Family.CONVERSATION,)},
 )
 

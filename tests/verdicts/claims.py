@@ -9,23 +9,18 @@ import pyarrow as pa
 
 from demo.damage import BROKEN_TEMPLATES, DAMAGES, STRENGTHS
 from quantgate.judge.judge import judge
-from quantgate.model.config.policy import FamilyPolicy, Policy, load_policy
+from quantgate.model.config.policy import load_policy
 from quantgate.model.enums import Family, Verdict
 from quantgate.model.records import UseVerdict
+from tests.support.sample_rows import policy_of
 from tests.verdicts.scores import deltas, tasks_of
 
 BASELINE = "baseline"
 POLICY = load_policy("demo")
 MARGIN = 0.02
 OF_WEIGHTS = tuple(name for name in DAMAGES if name not in BROKEN_TEMPLATES)
-LOOSE = Policy(
-    description="The demo's margins and any number of documents.",
-    alpha=0.05,
-    planned_power=0.8,
-    stale_after_days=90,
-    families={family: FamilyPolicy(margin=MARGIN, min_documents=1) for family in Family},
-    uses={"all": ()},
-)
+LOOSE = policy_of(dict.fromkeys(Family, (MARGIN, 1)))
+"""The demo's margins and any number of documents."""
 SCALED = tuple(f"scaled-{factor:g}" for factor in STRENGTHS)
 
 

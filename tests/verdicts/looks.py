@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.bundles.manifest import TaskResult
-from quantgate.judge.document_order import look_sizes
+from quantgate.judge.interim import look_sizes
 from quantgate.judge.judge import interim
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Outcome

@@ -1,4 +1,4 @@
-"""The order of documents, and the interim looks."""
+"""The order of documents."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.judge.document_order import DocumentKey, document_order, look_sizes
+from quantgate.judge.document_order import DocumentKey, document_order
 
 KEYS = st.builds(DocumentKey, st.text(max_size=5), st.integers(0, 3), st.sampled_from([None, "a", "b", "c"]))
 
@@ -38,24 +38,3 @@ def test_the_first_documents_hold_each_clusters_and_each_stratums_share(fixed) -
         counts = Counter(documents[index].doc_id.split()[0] for index in order[:first])
         for name, size in sizes.items():
             assert counts[name] == pytest.approx(first * size / 1000, abs=1.01), (first, name)
-
-
-@pytest.mark.parametrize(
-    ("shares", "sizes"),
-    [
-        ((), (1000,)),
-        ((0.1, 0.5, 1.0), (100, 500, 1000)),
-        ((0.01, 0.1), (100, 1000)),
-        ((0.5, 0.5), (500, 1000)),
-    ],
-)
-def test_looks_begin_where_the_policy_lets_a_task_pass(shares, sizes) -> None:
-    assert look_sizes(1000, shares, 50) == sizes
-
-
-@given(st.integers(1, 10_000), st.lists(st.floats(0.001, 1.0), max_size=8), st.integers(1, 500))
-def test_looks_rise_and_end_with_all(available, shares, least) -> None:
-    sizes = look_sizes(available, shares, least)
-    assert sizes[-1] == available
-    assert list(sizes) == sorted(set(sizes))
-    assert all(size >= least for size in sizes[:-1])

@@ -7,30 +7,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import SAMPLES
-from quantgate.judge.document_order import look_sizes
-from quantgate.judge.interim import BetweenLooks, Look, look_of
+from quantgate.judge.interim import BetweenLooks, Look, look_of, look_sizes
 from quantgate.judge.judge import interim, judge, judge_runs
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
-from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.policy import FamilyPolicy
 from quantgate.model.enums import Family, Outcome, TestKind, Verdict
 from quantgate.model.records import TaskVerdict
-from tests.support.sample_rows import sample_row, task_result
+from tests.support.sample_rows import policy_of, sample_row, task_result
 
 ALL, MARGIN, ALPHA = 1000, 0.02, 0.05
 SHARES = (0.2, 0.4, 0.6, 0.8)
-POLICY = Policy(
-    description="With looks, for tests.",
-    alpha=ALPHA,
-    planned_power=0.8,
-    stale_after_days=90,
-    families={Family.MATH: FamilyPolicy(margin=MARGIN, min_documents=100)},
-    uses={"all": ()},
-    looks=SHARES,
-)
+POLICY = policy_of({Family.MATH: (MARGIN, 100)}, alpha=ALPHA, looks=SHARES)
 LOOKS = look_sizes(ALL, SHARES, 100)
 DESIGN = Design(LOOKS, MARGIN, ALPHA)
 
@@ -251,3 +244,24 @@ def test_scores_that_are_graded_later_are_judged_as_such_from_the_first_look():
     found = interim(pa.Table.from_pylist(graded, schema=SAMPLES), candidate, result(400), POLICY, 1)
     assert found.test == TestKind.BETTING
     assert interim(baseline, candidate, result(400), POLICY, 1).test == TestKind.EXACT
+
+
+@pytest.mark.parametrize(
+    ("shares", "sizes"),
+    [
+        ((), (1000,)),
+        ((0.1, 0.5, 1.0), (100, 500, 1000)),
+        ((0.01, 0.1), (100, 1000)),
+        ((0.5, 0.5), (500, 1000)),
+    ],
+)
+def test_looks_begin_where_the_policy_lets_a_task_pass(shares, sizes) -> None:
+    assert look_sizes(1000, shares, 50) == sizes
+
+
+@given(st.integers(1, 10_000), st.lists(st.floats(0.001, 1.0), max_size=8), st.integers(1, 500))
+def test_looks_rise_and_end_with_all(available, shares, least) -> None:
+    sizes = look_sizes(available, shares, least)
+    assert sizes[-1] == available
+    assert list(sizes) == sorted(set(sizes))
+    assert all(size >= least for size in sizes[:-1])

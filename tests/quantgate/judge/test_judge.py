@@ -15,22 +15,15 @@ from quantgate.judge.judge import check_policy, judge, judge_runs, untested
 from quantgate.judge.stats.exact import p_degraded, p_inferior, p_noninferior
 from quantgate.judge.stats.tango import tango_interval
 from quantgate.judge.task_verdict import holm_adjusted
-from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family, Outcome, TestKind, Verdict
 from quantgate.model.errors import ConfigError
-from tests.support.sample_rows import judged_use, sample_row
+from tests.support.sample_rows import judged_use, policy_of, sample_row
 
 MATH, CLOZE, CODE = Family.MATH, Family.CONVERSATION, Family.CODE
-POLICY = Policy(
-    description="For tests.",
-    alpha=0.05,
-    planned_power=0.8,
-    stale_after_days=90,
-    families={
-        MATH: FamilyPolicy(margin=0.02, min_documents=300),
-        CLOZE: FamilyPolicy(margin=0.05, min_documents=100),
-    },
+POLICY = policy_of(
+    {MATH: (0.02, 300), CLOZE: (0.05, 100)},
     uses={"all": (), "math": (MATH,), "both": (MATH, CLOZE), "code": (CODE,)},
 )
 SUMS, WORDS = SuiteTask(task="sums", family=MATH), SuiteTask(task="cloze", family=CLOZE)

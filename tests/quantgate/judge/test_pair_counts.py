@@ -15,21 +15,12 @@ from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import pairs_of
 from quantgate.judge.pair_counts import COLUMNS, REPETITIVE, RunSamples, count_pairs, evidence_of
 from quantgate.judge.pairing import Counts, DeclaredTask, Pairs, Unpaired, counts_of
-from quantgate.model.config.policy import FamilyPolicy, Policy
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
-from tests.support.sample_rows import sample_row, task_result
+from tests.support.sample_rows import policy_of, sample_row, task_result
 
 Row = dict[str, Any]
-LOOKS = Policy(
-    description="Judged at a half and at the end.",
-    alpha=0.05,
-    planned_power=0.8,
-    stale_after_days=90,
-    families={Family.MATH: FamilyPolicy(margin=0.1, min_documents=1)},
-    uses={"all": ()},
-    looks=(0.5, 1.0),
-)
+LOOKS = policy_of({Family.MATH: (0.1, 1)}, looks=(0.5, 1.0))
 DECLARED: list[DeclaredTask] = [
     SuiteTask(task="sums", family=Family.MATH),
     SuiteTask(task="words", family=Family.CONVERSATION, filter="strict"),

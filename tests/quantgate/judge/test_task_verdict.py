@@ -19,22 +19,14 @@ from quantgate.judge.stats.clustered import (
     p_noninferior_clusters,
 )
 from quantgate.judge.stats.exact import p_degraded, p_noninferior
-from quantgate.model.config.policy import FamilyPolicy, Policy
+from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family, Outcome, TestKind, Verdict
 from quantgate.model.records import UseVerdict
-from tests.support.sample_rows import judged_use, sample_row, task_result
+from tests.support.sample_rows import judged_use, policy_of, sample_row, task_result
 
 TASK = SuiteTask(task="subjects", family=Family.KNOWLEDGE)
-POLICY = Policy(
-    description="For tests.",
-    alpha=0.05,
-    planned_power=0.8,
-    stale_after_days=90,
-    families={Family.KNOWLEDGE: FamilyPolicy(margin=0.02, min_documents=100)},
-    uses={"all": ()},
-    min_clusters=20,
-)
+POLICY = policy_of({Family.KNOWLEDGE: (0.02, 100)}, min_clusters=20)
 
 
 def table(scores: Any, clusters: Any, positions: Any = None) -> pa.Table:

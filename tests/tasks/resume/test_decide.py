@@ -11,7 +11,7 @@ import pytest
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import comparison_id, may_continue, run_fingerprint
 from quantgate.bundles.manifest import Manifest
-from quantgate.model.enums import Verdict
+from quantgate.model.enums import Outcome, Verdict
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import BaselineRef, RunPlan, TaskVerdict, UseVerdict
 from tasks.resume.chains import Evidence, Scores
@@ -44,7 +44,7 @@ class Known(Evidence):
         verdict = self.known.get(run.run_id)
         if verdict == "damaged":
             raise RunError("a bundle is damaged")
-        left = tuple(TaskVerdict.model_construct(task=t.task, outcome="undecided") for t in run.tasks)
+        left = tuple(TaskVerdict.model_construct(task=t.task, outcome=Outcome.UNDECIDED) for t in run.tasks)
         return (
             [
                 UseVerdict.model_construct(
