@@ -97,7 +97,7 @@ def judge_evidence(
     return tuple(_judge_use(evidence, figures, policy_name, policy, use, declared) for use in policy.uses)
 
 
-def interim(
+def judge_interim(
     baseline: pa.Table, candidate: pa.Table, result: TaskResult, policy: Policy, required: int
 ) -> TaskVerdict:
     """Judge one task at an interim look, on the documents that a candidate has answered so far.

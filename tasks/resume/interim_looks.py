@@ -13,7 +13,7 @@ from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.interim import look_sizes
-from quantgate.judge.judge import interim
+from quantgate.judge.judge import judge_interim
 from quantgate.judge.pairing import shares_clusters
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Outcome
@@ -120,7 +120,7 @@ def judged(plan: RunPlan, task: SuiteTask, staging: Staging, baseline: Baseline)
     """Judge a task after its finished batches."""
     samples = batches.samples_so_far(staging, task.task)
     result = batches.together(batches.finished(staging, task.task), samples, judged=True)
-    return interim(baseline.samples, samples, result, plan.policy, len(plan.suite.tasks))
+    return judge_interim(baseline.samples, samples, result, plan.policy, len(plan.suite.tasks))
 
 
 def _report(report: Reporter, plan: RunPlan, verdict: TaskVerdict) -> None:

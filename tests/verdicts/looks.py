@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.interim import look_sizes
-from quantgate.judge.judge import interim
+from quantgate.judge.judge import judge_interim
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Outcome
 from quantgate.model.records import TaskVerdict
@@ -46,7 +46,7 @@ def followed(
             duration_s=0.0,
             engine_start_id="",
         )
-        verdict = interim(baseline, answered, result, policy, required)
+        verdict = judge_interim(baseline, answered, result, policy, required)
         if verdict.outcome is not Outcome.UNDECIDED:
             break
     return verdict

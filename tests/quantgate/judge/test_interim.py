@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.interim import BetweenLooks, Look, look_of, look_sizes
-from quantgate.judge.judge import interim, judge, judge_runs
+from quantgate.judge.judge import judge, judge_interim, judge_runs
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
 from quantgate.model.config.policy import FamilyPolicy
@@ -59,7 +59,7 @@ def both(documents: int, worse: int, better: int) -> tuple[pa.Table, pa.Table]:
 
 
 def at(documents: int, worse: int, better: int, required: int = 1) -> TaskVerdict:
-    return interim(*both(documents, worse, better), result(documents), POLICY, required)
+    return judge_interim(*both(documents, worse, better), result(documents), POLICY, required)
 
 
 def test_it_passes_at_a_look_where_boundary_and_p_value_allow_it():
@@ -155,7 +155,7 @@ def test_only_the_first_documents_pair(positions: list[int], reason: str):
     candidate = samples(np.ones(200), positions)
     (verdict,) = judge(baseline, candidate, "looks", POLICY, [result(200)])
     assert (verdict.verdict, verdict.reason) == (Verdict.NOT_COMPARABLE, f"task sums: {reason}")
-    found = interim(baseline, candidate, result(200), POLICY, 1)
+    found = judge_interim(baseline, candidate, result(200), POLICY, 1)
     assert (found.outcome, found.pairs, found.reason) == (Outcome.UNDECIDED, 0, f"task sums: {reason}")
 
 
@@ -241,9 +241,9 @@ def test_scores_that_are_graded_later_are_judged_as_such_from_the_first_look():
     baseline, candidate = both(400, 0, 0)
     graded = baseline.to_pylist()
     graded[-1]["score"] = 0.5
-    found = interim(pa.Table.from_pylist(graded, schema=SAMPLES), candidate, result(400), POLICY, 1)
+    found = judge_interim(pa.Table.from_pylist(graded, schema=SAMPLES), candidate, result(400), POLICY, 1)
     assert found.test == TestKind.BETTING
-    assert interim(baseline, candidate, result(400), POLICY, 1).test == TestKind.EXACT
+    assert judge_interim(baseline, candidate, result(400), POLICY, 1).test == TestKind.EXACT
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import SAMPLES
-from quantgate.judge.judge import interim
+from quantgate.judge.judge import judge_interim
 from quantgate.judge.pairing import Pairs, Unpaired, pair_task
 from quantgate.judge.stats.betting import p_noninferior_betting
 from quantgate.judge.stats.clustered import (
@@ -211,7 +211,7 @@ def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():
     baseline, candidate = spread(6, 6, 3000)
     clusters, positions = np.arange(3000) % 300, list(range(3000))
     whole = table(baseline, clusters, positions)
-    half = interim(
+    half = judge_interim(
         whole, table(candidate[:1500], clusters[:1500], positions[:1500]), result(1500, 1500), policy, 1
     )
     assert half.outcome == Outcome.UNDECIDED
@@ -221,7 +221,7 @@ def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():
         in half.reason
     )
     apart = [None] * 3000
-    alone = interim(
+    alone = judge_interim(
         table(baseline, apart, positions),
         table(candidate[:1500], apart[:1500], positions[:1500]),
         result(1500, 1500),
@@ -229,7 +229,7 @@ def test_clusters_are_judged_at_the_end_only_and_then_with_the_whole_of_alpha():
         1,
     )
     assert alone.outcome == Outcome.PASS, "the same flips in independent documents"
-    end = interim(whole, table(candidate, clusters, positions), result(3000, 1500, 3000), policy, 1)
+    end = judge_interim(whole, table(candidate, clusters, positions), result(3000, 1500, 3000), policy, 1)
     fixed = verdict(baseline, candidate, clusters).tasks[0]
     assert end.outcome == Outcome.PASS
     assert (end.p_noninferior, end.ci_low, end.ci_high) == (fixed.p_noninferior, fixed.ci_low, fixed.ci_high)
