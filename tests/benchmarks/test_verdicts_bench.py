@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.verdict_cells import Rule, outcome_of, rule_of
-from benchmarks.verdict_draws import drawn
-from benchmarks.verdicts import main
+from benchmarks.verdicts.cells import Rule, outcome_of, rule_of
+from benchmarks.verdicts.command import main
+from benchmarks.verdicts.draws import drawn
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
 from quantgate.judge.stats.tango import score_at_loss
 from tests.support.interim_looks import ending

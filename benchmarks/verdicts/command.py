@@ -1,7 +1,7 @@
 """Measure error rates, power and documents to a verdict: `python -m benchmarks.verdicts --seed 0 --out FOLDER`.
 
 Three parts. *cells*: false validation at the margin and power at delta 0 of the fixed and the sequential test, over
-flip rates, sizes and margins, as sums over outcomes (benchmarks/verdict_cells.py). *documents*: what unpaired
+flip rates, sizes and margins, as sums over outcomes (benchmarks/verdicts/cells.py). *documents*: what unpaired
 fixed-n, paired fixed-n and the sequential test take at equal alpha and power. *draws*: simulated candidates that the
 shipped judge follows from look to look; its decisions are compared with the sums.
 """
@@ -18,9 +18,9 @@ from typing import Any
 
 from scipy.stats import norm
 
-from benchmarks.verdict_cells import Rule, outcome_of, rule_of
-from benchmarks.verdict_draws import drawn
-from benchmarks.verdict_tables import markdown
+from benchmarks.verdicts.cells import Rule, outcome_of, rule_of
+from benchmarks.verdicts.draws import drawn
+from benchmarks.verdicts.tables import markdown
 from benchmarks.warehouse import numbers, save
 from quantgate.judge.interim import look_sizes
 from quantgate.judge.stats.exact import p_noninferior
@@ -160,7 +160,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=numbers, default=list(SIZES))
     parser.add_argument("--parts", type=lambda text: text.split(","), default=["cells", "documents", "draws"])
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.verdict_cells import STEP, Rule, outcome_of
+from benchmarks.verdicts.cells import STEP, Rule, outcome_of
 from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.pairing import Pairs
 from quantgate.judge.stats.tango import score_at_loss

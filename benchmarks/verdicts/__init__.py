@@ -1,0 +1,1 @@
+"""How often the judge errs, what it sees, and how many documents a verdict takes."""
