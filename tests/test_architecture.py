@@ -25,7 +25,7 @@ ALLOWED = {
     "quantgate.judge": {"quantgate.judge.stats", "quantgate.bundles", "quantgate.model"},
     "quantgate.bundles": {"quantgate.model"},
     "quantgate.model": set(),
-    "docs.pages": {"warehouse"} | GROUND,
+    "docs.pages": {"commands", "warehouse"} | GROUND,
     "benchmarks": {"warehouse"} | GROUND,
 }
 STEPS = [
