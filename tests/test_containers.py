@@ -1,4 +1,4 @@
-"""Dockerfile, compose.yaml and docs/deploy.md name files, commands and settings that exist. (No container is built.)"""
+"""Dockerfile, compose.yaml and docs/schedule-and-deploy.md name what exists. (No container is built.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quantgate.model.yaml_file import load_yaml
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
-DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+DEPLOY = (ROOT / "docs" / "schedule-and-deploy.md").read_text()
 IGNORED = (ROOT / ".dockerignore").read_text().split()
 
 
