@@ -1,6 +1,6 @@
 """docs/configuration.md: every key of configs/, generated from the records that read the files.
 
-``python -m docs.pages.configuration`` writes it; ``configuration.md.tmpl`` beside this module holds the introduction.
+``python -m docs.pages.configuration`` writes it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from docs.pages.outside_cases import Cases
+from docs.pages.page import fill
 from quantgate.model.config.architectures import ArchitectureFile, FormatFile
 from quantgate.model.config.engines import EngineFile, KernelFile
 from quantgate.model.config.fleet import FleetFile
@@ -32,7 +32,6 @@ from warehouse.evidence.claims import ClaimFile
 from warehouse.evidence.records import Catalogue, Guide
 
 PAGE = ROOT / "docs" / "configuration.md"
-TEMPLATE = Path(__file__).with_name("configuration.md.tmpl")
 FILES: Mapping[str, type[BaseModel]] = {
     "models/*.yaml": ModelConfig,
     "suites/*.yaml": Suite,
@@ -62,26 +61,38 @@ _NAMES = {
 }
 
 
+class Key(NamedTuple):
+    """One key of a record."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+class Record(NamedTuple):
+    """One record as the page shows it."""
+
+    name: str
+    summary: str
+    fields: list[Key]
+
+
 def configuration_page() -> str:
     """Return the page as markdown: a section for each file, with a table for each of its records."""
-    sections = "\n".join(line for pattern, record in FILES.items() for line in _section(pattern, record))
-    return TEMPLATE.read_text(encoding="utf-8").replace("{sections}\n", sections)
+    files = [
+        (pattern, _described(record), [_described(nested) for nested in _below(record, {record})])
+        for pattern, record in FILES.items()
+    ]
+    return fill("configuration", files=files)
 
 
-def _section(pattern: str, record: type[BaseModel]) -> Iterator[str]:
-    yield f"## configs/{pattern}\n"
-    yield from _table(record)
-    for nested in _below(record, {record}):
-        yield f"**{nested.__name__}.** {_summary(nested)}\n"
-        yield from _table(nested)
-
-
-def _table(record: type[BaseModel]) -> Iterator[str]:
-    yield "| key | type | default | meaning |\n|---|---|---|---|"
-    for name, field in record.model_fields.items():
-        cells = (f"`{name}`", _typed(field), _default(field), _meaning(field))
-        yield "| " + " | ".join(map(_cell, cells)) + " |"
-    yield ""
+def _described(record: type[BaseModel]) -> Record:
+    keys = [
+        Key(name, _typed(field), _default(field), _plain(_meaning(field)))
+        for name, field in record.model_fields.items()
+    ]
+    return Record(record.__name__, _plain(_summary(record)), keys)
 
 
 def _below(record: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[type[BaseModel]]:
@@ -166,9 +177,9 @@ def _summary(record: type[BaseModel]) -> str:
     return inspect.cleandoc(record.__doc__ or "").split("\n\n")[0].replace("\n", " ")
 
 
-def _cell(text: str) -> str:
-    """Return a text as a table's cell: one line, without what markdown would read as a column or a tag."""
-    return re.sub(r"<(?=[/a-zA-Z])", "&lt;", " ".join(text.split()).replace("|", "\\|").replace("``", "`"))
+def _plain(text: str) -> str:
+    """Return a text as one line without what markdown would read as a tag."""
+    return re.sub(r"<(?=[/a-zA-Z])", "&lt;", " ".join(text.split()).replace("``", "`"))
 
 
 if __name__ == "__main__":
