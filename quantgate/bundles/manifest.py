@@ -58,7 +58,7 @@ class TaskResult(Strict):
     )
     looks: tuple[int, ...] = Field(
         default=(),
-        description="Documents after which the candidate was judged on its way, the last being all it answered.",
+        description="Documents at each interim look of the candidate; the last is all that it answered.",
     )
 
 
