@@ -44,7 +44,6 @@ class Case:
     model: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     free_bytes: int | None = None
-    server: bool = True
     """Whether it takes a hub, and so the flow, to find out."""
 
     def arguments(self) -> list[str]:
@@ -55,36 +54,27 @@ class Case:
 
 
 LOCAL = {
-    "unknown model": Case(
-        "configs/models: nothing is called 'tinny'. Did you mean 'tiny'?", model="tinny", server=False
-    ),
+    "unknown model": Case("configs/models: nothing is called 'tinny'. Did you mean 'tiny'?", model="tinny"),
     "no folder": Case(
         "{local}/truncatd: no such folder. Did you mean '{local}/truncated'?",
         "{local}/truncatd",
-        server=False,
     ),
-    "truncated": Case(
-        "{local}/truncated: model.safetensors is truncated: ", "{local}/truncated", server=False
-    ),
+    "truncated": Case("{local}/truncated: model.safetensors is truncated: ", "{local}/truncated"),
     "no tokenizer": Case(
         "{local}/no-tokenizer: no tokenizer (tokenizer.json, tokenizer.model or a vocabulary). Put the base model's",
         "{local}/no-tokenizer",
-        server=False,
     ),
     "pickled": Case(
         "{local}/pickled: pickle weights only (pytorch_model.bin), which can run code when they are loaded. Convert",
         "{local}/pickled",
-        server=False,
     ),
     "code": Case(
         "{local}/code: needs code of its own (auto_map in config.json, model_type 'new'). Give a conversion",
         "{local}/code",
-        server=False,
     ),
     "declared otherwise": Case(
         "{local}/fp8: declared as nvfp4, but the files hold fp8 (modelopt:FP8). Declare fp8, or give another",
         model="tiny",
-        server=False,
     ),
 }
 HUB = {
@@ -245,7 +235,7 @@ def test_a_bad_checkpoint_is_one_line_and_status_2_before_an_engine(place: Place
     assert (ended["status"], ended["out"]) == (2, ""), ended
     *progress, last = ended["err"].splitlines()
     assert last.startswith(f"quantgate: {case.says.format(**place.names)}")
-    assert ended["server"] is case.server
+    assert not ended["server"], "it is reported before a Prefect server starts"
     assert progress == [] or name in {"a truncated upload"}, progress
     assert "Traceback" not in ended["err"]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.store import DECLARED, ORDER_DIGITS
 from warehouse.query import query
 
 COUNTS = """
@@ -75,10 +76,15 @@ def shrunk(before: dict[str, int], now: dict[str, int]) -> list[str]:
 def leftovers(home: Path, bundles_each: int = 1) -> list[str]:
     """What a finished home must not hold, and what it holds more often than it was measured."""
     faults = [
-        f"in staging: {p.name}" for p in (home / "staging").iterdir() if p.name not in {".locks", ".fresh"}
+        f"in staging: {p.name}"
+        for p in (home / "staging").iterdir()
+        if p.name not in {".locks", ".fresh-after"}
     ]
-    faults += [f"in staging/.fresh: {p.name}" for p in (home / "staging").glob(".fresh/*")]
-    faults += [f"in bundles: {p.name}" for p in (home / "bundles").iterdir() if p.name.startswith(".")]
+    faults += [f"in staging/.fresh-after: {p.name}" for p in (home / "staging").glob(".fresh-after/*")]
+    hidden = [p.name for p in (home / "bundles").iterdir() if p.name.startswith(".")]
+    faults += [f"in bundles: {name}" for name in hidden if name != DECLARED]
+    declared = {p.name[ORDER_DIGITS + 1 :] for p in (home / "bundles" / DECLARED).iterdir()}
+    faults += [f"never declared: {p.name}" for p in visible(home) if p.name not in declared]
     faults += [f"in the home: {p.name}" for p in home.glob(".*.next-*")]
     faults += [f"in published: {p.name}" for p in (home / "published").glob(".*.next-*")]
     warehouse = home / "warehouse.duckdb"
@@ -95,7 +101,7 @@ def leftovers(home: Path, bundles_each: int = 1) -> list[str]:
 
 def measured_anew(home: Path) -> bool:
     """Whether each fingerprint has a second bundle and no measuring anew is under way: once more would be a third."""
-    return len(visible(home)) == 4 and not list((home / "staging" / ".fresh").glob("*.json"))
+    return len(visible(home)) == 4 and not list((home / "staging" / ".fresh-after").glob("*.json"))
 
 
 def _rows(table: pa.Table, name: str, checkpoint: str = "") -> list[str]:
