@@ -14,7 +14,7 @@ from quantgate.model.config.architectures import Architecture, ArchitectureFile,
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import fingerprint_of, load_yaml, parse_record
-from warehouse.database import Connection, insert_rows
+from warehouse.database import Connection, replace_rows
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,14 @@ def read_config_json(path: Path) -> ModelConfigKeys:
 
 def refresh_shapes(connection: Connection, shapes: Shapes) -> None:
     """Replace the warehouse's architectures and formats."""
-    connection.execute("DELETE FROM store.architectures")
-    insert_rows(
-        connection, "architectures", (_row(model, entry) for model, entry in shapes.architectures.items())
+    rows = (_row(model, entry) for model, entry in shapes.architectures.items())
+    replace_rows(connection, "architectures", rows)
+    formats = (
+        {**entry.model_dump(), "holds": holds, "format": name}
+        for holds, entries in (("weights", shapes.formats.weights), ("kv_cache", shapes.formats.kv_cache))
+        for name, entry in entries.items()
     )
-    connection.execute("DELETE FROM store.number_formats")
-    for holds, formats in (("weights", shapes.formats.weights), ("kv_cache", shapes.formats.kv_cache)):
-        insert_rows(
-            connection,
-            "number_formats",
-            ({**entry.model_dump(), "holds": holds, "format": name} for name, entry in formats.items()),
-        )
+    replace_rows(connection, "number_formats", formats)
 
 
 def refresh_bounds(connection: Connection, *, all_runs: bool) -> None:

@@ -17,7 +17,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml
 from warehouse.architectures import Shapes, read_shapes, refresh_shapes
-from warehouse.database import Connection, create_views, insert_rows, migrate
+from warehouse.database import Connection, create_views, insert_rows, migrate, replace_rows
 from warehouse.evidence.reference import Reference, read_reference, store_reference
 from warehouse.prices.offers import (
     LocatedOffer,
@@ -139,32 +139,22 @@ def import_prices(
 
 def refresh(connection: Connection, configuration: Configuration) -> None:
     """Replace prices, GPUs and the list of current policies; keep the policies that runs declared."""
-    connection.execute("DELETE FROM store.price_offers")
-    insert_rows(
-        connection,
-        "price_offers",
-        (
-            {**located.offer.model_dump(), "origin": located.where.partition(":")[0]}
-            for located in (*configuration.own_offers, *configuration.imported)
-        ),
+    offers = (
+        {**located.offer.model_dump(), "origin": located.where.partition(":")[0]}
+        for located in (*configuration.own_offers, *configuration.imported)
     )
-    connection.execute("DELETE FROM store.reserved_rule")
-    if configuration.prices.reserved:
-        insert_rows(connection, "reserved_rule", [configuration.prices.reserved.model_dump()])
-    connection.execute("DELETE FROM store.gpus")
-    insert_rows(
-        connection,
-        "gpus",
-        (_gpu_row(key, gpu) for key, gpu in configuration.gpus.gpus.items()),
-    )
+    replace_rows(connection, "price_offers", offers)
+    reserved = configuration.prices.reserved
+    replace_rows(connection, "reserved_rule", [reserved.model_dump()] if reserved else [])
+    replace_rows(connection, "gpus", (_gpu_row(key, gpu) for key, gpu in configuration.gpus.gpus.items()))
     refresh_shapes(connection, configuration.shapes)
     store_reference(connection, configuration.reference)
-    connection.execute("DELETE FROM store.baseline_scores")
-    insert_rows(connection, "baseline_scores", configuration.scores)
-    connection.execute("DELETE FROM store.current_policies")
-    for name, policy in configuration.policies.policies.items():
+    replace_rows(connection, "baseline_scores", configuration.scores)
+    policies = configuration.policies.policies
+    for name, policy in policies.items():
         add_policy(connection, name, policy)
-        insert_rows(connection, "current_policies", [policy_row(name, policy)])
+    rows = (policy_row(name, policy) for name, policy in policies.items())
+    replace_rows(connection, "current_policies", rows)
 
 
 def configured_in_memory(configs: Path = CONFIGS, *, warehouse: Path | None = None) -> Connection:

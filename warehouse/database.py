@@ -166,6 +166,12 @@ def insert_rows(connection: Connection, table: str, rows: Iterable[Mapping[str, 
         insert_arrow(connection, table, pa.Table.from_pylist(records, schema=schema))
 
 
+def replace_rows(connection: Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the content of ``store.<table>`` by these records, as `insert_rows` takes them."""
+    connection.execute(f"DELETE FROM store.{table}")  # noqa: S608
+    insert_rows(connection, table, rows)
+
+
 def setting(connection: Connection, name: str) -> str | None:
     """Read a value of ``store.settings``; None if it isn't set."""
     rows = connection.execute("SELECT value FROM store.settings WHERE name = ?", [name]).fetchall()

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from quantgate.model.config.gpus import GpuFile
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml, parse_record
-from warehouse.database import Connection, insert_rows
+from warehouse.database import Connection, replace_rows
 from warehouse.evidence.claims import ClaimFile, claim_row
 from warehouse.evidence.records import (
     Catalogue,
@@ -116,8 +116,7 @@ def _read(configs: Path, gpus: frozenset[str], imported: tuple[Path, ...], diges
 def store_reference(connection: Connection, reference: Reference) -> None:
     """Replace the rows of `read_reference`."""
     for table in _TABLES:
-        connection.execute(f"DELETE FROM store.{table}")  # noqa: S608
-        insert_rows(connection, table, reference.rows.get(table, ()))
+        replace_rows(connection, table, reference.rows.get(table, ()))
 
 
 def _numbered(records: Sequence[BaseModel]) -> list[Row]:
