@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from quantgate.bundles.manifest import Manifest
@@ -16,6 +18,8 @@ from quantgate.judge.pair_counts import COLUMNS, REPETITIVE, PlainTasks, RunSamp
 from quantgate.model.config.policy import Policy
 from quantgate.model.errors import QuantgateError
 from quantgate.model.records import UseVerdict
+from warehouse.database import Connection, insert_rows
+from warehouse.rows import Row, task_verdict_rows, verdict_rows
 
 _BATCH_ROWS = 500_000
 """Candidates' rows that are counted together: many small runs cost one query, and few large ones fit in memory."""
@@ -46,17 +50,50 @@ class Judged:
     error: QuantgateError | None = None
 
 
+@dataclass
+class JudgedRows:
+    """Rows of the verdicts of many candidates, and the candidates that could not be judged."""
+
+    verdicts: list[Row] = field(default_factory=list)
+    task_verdicts: list[Row] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
+    errors: dict[str, QuantgateError] = field(default_factory=dict)
+    """By run id."""
+
+    def insert(self, connection: Connection, prefix: str = "") -> None:
+        """Append the rows to ``store.<prefix>verdicts`` and ``store.<prefix>task_verdicts``."""
+        insert_rows(connection, f"{prefix}verdicts", self.verdicts)
+        insert_rows(connection, f"{prefix}task_verdicts", self.task_verdicts)
+
+
 _Read = StoredRun | QuantgateError
 """A run, or why it could not be read."""
 
 
 class _Pair(NamedTuple):
-    """A candidate's run id and its baseline's, and what was read of them: ``there`` is the baseline."""
+    """The run ids of a candidate and its baseline, and what was read of the two."""
 
-    candidate: str
-    baseline: str
-    there: _Read
-    here: _Read
+    run_id: str
+    baseline_run_id: str
+    candidate: _Read
+    baseline: _Read
+
+
+def judge_rows(
+    store: BundleStore,
+    candidates: Sequence[tuple[str, str]],
+    declare: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+) -> JudgedRows:
+    """Return what `judge_stored` yields as rows of the warehouse."""
+    rows = JudgedRows()
+    for judged in judge_stored(store, candidates, declare):
+        if judged.error is not None:
+            rows.errors[judged.run_id] = judged.error
+        elif judged.manifest is not None:
+            rows.verdicts += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+            rows.task_verdicts += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
+            rows.run_ids.append(judged.run_id)
+    return rows
 
 
 def judge_stored(
@@ -79,7 +116,7 @@ def judge_stored(
     rows = 0
     for pair in _read(store, candidates, declare):
         batch.append(pair)
-        rows += pair.here.samples.table.num_rows if isinstance(pair.here, StoredRun) else 0
+        rows += pair.candidate.samples.table.num_rows if isinstance(pair.candidate, StoredRun) else 0
         if rows >= _BATCH_ROWS:
             yield from _judge_batch(batch)
             batch, rows = [], 0
@@ -91,34 +128,30 @@ def _read(
 ) -> Iterator[_Pair]:
     """Yield the two runs of every candidate, or why one can't be read; a baseline's once for all that follow it."""
 
-    def read(run_id: str, like: Future[_Read] | None) -> _Read:
-        there = like.result() if like is not None else None
+    def read(run_id: str, baseline: Future[_Read] | None) -> _Read:
+        beside = baseline.result() if baseline is not None else None
         try:
             manifest = store.read_manifest(run_id)
-            columns = there.columns if isinstance(there, StoredRun) else None
-            columns = store.read_columns(manifest, SAMPLES_FILE, COLUMNS, REPETITIVE, like=columns)
+            like = beside.columns if isinstance(beside, StoredRun) else None
+            columns = store.read_columns(manifest, SAMPLES_FILE, COLUMNS, REPETITIVE, like=like)
             return StoredRun(declare(manifest), manifest.policy, columns, RunSamples(columns.table))
         except QuantgateError as error:
             return error
 
     def started() -> Iterator[Future[_Read]]:
         """Yield every run as it is needed: a baseline, then its candidates, which wait for it."""
-        there, before = None, None
-        for candidate, baseline in candidates:
-            if baseline != before:
-                there, before = pool.submit(read, baseline, None), baseline
-                yield there
-            yield pool.submit(read, candidate, there)
+        for baseline_run_id, pairs in groupby(candidates, key=itemgetter(1)):
+            baseline = pool.submit(read, baseline_run_id, None)
+            yield baseline
+            for run_id, _ in pairs:
+                yield pool.submit(read, run_id, baseline)
 
     with ThreadPoolExecutor(_AHEAD) as pool:
         runs = _ahead(started())
-        there: _Read | None = None
-        before = None
-        for candidate, baseline in candidates:
-            if baseline != before:
-                there, before = next(runs), baseline
-            assert there is not None
-            yield _Pair(candidate, baseline, there, next(runs))
+        for baseline_run_id, pairs in groupby(candidates, key=itemgetter(1)):
+            baseline = next(runs)
+            for run_id, _ in pairs:
+                yield _Pair(run_id, baseline_run_id, next(runs), baseline)
 
 
 def _ahead(futures: Iterator[Future[_Read]]) -> Iterator[_Read]:
@@ -135,33 +168,34 @@ def _ahead(futures: Iterator[Future[_Read]]) -> Iterator[_Read]:
 def _judge_batch(batch: Sequence[_Pair]) -> Iterator[Judged]:
     """Count the pairs of all candidates in one go, then judge each."""
     sides = [
-        (there.samples, here.samples)
-        for _, _, there, here in batch
-        if isinstance(there, StoredRun) and isinstance(here, StoredRun)
+        (pair.baseline.samples, pair.candidate.samples)
+        for pair in batch
+        if isinstance(pair.baseline, StoredRun) and isinstance(pair.candidate, StoredRun)
     ]
     counted = iter(count_pairs(sides))
-    for candidate, baseline, there, here in batch:
-        if isinstance(there, QuantgateError):
-            yield Judged(candidate, baseline, error=there)
-        elif isinstance(here, QuantgateError):
-            yield Judged(candidate, baseline, error=here)
-        else:
-            yield _judged(candidate, baseline, there, here, next(counted))
+    for run_id, baseline_run_id, candidate, baseline in batch:
+        try:
+            baseline_run, run = _read_whole(baseline), _read_whole(candidate)
+            verdicts = _judge(baseline_run, run, next(counted))
+            yield Judged(run_id, baseline_run_id, verdicts, run.manifest)
+        except QuantgateError as error:
+            yield Judged(run_id, baseline_run_id, error=error)
 
 
-def _judged(candidate: str, baseline: str, there: StoredRun, here: StoredRun, counted: PlainTasks) -> Judged:
-    try:
-        return Judged(candidate, baseline, _judge(there, here, counted), here.manifest)
-    except QuantgateError as error:
-        return Judged(candidate, baseline, error=error)
+def _read_whole(run: _Read) -> StoredRun:
+    """Return the run; raise the error for which it could not be read."""
+    if isinstance(run, QuantgateError):
+        raise run
+    return run
 
 
-def _judge(there: StoredRun, here: StoredRun, counted: PlainTasks) -> tuple[UseVerdict, ...]:
-    manifest, policy = here.manifest, here.manifest.policy
-    without = incomparable(there.manifest, manifest)
+def _judge(baseline: StoredRun, candidate: StoredRun, counted: PlainTasks) -> tuple[UseVerdict, ...]:
+    manifest, own = candidate.manifest, candidate.own
+    without = incomparable(baseline.manifest, manifest)
     if without is not None:
         return without
-    if not manifest.tasks or not here.samples.table.num_rows:
-        return judge(there.samples.table, here.samples.table, manifest.policy_name, policy, manifest.tasks)
-    evidence = evidence_of(there.samples, here.samples, counted, manifest.tasks, here.own)
-    return judge_evidence(evidence, manifest.policy_name, policy, manifest.tasks, own=here.own)
+    name, policy, tasks = manifest.policy_name, manifest.policy, manifest.tasks
+    if not tasks or not candidate.samples.table.num_rows:
+        return judge(baseline.samples.table, candidate.samples.table, name, policy, tasks)
+    evidence = evidence_of(baseline.samples, candidate.samples, counted, tasks, own)
+    return judge_evidence(evidence, name, policy, tasks, own=own)

@@ -34,10 +34,10 @@ from warehouse.database import (
 )
 from warehouse.evidence.mlperf import evidence_folder
 from warehouse.fidelity import compare_all
-from warehouse.judge_runs import judge_stored
+from warehouse.judge_runs import judge_rows
 from warehouse.prices.offers import imported_folder
 from warehouse.query import read_only
-from warehouse.rows import Row, engine_start_rows, run_row, task_rows, task_verdict_rows, verdict_rows
+from warehouse.rows import engine_start_rows, run_row, task_rows
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
 _BATCH_BYTES = 128 << 20
@@ -225,21 +225,12 @@ def _of_run(bundle: Bundle, name: str) -> pa.Table:
 
 def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) -> list[str]:
     """Judge every candidate that has no verdict yet and whose baseline's run is loaded."""
-    run_ids: list[str] = []
-    verdicts: list[Row] = []
-    task_verdicts: list[Row] = []
-    for judged in judge_stored(store, connection.execute(_UNJUDGED).fetchall()):
-        if judged.manifest is None:
-            problems.append(f"run {judged.run_id} could not be judged: {judged.error}")
-            continue
-        verdicts += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
-        task_verdicts += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
-        run_ids.append(judged.run_id)
+    judged = judge_rows(store, connection.execute(_UNJUDGED).fetchall())
+    problems += [f"run {run_id} could not be judged: {error}" for run_id, error in judged.errors.items()]
     connection.execute("BEGIN")
-    insert_rows(connection, "verdicts", verdicts)
-    insert_rows(connection, "task_verdicts", task_verdicts)
+    judged.insert(connection)
     connection.execute("COMMIT")
-    return run_ids
+    return judged.run_ids
 
 
 def _refresh_keys(connection: Connection, store: BundleStore) -> None:

@@ -5,7 +5,7 @@ docs/decisions/0011-post-hoc-verdicts.md says why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
@@ -16,11 +16,10 @@ from quantgate.model.config.policy import Policy
 from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.yaml_file import Strict, choose
 from warehouse.configuration import CONFIGS, add_policy
-from warehouse.database import insert_rows, writing
-from warehouse.judge_runs import judge_stored
+from warehouse.database import writing
+from warehouse.judge_runs import JudgedRows, judge_rows
 from warehouse.load import load_bundles
 from warehouse.query import read_only
-from warehouse.rows import Row, task_verdict_rows, verdict_rows
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
 _CANDIDATES = """
@@ -58,16 +57,6 @@ class _Candidate:
     has_quality: bool
     declared: bool
     judged_before: bool
-
-
-@dataclass
-class _Verdicts:
-    """Rows to insert, and the errors of runs that couldn't be judged."""
-
-    rows: list[Row] = field(default_factory=list)
-    task_rows: list[Row] = field(default_factory=list)
-    run_ids: list[str] = field(default_factory=list)
-    errors: list[QuantgateError] = field(default_factory=list)
 
 
 def rejudge(
@@ -109,19 +98,20 @@ def rejudge(
             candidates = [_chosen(candidates, run_id)]
         candidates = [c for c in candidates if c.baseline_run_id is not None and c.has_quality]
         new = [c for c in candidates if not c.declared and not c.judged_before]
-        verdicts = _judge(store, new, policy_name, policy)
-        if run_id is not None and verdicts.errors:
-            raise verdicts.errors[0]
-        if verdicts.run_ids:
+        judged = _judge(store, new, policy_name, policy)
+        errors = [_of_run(failed_id, error) for failed_id, error in judged.errors.items()]
+        if run_id is not None and errors:
+            raise errors[0]
+        if judged.run_ids:
             with next_state(warehouse) as path:
-                _write(path, policy_name, policy, verdicts)
+                _write(path, policy_name, policy, judged)
     return JudgeReport(
         policy=policy_name,
         policy_fingerprint=policy.fingerprint(),
-        judged=tuple(verdicts.run_ids),
+        judged=tuple(judged.run_ids),
         judged_before=tuple(c.run_id for c in candidates if c.judged_before),
         declared=tuple(c.run_id for c in candidates if c.declared),
-        problems=(*loaded.problems, *map(str, verdicts.errors)),
+        problems=(*loaded.problems, *map(str, errors)),
     )
 
 
@@ -149,7 +139,7 @@ def _chosen(candidates: list[_Candidate], run_id: str) -> _Candidate:
     return chosen
 
 
-def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, policy: Policy) -> _Verdicts:
+def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, policy: Policy) -> JudgedRows:
     """Judge each candidate as if both runs had declared the policy.
 
     So runs whose only difference is the declared policy are comparable. A task that stopped early under its own
@@ -159,30 +149,19 @@ def _judge(store: BundleStore, candidates: list[_Candidate], policy_name: str, p
     def declare(manifest: Manifest) -> Manifest:
         return manifest.model_copy(update={"policy_name": policy_name, "policy": policy})
 
-    verdicts = _Verdicts()
     pairs = [(c.run_id, c.baseline_run_id) for c in candidates if c.baseline_run_id is not None]
-    for judged in judge_stored(store, pairs, declare):
-        if judged.manifest is None:
-            error = judged.error
-            assert error is not None
-            verdicts.errors.append(
-                type(error)(error.what, where=_where(judged.run_id, error), hint=error.hint)
-            )
-            continue
-        verdicts.rows += verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
-        verdicts.task_rows += task_verdict_rows(judged.manifest, judged.baseline_run_id, judged.verdicts)
-        verdicts.run_ids.append(judged.run_id)
-    return verdicts
+    return judge_rows(store, pairs, declare)
 
 
-def _where(run_id: str, error: QuantgateError) -> str:
-    return f"run {run_id}, {error.where}" if error.where else f"run {run_id}"
+def _of_run(run_id: str, error: QuantgateError) -> QuantgateError:
+    """Return the error with the run in front of where it is."""
+    where = f"run {run_id}, {error.where}" if error.where else f"run {run_id}"
+    return type(error)(error.what, where=where, hint=error.hint)
 
 
-def _write(path: Path, policy_name: str, policy: Policy, verdicts: _Verdicts) -> None:
+def _write(path: Path, policy_name: str, policy: Policy, judged: JudgedRows) -> None:
     with writing(path) as connection:
         connection.execute("BEGIN")
         add_policy(connection, policy_name, policy)
-        insert_rows(connection, "post_hoc_verdicts", verdicts.rows)
-        insert_rows(connection, "post_hoc_task_verdicts", verdicts.task_rows)
+        judged.insert(connection, "post_hoc_")
         connection.execute("COMMIT")
