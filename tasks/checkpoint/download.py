@@ -72,16 +72,16 @@ class RepositoryCache:
         """Return the path of that file until it is whole."""
         return self.folder / "blobs" / f"{sha256}.quantgate.incomplete"
 
+    def fetched_bytes(self, sha256: str) -> int:
+        """Return the bytes that the cache has of the file with that content, whole or not yet."""
+        stored = (path for path in (self.blob(sha256), self.partial(sha256)) if path.is_file())
+        return next((path.stat().st_size for path in stored), 0)
+
     def missing_bytes(self, file: RemoteFile, commit: str) -> int:
         """Return the bytes of a file that are still to fetch."""
-        whole = [self.folder / "snapshots" / commit / file.name]
-        if file.sha256 is not None:
-            whole.append(self.blob(file.sha256))
-        if any(path.is_file() for path in whole):
+        if (self.folder / "snapshots" / commit / file.name).is_file():
             return 0
-        partial = self.partial(file.sha256) if file.resumable and file.sha256 else None
-        have = partial.stat().st_size if partial is not None and partial.is_file() else 0
-        return max(0, file.size_bytes - have)
+        return max(0, file.size_bytes - (self.fetched_bytes(file.sha256) if file.sha256 else 0))
 
     def remember_ref(self, revision: str, commit: str) -> None:
         """Write down which commit a branch or tag names, for a time when the hub can't be reached."""
@@ -103,8 +103,8 @@ def check_room(needed_bytes: int, cache: Path, where: str) -> None:
     Raises:
         ConfigError: too little is free.
     """
-    place = next(path for path in (cache, *cache.parents) if path.exists())
-    free_bytes = shutil.disk_usage(place).free
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    free_bytes = shutil.disk_usage(existing).free
     if needed_bytes and needed_bytes + RESERVE_BYTES > free_bytes:
         what = (
             f"pulling it takes {needed_bytes / 1e9:,.2f} GB (and {RESERVE_BYTES / 1e9:.0f} GB to spare), "
@@ -117,7 +117,7 @@ def check_room(needed_bytes: int, cache: Path, where: str) -> None:
 
 def fetch(
     files: list[RemoteFile],
-    place: RepositoryCache,
+    repository: RepositoryCache,
     *,
     url: Callable[[str], str],
     token: str | None,
@@ -128,7 +128,7 @@ def fetch(
 
     Args:
         files: those that are resumable.
-        place: the repository's folder in the cache.
+        repository: the repository's folder in the cache.
         url: the address of a file by its name.
         token: the hub's token, where there is one.
         waiting: waits for a hub in trouble.
@@ -145,13 +145,13 @@ def fetch(
     pool = ThreadPoolExecutor(PARALLEL_FILES)
     try:
         pending: set[Future[None]] = {
-            pool.submit(_bring, url(file.name), file, place, headers, waiting) for file in files
+            pool.submit(_bring, url(file.name), file, repository, headers, waiting) for file in files
         }
         while pending:
             done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
-            have_bytes = sum(_have_bytes(file, place) for file in files)
+            have_bytes = sum(repository.fetched_bytes(file.sha256) for file in files if file.sha256)
             step.update(have_bytes // 1_000_000, total_bytes // 1_000_000)
     except BaseException:
         waiting.stop()
@@ -161,22 +161,16 @@ def fetch(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _have_bytes(file: RemoteFile, place: RepositoryCache) -> int:
-    assert file.sha256 is not None
-    for path in (place.blob(file.sha256), place.partial(file.sha256)):
-        if path.is_file():
-            return path.stat().st_size
-    return 0
-
-
 def _bring(
-    url: str, file: RemoteFile, place: RepositoryCache, headers: dict[str, str], waiting: Waiting
+    url: str, file: RemoteFile, repository: RepositoryCache, headers: dict[str, str], waiting: Waiting
 ) -> None:
-    """Fetch one file from where its partial file ends, and put it in its place once it is whole."""
+    """Fetch one file from where its partial file ends, and move it to the blobs once it is whole."""
     assert file.sha256 is not None
-    blob, partial = place.blob(file.sha256), place.partial(file.sha256)
+    blob, partial = repository.blob(file.sha256), repository.partial(file.sha256)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place.cache / ".locks" / place.folder.name / f"{file.sha256}.quantgate.lock", waiting):
+    with _locked(
+        repository.cache / ".locks" / repository.folder.name / f"{file.sha256}.quantgate.lock", waiting
+    ):
         tries = 0
         while not blob.is_file():
             before = partial.stat().st_size if partial.is_file() else 0

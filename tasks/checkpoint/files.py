@@ -96,6 +96,11 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     return value
 
 
+def read_json_if_any(path: Path, where: str) -> dict[str, Any] | None:
+    """Read a JSON file as `read_json` does; return None if there is no such file."""
+    return read_json(path, where) if path.is_file() else None
+
+
 def is_weight(name: str) -> bool:
     """Return True if a file holds weights of either kind."""
     return (name.endswith(".safetensors") and is_served(name)) or is_pickled_weight(name)

@@ -30,7 +30,8 @@ from tasks.checkpoint.download import RemoteFile, RepositoryCache, check_room, f
 from tasks.checkpoint.files import NOT_SERVED, check_listing, is_weight, served_patterns, served_under
 from tasks.checkpoint.hub_errors import quiet_client, refusal
 from tasks.checkpoint.pins import Pins
-from tasks.checkpoint.retry import Patience, Waiting, causes, response_of
+from tasks.checkpoint.quant_config import QUANT_FILE
+from tasks.checkpoint.retry import Patience, Waiting, causes, is_called, response_of
 from tasks.progress import Reporter
 
 HUB_ID = re.compile(
@@ -38,7 +39,7 @@ HUB_ID = re.compile(
 )
 """``org/name`` or ``org/name@revision``, by the hub's own rules for names."""
 
-CONFIGURATION = ("config.json", "hf_quant_config.json", "tokenizer_config.json")
+CONFIGURATION = ("config.json", QUANT_FILE, "tokenizer_config.json")
 """Small files that show most faults of a checkpoint without its weights."""
 
 ANSWER_TIMEOUT_S = 30.0
@@ -78,9 +79,9 @@ def pull(
             can't be served, or the disk has no room for it.
     """
     allow = allow or Allowed()
-    place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
+    repository = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
     waiting = Waiting(patience or Patience(), where, Reporter.current())
-    hub = _Hub(place, allow, waiting, inspect)
+    hub = _Hub(repository, allow, waiting, inspect)
     asked = revision
     try:
         with quiet_client(where, Reporter.current()):
@@ -136,8 +137,8 @@ def commit_of(
     pin = pins.pin_of(repo) if pins and revision is None else None
     if pin and not keep:
         return pin.commit
-    place = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
-    hub = _Hub(place, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), inspect)
+    repository = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
+    hub = _Hub(repository, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), inspect)
     try:
         with quiet_client(where, Reporter.current()):
             sha = hub.newest() if pin else hub.commit(revision, remembered=False)
@@ -158,17 +159,17 @@ def commit_of(
 
 
 class _Hub:
-    """One repository of the hub, and its place in the cache."""
+    """One repository of the hub, and its folder in the cache."""
 
     def __init__(
         self,
-        place: RepositoryCache,
+        repository: RepositoryCache,
         allow: Allowed,
         waiting: Waiting,
         inspect: Callable[[Path, list[str]], None] | None,
     ) -> None:
-        self.repo, self.where = place.repo, waiting.where
-        self.place, self.allow, self.waiting, self.inspect = place, allow, waiting, inspect
+        self.repo, self.where = repository.repo, waiting.where
+        self.repository, self.allow, self.waiting, self.inspect = repository, allow, waiting, inspect
         self.endpoint, self.token = endpoint(), token()
         self.api = HfApi(endpoint=self.endpoint, token=self.token)
         self.listings: dict[str, list[RemoteFile]] = {}
@@ -183,7 +184,7 @@ class _Hub:
             self.api.resolve_revision,
             self.repo,
             revision=revision,
-            cache_dir=self.place.cache,
+            cache_dir=self.repository.cache,
             local_files_only=True,
         )
         if offline():
@@ -205,7 +206,7 @@ class _Hub:
         if sha is None:
             raise ConfigError("the hub names no commit of it", where=self.where, hint="Check HF_ENDPOINT.")
         self.answered = True
-        self.place.remember_ref(revision or constants.DEFAULT_REVISION, sha)
+        self.repository.remember_ref(revision or constants.DEFAULT_REVISION, sha)
         return sha
 
     def newest(self) -> str | None:
@@ -243,7 +244,7 @@ class _Hub:
         names = [file.name for file in self.listing(sha)]
         check_listing(names, self.where, self.allow)
         if room:
-            check_room(self.missing_bytes(sha), self.place.cache, self.where)
+            check_room(self.missing_bytes(sha), self.repository.cache, self.where)
         if self.inspect is not None:
             self.inspect(self.configuration(sha, names), names)
         self.checked.add(sha)
@@ -254,7 +255,7 @@ class _Hub:
 
     def missing_bytes(self, sha: str) -> int:
         """Return the bytes of those files that are still to fetch."""
-        return sum(self.place.missing_bytes(file, sha) for file in self.served(sha))
+        return sum(self.repository.missing_bytes(file, sha) for file in self.served(sha))
 
     def cached(self, sha: str) -> Path | None:
         """Return the cached snapshot if it is complete.
@@ -265,7 +266,7 @@ class _Hub:
         try:
             folder = self.snapshot(sha, local=True)
             if not offline() or not any(map(is_weight, (path.name for path in folder.iterdir()))):
-                get_cached_repo_tree(self.repo, revision=sha, cache_dir=self.place.cache)
+                get_cached_repo_tree(self.repo, revision=sha, cache_dir=self.repository.cache)
         except (LocalEntryNotFoundError, CachedRepoTreeNotFoundError):
             return None
         return folder
@@ -275,7 +276,7 @@ class _Hub:
         for name in CONFIGURATION:
             if name in names:
                 self.waiting.call(partial(hf_hub_download, self.repo, name, **self._client_settings(sha)))
-        return self.place.folder / "snapshots" / sha
+        return self.repository.folder / "snapshots" / sha
 
     def download(self, sha: str) -> Path:
         """Fetch what serving needs: large files so that they resume, the rest by the hub's own client."""
@@ -292,14 +293,16 @@ class _Hub:
                 hf_hub_url, self.repo, revision=sha, endpoint=self.endpoint
             )
             large = [file for file in files if file.resumable]
-            fetch(large, self.place, url=address, token=self.token or None, waiting=self.waiting, step=step)
+            fetch(
+                large, self.repository, url=address, token=self.token or None, waiting=self.waiting, step=step
+            )
             return self.waiting.call(lambda: self.snapshot(sha, local=False))
 
     def _client_settings(self, sha: str) -> dict[str, Any]:
         """Return what the hub's own client is to use in place of its defaults."""
         return {
             "revision": sha,
-            "cache_dir": self.place.cache,
+            "cache_dir": self.repository.cache,
             "endpoint": self.endpoint,
             "token": self.token,
         }
@@ -321,7 +324,7 @@ def _down(error: Exception) -> bool:
     response = response_of(error)
     if response is not None:
         return int(response.status_code) >= 500 or int(response.status_code) == 429
-    return any(kind.__name__ == "TransportError" for cause in causes(error) for kind in type(cause).__mro__)
+    return any(is_called(cause, "TransportError") for cause in causes(error))
 
 
 def _last(from_cache: Callable[[], Any]) -> str | None:

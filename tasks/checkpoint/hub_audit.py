@@ -25,10 +25,10 @@ from quantgate.model.config.architectures import ModelConfigKeys
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
-from tasks.checkpoint.files import check_listing, is_served, read_json, read_weights
+from tasks.checkpoint.files import check_listing, is_served, read_json, read_json_if_any, read_weights
 from tasks.checkpoint.hub import endpoint, offline, token
-from tasks.checkpoint.precision import CONFIG_DTYPES, classify
-from tasks.checkpoint.quant_config import read_declared_format
+from tasks.checkpoint.precision import classify, stated_format
+from tasks.checkpoint.quant_config import QUANT_FILE, sections
 from tasks.checkpoint.resolve import check_source
 from tasks.checkpoint.retry import GaveUpError, Patience, Waiting
 from tasks.progress import Reporter
@@ -38,8 +38,6 @@ PATIENCE = Patience(tries=3, longest_wait_s=60, total_wait_s=90)
 """Short, since a user waits for the answer."""
 IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_experts")
 """Keys of config.json that differ between models."""
-
-QUANT_FILE = "hf_quant_config.json"
 
 
 class CheckpointStatus(IntEnum):
@@ -140,10 +138,7 @@ class Hub:
         if info.gated:
             seen.facts.append("gated, access granted")
         _compare_config(config, shape, seen)
-        declared = read_declared_format(config, hf_quant, repo)
-        precisions = {scheme.precision for scheme in declared.schemes} or {_plain_precision(config)}
-        precision = precisions.pop() if len(precisions) == 1 else "mixed"
-        _compare_precision(checkpoint, precision, declared.weight_format, seen)
+        _compare_precision(checkpoint, *stated_format(config, hf_quant, repo), seen)
 
     def _info(self, repo: str, revision: str | None, waiting: Waiting) -> ModelInfo:
         return waiting.call(
@@ -201,13 +196,12 @@ def _check_folder(
     check_listing([path.name for path in folder.iterdir() if path.is_file()], where)
     config = read_json(folder / "config.json", where)
     weights = read_weights(folder, where)
-    quant_file = folder / QUANT_FILE
-    hf_quant = read_json(quant_file, where) if quant_file.is_file() else None
     size_gb = sum(path.stat().st_size for path in weights.files) / 1e9
     seen.facts += [f"{size_gb:,.3g} GB", "a local folder"]
     _compare_config(config, shape, seen)
-    found_format = classify(config, hf_quant, weights.tensors, where)
-    _compare_precision(checkpoint, found_format.precision, found_format.weight_format, seen)
+    hf_quant = read_json_if_any(folder / QUANT_FILE, where)
+    stored = classify(config, hf_quant, weights.tensors, where)
+    _compare_precision(checkpoint, stored.precision, stored.weight_format, seen)
 
 
 def _license(info: ModelInfo) -> list[str]:
@@ -231,8 +225,7 @@ def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, se
     seen.facts.append(str(classes[0]) if isinstance(classes, list) and classes else "no architecture named")
     if shape is None:
         return
-    text_config = config.get("text_config")
-    merged = {**config, **(text_config if isinstance(text_config, dict) else {})}
+    merged = {key: value for section in sections(config) for key, value in section.items()}
     for name in IDENTITY:
         alias = ModelConfigKeys.model_fields[name].validation_alias
         keys = [str(key) for key in alias.choices] if isinstance(alias, AliasChoices) else [name]
@@ -244,19 +237,11 @@ def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, se
             )
 
 
-def _plain_precision(config: Mapping[str, Any]) -> str:
-    """Return the precision of an unquantized model as config.json states it; empty if it does not."""
-    text_config = config.get("text_config")
-    for place in (config, text_config if isinstance(text_config, dict) else {}):
-        stated = str(place.get("dtype") or place.get("torch_dtype") or "").removeprefix("torch.")
-        if stated in CONFIG_DTYPES:
-            return CONFIG_DTYPES[stated]
-    return ""
-
-
-def _compare_precision(checkpoint: CheckpointConfig, precision: str, weight_format: str, seen: _Seen) -> None:
+def _compare_precision(
+    checkpoint: CheckpointConfig, precision: str | None, weight_format: str, seen: _Seen
+) -> None:
     """Compare the declared precision with what the files say, if they do."""
-    if not precision:
+    if precision is None:
         seen.add(
             CheckpointStatus.NOTE, "config.json doesn't state its dtype: the weights show it at the pull"
         )

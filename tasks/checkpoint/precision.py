@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint.quant_config import EXPORT_HINT, DeclaredFormat, Scheme, read_declared_format
+from tasks.checkpoint.quant_config import (
+    EXPORT_HINT,
+    DeclaredFormat,
+    Scheme,
+    read_declared_format,
+    sections,
+)
 from tasks.checkpoint.safetensors import DTYPE_BITS, Tensor
 
 
@@ -134,13 +140,8 @@ def _stated_precision(config: Mapping[str, Any], declared: DeclaredFormat) -> st
 
 def _stated_dtypes(config: Mapping[str, Any]) -> list[str]:
     """Return ``dtype`` (older: ``torch_dtype``) of config.json and of its text_config, if stated."""
-    text_config = config.get("text_config")
-    sections = (config, text_config if isinstance(text_config, dict) else {})
-    stated = [
-        str(section.get("dtype") or section.get("torch_dtype") or "").removeprefix("torch.")
-        for section in sections
-    ]
-    return [dtype for dtype in stated if dtype]
+    stated = [section.get("dtype") or section.get("torch_dtype") for section in sections(config)]
+    return [str(dtype).removeprefix("torch.") for dtype in stated if dtype]
 
 
 def _ends_with(name: str, endings: tuple[str, ...]) -> bool:

@@ -25,8 +25,8 @@ class DeclaredFormat(NamedTuple):
 
     weight_format: str
     schemes: tuple[Scheme, ...]
-    kv_cache_dtype: str
-    stated_in: str
+    kv_cache_dtype: str = "auto"
+    stated_in: str = "config.json"
 
 
 _REAL = ("F32", "BF16", "F16")
@@ -86,10 +86,19 @@ EXPERTS = {"fp4": (MXFP4,), "fp8": (), "None": ()}
 KV_DTYPES = {"FP8": "fp8", "float8": "fp8", "NVFP4": "nvfp4", "float4": "nvfp4"}
 """KV-cache dtype by ``kv_cache_quant_algo``, or type and bits of ``kv_cache_scheme``; others mean none."""
 
+QUANT_FILE = "hf_quant_config.json"
+"""ModelOpt's own file beside config.json."""
+
 QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 """Keys of config.json, or of its ``text_config``, that hold the quantization."""
 
 EXPORT_HINT = "Export the model again, or give a revision whose files agree."
+
+
+def sections(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return config.json and, of a multimodal model, the ``text_config`` in it, where its keys may be."""
+    text_config = config.get("text_config")
+    return (config, text_config) if isinstance(text_config, dict) else (config,)
 
 
 def read_declared_format(
@@ -103,13 +112,13 @@ def read_declared_format(
     own = _own_quantization(config)
     if hf_quant is not None:
         beside = _mapping(hf_quant.get("quantization"), "hf_quant_config.json: quantization", where)
-        second = _read_modelopt(beside, "hf_quant_config.json", where)
+        second = _read_modelopt(beside, where, "hf_quant_config.json")
         if own is None:
             return second
         if isinstance(own, dict):
             own = {"quantized_layers": beside.get("quantized_layers"), **own}
     if own is None:
-        return DeclaredFormat("unquantized", (), "auto", "config.json")
+        return DeclaredFormat("unquantized", ())
     settings = {
         "expert_dtype": config.get("expert_dtype"),
         **_mapping(own, "config.json: quantization_config", where),
@@ -118,7 +127,7 @@ def read_declared_format(
     if method not in METHODS:
         what = f"config.json declares the quantization method '{method[:40]}', whose precision is unknown"
         raise ConfigError(what, where=where, hint=f"Known: {', '.join(METHODS)}.")
-    first = METHODS[method](settings, "config.json", where)
+    first = METHODS[method](settings, where)
     if hf_quant is not None and (set(first.schemes), first.kv_cache_dtype) != (
         set(second.schemes),
         second.kv_cache_dtype,
@@ -134,12 +143,8 @@ def _say(declared: DeclaredFormat) -> str:
 
 def _own_quantization(config: Mapping[str, Any]) -> Any:
     """Return the quantization that config.json states, or None."""
-    text_config = config.get("text_config")
-    for place in (config, text_config if isinstance(text_config, dict) else {}):
-        for key in QUANTIZATION_KEYS:
-            if place.get(key) is not None:
-                return place[key]
-    return None
+    stated = (section.get(key) for section in sections(config) for key in QUANTIZATION_KEYS)
+    return next((value for value in stated if value is not None), None)
 
 
 def _mapping(value: Any, what: str, where: str) -> dict[str, Any]:
@@ -164,7 +169,7 @@ def _kv_dtype(value: Any) -> str:
     return KV_DTYPES.get(str(value).upper(), "auto")
 
 
-def _read_modelopt(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
+def _read_modelopt(settings: dict[str, Any], where: str, stated_in: str = "config.json") -> DeclaredFormat:
     """Read ModelOpt's own form, or the one it converts to for config.json."""
     inner = _mapping(settings.get("quantization", settings), f"{stated_in}: quantization", where)
     kv_cache_dtype = _kv_dtype(inner.get("kv_cache_quant_algo") or inner.get("kv_cache_scheme"))
@@ -182,58 +187,44 @@ def _read_modelopt(settings: dict[str, Any], stated_in: str, where: str) -> Decl
     return DeclaredFormat(f"modelopt:{algorithm}", schemes, kv_cache_dtype, stated_in)
 
 
-def _read_compressed_tensors(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
+def _read_compressed_tensors(settings: dict[str, Any], where: str) -> DeclaredFormat:
     """Read compressed-tensors: one scheme for each group of layers."""
-    groups = _mapping(settings.get("config_groups"), f"{stated_in}: config_groups", where)
+    groups = _mapping(settings.get("config_groups"), "config.json: config_groups", where)
     schemes, labels = [], set()
     for name, entry in groups.items():
-        group = _mapping(entry, f"{stated_in}: {name[:60]}", where)
-        weights = _mapping(group.get("weights"), f"{stated_in}: {name[:60]}.weights", where)
+        group = _mapping(entry, f"config.json: {name[:60]}", where)
+        weights = _mapping(group.get("weights"), f"config.json: {name[:60]}.weights", where)
         inputs = group.get("input_activations")
         inputs = inputs if isinstance(inputs, dict) else {"num_bits": 16}
         layout = str(group.get("format") or settings.get("format"))
         key = (layout, f"{weights.get('type')}{weights.get('num_bits')}")
-        schemes.append(_choose(COMPRESSED_TENSORS, key, f"{stated_in}: {' '.join(key)}", where))
+        schemes.append(_choose(COMPRESSED_TENSORS, key, f"config.json: {' '.join(key)}", where))
         strategy = str(weights.get("strategy") or "tensor")
         dynamic = "-dynamic" if inputs.get("dynamic") is True else ""
         labels.add(f"{layout}/w{weights['num_bits']}a{inputs.get('num_bits')}-{strategy[:20]}{dynamic}")
     kv_cache_dtype = _kv_dtype(settings.get("kv_cache_scheme"))
-    if not schemes:
-        return DeclaredFormat("unquantized", (), kv_cache_dtype, stated_in)
-    return DeclaredFormat(
-        f"compressed-tensors:{'+'.join(sorted(labels))}", tuple(schemes), kv_cache_dtype, stated_in
-    )
+    weight_format = f"compressed-tensors:{'+'.join(sorted(labels))}" if schemes else "unquantized"
+    return DeclaredFormat(weight_format, tuple(schemes), kv_cache_dtype)
 
 
-def _read_words(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
+def _read_words(settings: dict[str, Any], where: str) -> DeclaredFormat:
     """Read AWQ, GPTQ and auto-round."""
     method = str(settings["quant_method"]).lower()
     bits = str(settings.get("bits", settings.get("w_bit")))
-    scheme = _choose(WORDS, bits, f"{stated_in}: {method} with {bits} bits", where)
-    return DeclaredFormat(method, (scheme,), "auto", stated_in)
+    return DeclaredFormat(method, (_choose(WORDS, bits, f"config.json: {method} with {bits} bits", where),))
 
 
-def _read_fp8(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
+def _read_fp8(settings: dict[str, Any], where: str) -> DeclaredFormat:
     """Read DeepSeek's FP8: scales by block (or by tensor), experts perhaps in another format."""
     expert_dtype = str(settings.get("expert_dtype"))
     if expert_dtype not in EXPERTS:
         what = f"config.json: expert_dtype '{expert_dtype[:40]}' is not a known weight format"
         raise ConfigError(what, where=where, hint="Known: fp8, fp4.")
     granularity = "block" if settings.get("weight_block_size") else "tensor"
-    return DeclaredFormat(f"fp8:{granularity}", (FP8_BLOCK, *EXPERTS[expert_dtype]), "auto", stated_in)
+    return DeclaredFormat(f"fp8:{granularity}", (FP8_BLOCK, *EXPERTS[expert_dtype]))
 
 
-def _always(weight_format: str, scheme: Scheme) -> Callable[[dict[str, Any], str, str], DeclaredFormat]:
-    """Return a reader for a method that has one scheme only."""
-
-    def read(settings: dict[str, Any], stated_in: str, where: str) -> DeclaredFormat:
-        del settings, where
-        return DeclaredFormat(weight_format, (scheme,), "auto", stated_in)
-
-    return read
-
-
-METHODS: dict[str, Callable[[dict[str, Any], str, str], DeclaredFormat]] = {
+METHODS: dict[str, Callable[[dict[str, Any], str], DeclaredFormat]] = {
     "modelopt": _read_modelopt,
     "modelopt_fp4": _read_modelopt,
     "modelopt_mxfp8": _read_modelopt,
@@ -243,7 +234,7 @@ METHODS: dict[str, Callable[[dict[str, Any], str, str], DeclaredFormat]] = {
     "gptq": _read_words,
     "auto-round": _read_words,
     "fp8": _read_fp8,
-    "fbgemm_fp8": _always("fbgemm_fp8", FP8),
-    "mxfp4": _always("mxfp4", MXFP4),
+    "fbgemm_fp8": lambda _settings, _where: DeclaredFormat("fbgemm_fp8", (FP8,)),
+    "mxfp4": lambda _settings, _where: DeclaredFormat("mxfp4", (MXFP4,)),
 }
-"""Readers of a quantization_config, by its ``quant_method``."""
+"""Readers of a quantization_config, by its ``quant_method``; each takes it and the checkpoint as messages name it."""

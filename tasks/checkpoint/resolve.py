@@ -21,11 +21,13 @@ from tasks.checkpoint.files import (
     is_pickled_weight,
     is_served,
     read_json,
+    read_json_if_any,
     read_weights,
 )
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.precision import PRECISIONS, Format, classify, classify_unread, stated_format
+from tasks.checkpoint.quant_config import QUANT_FILE, sections
 from tasks.checkpoint.retry import Patience
 from tasks.checkpoint.safetensors import Tensor
 from tasks.progress import Reporter
@@ -190,10 +192,8 @@ def inspect_configuration(
     """
     config = read_json(folder / "config.json", where)
     _needs_code(folder, names, config, where, allow)
-    quant_file = folder / "hf_quant_config.json"
-    precision, weight_format = stated_format(
-        config, read_json(quant_file, where) if quant_file.is_file() else None, where
-    )
+    hf_quant = read_json_if_any(folder / QUANT_FILE, where)
+    precision, weight_format = stated_format(config, hf_quant, where)
     if precision is not None:
         _check_declared(declared, precision, weight_format, where)
     _architecture(config, where)
@@ -211,8 +211,7 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
         check_listing(names, where, allow)
         config = read_json(folder / "config.json", where)
         remote_code = _needs_code(folder, names, config, where, allow)
-        quant_file = folder / "hf_quant_config.json"
-        hf_quant = read_json(quant_file, where) if quant_file.is_file() else None
+        hf_quant = read_json_if_any(folder / QUANT_FILE, where)
         tensors: dict[str, Tensor] = {}
         pickled = not any(name.endswith(".safetensors") and is_served(name) for name in names)
         if pickled:
@@ -221,17 +220,17 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
             files, tensors = read_weights(folder, where)
         size_bytes = sum(path.stat().st_size for path in files)
         if pickled:
-            found = classify_unread(config, hf_quant, size_bytes, where)
+            stored = classify_unread(config, hf_quant, size_bytes, where)
             Reporter.current().line(
-                f"{where}: pickle weights are not opened here: {found.precision} is what config.json says, and "
-                f"{found.parameters / 1e9:.2f} G parameters are estimated from {size_bytes / 1e9:.2f} GB"
+                f"{where}: pickle weights are not opened here: {stored.precision} is what config.json says, and "
+                f"{stored.parameters / 1e9:.2f} G parameters are estimated from {size_bytes / 1e9:.2f} GB"
             )
         else:
-            found = classify(config, hf_quant, tensors, where)
-        _check_declared(declared, found.precision, found.weight_format, where)
+            stored = classify(config, hf_quant, tensors, where)
+        _check_declared(declared, stored.precision, stored.weight_format, where)
     except OSError as error:
         raise _unreadable(error, where) from None
-    return _Contents(config, found, files, size_bytes, remote_code, _vocab_size(config, tensors, where))
+    return _Contents(config, stored, files, size_bytes, remote_code, _vocab_size(config, tensors, where))
 
 
 def _unreadable(error: OSError, where: str) -> ConfigError:
@@ -326,8 +325,8 @@ def _needs_code(
         if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
             what = f"needs code of its own (auto_map in config.json, model_type '{kind}')"
             raise ConfigError(what, where=where, hint=hint)
-    tokenizer = folder / "tokenizer_config.json"
-    if tokenizer.is_file() and read_json(tokenizer, where).get("auto_map") and "tokenizer.json" not in names:
+    tokenizer = read_json_if_any(folder / "tokenizer_config.json", where) or {}
+    if tokenizer.get("auto_map") and "tokenizer.json" not in names:
         what = "its tokenizer needs code of its own (auto_map in tokenizer_config.json)"
         raise ConfigError(what, where=where, hint="Convert it to tokenizer.json.")
     return False
@@ -355,12 +354,8 @@ def _architecture(config: Mapping[str, Any], where: str) -> str:
 
 def _optional_number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
     """Return the first positive whole number under any of the keys, in config.json or its text_config."""
-    text_config = config.get("text_config")
-    for place in (config, text_config if isinstance(text_config, dict) else {}):
-        for key in keys:
-            if type(place.get(key)) is int and place[key] > 0:
-                return int(place[key])
-    return None
+    stated = (section.get(key) for section in sections(config) for key in keys)
+    return next((number for number in stated if type(number) is int and number > 0), None)
 
 
 def _vocab_size(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> int:

@@ -109,7 +109,7 @@ class Waiting:
             try:
                 return function()
             except Exception as error:
-                if any(_is(cause, "ConnectError") for cause in causes(error)):
+                if any(is_called(cause, "ConnectError") for cause in causes(error)):
                     raise
                 tries += 1
                 self.pause(error, tries)
@@ -125,7 +125,7 @@ def causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _is(error: BaseException, name: str) -> bool:
+def is_called(error: BaseException, name: str) -> bool:
     """Return True if an error is of a class, by name: the hub's client brings httpx or httpx2 by its version."""
     return any(kind.__name__ == name for kind in type(error).__mro__)
 
@@ -143,7 +143,7 @@ def transient(error: BaseException) -> str | None:
         status = int(response.status_code)
         return f"the hub answers HTTP {status}" if status in TRANSIENT else None
     for cause in causes(error):
-        if _is(cause, "TransportError") and not _is(cause, "ProxyError"):
+        if is_called(cause, "TransportError") and not is_called(cause, "ProxyError"):
             words = (str(cause).strip() or type(cause).__name__).splitlines()[0].partition(" (")[0]
             return f"the connection failed ({words[:80]})"
     return None

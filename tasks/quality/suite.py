@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import load_yaml
-from tasks.checkpoint.files import read_json
+from tasks.checkpoint.files import read_json_if_any
 from tasks.quality import sources
 from tasks.quality.sources import group_of, sources_of
 from tasks.quality.task_yaml import Function, TaskSource, evaluated_split
@@ -66,8 +66,7 @@ def check_chat_template(folder: Path, where: str) -> None:
     """
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return
-    settings = folder / "tokenizer_config.json"
-    if settings.is_file() and read_json(settings, where).get("chat_template"):
+    if (read_json_if_any(folder / "tokenizer_config.json", where) or {}).get("chat_template"):
         return
     hint = "Leave it out (--no-chat-template), or give one: --engine-arg chat-template=FILE."
     raise ConfigError("the checkpoint has no chat template", where=where, hint=hint)
