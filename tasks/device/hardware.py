@@ -153,7 +153,8 @@ def _devices() -> list[Any]:
     count = pynvml.nvmlDeviceGetCount()
     for index in range(count):
         whole = pynvml.nvmlDeviceGetHandleByIndex(index)
-        devices.extend(_slices(whole) if _is_cut(whole) else [whole])
+        is_cut = _mig_mode(whole) == pynvml.NVML_DEVICE_MIG_ENABLE
+        devices.extend(_slices(whole) if is_cut else [whole])
     if count and not devices:
         raise ConfigError(
             "MIG is on, but no slice is made", hint="Make one (nvidia-smi mig -cgi …) or turn it off."
@@ -161,12 +162,12 @@ def _devices() -> list[Any]:
     return devices
 
 
-def _is_cut(device: Any) -> bool:
-    """Return True if MIG is on."""
+def _mig_mode(device: Any) -> int | None:
+    """Return NVML's MIG mode of a GPU; None for a board that can't be cut into slices."""
     try:
-        return bool(pynvml.nvmlDeviceGetMigMode(device)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
+        return int(pynvml.nvmlDeviceGetMigMode(device)[0])
     except pynvml.NVMLError_NotSupported:
-        return False
+        return None
 
 
 def _slices(device: Any) -> list[Any]:
@@ -211,18 +212,9 @@ def _refuse_mig(listed: str, devices: list[Any]) -> None:
         return
     name = pynvml.nvmlDeviceGetName(whole[0])
     what = f"CUDA_VISIBLE_DEVICES asks for a MIG slice ({listed}), and {name} has none"
-    if any(_can_be_cut(device) for device in whole):
+    if any(_mig_mode(device) is not None for device in whole):
         raise ConfigError(what, hint="Turn MIG on and make one (nvidia-smi -mig 1, nvidia-smi mig -cgi …).")
     raise ConfigError(what, hint="It can't be cut: name the GPU itself, or unset it.")
-
-
-def _can_be_cut(device: Any) -> bool:
-    """Return True if the board supports MIG."""
-    try:
-        pynvml.nvmlDeviceGetMigMode(device)
-    except pynvml.NVMLError_NotSupported:
-        return False
-    return True
 
 
 def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> Hardware:

@@ -69,9 +69,8 @@ def idle_devices(
         RunError: they did not become idle; names who is on them.
     """
     where = f"{devices.device_name} ({', '.join(devices.uuids)})"
-    on_it = _await_idle(
-        devices, f"waiting for {devices.device_name} to be idle", report, idle_timeout_s, poll_s
-    )
+    waiting = f"waiting for {devices.device_name}"
+    on_it = _await_idle(devices, f"{waiting} to be idle", report, idle_timeout_s, poll_s)
     if on_it:
         raise RunError(
             f"not idle after {idle_timeout_s:.0f} s: {'; '.join(on_it)}",
@@ -81,8 +80,7 @@ def idle_devices(
     try:
         yield
     finally:
-        title = f"waiting for {devices.device_name} to be released"
-        left = _await_idle(devices, title, report, release_timeout_s, poll_s)
+        left = _await_idle(devices, f"{waiting} to be released", report, release_timeout_s, poll_s)
         if left:
             report.line(f"{where}: still on it after the run: {'; '.join(left)}")
 

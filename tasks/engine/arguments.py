@@ -5,6 +5,7 @@ The names are checked against the engine's own help, the values against the chec
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -13,12 +14,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from quantgate.bundles.staging import write_json
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.yaml_file import fingerprint_of
 from tasks.checkpoint.files import read_json
+from tasks.checkpoint.quant_config import sections
 from tasks.checkpoint.resolve import POSITION_KEYS
 from tasks.engine.environment import EngineEnvironment
 from tasks.engine.process import child_environment, run_tied
@@ -162,19 +165,9 @@ def _known(environment: EngineEnvironment, home: Home, report: Reporter) -> froz
         )
     if "max-model-len" not in names:
         return frozenset()
-    _keep(kept, sorted(names))
+    with contextlib.suppress(OSError):  # a folder that can't be written only costs the asking
+        write_json(kept, sorted(names))
     return names
-
-
-def _keep(path: Path, names: list[str]) -> None:
-    """Write the list for the next run; a place that can't be written only costs the asking."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(names), encoding="utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
 
 
 def _help(environment: EngineEnvironment, log: Path) -> str:
@@ -203,8 +196,7 @@ def check_limits(arguments: Mapping[str, Any], folder: Path, workload: Workload 
         ConfigError: the first that doesn't fit, with what does.
     """
     config = read_json(folder / "config.json", str(folder))
-    text = config.get("text_config")
-    settings = {**config, **text} if isinstance(text, dict) else config
+    settings = {key: value for section in sections(config) for key, value in section.items()}
     _check_heads(arguments.get("tensor-parallel-size", 1), settings, folder.name)
     asked = tokens_of(arguments.get("max-model-len"))
     most = None if "hf-overrides" in arguments or os.environ.get(ALLOW_LONG) == "1" else _positions(settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 
@@ -37,22 +36,19 @@ class EngineEndpoint(Strict):
 
     def answers(self) -> bool:
         """Return True once the server is ready and accepts the key."""
-        return all(self._answers(path) for path in ("/health", "/v1/models"))
+        return all(self._get(path, timeout_s=2) is not None for path in ("/health", "/v1/models"))
 
-    def _answers(self, path: str) -> bool:
+    def metrics(self) -> str:
+        """Return the engine's Prometheus metrics, as text; empty if it does not answer."""
+        return self._get("/metrics", timeout_s=5) or ""
+
+    def _get(self, path: str, *, timeout_s: float) -> str | None:
+        """Return the text that the server has at a path; None if it does not answer, or refuses."""
         request = urllib.request.Request(  # noqa: S310 - an engine of ours
             f"{self.base_url}{path}", headers={"Authorization": f"Bearer {self.api_key}"}
         )
         try:
-            with _DIRECT.open(request, timeout=2) as answer:
-                return int(answer.status) == 200
+            with _DIRECT.open(request, timeout=timeout_s) as answer:
+                return str(answer.read().decode(errors="replace")) if answer.status == 200 else None
         except (OSError, http.client.HTTPException):
-            return False
-
-    def metrics(self) -> str:
-        """Return the engine's Prometheus metrics, as text; empty if it does not answer."""
-        try:
-            with _DIRECT.open(f"{self.base_url}/metrics", timeout=5) as answer:
-                return str(answer.read().decode())
-        except (OSError, urllib.error.URLError):
-            return ""
+            return None

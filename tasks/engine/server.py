@@ -130,32 +130,17 @@ def _port(config: EngineConfig, name: str) -> int:
 def _command(
     python: Path, checkpoint: Checkpoint, arguments: Mapping[str, Any], port: int
 ) -> tuple[str, ...]:
-    flags = [part for key, value in arguments.items() if value is not False for part in _flag(key, value)]
-    return (
-        str(python),
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        checkpoint.path,
-        "--served-model-name",
-        SERVED_MODEL,
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        *flags,
-    )
+    own = {"model": checkpoint.path, "served-model-name": SERVED_MODEL, "host": HOST, "port": port}
+    flags = [part for key, value in {**own, **arguments}.items() for part in _flag(key, value)]
+    return (str(python), "-m", "vllm.entrypoints.openai.api_server", *flags)
 
 
 def _flag(key: str, value: Any) -> list[str]:
     """Write one argument for vLLM's parser: a map as JSON, a list as several values, true as a bare flag."""
-    if value is True:
-        return [f"--{key}"]
+    if isinstance(value, bool):
+        return [f"--{key}"] if value else []
     values = value if isinstance(value, list) else [value]
-    return [
-        f"--{key}",
-        *(json.dumps(part) if isinstance(part, dict | list) else str(part) for part in values),
-    ]
+    return [f"--{key}", *(json.dumps(v) if isinstance(v, dict | list) else str(v) for v in values)]
 
 
 def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:
