@@ -122,18 +122,15 @@ def _published_scores(folder: Path) -> tuple[dict[str, object], ...]:
     )
 
 
-def import_prices(
-    file: Path, warehouse: Path, *, configs: Path = CONFIGS, today: date | None = None
-) -> PriceImport:
+def import_prices(file: Path, warehouse: Path, *, today: date | None = None) -> PriceImport:
     """Import the offers of a CSV or JSON file beside a warehouse; the next load prices with them.
 
     Args:
         file: see `warehouse.prices.offers.import_offers`, also for the errors.
         warehouse: the DuckDB file; it needn't exist yet.
-        configs: folder of gpus.yaml and prices.yaml.
         today: the day (UTC) after which no offer may begin; the present one if empty.
     """
-    own = read_configuration(configs)
+    own = read_configuration()
     return import_offers(file, imported_folder(warehouse), own.own_offers, own.gpus.gpus, today)
 
 

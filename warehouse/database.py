@@ -49,21 +49,21 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-def migrations(folder: Path = MIGRATIONS) -> tuple[Migration, ...]:
-    """Read the migrations of a folder, in order.
+def migrations() -> tuple[Migration, ...]:
+    """Read the migrations, in order.
 
     Raises:
         RunError: their numbers aren't 1, 2, 3 …
     """
     steps = []
-    for path in sorted(folder.glob("*.sql")):
+    for path in sorted(MIGRATIONS.glob("*.sql")):
         match = re.fullmatch(r"(\d{3})_\w+\.sql", path.name)
         if match is None:
             raise RunError("not named like 001_what.sql", where=path.name, hint="Rename the migration.")
         steps.append(Migration(int(match[1]), path.stem, path.read_text(encoding="utf-8")))
     if [step.version for step in steps] != list(range(1, len(steps) + 1)):
         raise RunError(
-            "the numbers have a gap or are listed twice", where=folder.name, hint="Number from 001 on."
+            "the numbers have a gap or are listed twice", where=MIGRATIONS.name, hint="Number from 001 on."
         )
     return tuple(steps)
 

@@ -46,16 +46,20 @@ ANSWER_TIMEOUT_S = 30.0
 """Limit for the hub's answer; its client would wait without end."""
 
 
+Inspect = Callable[[Path, list[str]], None]
+"""Check of a checkpoint's configuration, in a folder, and of the names of all its files; raises for what is wrong."""
+
+
 def pull(
     repo: str,
     revision: str | None,
     *,
     where: str,
-    cache: Path | None = None,
-    allow: Allowed | None = None,
-    pins: Pins | None = None,
-    patience: Patience | None = None,
-    inspect: Callable[[Path, list[str]], None] | None = None,
+    cache: Path | None,
+    allow: Allowed,
+    pins: Pins | None,
+    patience: Patience | None,
+    inspect: Inspect,
 ) -> tuple[Path, str]:
     """Return the local folder of a repository at a pinned commit; only what the cache lacks is fetched.
 
@@ -64,12 +68,11 @@ def pull(
         revision: a branch, a tag or a commit; where there is none the pin, or the default branch, which is
             then pinned.
         where: the checkpoint as messages name it.
-        cache: the hub's cache folder, its own default where there is none.
+        cache: the hub's cache folder; None for its own default.
         allow: what this checkpoint may do that none may otherwise; a commit must be given then.
         pins: the commits that ids without a revision stand for; None pins nothing.
-        patience: how long a hub in trouble is waited for.
-        inspect: called before the weights are fetched, with a folder that holds the configuration and with the
-            names of all files; raises for what it shows.
+        patience: how long a hub in trouble is waited for; None for the usual bounds.
+        inspect: called before the weights are fetched.
 
     Returns:
         The folder and the full SHA of the commit.
@@ -78,10 +81,7 @@ def pull(
         ConfigError: the hub refuses, doesn't know it or can't be reached, its listing shows that the repository
             can't be served, or the disk has no room for it.
     """
-    allow = allow or Allowed()
-    repository = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
-    waiting = Waiting(patience or Patience(), where, Reporter.current())
-    hub = _Hub(repository, allow, waiting, inspect)
+    hub = _Hub(repo, cache, allow, Waiting(patience or Patience(), where, Reporter.current()), inspect)
     asked = revision
     try:
         with quiet_client(where, Reporter.current()):
@@ -111,11 +111,11 @@ def commit_of(
     revision: str | None,
     *,
     where: str,
-    pins: Pins | None = None,
-    keep: bool = False,
-    cache: Path | None = None,
-    patience: Patience | None = None,
-    inspect: Callable[[Path, list[str]], None] | None = None,
+    pins: Pins | None,
+    keep: bool,
+    cache: Path | None,
+    patience: Patience | None,
+    inspect: Inspect,
 ) -> str:
     """Return the full SHA of the commit that a repository is to be measured at; no weights are fetched.
 
@@ -137,8 +137,7 @@ def commit_of(
     pin = pins.pin_of(repo) if pins and revision is None else None
     if pin and not keep:
         return pin.commit
-    repository = RepositoryCache(Path(cache or constants.HF_HUB_CACHE).expanduser().resolve(), repo)
-    hub = _Hub(repository, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), inspect)
+    hub = _Hub(repo, cache, Allowed(), Waiting(patience or Patience(), where, Reporter.current()), inspect)
     try:
         with quiet_client(where, Reporter.current()):
             sha = hub.newest() if pin else hub.commit(revision, remembered=False)
@@ -162,14 +161,12 @@ class _Hub:
     """One repository of the hub, and its folder in the cache."""
 
     def __init__(
-        self,
-        repository: RepositoryCache,
-        allow: Allowed,
-        waiting: Waiting,
-        inspect: Callable[[Path, list[str]], None] | None,
+        self, repo: str, cache: Path | None, allow: Allowed, waiting: Waiting, inspect: Inspect
     ) -> None:
-        self.repo, self.where = repository.repo, waiting.where
-        self.repository, self.allow, self.waiting, self.inspect = repository, allow, waiting, inspect
+        folder = Path(cache or constants.HF_HUB_CACHE).expanduser().resolve()
+        self.repository = RepositoryCache(folder, repo)
+        self.repo, self.where = repo, waiting.where
+        self.allow, self.waiting, self.inspect = allow, waiting, inspect
         self.endpoint, self.token = endpoint(), token()
         self.api = HfApi(endpoint=self.endpoint, token=self.token)
         self.listings: dict[str, list[RemoteFile]] = {}
@@ -245,8 +242,7 @@ class _Hub:
         check_listing(names, self.where, self.allow)
         if room:
             check_room(self.missing_bytes(sha), self.repository.cache, self.where)
-        if self.inspect is not None:
-            self.inspect(self.configuration(sha, names), names)
+        self.inspect(self.configuration(sha, names), names)
         self.checked.add(sha)
 
     def served(self, sha: str) -> list[RemoteFile]:

@@ -69,9 +69,9 @@ def _children() -> list[int]:
         return []
 
 
-def stop_group(group: int, grace_s: float = GRACE_S) -> None:
-    """Send SIGTERM to the group, and SIGKILL to what is left after ``grace_s`` seconds."""
-    for sent, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 2.0)):
+def stop_group(group: int) -> None:
+    """Send SIGTERM to the group, and SIGKILL to what is left after `GRACE_S` seconds."""
+    for sent, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 2.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, sent)
         end = time.monotonic() + wait_s

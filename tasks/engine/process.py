@@ -215,16 +215,15 @@ def how_ended(status: int) -> str:
 _NOISE = ("nanobind", "leaked", "warnings.warn", "resource_tracker", "skipped remainder", "See https://")
 
 
-def last_words(output: str, lines: int = 3) -> str:
-    """Return the last errors of a log, or its last lines if it has none.
+def last_words(output: str) -> str:
+    """Return the first and the last error of a log, or its last three lines if it has none.
 
     A traceback's final line says more than what a dying process prints after it.
     """
     kept = [line.strip() for line in output.splitlines() if line.strip()]
     kept = [line for line in kept if not any(noise in line for noise in _NOISE)]
     errors = [line for line in kept if _is_error(line)]
-    shown = errors[:1] + errors[-1:] if len(errors) > 1 and errors[0] != errors[-1] else errors[:1]
-    chosen = shown or kept[-lines:]
+    chosen = list(dict.fromkeys(errors[:1] + errors[-1:])) or kept[-3:]
     return "its last words: " + " | ".join(line[-300:] for line in chosen) if chosen else "it said nothing"
 
 

@@ -59,28 +59,18 @@ def render(table: pa.Table, output: Format | str = Format.TABLE) -> str:
     return aligned(names, [[_cell(value) for value in row] for row in rows], numeric)
 
 
-def aligned(
-    names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], *, indent: str = ""
-) -> str:
+def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     """Align cells in columns, two spaces apart, under a ruled header.
 
     Args:
         names: the header.
         rows: cells as text, one list per row.
         right: True for each column that is aligned to the right.
-        indent: text at the beginning of each line.
     """
     widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
     lines = [names, ["─" * width for width in widths], *rows]
-    return "\n".join(
-        (
-            indent
-            + "  ".join(
-                _pad(cell, width, at_right) for cell, width, at_right in zip(line, widths, right, strict=True)
-            )
-        ).rstrip()
-        for line in lines
-    )
+    padded = (map(_pad, line, widths, right) for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def _pad(cell: str, width: int, at_right: bool) -> str:
