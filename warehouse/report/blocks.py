@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
@@ -25,6 +26,34 @@ class Block:
     notes: tuple[str, ...] = ()
     droppable: tuple[str, ...] = ()
     """Columns to drop, in this order, if the table is wider than `WIDTH`."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a block: its name, what it shows of a row, and True if it is aligned to the right."""
+
+    name: str
+    cell: Callable[[dict[str, Any]], str]
+    right: bool = False
+
+
+def block_of(
+    heading: str,
+    columns: Sequence[Column],
+    rows: Sequence[dict[str, Any]],
+    *,
+    notes: tuple[str, ...] = (),
+    droppable: tuple[str, ...] = (),
+) -> Block:
+    """Return the block that shows rows of a query in columns."""
+    return Block(
+        heading,
+        names=tuple(column.name for column in columns),
+        rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
+        right=tuple(column.right for column in columns),
+        notes=notes,
+        droppable=droppable,
+    )
 
 
 def plain(block: Block) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from warehouse.query import query
 from warehouse.rejudge import JudgeReport
-from warehouse.report.blocks import Block, plain
+from warehouse.report.blocks import Column, block_of, plain
 from warehouse.report.render import NULL
 
 _VERDICTS = """
@@ -42,29 +43,32 @@ def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
     rows = query(warehouse, _VERDICTS, values).to_pylist()
     reasons = [f"{row['checkpoint']}, {row['use']}: {row['reason']}." for row in rows if row["use"] == "all"]
     return plain(
-        Block(
-            heading=f"Post hoc, under policy '{report.policy}'",
-            names=("checkpoint", "GPU", "use", "declared", "post hoc", "worst task", "Δ points"),
-            rows=tuple(
-                (
-                    row["checkpoint"],
-                    row["gpu"],
-                    row["use"],
-                    f"{row['declared']} ({row['declared_policy']})" if row["declared"] else NULL,
-                    row["verdict"],
-                    row["worst_task"] or NULL,
-                    _delta(row),
-                )
-                for row in rows
-            ),
-            right=(False, False, False, False, False, False, True),
+        block_of(
+            f"Post hoc, under policy '{report.policy}'",
+            _COLUMNS,
+            rows,
             notes=(*reasons, _DECLARED_REMAINS),
             droppable=("GPU", "worst task"),
         )
     )
 
 
+def _declared(row: dict[str, Any]) -> str:
+    return f"{row['declared']} ({row['declared_policy']})" if row["declared"] else NULL
+
+
 def _delta(row: dict[str, Any]) -> str:
     if row["delta"] is None:
         return NULL
     return f"{100 * row['delta']:+.2f} [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+
+
+_COLUMNS = (
+    Column("checkpoint", itemgetter("checkpoint")),
+    Column("GPU", itemgetter("gpu")),
+    Column("use", itemgetter("use")),
+    Column("declared", _declared),
+    Column("post hoc", itemgetter("verdict")),
+    Column("worst task", lambda row: row["worst_task"] or NULL),
+    Column("Δ points", _delta, right=True),
+)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from operator import itemgetter
 
 from warehouse.database import Connection, fetch
-from warehouse.report.blocks import Block
+from warehouse.report.blocks import Block, Column, block_of
 from warehouse.report.render import NULL
 
 _PRICES = """
@@ -65,30 +66,23 @@ def published_block(connection: Connection, moment: datetime) -> Block | None:
         return None
     offers = fetch(connection, _OFFERS, ts=moment)
     prices = "; ".join(f"{row['provider']}, of {row['price_as_of']}" for row in offers)
-    return Block(
-        heading="For comparison, not measured here: what others published for these GPUs, at maximum load",
-        names=("model", "GPU", "precision", "USD/1M out", "spot", "tok/s GPU", "n", "source", "evidence"),
-        rows=tuple(
-            (
-                row["model"],
-                row["gpu"],
-                row["precision"],
-                _money(row["on_demand"]),
-                _money(row["spot"]),
-                f"{row['tok_s']:,.0f}",
-                str(row["entries"]),
-                f"{row['dataset']} {row['round']}, {row['engine_name']}",
-                row["evidence"],
-            )
-            for row in rows
-        ),
-        right=(False, False, False, True, True, True, True, False, False),
-        notes=(
-            _WARNING,
-            f"Prices: the lowest of {prices or 'no valid offer'}. {_MORE}",
-        ),
-    )  # fmt: skip
+    heading = "For comparison, not measured here: what others published for these GPUs, at maximum load"
+    notes = (_WARNING, f"Prices: the lowest of {prices or 'no valid offer'}. {_MORE}")
+    return block_of(heading, _COLUMNS, rows, notes=notes)
 
 
 def _money(value: float | None) -> str:
     return NULL if value is None else f"{value:,.3f}"
+
+
+_COLUMNS = (
+    Column("model", itemgetter("model")),
+    Column("GPU", itemgetter("gpu")),
+    Column("precision", itemgetter("precision")),
+    Column("USD/1M out", lambda row: _money(row["on_demand"]), right=True),
+    Column("spot", lambda row: _money(row["spot"]), right=True),
+    Column("tok/s GPU", lambda row: f"{row['tok_s']:,.0f}", right=True),
+    Column("n", lambda row: str(row["entries"]), right=True),
+    Column("source", lambda row: f"{row['dataset']} {row['round']}, {row['engine_name']}"),
+    Column("evidence", itemgetter("evidence")),
+)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from warehouse.controls import control_notes, note_lines
 from warehouse.database import Connection, fetch
 from warehouse.fidelity import alarm_lines
 from warehouse.query import read_only
-from warehouse.report import blocks as layout
-from warehouse.report.blocks import Block
+from warehouse.report.blocks import Block, Column, block_of, plain
+from warehouse.report.blocks import markdown as write_markdown
 from warehouse.report.published_table import published_block
 from warehouse.report.render import NULL
 
@@ -105,7 +106,7 @@ def summarize(
     published = published_block(connection, moment)
     if published is not None:
         blocks.append(published)
-    return "\n\n".join(map(layout.markdown if markdown else layout.plain, blocks))
+    return "\n\n".join(map(write_markdown if markdown else plain, blocks))
 
 
 def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | None) -> Iterator[Block]:
@@ -119,10 +120,9 @@ def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | N
         use = _headline(rows)
         shown = [row for row in rows if row["use"] == use]
         yield _main(shown, labels, tuple(_notes(connection, moment, shown, labels, controls)))
-        candidates = {row["run_id"]: row for row in shown if not row["is_baseline"]}
-        uses = _uses(rows, labels)
-        if uses is not None:
+        if (uses := _uses(rows, labels)) is not None:
             yield uses
+        candidates = {row["run_id"]: row for row in shown if not row["is_baseline"]}
         for row in candidates.values():
             tasks = fetch(connection, _TASKS, run_id=row["verdict_run_id"], use=use)
             if tasks:
@@ -155,31 +155,20 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
     gpus = first["gpu"] if counts == [1] else f"{' or '.join(map(str, counts))} × {first['gpu']}"
     shape = f", {first['isl']} tokens in, {first['osl']} out" if first["isl"] else ""
     load = f"load '{first['workload']}'{shape}" if first["workload"] else "no load measured"
-    return Block(
-        heading=f"{first['model']} on {gpus} ({first['sm_arch']}), {first['engine']} "
-        f"{first['engine_version']}, {load}",
-        names=(
-            "precision", "at", "verdict", f"Δ points [{level}]", "USD/1M out", "tok/s", "TTFT ms",
-            "kernel", "evidence",
-        ),
-        rows=tuple(
-            (
-                labels[row["run_id"]],
-                f"{row['operating_point'] or NULL}{'' if row['validity'] == 'valid' else '*'}",
-                row["verdict"],
-                _delta(row),
-                _number(row["usd_per_mtok_output"], _money),
-                _number(row["output_tok_s"], "{:,.0f}".format),
-                _pair(row["ttft_p50_ms"], row["ttft_p99_ms"]),
-                row["kernel_mode"],
-                row["evidence"],
-            )
-            for row in rows
-        ),
-        right=(False, False, False, True, True, True, True, False, False),
-        notes=notes,
-        droppable=("TTFT ms", "tok/s"),
-    )  # fmt: skip
+    engine = f"{first['engine']} {first['engine_version']}"
+    heading = f"{first['model']} on {gpus} ({first['sm_arch']}), {engine}, {load}"
+    columns = (
+        Column("precision", lambda row: labels[row["run_id"]]),
+        Column("at", lambda row: (row["operating_point"] or NULL) + "*" * (row["validity"] != "valid")),
+        Column("verdict", itemgetter("verdict")),
+        Column(f"Δ points [{level}]", _delta, right=True),
+        Column("USD/1M out", lambda row: _number(row["usd_per_mtok_output"], _money), right=True),
+        Column("tok/s", lambda row: _number(row["output_tok_s"], "{:,.0f}".format), right=True),
+        Column("TTFT ms", lambda row: _pair(row["ttft_p50_ms"], row["ttft_p99_ms"]), right=True),
+        Column("kernel", itemgetter("kernel_mode")),
+        Column("evidence", itemgetter("evidence")),
+    )
+    return block_of(heading, columns, rows, notes=notes, droppable=("TTFT ms", "tok/s"))
 
 
 def _notes(
@@ -262,45 +251,32 @@ def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
     verdicts = {
         (row["run_id"], row["use"]): row for row in rows if row["use"] != headline and not row["is_baseline"]
     }
-    if not verdicts:
-        return None
-    return Block(
-        heading="Verdict per use",
-        names=("precision", "use", "verdict", "worst task", "Δ points"),
-        rows=tuple(
-            (labels[run_id], use, row["verdict"], row["worst_task"] or row["reason"] or NULL, _delta(row))
-            for (run_id, use), row in verdicts.items()
-        ),
-        right=(False, False, False, False, True),
+    columns = (
+        Column("precision", lambda row: labels[row["run_id"]]),
+        Column("use", itemgetter("use")),
+        Column("verdict", itemgetter("verdict")),
+        Column("worst task", lambda row: row["worst_task"] or row["reason"] or NULL),
+        Column("Δ points", _delta, right=True),
     )
+    return block_of("Verdict per use", columns, list(verdicts.values())) if verdicts else None
 
 
 def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
     level = f"{100 * (1 - 2 * row['alpha']):g} %"
-    return Block(
-        heading=f"{label} per task: {row['checkpoint']} against {row['baseline']}",
-        names=(
-            "task", "family", "n", "base", "cand", f"Δ points [{level}]", "margin", "flips", "p", "outcome",
-        ),
-        rows=tuple(
-            (
-                task["task"],
-                task["family"],
-                f"{task['pairs']:,}",
-                f"{100 * task['baseline_score']:.1f}",
-                f"{100 * task['candidate_score']:.1f}",
-                _delta(task),
-                f"{100 * task['margin']:g}",
-                f"{100 * task['flip_rate']:.1f}",
-                _p(task["p_inferior_holm"] if task["outcome"] == Outcome.FAIL else task["p_noninferior"]),
-                task["outcome"] + (", degraded" if task["degraded"] and task["outcome"] == Outcome.PASS else ""),
-            )
-            for task in tasks
-        ),
-        right=(False, False, True, True, True, True, True, True, True, False),
-        notes=(_TASK_NOTE,),
-        droppable=("flips", "family"),
-    )  # fmt: skip
+    heading = f"{label} per task: {row['checkpoint']} against {row['baseline']}"
+    columns = (
+        Column("task", itemgetter("task")),
+        Column("family", itemgetter("family")),
+        Column("n", lambda task: f"{task['pairs']:,}", right=True),
+        Column("base", lambda task: f"{100 * task['baseline_score']:.1f}", right=True),
+        Column("cand", lambda task: f"{100 * task['candidate_score']:.1f}", right=True),
+        Column(f"Δ points [{level}]", _delta, right=True),
+        Column("margin", lambda task: f"{100 * task['margin']:g}", right=True),
+        Column("flips", lambda task: f"{100 * task['flip_rate']:.1f}", right=True),
+        Column("p", _p, right=True),
+        Column("outcome", _outcome),
+    )
+    return block_of(heading, columns, tasks, notes=(_TASK_NOTE,), droppable=("flips", "family"))
 
 
 def _number(value: float | None, write: Callable[[float], str]) -> str:
@@ -323,5 +299,11 @@ def _delta(row: Row) -> str:
     return delta if low is None or high is None else f"{delta} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
-def _p(value: float) -> str:
+def _p(task: Row) -> str:
+    value = task["p_inferior_holm"] if task["outcome"] == Outcome.FAIL else task["p_noninferior"]
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _outcome(task: Row) -> str:
+    degraded = task["degraded"] and task["outcome"] == Outcome.PASS
+    return f"{task['outcome']}, degraded" if degraded else str(task["outcome"])
