@@ -68,6 +68,12 @@ class _Seen:
         self.status = max(self.status, status)
         self.remarks.append(remark)
 
+    def problem(self, remark: str) -> None:
+        self.add(CheckpointStatus.PROBLEM, remark)
+
+    def note(self, remark: str) -> None:
+        self.add(CheckpointStatus.NOTE, remark)
+
     def report(self) -> Report:
         said = "; ".join((", ".join(self.facts), *self.remarks) if self.facts else self.remarks)
         return Report(self.status, " ".join(f"{self.source}: {said}".split()))
@@ -107,7 +113,7 @@ class Hub:
                 check_source(checkpoint.source)
                 self._check_repository(checkpoint, shape, seen)
         except ConfigError as error:
-            seen.add(CheckpointStatus.PROBLEM, f"{error.what}. {error.hint}".rstrip(". "))
+            seen.problem(f"{error.what}. {error.hint}".rstrip(". "))
         except (
             Exception
         ) as error:  # a service of others and three network libraries: whatever it is, one line
@@ -129,7 +135,7 @@ class Hub:
         if pin:
             newest = self._info(repo, None, waiting).sha
             if newest != info.sha:
-                seen.add(CheckpointStatus.NOTE, f"main has moved to {str(newest)[:12]} since")
+                seen.note(f"main has moved to {str(newest)[:12]} since")
         names = [file.rfilename for file in info.siblings or []]
         seen.facts += _license(info)
         _compare_gating(checkpoint, info, seen)
@@ -168,19 +174,18 @@ class Hub:
         if isinstance(error, GatedRepoError):
             token = "the token may not read it" if self.token else "no token is set"
             hint = "Accept its terms on the hub, and set HF_TOKEN to a token that may read it"
-            seen.add(CheckpointStatus.PROBLEM, f"gated, and {token} (HTTP {status}). {hint}")
+            seen.problem(f"gated, and {token} (HTTP {status}). {hint}")
         elif isinstance(error, RepositoryNotFoundError):
             hint = "Correct the id; a private one needs HF_TOKEN"
-            seen.add(CheckpointStatus.PROBLEM, f"the hub shows no such repository (HTTP {status}). {hint}")
+            seen.problem(f"the hub shows no such repository (HTTP {status}). {hint}")
         elif isinstance(error, RevisionNotFoundError):
-            seen.add(CheckpointStatus.PROBLEM, "it has no such revision any more. Pin another commit")
+            seen.problem("it has no such revision any more. Pin another commit")
         elif isinstance(error, HfHubHTTPError) and status in {401, 403}:
-            seen.add(
-                CheckpointStatus.PROBLEM,
+            seen.problem(
                 f"the hub refused the token (HTTP {status}). Renew HF_TOKEN or unset it",
             )
         elif isinstance(error, HfHubHTTPError) and status is not None:
-            seen.add(CheckpointStatus.NOTE, f"not checked: the hub answered HTTP {status}. Try again later")
+            seen.note(f"not checked: the hub answered HTTP {status}. Try again later")
         else:
             cause = error.__cause__ or error
             reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:120]
@@ -214,9 +219,9 @@ def _license(info: ModelInfo) -> list[str]:
 def _compare_gating(checkpoint: CheckpointConfig, info: ModelInfo, seen: _Seen) -> None:
     """Compare the declared gating with the hub's, if the hub says."""
     if info.gated and not checkpoint.gated:
-        seen.add(CheckpointStatus.PROBLEM, "the hub gates it: write 'gated: true' in its file")
+        seen.problem("the hub gates it: write 'gated: true' in its file")
     if info.gated is False and checkpoint.gated:
-        seen.add(CheckpointStatus.NOTE, "declared as gated, but the hub does not gate it")
+        seen.note("declared as gated, but the hub does not gate it")
 
 
 def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, seen: _Seen) -> None:
@@ -232,9 +237,7 @@ def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, se
         stated = next((merged[key] for key in keys if merged.get(key) is not None), None)
         expected = getattr(shape, name)
         if stated is not None and expected is not None and stated != expected:
-            seen.add(
-                CheckpointStatus.PROBLEM, f"config.json has {name} {stated}, configs/architectures {expected}"
-            )
+            seen.problem(f"config.json has {name} {stated}, configs/architectures {expected}")
 
 
 def _compare_precision(
@@ -242,12 +245,8 @@ def _compare_precision(
 ) -> None:
     """Compare the declared precision with what the files say, if they do."""
     if precision is None:
-        seen.add(
-            CheckpointStatus.NOTE, "config.json doesn't state its dtype: the weights show it at the pull"
-        )
+        seen.note("config.json doesn't state its dtype: the weights show it at the pull")
         return
     seen.facts.append(f"{precision} ({weight_format})")
     if checkpoint.precision is not None and checkpoint.precision != precision:
-        seen.add(
-            CheckpointStatus.PROBLEM, f"declared as {checkpoint.precision}, but its files say {precision}"
-        )
+        seen.problem(f"declared as {checkpoint.precision}, but its files say {precision}")
