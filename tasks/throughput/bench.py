@@ -11,6 +11,7 @@ from quantgate.bundles.seal import LoadRows
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Validity
 from quantgate.model.errors import RunError
+from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.process import OutOfTimeError, await_end, child_environment, run_tied
 from tasks.engine.server import RunningEngine
 from tasks.progress import Reporter
@@ -70,11 +71,9 @@ def measure_load(
     if not todo:
         return
     out_dir.mkdir(parents=True, exist_ok=True)
-    for level in todo:
-        level["engine_start_id"] = engine.endpoint.engine_start_id
     spec_file = out_dir / "spec.json"
-    spec = _spec(engine, workload, todo, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
-    spec_file.write_text(json.dumps(spec))
+    own = {"tokenizer": tokenizer, "trust_remote_code": trust_remote_code}
+    spec_file.write_text(json.dumps(_spec(engine.endpoint, workload, todo) | own))
     variables = child_environment() | engine.environment.config.environment
     variables |= {"OPENAI_API_KEY": engine.endpoint.api_key, "HF_HUB_OFFLINE": "1"}
 
@@ -107,23 +106,14 @@ def measure_load(
         raise
 
 
-def _spec(
-    engine: RunningEngine,
-    workload: Workload,
-    todo: list[dict[str, Any]],
-    *,
-    tokenizer: str,
-    trust_remote_code: bool,
-) -> dict[str, Any]:
-    """Return what ``bench_driver`` is to do; it holds no secret."""
+def _spec(engine: EngineEndpoint, workload: Workload, todo: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the engine, the load and the levels that ``bench_driver`` is to run; it holds no secret."""
     return {
-        "base_url": engine.endpoint.base_url,
-        "model": engine.endpoint.served_model,
-        "tokenizer": tokenizer,
+        "base_url": engine.base_url,
+        "model": engine.served_model,
         "isl_tokens": workload.isl_tokens,
         "osl_tokens": workload.osl_tokens,
-        "levels": todo,
-        "trust_remote_code": trust_remote_code,
+        "levels": [{**level, "engine_start_id": engine.engine_start_id} for level in todo],
     }
 
 
@@ -135,35 +125,31 @@ def _with_failures(todo: list[dict[str, Any]]) -> list[Path]:
 
 def _reasons(result: dict[str, Any], level: dict[str, Any]) -> list[str]:
     """Return why a level's figures must not be used; empty if they may."""
-    reasons = []
-    if not result["completed"]:
-        reasons.append("no_request_completed")
-    if result["failed"]:
-        reasons.append("failed_requests")
-    if level.get("client_cpu_share", 0) >= CLIENT_SATURATED_SHARE:
-        reasons.append("client_saturated")
-    if result["completed"] and result["median_itl_ms"] <= BURST_SHARE_OF_TPOT * result["mean_tpot_ms"]:
-        reasons.append("client_starved")
-    if level.get("prefix_cache_hit_tokens"):
-        reasons.append("prefix_cache_hits")
-    return reasons
+    completed = result["completed"]
+    applies = {
+        "no_request_completed": not completed,
+        "failed_requests": result["failed"],
+        "client_saturated": level.get("client_cpu_share", 0) >= CLIENT_SATURATED_SHARE,
+        "client_starved": completed
+        and result["median_itl_ms"] <= BURST_SHARE_OF_TPOT * result["mean_tpot_ms"],
+        "prefix_cache_hits": level.get("prefix_cache_hit_tokens"),
+    }
+    return [reason for reason, holds in applies.items() if holds]
 
 
 def _latencies(result: dict[str, Any]) -> dict[str, float | None]:
     """Return mean and percentiles in ms; None if nothing completed, where the bench reports zeros."""
-    names = {"mean": "mean_{}_ms", "p50": "p50_{}_ms", "p90": "p90_{}_ms", "p99": "p99_{}_ms"}
     return {
-        f"{metric}_{statistic}_ms": result.get(key.format(metric)) if result["completed"] else None
+        f"{metric}_{statistic}_ms": result.get(f"{statistic}_{metric}_ms") if result["completed"] else None
         for metric in METRICS
-        for statistic, key in names.items()
+        for statistic in ("mean", "p50", "p90", "p99")
     }
 
 
 def rows(workload: Workload, out_dir: Path) -> LoadRows:
     """Make the rows of ``load_points.parquet`` and ``requests.parquet`` from the finished levels."""
     points, requests = [], []
-    for planned in levels(workload, out_dir):
-        file = Path(planned["out"])
+    for file in (Path(level["out"]) for level in levels(workload, out_dir)):
         level = json.loads(file.read_text())
         result = level["result"]
         reasons = _reasons(result, level)

@@ -41,14 +41,8 @@ def _arguments(
     return parser.parse_args(
         [
             *("--backend", "openai", "--base-url", spec["base_url"], "--endpoint", "/v1/completions"),
-            *(
-                "--model",
-                spec["model"],
-                "--served-model-name",
-                spec["model"],
-                "--tokenizer",
-                spec["tokenizer"],
-            ),
+            *("--model", spec["model"], "--served-model-name", spec["model"]),
+            *("--tokenizer", spec["tokenizer"]),
             *("--dataset-name", "random", "--random-input-len", str(spec["isl_tokens"])),
             *("--random-output-len", str(spec["osl_tokens"]), "--random-range-ratio", "0", "--ignore-eos"),
             *("--num-prompts", str(level["requests"]), "--max-concurrency", str(level["concurrency"])),
