@@ -104,21 +104,22 @@ def load_bundles(
         sound = _sound(store, new, problems)
         first = next(sound, None)
         judgeable = [pair for pair in before.unjudged if set(pair) <= set(stored)]
-        report = LoadReport(
-            loaded=(), present=len(before.run_ids), judged=(), problems=tuple(problems), swapped=False
-        )
-        if first is None and before.digest == digest and not judgeable:
-            return report
-        with next_state(warehouse) as path:
-            changed_configuration = configuration if before.digest != digest else None
-            loaded, judged = _write(
-                path, chain([first] if first else [], sound), changed_configuration, digest, store, problems
-            )
-            changed = bool(loaded or judged or changed_configuration)
-            if not changed:
-                path.unlink()
-    return report.model_copy(
-        update={"loaded": loaded, "judged": judged, "problems": tuple(problems), "swapped": changed}
+        loaded, judged, changed = list[str](), list[str](), before.digest != digest
+        if first is not None or changed or judgeable:
+            new_configuration = configuration if changed else None
+            with next_state(warehouse) as path:
+                loaded, judged = _write(
+                    path, chain([first] if first else [], sound), new_configuration, digest, store, problems
+                )
+                changed = bool(loaded or judged or changed)
+                if not changed:
+                    path.unlink()
+    return LoadReport(
+        loaded=tuple(loaded),
+        present=len(before.run_ids),
+        judged=tuple(judged),
+        problems=tuple(problems),
+        swapped=changed,
     )
 
 
@@ -153,7 +154,7 @@ def _write(
     digest: str,
     store: BundleStore,
     problems: list[str],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+) -> tuple[list[str], list[str]]:
     """Bring the database at ``path`` to the next state; return the runs loaded and the runs judged."""
     with writing(path) as connection:
         migrate(connection)
@@ -174,7 +175,7 @@ def _write(
         compare_all(connection)
         if loaded or judged or configuration is not None:
             refresh_materialized(connection)
-    return tuple(loaded), tuple(judged)
+    return loaded, judged
 
 
 def _batches(bundles: Iterable[Bundle]) -> Iterator[list[Bundle]]:

@@ -232,16 +232,20 @@ def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
         _check_score(task, source)
 
 
+def _entries(source: TaskSource, key: str, name: str) -> dict[Any, dict[str, Any]]:
+    """Return the maps in a list of a task's settings, by what each has under ``name``."""
+    return {entry.get(name): entry for entry in source.config.get(key) or [] if isinstance(entry, dict)}
+
+
 def _score_of(task: SuiteTask, source: TaskSource) -> _Score:
-    config = source.config
-    metrics = [entry.get("metric") for entry in config.get("metric_list") or [] if isinstance(entry, dict)]
-    filters = [str(entry.get("name")) for entry in config.get("filter_list") or [] if isinstance(entry, dict)]
+    metrics = list(_entries(source, "metric_list", "metric"))
+    filters = [str(name) for name in _entries(source, "filter_list", "name")]
     metric, chosen = task.metric, task.filter or next(iter(filters), "none")
     if metrics and (metric is None or metric not in metrics):
         metric = None if isinstance(metrics[0], Function) else str(metrics[0])
     if filters and chosen not in filters:
         chosen = filters[0]
-    return _Score(str(config.get("output_type", "generate_until")), metric, chosen)
+    return _Score(str(source.config.get("output_type", "generate_until")), metric, chosen)
 
 
 def _instead(task: SuiteTask) -> str:
@@ -265,9 +269,7 @@ def _check_score(task: SuiteTask, source: TaskSource) -> None:
     if config.get("output_type") == "loglikelihood_rolling":
         hint = "Choose one that scores each document, such as acc or exact_match."
         raise ConfigError("its perplexity is not a score per document", where=where, hint=hint)
-    metrics = {
-        entry.get("metric"): entry for entry in config.get("metric_list") or [] if isinstance(entry, dict)
-    }
+    metrics = _entries(source, "metric_list", "metric")
     named = next(iter(metrics), None) if task.metric is None else task.metric
     computed = any(isinstance(metric, Function) for metric in metrics)
     if metrics and not computed and named not in metrics:
@@ -277,7 +279,7 @@ def _check_score(task: SuiteTask, source: TaskSource) -> None:
     if named in metrics and metrics[named].get("higher_is_better") is False:
         hint = "A margin needs a score that is better when it is higher."
         raise ConfigError(f"metric '{named}' is better when it is lower", where=where, hint=hint)
-    filters = [entry.get("name") for entry in config.get("filter_list") or [] if isinstance(entry, dict)]
+    filters = _entries(source, "filter_list", "name")
     if task.filter is not None and filters and task.filter not in filters:
         hint = f"It has: {', '.join(map(str, filters))}."
         raise ConfigError(f"has no filter '{task.filter}'", where=where, hint=hint)
