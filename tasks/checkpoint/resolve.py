@@ -94,14 +94,10 @@ def resolve(
             revision=revision or content_hash(folder, contents.weight_files, progress),
             model=model or model_name(name if "/" in name else str(folder.resolve())),
             architecture=_architecture(contents.config, source),
-            precision=contents.format.precision,
-            weight_format=contents.format.weight_format,
-            kv_cache_dtype=contents.format.kv_cache_dtype,
-            parameters=contents.format.parameters,
+            **contents.format._asdict(),
             size_bytes=contents.size_bytes,
             vocab_size=contents.vocab_size,
             max_position_embeddings=_optional_number(contents.config, POSITION_KEYS),
-            layers=contents.format.layers,
             remote_code=contents.remote_code,
         )
     except OSError as error:

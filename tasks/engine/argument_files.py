@@ -101,8 +101,8 @@ def _resolved(
 ) -> ResolvedArguments:
     """Resolve the arguments, with `find_draft` to give a draft's folder and identity."""
     arguments = serving_arguments(config, overrides)
-    taken_away = {key.replace("_", "-") for key in config.arguments} - arguments.keys()
-    served, recorded = dict.fromkeys(taken_away) | arguments, dict(arguments)
+    removed = {key.replace("_", "-") for key in config.arguments} - arguments.keys()
+    served, recorded = dict.fromkeys(removed) | arguments, dict(arguments)
     adapter = adapter_of(arguments)
     if adapter:
         name, folder = adapter

@@ -94,8 +94,8 @@ def measure_fidelity(
         shutil.rmtree(out_dir, ignore_errors=True)
         out_dir.mkdir(parents=True)
         try:
-            with _Asking(engine, vocab_size) as asking:
-                table, skipped = asking.rows(text, on_progress), ""
+            with _direct_client(engine) as client:
+                table, skipped = _Requests(engine, client, vocab_size).rows(text, on_progress), ""
         except CannotError as error:
             skipped = str(error)
         except BaseException:
@@ -129,26 +129,18 @@ def _count_death(out_dir: Path, before: int, engine: EngineEndpoint) -> None:
         write_json(out_dir / DEATHS, before + 1)
 
 
-class _Asking:
+def _direct_client(engine: EngineEndpoint) -> httpx.Client:
+    """Open a connection that goes through no proxy."""
+    headers = {"Authorization": f"Bearer {engine.api_key}"}
+    return httpx.Client(base_url=engine.base_url, headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+
+
+class _Requests:
     """Requests to one engine, one at a time: a batch could change what each of them gets."""
 
-    def __init__(self, engine: EngineEndpoint, vocab_size: int) -> None:
-        """Open a connection that goes through no proxy."""
-        self._engine, self._vocab_size = engine, vocab_size
-        self._whole = vocab_size <= WHOLE_VOCABULARY_MOST
-        self._k = vocab_size if self._whole else TOP_K
-        self._client = httpx.Client(
-            base_url=engine.base_url,
-            headers={"Authorization": f"Bearer {engine.api_key}"},
-            timeout=REQUEST_TIMEOUT_S,
-            trust_env=False,
-        )
-
-    def __enter__(self) -> _Asking:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+    def __init__(self, engine: EngineEndpoint, client: httpx.Client, vocab_size: int) -> None:
+        self._engine, self._client, self._vocab_size = engine, client, vocab_size
+        self._k = vocab_size if vocab_size <= WHOLE_VOCABULARY_MOST else TOP_K
 
     def rows(self, text: Text, on_progress: Callable[[int, int | None], None]) -> pa.Table:
         """Return the rows of every token that counts, in order.

@@ -36,9 +36,8 @@ def members(
     """
     sources: dict[str, TaskSource] = {}
     config, _ = read_yaml(path)
-    for name, yaml, settings in _members(
-        path, config, _Lookup(find, (path.parent, *folders)), overrides, (path,)
-    ):
+    lookup = _Lookup(find, (path.parent, *folders))
+    for name, yaml, settings in _members(config, lookup, overrides, (path,)):
         if name not in sources:
             sources[name] = read_source(yaml, settings | overrides)
     if not sources:
@@ -54,22 +53,25 @@ class _Lookup(NamedTuple):
 
 
 def _members(
-    path: Path, config: dict[str, Any], lookup: _Lookup, overrides: dict[str, Any], above: tuple[Path, ...]
+    config: dict[str, Any], lookup: _Lookup, overrides: dict[str, Any], within: tuple[Path, ...]
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """Yield name, YAML and laid-over settings of each subtask in a group's list."""
+    """Yield name, YAML and laid-over settings of each subtask in a group's list.
+
+    ``within`` holds the YAMLs of the groups around it, the one that has the list last.
+    """
     settings = {key: value for key, value in config.items() if key not in _GROUPS_OWN} | overrides
     listed = config.get("task") or []
     for item in [listed] if isinstance(listed, str | dict) else listed:
         own = dict(item) if isinstance(item, dict) else {}
         name = str(own.pop("group", None) or own.pop("task", None) or "") if own else str(item)
         if isinstance(item, dict) and "group" in item and lookup.find(name) is None:
-            yield from _members(path, {"group": name, **own}, lookup, settings, above)
-            continue
-        yield from _named(name, path, lookup, settings | own, above)
+            yield from _members({"group": name, **own}, lookup, settings, within)
+        else:
+            yield from _named(name, lookup, settings | own, within)
 
 
 def _named(
-    name: str, path: Path, lookup: _Lookup, settings: dict[str, Any], above: tuple[Path, ...]
+    name: str, lookup: _Lookup, settings: dict[str, Any], within: tuple[Path, ...]
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """Yield the subtasks that a name in a group's list stands for."""
     yaml = lookup.find(name)
@@ -77,17 +79,14 @@ def _named(
         tagged = next((tasks for folder in lookup.folders if (tasks := _tagged(name, folder))), None)
         if tagged is None:
             hint = "Name tasks, groups or tags that are beside it or lm-eval's own."
-            raise ConfigError(f"its member '{name}' is nowhere", where=str(path), hint=hint)
-        for member, member_yaml in tagged.items():
-            yield member, member_yaml, settings
-        return
-    config, _ = read_yaml(yaml)
-    if not is_group(config):
+            raise ConfigError(f"its member '{name}' is nowhere", where=str(within[-1]), hint=hint)
+        yield from ((member, member_yaml, settings) for member, member_yaml in tagged.items())
+    elif not is_group(config := read_yaml(yaml)[0]):
         yield name, yaml, settings
-        return
-    if yaml in above:
+    elif yaml in within:
         raise ConfigError("contains itself", where=str(yaml), hint="Break the circle.")
-    yield from _members(yaml, config, lookup, settings, (*above, yaml))
+    else:
+        yield from _members(config, lookup, settings, (*within, yaml))
 
 
 def _tagged(tag: str, folder: Path) -> dict[str, Path]:

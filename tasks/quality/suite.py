@@ -37,9 +37,9 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
     for task in suite.tasks:
         if task.task in documents:
             raise ConfigError(f"task '{task.task}' is listed twice", where=suite.name, hint="Name it once.")
-        sources = sources_of(task)
-        check_scores(task, sources)
-        counts = [_documents(source) for source in sources]
+        task_sources = sources_of(task)
+        check_scores(task, task_sources)
+        counts = [_documents(source) for source in task_sources]
         count = task.documents if None in counts else sum(filter(None, counts))
         if count is not None and suite.limit is not None:
             count = min(count, suite.limit)
@@ -102,13 +102,13 @@ def _unmeasured(task: SuiteTask) -> set[str]:
 
 def _content(task: SuiteTask) -> dict[str, Any]:
     """Return a task's version, with the hash of its files if they are not lm-eval's, and of a group each subtask's."""
-    group, sources = group_of(task), sources_of(task)
-    content: dict[str, Any] = {"version": _version(sources[0].config if group is None else group)}
+    group, task_sources = group_of(task), sources_of(task)
+    content: dict[str, Any] = {"version": _version(task_sources[0].config if group is None else group)}
     if group is not None:
-        content["subtasks"] = {source.name: _version(source.config) for source in sources}
+        content["subtasks"] = {source.name: _version(source.config) for source in task_sources}
     if task.path is not None:
-        files = [file for source in sources for file in source.files]
-        data = [file for source in sources for paths in (source.data or {}).values() for file in paths]
+        files = [file for source in task_sources for file in source.files]
+        data = [file for source in task_sources for paths in (source.data or {}).values() for file in paths]
         content["sha256"] = _hash([*files, *data])
     return content
 
@@ -146,9 +146,9 @@ def _documents(source: TaskSource) -> int | None:
         hint = f"`data_files` has: {', '.join(source.data)}."
         raise ConfigError(f"split '{split}' has no data files", where=where, hint=hint)
     counts = [_COUNTERS.get(file.suffix.lower(), _unknown)(file) for file in source.data[split]]
-    if any(count is None for count in counts):
+    if None in counts:
         return None
-    total = sum(count or 0 for count in counts)
+    total = sum(filter(None, counts))
     if total == 0:
         files = ", ".join(str(file) for file in source.data[split])
         raise ConfigError("holds no documents", where=files or where, hint="Give it some.")
@@ -181,10 +181,6 @@ def _check_id(document: Any, lines: dict[str, int], where: str, number: int) -> 
         raise ConfigError(f"id '{given}' is on line {lines[str(given)]} already", where=where, hint=hint)
 
 
-def _parquet_documents(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
-
-
 def _unknown(path: Path) -> int | None:
     """Return None for a format that is left to lm-eval; 0 for an empty file."""
     return None if path.stat().st_size else 0
@@ -193,7 +189,7 @@ def _unknown(path: Path) -> int | None:
 _COUNTERS: dict[str, Callable[[Path], int | None]] = {
     ".jsonl": _json_documents,
     ".json": _json_documents,
-    ".parquet": _parquet_documents,
+    ".parquet": lambda path: int(pq.read_metadata(path).num_rows),
 }
 
 
@@ -209,26 +205,26 @@ class _Score(NamedTuple):
         return f"{self.metric or 'its own metric'} of filter {self.filter} ({self.output_type})"
 
 
-def check_scores(task: SuiteTask, sources: Sequence[TaskSource]) -> None:
+def check_scores(task: SuiteTask, task_sources: Sequence[TaskSource]) -> None:
     """Check the metric and the filter of a suite's task, and that a group's subtasks share them.
 
     Args:
         task: the suite's task.
-        sources: its YAML, or those of a group's subtasks.
+        task_sources: its YAML, or those of a group's subtasks.
 
     Raises:
         ConfigError: there is no such metric or filter, it is no score per document, or subtasks differ.
     """
     by_score: dict[_Score, list[str]] = {}
-    if len(sources) > 1:  # a mixture explains more than what one of its parts lacks
-        for source in sources:
+    if len(task_sources) > 1:  # a mixture explains more than what one of its parts lacks
+        for source in task_sources:
             by_score.setdefault(_score_of(task, source), []).append(source.name)
     if len(by_score) > 1:
         differing = "; ".join(f"{names[0]} has {score}" for score, names in list(by_score.items())[:2])
         raise ConfigError(
             f"its subtasks are scored differently: {differing}", where=task.task, hint=_instead(task)
         )
-    for source in sources:
+    for source in task_sources:
         _check_score(task, source)
 
 
@@ -252,15 +248,12 @@ def _instead(task: SuiteTask) -> str:
     """Return a hint that names the suite with most of a group's members as tasks of their own."""
     group = group_of(task) or {}
     names = {member if isinstance(member, str) else member.get("task") for member in group.get("task", [])}
-    shared = {path.stem: names & _names(load_yaml(path, Suite)) for path in sources.SUITES.glob("*.yaml")}
+    suites = {path.stem: load_yaml(path, Suite) for path in sources.SUITES.glob("*.yaml")}
+    shared = {name: names & {task.task for task in suite.tasks} for name, suite in suites.items()}
     best = max(shared, key=lambda name: len(shared[name]), default=None)
     if best is None or len(shared[best]) < 2:
         return "Each is a task by itself: list those that matter in a file of configs/suites."
     return f"Each is a task by itself: the suite '{best}' has them."
-
-
-def _names(suite: Suite) -> set[str]:
-    return {task.task for task in suite.tasks}
 
 
 def _check_score(task: SuiteTask, source: TaskSource) -> None:

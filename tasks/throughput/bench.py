@@ -23,6 +23,7 @@ CLIENT_SATURATED_SHARE = 0.9
 # starved of its core, and TTFT holds what belongs to TPOT.
 BURST_SHARE_OF_TPOT = 0.1
 STARTUP_ALLOWANCE_S = 300.0
+LEVEL_COLUMNS = ("operating_point", "concurrency", "requests", "warmup_requests", "seed", "engine_start_id")
 METRICS = ("ttft", "tpot", "itl", "e2el")
 
 
@@ -155,14 +156,11 @@ def rows(workload: Workload, out_dir: Path) -> LoadRows:
         reasons = _reasons(result, level)
         points.append(
             {
-                "operating_point": level["operating_point"],
-                "concurrency": level["concurrency"],
+                **{name: level[name] for name in LEVEL_COLUMNS},
                 "isl_tokens": workload.isl_tokens,
                 "osl_tokens": workload.osl_tokens,
-                "requests": level["requests"],
                 "completed": result["completed"],
                 "failed": result["failed"],
-                "warmup_requests": level["warmup_requests"],
                 "duration_s": result["duration"],
                 "input_tokens": result["total_input_tokens"],
                 "output_tokens": result["total_output_tokens"],
@@ -172,10 +170,8 @@ def rows(workload: Workload, out_dir: Path) -> LoadRows:
                 **_latencies(result),
                 "prefix_cache_hit_tokens": level.get("prefix_cache_hit_tokens"),
                 "client_cpu_share": level.get("client_cpu_share"),
-                "seed": level["seed"],
                 "validity": Validity.QUARANTINED if reasons else Validity.VALID,
                 "validity_reasons": reasons,
-                "engine_start_id": level["engine_start_id"],
                 "measured_at": datetime.fromtimestamp(file.stat().st_mtime, UTC),
             }
         )
