@@ -16,7 +16,7 @@ from scipy.stats import binom, binomtest, norm
 from quantgate.judge.stats.betting import betting_interval
 from quantgate.judge.stats.exact import flip_rate_upper
 from quantgate.judge.stats.tango import tango_interval
-from warehouse.database import Connection, fetch, insert_rows
+from warehouse.database import Connection, fetch, insert_rows, transaction
 
 _DUE = """
     CREATE OR REPLACE TEMP TABLE due AS
@@ -111,17 +111,16 @@ _NOTES = """
 
 def refresh_controls(connection: Connection) -> None:
     """Count the controls of every run that has none yet, or whose baseline was loaded since."""
-    connection.execute("BEGIN")
-    connection.execute(_DUE)
-    flips = connection.sql(_FLIPS).to_arrow_table()
-    gains = flips.select(["run_id", "task"]).append_column("p_gain", pa.array(_p_gain(flips)))
-    connection.register("gains", gains)
-    connection.execute("DELETE FROM store.task_controls WHERE run_id IN (SELECT run_id FROM due)")
-    connection.execute(_COUNTS)
-    connection.unregister("gains")
-    connection.execute("DROP TABLE due")
-    insert_rows(connection, "aa_controls", map(_aa_row, fetch(connection, _AA)))
-    connection.execute("COMMIT")
+    with transaction(connection):
+        connection.execute(_DUE)
+        flips = connection.sql(_FLIPS).to_arrow_table()
+        gains = flips.select(["run_id", "task"]).append_column("p_gain", pa.array(_p_gain(flips)))
+        connection.register("gains", gains)
+        connection.execute("DELETE FROM store.task_controls WHERE run_id IN (SELECT run_id FROM due)")
+        connection.execute(_COUNTS)
+        connection.unregister("gains")
+        connection.execute("DROP TABLE due")
+        insert_rows(connection, "aa_controls", map(_aa_row, fetch(connection, _AA)))
 
 
 def _p_gain(flips: pa.Table) -> Any:

@@ -35,6 +35,14 @@ def writing(path: Path) -> Iterator[Connection]:
         connection.execute("CHECKPOINT")
 
 
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit what the block changes, all of it; an error leaves it to the connection's end to undo it."""
+    connection.execute("BEGIN")
+    yield
+    connection.execute("COMMIT")
+
+
 @dataclass(frozen=True)
 class Migration:
     """One numbered SQL file of ``warehouse/migrations``."""
@@ -110,13 +118,12 @@ def migrate(connection: Connection, steps: tuple[Migration, ...] | None = None) 
             )
     pending = [step for step in steps if step.version > len(rows)]
     for step in pending:
-        connection.execute("BEGIN")
-        connection.execute(step.sql)
-        connection.execute(
-            "INSERT INTO store.schema_migrations (version, name, sha256) VALUES (?, ?, ?)",
-            [step.version, step.name, step.sha256],
-        )
-        connection.execute("COMMIT")
+        with transaction(connection):
+            connection.execute(step.sql)
+            connection.execute(
+                "INSERT INTO store.schema_migrations (version, name, sha256) VALUES (?, ?, ?)",
+                [step.version, step.name, step.sha256],
+            )
     if pending:
         connection.execute("CHECKPOINT")
     return len(pending)
@@ -138,11 +145,10 @@ def defined() -> frozenset[str]:
 
 def refresh_materialized(connection: Connection) -> None:
     """Fill every materialized table from its view; a load that changed anything calls it, so no row is outdated."""
-    connection.execute("BEGIN")
-    for table in MATERIALIZED:
-        connection.execute(f"DELETE FROM store.{table}")  # noqa: S608
-        connection.execute(f"INSERT INTO store.{table} BY NAME FROM store.fresh_{table}")
-    connection.execute("COMMIT")
+    with transaction(connection):
+        for table in MATERIALIZED:
+            connection.execute(f"DELETE FROM store.{table}")  # noqa: S608
+            connection.execute(f"INSERT INTO store.{table} BY NAME FROM store.fresh_{table}")
 
 
 def fetch(connection: Connection, sql: str, **values: Any) -> list[dict[str, Any]]:

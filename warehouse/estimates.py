@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,11 +99,10 @@ class Load:
 
 def published_share(connection: Connection) -> float:
     """Return the share of the physical limit that published engines reach: the median, a fraction."""
-    rows = connection.execute(
-        "SELECT pct_of_bound FROM published_evidence "
-        "WHERE kind = 'throughput' AND counts AND pct_of_bound IS NOT NULL"
+    ((percent,),) = connection.execute(
+        "SELECT median(pct_of_bound) FROM published_evidence WHERE kind = 'throughput' AND counts"
     ).fetchall()
-    return statistics.median(float(row[0]) for row in rows) / 100
+    return float(percent) / 100
 
 
 def seconds_of(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from quantgate.bundles.schema import LEAST_LOGPROB
 from quantgate.judge.stats.tango import Floats
-from warehouse.database import Connection, fetch, insert_rows
+from warehouse.database import Connection, fetch, insert_rows, transaction
 
 Ints = npt.NDArray[np.int64]
 
@@ -232,9 +232,8 @@ def compare_all(connection: Connection) -> None:
             if own.num_rows or run_id != baseline_run_id:
                 compared = figures(baseline, own)._asdict()
                 rows.append({**compared, "run_id": run_id, "baseline_run_id": baseline_run_id})
-    connection.execute("BEGIN")
-    insert_rows(connection, "fidelity_figures", rows)
-    connection.execute("COMMIT")
+    with transaction(connection):
+        insert_rows(connection, "fidelity_figures", rows)
 
 
 def _rows_of(connection: Connection, run_id: str, *, first: bool = True) -> pa.Table:

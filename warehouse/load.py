@@ -30,6 +30,7 @@ from warehouse.database import (
     schema_digest,
     set_setting,
     setting,
+    transaction,
     writing,
 )
 from warehouse.evidence.mlperf import evidence_folder
@@ -164,11 +165,10 @@ def _write(
             _insert(connection, batch)
             loaded.extend(bundle.manifest.run_id for bundle in batch)
         if configuration is not None:
-            connection.execute("BEGIN")
-            refresh(connection, configuration)
-            create_views(connection)
-            set_setting(connection, _DIGEST, digest)
-            connection.execute("COMMIT")
+            with transaction(connection):
+                refresh(connection, configuration)
+                create_views(connection)
+                set_setting(connection, _DIGEST, digest)
         refresh_bounds(connection, all_runs=configuration is not None)
         judged = _judge_all(connection, store, problems)
         refresh_controls(connection)
@@ -194,27 +194,28 @@ def _batches(bundles: Iterable[Bundle]) -> Iterator[list[Bundle]]:
 
 def _insert(connection: Connection, batch: Sequence[Bundle]) -> None:
     manifests = [bundle.manifest for bundle in batch]
-    connection.execute("BEGIN")
-    insert_rows(connection, "runs", map(run_row, manifests))
-    insert_rows(connection, "engine_starts", chain.from_iterable(map(engine_start_rows, manifests)))
-    insert_rows(connection, "run_tasks", chain.from_iterable(map(task_rows, manifests)))
-    for name, policy in {
-        (m.policy_name, m.policy.fingerprint()): (m.policy_name, m.policy) for m in manifests
-    }.values():
-        add_policy(connection, name, policy)
-    for name in BUNDLE_FILES:
-        if name == PROMPTS_FILE:
-            connection.register("incoming", pa.concat_tables(bundle.tables[name] for bundle in batch))
-            connection.execute(
-                "INSERT INTO store.prompts SELECT DISTINCT ON (prompt_hash) * "
-                "FROM incoming ANTI JOIN store.prompts USING (prompt_hash)"
-            )
-            connection.unregister("incoming")
-        else:
-            insert_arrow(
-                connection, name.removesuffix(".parquet"), pa.concat_tables(_of_run(b, name) for b in batch)
-            )
-    connection.execute("COMMIT")
+    with transaction(connection):
+        insert_rows(connection, "runs", map(run_row, manifests))
+        insert_rows(connection, "engine_starts", chain.from_iterable(map(engine_start_rows, manifests)))
+        insert_rows(connection, "run_tasks", chain.from_iterable(map(task_rows, manifests)))
+        for name, policy in {
+            (m.policy_name, m.policy.fingerprint()): (m.policy_name, m.policy) for m in manifests
+        }.values():
+            add_policy(connection, name, policy)
+        for name in BUNDLE_FILES:
+            if name == PROMPTS_FILE:
+                connection.register("incoming", pa.concat_tables(bundle.tables[name] for bundle in batch))
+                connection.execute(
+                    "INSERT INTO store.prompts SELECT DISTINCT ON (prompt_hash) * "
+                    "FROM incoming ANTI JOIN store.prompts USING (prompt_hash)"
+                )
+                connection.unregister("incoming")
+            else:
+                insert_arrow(
+                    connection,
+                    name.removesuffix(".parquet"),
+                    pa.concat_tables(_of_run(b, name) for b in batch),
+                )
 
 
 def _of_run(bundle: Bundle, name: str) -> pa.Table:
@@ -228,9 +229,8 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
     """Judge every candidate that has no verdict yet and whose baseline's run is loaded."""
     judged = judge_rows(store, connection.execute(_UNJUDGED).fetchall())
     problems += [f"run {run_id} could not be judged: {error}" for run_id, error in judged.errors.items()]
-    connection.execute("BEGIN")
-    judged.insert(connection)
-    connection.execute("COMMIT")
+    with transaction(connection):
+        judged.insert(connection)
     return judged.run_ids
 
 
@@ -251,8 +251,7 @@ def _refresh_keys(connection: Connection, store: BundleStore) -> None:
             now = verdict_key(store.read_manifest(run_id))
             if now != before:
                 changed.append((now, run_id))
-    connection.execute("BEGIN")
-    if changed:
-        connection.executemany("UPDATE store.runs SET verdict_key = ? WHERE run_id = ?", changed)
-    set_setting(connection, "verdict_keys", VERDICT_KEYS)
-    connection.execute("COMMIT")
+    with transaction(connection):
+        if changed:
+            connection.executemany("UPDATE store.runs SET verdict_key = ? WHERE run_id = ?", changed)
+        set_setting(connection, "verdict_keys", VERDICT_KEYS)

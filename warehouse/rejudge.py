@@ -16,7 +16,7 @@ from quantgate.model.config.policy import Policy
 from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.yaml_file import Strict, choose
 from warehouse.configuration import CONFIGS, add_policy
-from warehouse.database import writing
+from warehouse.database import transaction, writing
 from warehouse.judge_runs import JudgedRows, judge_rows
 from warehouse.load import load_bundles
 from warehouse.query import read_only
@@ -160,8 +160,6 @@ def _of_run(run_id: str, error: QuantgateError) -> QuantgateError:
 
 
 def _write(path: Path, policy_name: str, policy: Policy, judged: JudgedRows) -> None:
-    with writing(path) as connection:
-        connection.execute("BEGIN")
+    with writing(path) as connection, transaction(connection):
         add_policy(connection, policy_name, policy)
         judged.insert(connection, "post_hoc_")
-        connection.execute("COMMIT")
