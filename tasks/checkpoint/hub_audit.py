@@ -79,7 +79,7 @@ class _Seen:
         return Report(self.status, " ".join(f"{self.source}: {said}".split()))
 
 
-class Hub:
+class HubAudit:
     """The hub as one round of checks sees it: once it can't be reached, it isn't asked again.
 
     Args:

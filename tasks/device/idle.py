@@ -70,10 +70,10 @@ def idle_devices(
     """
     where = f"{devices.device_name} ({', '.join(devices.uuids)})"
     waiting = f"waiting for {devices.device_name}"
-    on_it = _await_idle(devices, f"{waiting} to be idle", report, idle_timeout_s, poll_s)
-    if on_it:
+    occupied_by = _await_idle(devices, f"{waiting} to be idle", report, idle_timeout_s, poll_s)
+    if occupied_by:
         raise RunError(
-            f"not idle after {idle_timeout_s:.0f} s: {'; '.join(on_it)}",
+            f"not idle after {idle_timeout_s:.0f} s: {'; '.join(occupied_by)}",
             where=where,
             hint="Stop it, or choose another GPU with CUDA_VISIBLE_DEVICES.",
         )
@@ -89,16 +89,16 @@ def _await_idle(
     devices: Hardware, title: str, report: Reporter, timeout_s: float, poll_s: float
 ) -> list[str]:
     """Wait for idle GPUs until time is up; return what is still on them."""
-    on_it = occupants(devices.uuids)
-    if not on_it:
+    occupied_by = occupants(devices.uuids)
+    if not occupied_by:
         return []
     end = time.monotonic() + timeout_s
-    with report.step(f"{title}: {'; '.join(on_it)}") as step:
-        while on_it and time.monotonic() < end:
+    with report.step(f"{title}: {'; '.join(occupied_by)}") as step:
+        while occupied_by and time.monotonic() < end:
             time.sleep(poll_s)
-            on_it = occupants(devices.uuids)
+            occupied_by = occupants(devices.uuids)
             step.update()
-    return on_it
+    return occupied_by
 
 
 def _processes(handle: Any) -> list[str]:

@@ -18,6 +18,7 @@ import aiohttp
 import requests
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
+from quantgate.bundles.staging import write_json
 from quantgate.model.errors import ConfigError, RunError
 from tasks.quality.evaluate import Evaluation
 from tasks.quality.rows import Generation
@@ -47,9 +48,7 @@ class Progress:
             self._write()
 
     def _write(self) -> None:
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps({"done": self._done, "total": self._total}))
-        part.replace(self._path)
+        write_json(self._path, {"done": self._done, "total": self._total})
         self._written = time.monotonic()
 
 

@@ -46,11 +46,11 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from tasks.checkpoint.hub_audit import CheckpointStatus, Hub
+    from tasks.checkpoint.hub_audit import CheckpointStatus, HubAudit
     from tasks.checkpoint.pins import pins_file, read_pins
     from warehouse.architectures import read_shapes
 
-    hub = Hub({repo: pin.commit for repo, pin in read_pins(pins_file(Home.current())).items()})
+    hub = HubAudit({repo: pin.commit for repo, pin in read_pins(pins_file(Home.current())).items()})
     shapes = {name: shape.config for name, shape in read_shapes(CONFIGS).architectures.items()}
     pairs = [(model, checkpoint) for model in models for checkpoint in model.checkpoints]
     with disable_progress_bars(), ThreadPoolExecutor(AT_ONCE) as pool:

@@ -14,7 +14,7 @@ import pytest
 from quantgate.model.config.architectures import ModelConfigKeys
 from quantgate.model.config.models import CheckpointConfig, load_models
 from quantgate.model.home import ROOT
-from tasks.checkpoint.hub_audit import CheckpointStatus, Hub, Report
+from tasks.checkpoint.hub_audit import CheckpointStatus, HubAudit, Report
 from tasks.checkpoint.retry import Patience
 from tests.support.hub_server import Fault, HubServer
 from tests.support.tiny_checkpoints import REST, Q, checkpoint_files, write_checkpoint
@@ -53,7 +53,7 @@ def check(
     pins: dict[str, str] | None = None,
 ) -> Report:
     checkpoint = CheckpointConfig(source=source, precision=precision, revision=revision, gated=gated)
-    report = Hub(pins or {}, SHORT).check(checkpoint, shape)
+    report = HubAudit(pins or {}, SHORT).check(checkpoint, shape)
     assert report.line.startswith(f"{source}: ")
     assert "\n" not in report.line
     return report
@@ -165,7 +165,7 @@ def test_config_json_that_states_no_dtype_leaves_it_to_the_pull(hub: HubServer) 
 
 def test_without_a_network_nothing_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    round_of_checks = Hub({})
+    round_of_checks = HubAudit({})
     for _ in range(2):
         report = round_of_checks.check(CheckpointConfig(source=REPO), None)
         assert report.status is CheckpointStatus.UNREACHED
@@ -366,6 +366,6 @@ def test_published_configurations_are_what_the_project_declares(hub: HubServer, 
         (model, one) for model in load_models().values() for one in model.checkpoints if one.source == source
     ]
     shape = read_shapes(ROOT / "configs").architectures[str(model.architecture)].config
-    report = Hub({}).check(checkpoint, shape)
+    report = HubAudit({}).check(checkpoint, shape)
     assert report.status is CheckpointStatus.OK, report.line
     assert report.line.endswith(f"{config['architectures'][0]}, {said}")
