@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class QuantgateError(Exception):
     """An expected failure, shown as one line without a traceback.
@@ -31,3 +34,9 @@ class RunError(QuantgateError):
     """A run that failed, with the engine's or the tool's own last words; exit status 1."""
 
     exit_status = 1
+
+
+def nearest_hint(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the hint for an unknown name: the nearest of the known ones, or another hint if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean '{near[0]}'?" if near else otherwise

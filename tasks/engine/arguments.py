@@ -6,7 +6,6 @@ The names are checked against the engine's own help, the values against the chec
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from typing import Any
 from quantgate.bundles.staging import write_json
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.workloads import Workload
-from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.errors import ConfigError, RunError, nearest_hint
 from quantgate.model.home import Home
 from quantgate.model.yaml_file import fingerprint_of
 from tasks.checkpoint.files import read_json
@@ -142,13 +141,9 @@ def check_known(names: Iterable[str], environment: EngineEnvironment, home: Home
     known = _known(environment, home, report) if unsure else frozenset()
     for name in unsure:
         if known and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else "See `vllm serve --help=all` of that version."
-            raise ConfigError(
-                f"{environment.name} {environment.version} has no argument '{name}'",
-                where=WHERE,
-                hint=hint,
-            )
+            what = f"{environment.name} {environment.version} has no argument '{name}'"
+            hint = nearest_hint(name, known, "See `vllm serve --help=all` of that version.")
+            raise ConfigError(what, where=WHERE, hint=hint)
 
 
 def _known(environment: EngineEnvironment, home: Home, report: Reporter) -> frozenset[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from quantgate.model.errors import ConfigError
+from quantgate.model.errors import ConfigError, nearest_hint
 from quantgate.model.yaml_file import Strict, fingerprint_of
 
 PASSAGE_FIELDS = ("cluster", "passage_id", "passage", "article")
@@ -158,7 +157,7 @@ def _schema(documents: Sequence[Document]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _replace(target: Path, write: Any) -> None:
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
     """Write beside ``target``, then put it in place at once."""
     part = target.with_name(f".{target.name}.part")
     write(part)
@@ -191,8 +190,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
         raise ConfigError("is not a JSON object", where=where, hint=EXAMPLE)
     for key in value:
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(KEYS)}."
+            hint = nearest_hint(key, KEYS, f"Known keys: {', '.join(KEYS)}.")
             raise ConfigError(f"unknown key '{key}'", where=where, hint=hint)
     for key in ("prompt", "answer"):
         if value.get(key) is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from quantgate.model.config.suites import Suite
 from quantgate.model.errors import ConfigError
-from tasks.quality.sources import sources_of
+from tasks.quality.sources import harness_folder, sources_of
 from tasks.quality.task_yaml import TaskSource
 
 _HARNESS = "lm_eval"
@@ -124,10 +124,7 @@ def _loaded(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _within_harness(name: str) -> list[Path]:
     """Return the file of a module of lm-eval's tasks, if the name is one's."""
-    root = importlib.util.find_spec(_HARNESS)
-    assert root is not None
-    assert root.origin is not None
-    path = Path(root.origin).parent.joinpath(*name.split(".")[1:])
+    path = harness_folder().joinpath(*name.split(".")[1:])
     return [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
-from quantgate.model.errors import ConfigError
+from quantgate.model.errors import ConfigError, nearest_hint
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import load_yaml
 from tasks.quality import jsonl
@@ -50,16 +50,16 @@ def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir:
 def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
     path = Path(tasks).expanduser()
     if _is_jsonl(path):
-        made = jsonl.write_task(path, out_dir)
-        suite = _suite_of_yaml(made, path.stem, family)
+        yaml = jsonl.write_task(path, out_dir)
+        suite = _suite_of_yaml(yaml, path.stem, family)
         (task,) = suite.tasks
-        return suite.model_copy(update={"tasks": (task.model_copy(update={"clusters": _clusters_in(made)}),)})
+        return suite.model_copy(update={"tasks": (task.model_copy(update={"clusters": _clusters_in(yaml)}),)})
     if path.suffix.lower() in (".yaml", ".yml"):
         if is_suite(path):
-            return _declared(path, family, out_dir)
+            return _read_suite(path, family, out_dir)
         return _suite_of_yaml(path, path.stem, family)
     if (SUITES / f"{tasks}.yaml").is_file():
-        return _declared(SUITES / f"{tasks}.yaml", family, out_dir)
+        return _read_suite(SUITES / f"{tasks}.yaml", family, out_dir)
     if "/" in tasks or path.is_file():
         what = "is neither a YAML nor a JSONL" if path.exists() else "no such file"
         hint = "Give a task's name, or the path of a .yaml or .jsonl file."
@@ -90,27 +90,28 @@ def _is_jsonl(path: Path) -> bool:
     return path.suffix.lower() in (".jsonl", ".json", ".ndjson")
 
 
-def _declared(path: Path, family: Family | None, out_dir: Path) -> Suite:
+def _read_suite(path: Path, family: Family | None, out_dir: Path) -> Suite:
+    """Read a suite's YAML; generate a YAML for each task whose documents are a JSONL."""
     if family is not None:
         raise ConfigError("a suite names its families itself", where=str(path), hint="Leave --family out.")
     suite = load_yaml(path, Suite)
-    return suite.model_copy(update={"tasks": tuple(_made(task, path, out_dir) for task in suite.tasks)})
+    return suite.model_copy(update={"tasks": tuple(_with_yaml(task, path, out_dir) for task in suite.tasks)})
 
 
-def _made(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
+def _with_yaml(task: SuiteTask, suite: Path, out_dir: Path) -> SuiteTask:
     """Return a suite's task; if its documents are a JSONL, generate the YAML under the suite's name for it."""
     if task.path is None or not _is_jsonl(Path(task.path)):
         return task
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}", task.task):
         hint = "Use letters, digits, '_', '-' and '.', at most 100 of them."
         raise ConfigError(f"'{task.task[:100]}' can't name a JSONL's task", where=str(suite), hint=hint)
-    made = jsonl.write_task(_beside(task.path, suite), out_dir, name=task.task)
-    return task.model_copy(update={"path": str(made.parent), "clusters": task.clusters or _clusters_in(made)})
+    yaml = jsonl.write_task(_beside(task.path, suite), out_dir, name=task.task)
+    return task.model_copy(update={"path": str(yaml.parent), "clusters": task.clusters or _clusters_in(yaml)})
 
 
-def _clusters_in(made: Path) -> int | None:
+def _clusters_in(yaml: Path) -> int | None:
     """Return the number of clusters in a JSONL's task; None if no two documents belong together."""
-    documents = pq.read_table(made.with_suffix(".parquet")).to_pylist()
+    documents = pq.read_table(yaml.with_suffix(".parquet")).to_pylist()
     named = [cluster for document in documents if (cluster := document["cluster"] or document.get("subject"))]
     alone = len(documents) - len(named)
     return None if len(set(named)) == len(named) else len(set(named)) + alone
@@ -176,7 +177,7 @@ def sources_of(task: SuiteTask) -> tuple[TaskSource, ...]:
         entry = beside.get(name) or _own_names().get(name)
         return entry[1] if entry else None
 
-    sources = members(path, find, (_own_folder(),), overrides)
+    sources = members(path, find, (harness_folder() / "tasks",), overrides)
     return tuple(_limited(source, task.max_gen_toks) for source in sources)
 
 
@@ -203,8 +204,7 @@ def _yaml_of(task: SuiteTask) -> Path:
         raise ConfigError("no such folder", where=task.path, hint=f"It should hold the YAML of {task.task}.")
     names = names_in(folder, "*.y*ml")
     if task.task not in names:
-        near = difflib.get_close_matches(task.task, names, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"It names: {', '.join(sorted(names)) or 'none'}."
+        hint = nearest_hint(task.task, names, f"It names: {', '.join(sorted(names)) or 'none'}.")
         raise ConfigError(f"no YAML there has the task '{task.task}'", where=task.path, hint=hint)
     return names[task.task][1].resolve()
 
@@ -212,15 +212,15 @@ def _yaml_of(task: SuiteTask) -> Path:
 @lru_cache(maxsize=1)
 def _own_names() -> dict[str, tuple[str, Path]]:
     """Return lm-eval's own tasks and groups by name."""
-    return names_in(_own_folder(), "**/*.yaml")
+    return names_in(harness_folder() / "tasks", "**/*.yaml")
 
 
-def _own_folder() -> Path:
-    """Return the folder of lm-eval's own tasks, without importing lm-eval."""
+def harness_folder() -> Path:
+    """Return lm-eval's folder, without importing lm-eval."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or spec.origin is None:
         raise ConfigError("lm-eval is not installed", hint="Run `make setup`.")
-    return Path(spec.origin).parent / "tasks"
+    return Path(spec.origin).parent
 
 
 def _own_entry(name: str) -> tuple[str, Path]:
@@ -230,11 +230,7 @@ def _own_entry(name: str) -> tuple[str, Path]:
         return names[name]
     suites = [path.stem for path in SUITES.glob("*.yaml")]
     near = difflib.get_close_matches(name, [*suites, *names], n=3)
-    hint = (
-        f"Did you mean {' or '.join(repr(match) for match in near)}?"
-        if near
-        else "See `.venv/bin/lm_eval ls tasks`."
-    )
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "See `.venv/bin/lm_eval ls tasks`."
     if "," in name:
         hint = "Several tasks make a suite: list them in a file of configs/suites."
     raise ConfigError("no suite and no task of lm-eval's is called so", where=name, hint=hint)

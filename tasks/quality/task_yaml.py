@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from quantgate.model.errors import ConfigError
+from quantgate.model.errors import ConfigError, nearest_hint
 from quantgate.model.home import ROOT
 
 FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow", "xml")
@@ -204,6 +203,5 @@ def _check_keys(config: dict[str, Any], where: str) -> None:
     known = [*TaskConfig.__dataclass_fields__, "group", "task_list"]
     for key in config:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else "See lm-eval's task guide."
+            hint = nearest_hint(str(key), known, "See lm-eval's task guide.")
             raise ConfigError(f"unknown key '{key}'", where=where, hint=hint)
