@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -102,12 +101,12 @@ def evaluate_task(
             what = f"{error.what}; the engine: {engine.last_words()}"
             raise RunError(what, where=error.where, hint=error.hint) from None
         except RunError:
-            failure = _failure(work / FAILURE)
-            if STOPPED_ANSWERING in failure.get("what", ""):
+            failure = _failure(work / FAILURE, task, log)
+            if failure is not None and STOPPED_ANSWERING in failure.what:
                 await_end(engine.check_alive)
             engine.check_alive()
-            if failure:
-                raise _error(failure, task, log) from None
+            if failure is not None:
+                raise failure from None
             raise
         _pass_on(work / PROGRESS, on_progress)
     finally:
@@ -149,14 +148,11 @@ def _pass_on(progress: Path, on_progress: Callable[[int, int | None], None]) -> 
     on_progress(requests["done"], requests["total"])
 
 
-def _failure(path: Path) -> dict[str, Any]:
-    """Return what the worker wrote about its failure; nothing if it was ended before."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _error(failure: dict[str, Any], task: SuiteTask, log: Path) -> QuantgateError:
-    """Return the worker's failure as an error of its kind."""
+def _failure(path: Path, task: SuiteTask, log: Path) -> QuantgateError | None:
+    """Return the failure that the worker wrote down, as an error of its kind; None if it was ended before."""
+    if not path.exists():
+        return None
+    failure = json.loads(path.read_text(encoding="utf-8"))
     kind = ConfigError if failure["exit_status"] == ConfigError.exit_status else RunError
-    return kind(
-        failure["what"], where=failure["where"] or task.task, hint=failure["hint"] or f"Its log: {log}"
-    )
+    where, hint = failure["where"] or task.task, failure["hint"] or f"Its log: {log}"
+    return kind(failure["what"], where=where, hint=hint)

@@ -17,7 +17,6 @@ from pathlib import Path
 from quantgate.model.config.suites import Suite
 from quantgate.model.errors import ConfigError
 from tasks.quality.sources import harness_folder, sources_of
-from tasks.quality.task_yaml import TaskSource
 
 _HARNESS = "lm_eval"
 
@@ -53,19 +52,15 @@ def check_packages(suite: Suite) -> None:
         ConfigError: names the first such task, its packages, and the line that installs them.
     """
     for task in suite.tasks:
-        _check(task.task, sources_of(task))
-
-
-def _check(task: str, sources: Sequence[TaskSource]) -> None:
-    modules = sorted({file for source in sources for file in source.files if file.suffix == ".py"})
-    missing = sorted({name for name in _imported(modules) if not _installed(name)})
-    if missing:
-        wanted = " ".join(repr(name) if "[" in name else name for name in _requirements(missing))
-        raise ConfigError(
-            f"needs Python packages that aren't installed: {', '.join(missing)}",
-            where=task,
-            hint=f"Install them beside the pipeline: `uv pip install --python .venv/bin/python {wanted}`.",
-        )
+        modules = {file for source in sources_of(task) for file in source.files if file.suffix == ".py"}
+        missing = sorted({name for name in _imported(modules) if not _installed(name)})
+        if missing:
+            wanted = " ".join(repr(name) if "[" in name else name for name in _requirements(missing))
+            raise ConfigError(
+                f"needs Python packages that aren't installed: {', '.join(missing)}",
+                where=task.task,
+                hint=f"Install them beside the pipeline: `uv pip install --python .venv/bin/python {wanted}`.",
+            )
 
 
 def _installed(module: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from quantgate.bundles.manifest import TaskResult
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
-from tasks.quality.evaluate import Evaluation, _environment, _error, _failure, evaluate_task
+from tasks.quality.evaluate import Evaluation, _environment, _failure, evaluate_task
 from tasks.quality.sources import suite_from
 from tests.tasks.engine.test_process import SECRETS, plant
 from tests.tasks.quality.test_suite import folder, suite_of
@@ -154,6 +154,6 @@ def test_the_workers_reason_comes_through_with_its_log(
 def test_a_mistake_in_the_task_stays_one_of_usage(own: Suite, tmp_path: Path) -> None:
     failure = {"what": "holds no documents", "where": "t.yaml", "hint": "Give it some.", "exit_status": 2}
     (tmp_path / "failure.json").write_text(json.dumps(failure))
-    error = _error(_failure(tmp_path / "failure.json"), own.tasks[0], tmp_path / "log")
+    error = _failure(tmp_path / "failure.json", own.tasks[0], tmp_path / "log")
     assert isinstance(error, ConfigError)
     assert str(error) == "t.yaml: holds no documents. Give it some."
