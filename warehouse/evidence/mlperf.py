@@ -76,8 +76,7 @@ def _row(element: Any, where: str) -> MlperfRow | None:
     return parse_record(
         MlperfRow,
         {
-            **result.model_dump(include={"round", "entry", "submitter", "availability", "system", "nodes"}),
-            **result.model_dump(include={"model", "scenario", "software", "accuracy"}),
+            **result.model_dump(include=set(MlperfRow.model_fields)),
             "accelerator": str(result.accelerator).removeprefix(_VENDOR),
             "accelerators_per_node": accelerators,
             "weight_data_types": result.weight_data_types or "unknown",

@@ -59,15 +59,9 @@ def publish(warehouse: Path, folder: Path, as_of: datetime | None = None) -> Pub
         "csv": lambda path: path.write_text(render(table, Format.CSV) + "\n", encoding="utf-8"),
         "md": lambda path: path.write_text(page, encoding="utf-8"),
     }
-    files = _write_all({folder / f"{NAME}.{suffix}": write for suffix, write in writers.items()})
-    return Published(files=files, as_of=moment, rows=table.num_rows)
-
-
-def _write_all(writers: dict[Path, Callable[[Path], object]]) -> tuple[Path, ...]:
-    """Write all files to temporary paths, then rename them one after the other."""
-    paths = tuple(writers)
-    with exclusive(paths[0].with_name(NAME)), ExitStack() as renames:
-        for path, write in writers.items():
+    files = {folder / f"{NAME}.{suffix}": write for suffix, write in writers.items()}
+    with exclusive(folder / NAME), ExitStack() as renames:  # all are written before the first rename
+        for path, write in files.items():
             remove_leftovers(path)
             write(renames.enter_context(replacing(path)))
-    return paths
+    return Published(files=tuple(files), as_of=moment, rows=table.num_rows)
