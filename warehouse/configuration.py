@@ -26,8 +26,8 @@ from warehouse.prices.offers import (
     import_offers,
     imported_folder,
     read_imported,
-    same_price,
     series,
+    terms,
 )
 from warehouse.rows import policy_row
 
@@ -105,7 +105,7 @@ def _further_offers(
         check_end(located.offer, located.where)
         key = (*series(located.offer), located.offer.valid_from)
         first = offers.setdefault(key, located)
-        if first is not located and (number < len(own) or not same_price(first.offer, located.offer)):
+        if first is not located and (number < len(own) or terms(first.offer) != terms(located.offer)):
             raise ConfigError(
                 f"two offers for {', '.join(map(str, key))}, the other at {first.where}",
                 where=located.where,

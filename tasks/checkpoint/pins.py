@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from quantgate.bundles.staging import write_json
 from quantgate.model.config.models import SHA
@@ -26,6 +25,10 @@ class Pin(Strict):
     pinned_at: datetime
 
 
+_PINS = TypeAdapter(dict[str, Pin])
+"""Pins by hub id, as the file holds them."""
+
+
 def pins_file(home: Home) -> Path:
     """Return the path of a home's pins."""
     return home.path / "pins.json"
@@ -38,11 +41,10 @@ def read_pins(path: Path) -> dict[str, Pin]:
         ConfigError: the file is damaged.
     """
     try:
-        pins = json.loads(path.read_text(encoding="utf-8"))
-        return {repo: Pin.model_validate(pin) for repo, pin in pins.items()}
+        return _PINS.validate_json(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError, ValidationError):
+    except ValidationError:
         raise ConfigError(
             "holds no pins that can be read",
             where=str(path),
@@ -92,7 +94,7 @@ class Pins:
             if pin is None and repo in pins:  # another process was first
                 return pins[repo].commit
             pins[repo] = Pin(commit=newest, pinned_at=datetime.now(UTC))
-            write_json(self.path, {name: each.model_dump(mode="json") for name, each in sorted(pins.items())})
+            write_json(self.path, _PINS.dump_python(dict(sorted(pins.items())), mode="json"))
         before = f", in place of {pin.commit[:12]}" if pin else ""
         report(f"{repo}: pinned at {newest[:12]}, the commit that {pins[repo].branch} names now{before}")
         return newest

@@ -63,13 +63,9 @@ def series(offer: PriceOffer) -> Series:
     return (offer.provider, offer.region, offer.gpu, offer.gpu_count, str(offer.price_kind))
 
 
-def same_price(offer: PriceOffer, other: PriceOffer) -> bool:
-    """Return True if two offers of a series have the same price and dates, whatever their sources."""
-    return (offer.usd_per_hour, offer.valid_from, offer.valid_to) == (
-        other.usd_per_hour,
-        other.valid_from,
-        other.valid_to,
-    )
+def terms(offer: PriceOffer) -> tuple[float, date, date | None]:
+    """Return price and dates: two offers of a series with the same terms are one, whatever their sources."""
+    return (offer.usd_per_hour, offer.valid_from, offer.valid_to)
 
 
 def imported_folder(warehouse: Path) -> Path:
@@ -136,19 +132,17 @@ def _sift(
     """Add the new offers to ``offers``; return them, and an error for each wrong line."""
     new: list[PriceOffer] = []
     problems: list[ConfigError] = []
-    first_at: dict[str, str] = {}
+    first_at: dict[tuple[object, object], str] = {}
     for line in lines:
         try:
             offer = parse_offer(line).model_copy(update={"evidence": Evidence.IMPORTED})
             choose(dict(gpus), offer.gpu, line.where)
             _check_dates(offer, line.where, day)
-            identity = fingerprint_of([series(offer), offer.usd_per_hour, offer.valid_from, offer.valid_to])
-            if identity in first_at:
-                raise ConfigError(
-                    f"the same offer as {first_at[identity]}", where=line.where, hint="Remove one."
-                )
-            first_at[identity] = line.where
-            if any(same_price(offer, other.offer) for other in offers[series(offer)]):
+            key = (series(offer), terms(offer))
+            if key in first_at:
+                raise ConfigError(f"the same offer as {first_at[key]}", where=line.where, hint="Remove one.")
+            first_at[key] = line.where
+            if terms(offer) in (terms(other.offer) for other in offers[series(offer)]):
                 continue
             _check_overlap(offer, line.where, offers)
         except ConfigError as error:
