@@ -214,11 +214,11 @@ def _insert(connection: Connection, batch: Sequence[Bundle]) -> None:
                 insert_arrow(
                     connection,
                     name.removesuffix(".parquet"),
-                    pa.concat_tables(_of_run(b, name) for b in batch),
+                    pa.concat_tables(_with_run_id(b, name) for b in batch),
                 )
 
 
-def _of_run(bundle: Bundle, name: str) -> pa.Table:
+def _with_run_id(bundle: Bundle, name: str) -> pa.Table:
     table = bundle.tables[name]
     return table.append_column(
         "run_id", pa.repeat(pa.scalar(bundle.manifest.run_id, pa.string()), table.num_rows)

@@ -217,7 +217,7 @@ def _check_content(file: RemoteFile, partial: Path, waiting: Waiting) -> None:
 
 
 def _locked(path: Path, waiting: Waiting) -> AbstractContextManager[object]:
-    """Keep a second process from the same file; the kernel frees the lock of a killed one."""
+    """Lock a file against a second process; the kernel frees the lock of a killed one."""
     try:
         return FileLock(path).acquire(poll_interval=0.2, cancel_check=waiting.is_stopped)
     except Timeout:

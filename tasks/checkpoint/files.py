@@ -195,7 +195,7 @@ def _weight_map(index: Path, where: str) -> dict[str, str]:
 def content_hash(
     folder: Path, weights: Iterable[Path], progress: Callable[[int, int], None] | None = None
 ) -> str:
-    """Hash of what is served: SHA-256 over the sorted lines ``name size sha256`` of the served files.
+    """Return the hash of what is served: SHA-256 over the sorted lines ``name size sha256`` of the served files.
 
     Args:
         folder: the checkpoint's folder.

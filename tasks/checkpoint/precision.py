@@ -96,7 +96,7 @@ def classify(
 def classify_unread(
     config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, size_bytes: int, where: str
 ) -> Format:
-    """Determine the same from the configuration alone, for weights that must not be opened (pickles).
+    """Determine the format from the configuration alone, for weights that must not be opened (pickles).
 
     Args:
         config: config.json.

@@ -83,7 +83,7 @@ def environment_folder(name: str, config: EngineConfig, home: Home) -> Path:
 
 
 def plugins_content(config: EngineConfig) -> dict[str, str]:
-    """Hash of each plugin's code: a kernel of ours that changes makes another run."""
+    """Return the hash of each plugin's code: a kernel of ours that changes makes another run."""
     return {
         plugin: fingerprint_of([file.read_text() for file in sorted((ROOT / plugin).rglob("*.py"))])
         for plugin in config.plugins

@@ -136,7 +136,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
                 what = f"it generates up to {asked} tokens and the engine's context is {self.max_length + 1}"
                 raise ConfigError(what, hint="Lower its max_gen_toks or raise max-model-len.")
             self.truncated += len(tokens) + asked > self.max_length
-        prompts = _decoded(requests)
+        prompts = _with_seeds(requests)
         concurrent, batch = self._at_once
         if any(prompt.args[0].seed is not None for prompt in prompts):
             concurrent, batch = concurrent * batch, 1  # a request has one seed for all its prompts
@@ -191,7 +191,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
         return Generation(text, output_tokens=len(tokens), finish_reason=choice.get("finish_reason"))
 
 
-def _decoded(requests: Sequence[Any]) -> list[Any]:
+def _with_seeds(requests: Sequence[Any]) -> list[Any]:
     """Prepare requests for generated text: greedy ones without a temperature, others with a seed."""
     repeats: Counter[tuple[str, int]] = Counter()
     made = []
