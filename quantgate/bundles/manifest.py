@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from pydantic import Field
 
@@ -118,14 +116,6 @@ MANIFEST = "manifest.json"
 """A bundle's manifest; written last, a folder without one is not a bundle."""
 
 
-def _as_it_is(data: dict[str, Any], where: str) -> Manifest:
-    return parse_record(Manifest, data, where)
-
-
-READERS: dict[int, Callable[[dict[str, Any], str], Manifest]] = {1: _as_it_is, 2: _as_it_is, 3: _as_it_is}
-"""How a manifest of each schema_version becomes today's record."""
-
-
 def damaged(run_id: str, what: str) -> RunError:
     """Return the error of a bundle that can't be used."""
     return RunError(
@@ -150,14 +140,13 @@ def parse_manifest(raw: bytes, run_id: str) -> Manifest:
     except (ValueError, UnicodeDecodeError):
         raise damaged(run_id, f"{MANIFEST} is not JSON") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
-    reader = READERS.get(version) if isinstance(version, int) else None
-    if reader is None:
+    if version not in range(1, SCHEMA_VERSION + 1):
         raise RunError(
             f"schema_version {version} is unknown (this Quantgate reads 1 to {SCHEMA_VERSION})",
             where=f"bundle {run_id}",
             hint="Update Quantgate, or remove the bundle.",
         )
     try:
-        return reader(data, MANIFEST)
+        return parse_record(Manifest, data, MANIFEST)
     except ConfigError as error:
         raise damaged(run_id, str(error)) from None
