@@ -22,7 +22,6 @@ class RunHistory:
         """
         self.runs = tuple(sorted(manifests, key=declared_order))
         self.latest_order = max([latest_order, *(run.declared_order for run in self.runs)])
-        self._by_id = {run.run_id: run for run in self.runs}
         self._by_comparison: dict[str, list[Manifest]] | None = None
         self._by_fingerprint: dict[str, list[Manifest]] = {}
         for run in self.runs:
@@ -39,9 +38,6 @@ class RunHistory:
 
     def __iter__(self) -> Iterator[Manifest]:
         return iter(self.runs)
-
-    def __contains__(self, run_id: object) -> bool:
-        return run_id in self._by_id
 
     def asking(self, comparison: str) -> tuple[Manifest, ...]:
         """Return the runs of a comparison key, by its id, the first declared first."""
