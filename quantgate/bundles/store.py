@@ -176,7 +176,7 @@ class BundleStore:
             RunError: something in it is damaged or unknown; the message names the bundle and the file.
         """
         manifest = self.read_manifest(run_id)
-        tables = {name: self._table(run_id, name, manifest) for name in BUNDLE_FILES}
+        tables = {name: self.read_table(manifest, name) for name in BUNDLE_FILES}
         starts = {start.engine_start_id for start in manifest.engine_starts}
         for name in ("samples.parquet", "load_points.parquet", "control_samples.parquet", "fidelity.parquet"):
             unknown = set(tables[name].column("engine_start_id").unique().to_pylist()) - starts
@@ -203,7 +203,25 @@ class BundleStore:
         Raises:
             RunError: as `read`.
         """
-        return self._table(manifest.run_id, name, manifest)
+        data = self._checked(manifest, name)
+        if data is None:
+            return BUNDLE_FILES[name].empty_table()
+        try:
+            table = pq.ParquetFile(pa.BufferReader(data)).read()
+        except (pa.ArrowException, OSError):
+            raise damaged(manifest.run_id, f"{name} is not a whole Parquet file") from None
+        for column in _later_columns(manifest, name):
+            table = table.append_column(
+                column, pa.nulls(table.num_rows, BUNDLE_FILES[name].field(column).type)
+            )
+        problem = (
+            _schema_problem(table.schema, name)
+            or _rows_problem(table, name, manifest.files[name])
+            or _key_problem(table, name)
+        )
+        if problem:
+            raise damaged(manifest.run_id, f"{name} {problem}")
+        return table.cast(BUNDLE_FILES[name])
 
     def read_columns(
         self,
@@ -229,31 +247,30 @@ class BundleStore:
         Raises:
             RunError: as `read`.
         """
-        run_id, schema = manifest.run_id, pa.schema([BUNDLE_FILES[name].field(column) for column in columns])
-        data = self._checked(run_id, name, manifest)
+        run_id, later = manifest.run_id, _later_columns(manifest, name)
+        data = self._checked(manifest, name)
         if data is None:
-            return Columns(schema.empty_table(), {})
-        later = LATER_COLUMNS.get(name, ()) if manifest.schema_version == 1 else ()
+            return Columns(BUNDLE_FILES[name].empty_table().select(columns), {})
         try:
             file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[*repetitive], pre_buffer=False)
             problem = _schema_problem(_without_dictionaries(file.schema_arrow), name, later)
             if problem:
                 raise damaged(run_id, f"{name} {problem}")
             stored = _stored(file, pa.py_buffer(data), columns)
-            known = {c for c in stored if like is not None and stored[c] == like.stored.get(c)}
-            table = file.read(columns=[c for c in stored if c not in known], use_threads=False)
+            alike = {c for c in stored if like is not None and stored[c] == like.stored.get(c)}
+            table = file.read(columns=[c for c in stored if c not in alike], use_threads=False)
         except (pa.ArrowException, OSError):
             raise damaged(run_id, f"{name} is not a whole Parquet file") from None
         rows = file.metadata.num_rows
-        found = {
+        by_name = {
             column: like.table[column]
-            if like is not None and column in known
+            if like is not None and column in alike
             else pa.chunked_array([pa.nulls(rows, BUNDLE_FILES[name].field(column).type)])
             if column in later
             else table[column]
             for column in columns
         }
-        table = pa.table(found)
+        table = pa.table(by_name)
         problem = _rows_problem(table, name, manifest.files[name])
         if problem:
             raise damaged(run_id, f"{name} {problem}")
@@ -268,9 +285,9 @@ class BundleStore:
             raise damaged(run_id, f"{name} can't be read ({error})") from None
         return data
 
-    def _checked(self, run_id: str, name: str, manifest: Manifest) -> bytes | None:
+    def _checked(self, manifest: Manifest, name: str) -> bytes | None:
         """Read a file's bytes and check them; None where the bundle's layout had no such file yet."""
-        entry = manifest.files.get(name)
+        run_id, entry = manifest.run_id, manifest.files.get(name)
         if entry is None and manifest.schema_version == 1 and name in LATER_FILES:
             return None
         if entry is None:
@@ -281,26 +298,10 @@ class BundleStore:
             raise damaged(run_id, f"{name} {problem}")
         return data
 
-    def _table(self, run_id: str, name: str, manifest: Manifest) -> pa.Table:
-        data = self._checked(run_id, name, manifest)
-        if data is None:
-            return BUNDLE_FILES[name].empty_table()
-        try:
-            table = pq.ParquetFile(pa.BufferReader(data)).read()
-        except (pa.ArrowException, OSError):
-            raise damaged(run_id, f"{name} is not a whole Parquet file") from None
-        for column in LATER_COLUMNS.get(name, ()) if manifest.schema_version == 1 else ():
-            table = table.append_column(
-                column, pa.nulls(table.num_rows, BUNDLE_FILES[name].field(column).type)
-            )
-        problem = (
-            _schema_problem(table.schema, name)
-            or _rows_problem(table, name, manifest.files[name])
-            or _key_problem(table, name)
-        )
-        if problem:
-            raise damaged(run_id, f"{name} {problem}")
-        return table.cast(BUNDLE_FILES[name])
+
+def _later_columns(manifest: Manifest, name: str) -> tuple[str, ...]:
+    """Return the columns that a file of the bundle's layout did not have yet."""
+    return LATER_COLUMNS.get(name, ()) if manifest.schema_version == 1 else ()
 
 
 def _checksum_problem(data: bytes, entry: FileEntry) -> str:
@@ -315,16 +316,16 @@ def _stored(
     file: pq.ParquetFile, data: pa.Buffer, columns: Sequence[str]
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Describe how columns are stored that aren't nested; those that the file lacks are left out."""
-    found: dict[str, list[tuple[Any, ...]]] = {}
+    stored: dict[str, list[tuple[Any, ...]]] = {}
     for index, name in enumerate(file.schema.names):
         if name not in columns:
             continue
         declared = file.schema.column(index)
-        found[name] = []
+        stored[name] = []
         for group in range(file.metadata.num_row_groups):
             chunk = file.metadata.row_group(group).column(index)
             begin = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
-            found[name].append(
+            stored[name].append(
                 (
                     declared.physical_type,
                     str(declared.logical_type),
@@ -334,16 +335,16 @@ def _stored(
                     data.slice(begin, chunk.total_compressed_size),
                 )
             )
-    return found
+    return stored
 
 
-def _schema_problem(found: pa.Schema, name: str, later: Sequence[str] = ()) -> str:
+def _schema_problem(schema: pa.Schema, name: str, later: Sequence[str] = ()) -> str:
     expected = [field for field in BUNDLE_FILES[name] if field.name not in later]
     names = [field.name for field in expected]
-    if found.names != names:
-        odd = sorted(set(found.names) ^ set(names))
+    if schema.names != names:
+        odd = sorted(set(schema.names) ^ set(names))
         return f"has other columns than it should ({', '.join(odd) or 'their order'})"
-    for field, wanted in zip(found, expected, strict=True):
+    for field, wanted in zip(schema, expected, strict=True):
         if field.type != wanted.type:
             return f"has column {field.name} as {field.type} where {wanted.type} belongs"
     return ""
