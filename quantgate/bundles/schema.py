@@ -94,22 +94,20 @@ TELEMETRY = pa.schema(
     ]
 )
 
-FIDELITY = (
-    pa.schema(  # by the engine start of the manifest's record; by another one, the baseline once more (A/A)
-        [
-            pa.field("text_id", pa.string(), nullable=False),
-            pa.field(
-                "token_index", pa.int32(), nullable=False
-            ),  # in the text, from 0; the first has no prediction
-            pa.field("token_id", pa.int32(), nullable=False),
-            pa.field("logprob", pa.float64(), nullable=False),  # natural logarithm, of the text's own token
-            pa.field("top_token_ids", pa.list_(pa.int32()), nullable=False),  # most probable first
-            pa.field("top_logprobs", pa.list_(pa.float32()), nullable=False),
-            pa.field("k", pa.int32(), nullable=False),  # entries asked for; the vocabulary's size: all of it
-            pa.field("vocab_size", pa.int32(), nullable=False),
-            pa.field("engine_start_id", pa.string(), nullable=False),
-        ]
-    )
+FIDELITY = pa.schema(
+    [
+        pa.field("text_id", pa.string(), nullable=False),
+        # In the text, from 0; the first token has no prediction.
+        pa.field("token_index", pa.int32(), nullable=False),
+        pa.field("token_id", pa.int32(), nullable=False),
+        pa.field("logprob", pa.float64(), nullable=False),  # natural logarithm, of the text's own token
+        pa.field("top_token_ids", pa.list_(pa.int32()), nullable=False),  # most probable first
+        pa.field("top_logprobs", pa.list_(pa.float32()), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),  # entries asked for; the vocabulary's size: all of it
+        pa.field("vocab_size", pa.int32(), nullable=False),
+        # That of the manifest's fidelity record; of a baseline once more, by another start (A/A).
+        pa.field("engine_start_id", pa.string(), nullable=False),
+    ]
 )
 
 SAMPLES_FILE, PROMPTS_FILE = "samples.parquet", "prompts.parquet"
