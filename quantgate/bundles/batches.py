@@ -36,13 +36,12 @@ def _name(start: int) -> str:
 
 def batches_dir(staging: Staging) -> Path:
     """Return where the batches of all unfinished tasks lie, beside the finished tasks."""
-    return staging.task_dir("x").with_name(_BATCHES)
+    return staging.quality_dir / _BATCHES
 
 
 def begun(staging: Staging) -> bool:
     """Return True if any document was asked, or inherited."""
-    quality = batches_dir(staging).parent
-    return quality.is_dir() and any(quality.iterdir())
+    return staging.quality_dir.is_dir() and any(staging.quality_dir.iterdir())
 
 
 def continues(staging: Staging) -> str | None:
@@ -95,15 +94,15 @@ def inherit_run(
         if again.num_rows:
             part = result.model_copy(update={"documents": again.num_rows, "looks": ()})
             whole = again.num_rows >= again_wanted(plan, result)
-            place = Path(result.task) if whole else Path(_BATCHES, result.task, _name(0))
-            write_part(inherited / "control" / place, part, again, asked_again)
+            folder = Path(result.task) if whole else Path(_BATCHES, result.task, _name(0))
+            write_part(inherited / "control" / folder, part, again, asked_again)
     write_json(inherited / "quality" / _CONTINUES, {"run_id": earlier.run_id})
     for start in earlier.engine_starts:
         staging.add_start(start)
-    shutil.rmtree(staging.controls.task_dir("x").parent, ignore_errors=True)
+    shutil.rmtree(staging.controls.quality_dir, ignore_errors=True)
     if (inherited / "control").exists():
-        (inherited / "control").rename(staging.controls.task_dir("x").parent)
-    batches_dir(staging).parent.mkdir(exist_ok=True)
+        (inherited / "control").rename(staging.controls.quality_dir)
+    staging.quality_dir.mkdir(exist_ok=True)
     (inherited / "quality").rename(batches_dir(staging))
     shutil.rmtree(inherited)
 

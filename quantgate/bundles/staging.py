@@ -53,9 +53,14 @@ class Staging:
         """Return the same run's second answers (A/A), in folders of their own."""
         return replace(self, quality="control", fidelity="control_fidelity")
 
+    @property
+    def quality_dir(self) -> Path:
+        """Return the folder of the quality tasks."""
+        return self.path / self.quality
+
     def task_dir(self, task: str) -> Path:
         """Return the folder of a finished quality task."""
-        return self.path / self.quality / task
+        return self.quality_dir / task
 
     def task_result(self, task: str) -> TaskResult | None:
         """Read the finished task's result; None where it is not finished."""

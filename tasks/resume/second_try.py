@@ -52,7 +52,7 @@ def _judged_tasks(staging: Staging) -> frozenset[str]:
     inherited = 1 if batches.continues(staging) else 0
     tasks = {folder.name for folder in batches.batches_dir(staging).glob("[!.]*") if folder.is_dir()}
     judged = {task for task in tasks if len(batches.finished(staging, task)) > inherited}
-    return frozenset(judged | {folder.name for folder in staging.task_dir("x").parent.glob("[!.]*")})
+    return frozenset(judged | {folder.name for folder in staging.quality_dir.glob("[!.]*")})
 
 
 def second_try(
