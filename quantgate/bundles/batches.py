@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from quantgate.bundles.manifest import Manifest, TaskResult
+from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE
 from quantgate.bundles.staging import RESULT, Staging, write_json
+from quantgate.bundles.store import Answers
 from quantgate.model.errors import RunError
 from quantgate.model.records import RunPlan
 
@@ -62,14 +63,7 @@ def again_wanted(plan: RunPlan, result: TaskResult) -> int:
     return min(plan.policy.aa_documents, available, limit)
 
 
-def inherit_run(
-    staging: Staging,
-    plan: RunPlan,
-    earlier: Manifest,
-    samples: pa.Table,
-    prompts: pa.Table,
-    controls: pa.Table,
-) -> None:
+def inherit_run(staging: Staging, plan: RunPlan, earlier: Answers) -> None:
     """Begin a run with the answers of the one that it continues, as the first batch of each task.
 
     All of it is there, or nothing if a kill comes between. The engine's starts are those that gave the answers: the
@@ -79,25 +73,21 @@ def inherit_run(
     Args:
         staging: of a run that has not begun.
         plan: its plan.
-        earlier: the run that is continued.
-        samples: its samples.
-        prompts: its prompts.
-        controls: its second answers (A/A).
+        earlier: the answers of the run that is continued.
     """
     inherited = staging.path / ".inherited"
     shutil.rmtree(inherited, ignore_errors=True)
-    for result in earlier.tasks:
-        write_part(
-            inherited / "quality" / result.task / _name(0), result, *_of(result.task, samples, prompts)
-        )
-        again, asked_again = _of(result.task, controls, prompts)
+    for result in earlier.manifest.tasks:
+        answered = _of(result.task, earlier.samples, earlier.prompts)
+        write_part(inherited / "quality" / result.task / _name(0), result, *answered)
+        again, asked_again = _of(result.task, earlier.controls, earlier.prompts)
         if again.num_rows:
             part = result.model_copy(update={"documents": again.num_rows, "looks": ()})
             whole = again.num_rows >= again_wanted(plan, result)
             folder = Path(result.task) if whole else Path(_BATCHES, result.task, _name(0))
             write_part(inherited / "control" / folder, part, again, asked_again)
-    write_json(inherited / "quality" / _CONTINUES, {"run_id": earlier.run_id})
-    for start in earlier.engine_starts:
+    write_json(inherited / "quality" / _CONTINUES, {"run_id": earlier.manifest.run_id})
+    for start in earlier.manifest.engine_starts:
         staging.add_start(start)
     shutil.rmtree(staging.controls.quality_dir, ignore_errors=True)
     if (inherited / "control").exists():

@@ -8,14 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, damaged, parse_manifest
-from quantgate.bundles.schema import BUNDLE_FILES, LATER_COLUMNS, LATER_FILES
+from quantgate.bundles.schema import (
+    BUNDLE_FILES,
+    CONTROL_SAMPLES_FILE,
+    LATER_COLUMNS,
+    LATER_FILES,
+    PROMPTS_FILE,
+    SAMPLES_FILE,
+)
 from quantgate.model.errors import ConfigError, RunError
 
 DECLARED = ".declared"
@@ -48,6 +55,16 @@ class Columns:
     table: pa.Table
     stored: dict[str, list[tuple[Any, ...]]]
     """By column, how each row group is stored: all that decoding depends on, and the bytes."""
+
+
+class Answers(NamedTuple):
+    """What a run answered, with its prompts."""
+
+    manifest: Manifest
+    samples: pa.Table
+    controls: pa.Table
+    """Second answers (A/A), of a baseline."""
+    prompts: pa.Table
 
 
 def open_bundles(bundles_url: str) -> tuple[Any, str]:
@@ -222,6 +239,15 @@ class BundleStore:
         if problem:
             raise damaged(manifest.run_id, f"{name} {problem}")
         return table.cast(BUNDLE_FILES[name])
+
+    def read_answers(self, manifest: Manifest) -> Answers:
+        """Read the answers in the bundle of a manifest.
+
+        Raises:
+            RunError: as `read`.
+        """
+        files = (SAMPLES_FILE, CONTROL_SAMPLES_FILE, PROMPTS_FILE)
+        return Answers(manifest, *(self.read_table(manifest, name) for name in files))
 
     def read_columns(
         self,

@@ -6,36 +6,26 @@ Every policy, suite, workload and candidate asks a baseline the same documents: 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.bundles import batches
 from quantgate.bundles.identity import reusable_result, same_engine
-from quantgate.bundles.manifest import Manifest, TaskResult
+from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.staging import Staging
+from quantgate.bundles.store import Answers
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.records import RunPlan
 
 
-class Source(NamedTuple):
-    """An earlier bundle of the baseline, as far as it is read."""
-
-    manifest: Manifest
-    samples: pa.Table
-    controls: pa.Table
-    prompts: pa.Table
-
-
-def inherit_task(staging: Staging, plan: RunPlan, task: SuiteTask, source: Source) -> int:
+def inherit_task(staging: Staging, plan: RunPlan, task: SuiteTask, source: Answers) -> int:
     """Begin a task with its first documents of an earlier bundle, as the first batch of a run that has none yet.
 
     Args:
         staging: of the baseline's run in progress.
         plan: its plan.
         task: of its suite; the source holds it.
-        source: the earlier bundle.
+        source: the answers in the earlier bundle.
 
     Returns:
         How many documents were inherited: as many as the plan's limit asks for, or fewer where there are fewer; 0 where
@@ -71,7 +61,7 @@ def _first(samples: pa.Table, task: SuiteTask, limit: int | None) -> pa.Table:
     return rows if whole else rows.slice(0, 0)
 
 
-def _add_starts(staging: Staging, rows: pa.Table, source: Source) -> bool:
+def _add_starts(staging: Staging, rows: pa.Table, source: Answers) -> bool:
     """Record the engine starts that gave some answers; return False where they don't join what is there."""
     named = set(rows["engine_start_id"].to_pylist())
     starts = [start for start in source.manifest.engine_starts if start.engine_start_id in named]
@@ -83,7 +73,7 @@ def _add_starts(staging: Staging, rows: pa.Table, source: Source) -> bool:
     return True
 
 
-def _write(staging: Staging, task: SuiteTask, rows: pa.Table, result: TaskResult, source: Source) -> None:
+def _write(staging: Staging, task: SuiteTask, rows: pa.Table, result: TaskResult, source: Answers) -> None:
     """Write a batch that appears whole."""
     families = pa.array([task.family.value] * rows.num_rows, pa.string())
     rows = rows.set_column(rows.schema.get_field_index("family"), rows.schema.field("family"), families)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from quantgate.bundles import batches
 from quantgate.bundles.manifest import Manifest
-from quantgate.bundles.schema import CONTROL_SAMPLES_FILE, PROMPTS_FILE, SAMPLES_FILE
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import BundleStore
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import RunError
 from quantgate.model.records import RunPlan
 from tasks.progress import Reporter
-from tasks.resume.baseline_reuse import Source, inherit_task
+from tasks.resume.baseline_reuse import inherit_task
 from tasks.resume.chains import Scores, documents_of, scores
 from tasks.resume.decision import AddLoad, Continue, Measure
 from tasks.resume.interim_looks import baseline_of
@@ -72,8 +71,7 @@ def _continue(
             f"{name}: run {run.run_id} had other kernels and is not continued: this is a run of its own"
         )
         return
-    tables = (store.read_table(run, table) for table in (SAMPLES_FILE, PROMPTS_FILE, CONTROL_SAMPLES_FILE))
-    batches.inherit_run(staging, plan, run, *tables)
+    batches.inherit_run(staging, plan, store.read_answers(run))
     report.line(
         f"{name}: goes on from run {run.run_id} and asks none of its documents again: {documents_of(run):,}"
     )
@@ -99,21 +97,17 @@ def _inherit(
         return
     name = plan.checkpoint.name
     try:
-        manifest = store.read_manifest(run_id)
-        tables = [
-            store.read_table(manifest, table) for table in (SAMPLES_FILE, CONTROL_SAMPLES_FILE, PROMPTS_FILE)
-        ]
+        source = store.read_answers(store.read_manifest(run_id))
     except RunError as error:
         report.line(f"{name}: nothing is inherited from run {run_id}: {error}")
         return
-    source = Source(manifest, *tables)
     counts = {task.task: inherit_task(staging, plan, task, source) for task in tasks}
     inherited = ", ".join(
         f"{task} ({documents:,} documents)" for task, documents in counts.items() if documents
     )
     if inherited:
         report.line(
-            f"{name}: answered before, in run {run_id} of {manifest.measured_at:%Y-%m-%d %H:%M} UTC, and reused: "
+            f"{name}: answered before, in run {run_id} of {source.manifest.measured_at:%Y-%m-%d %H:%M} UTC, and reused: "
             f"{inherited}; --fresh asks again"
         )
 

@@ -14,6 +14,7 @@ from quantgate.bundles import batches, seal
 from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.bundles.staging import Staging, open_staging
+from quantgate.bundles.store import Answers
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from tests.quantgate.bundles.test_seal import finished, plan, sample
@@ -103,7 +104,7 @@ def tables(manifest: Manifest) -> list[pa.Table]:
 def test_a_run_begins_with_the_answers_that_it_continues(staging: Staging, earlier: Manifest) -> None:
     samples, prompts, controls = tables(earlier)
     again = samples.filter(pa.compute.equal(samples["task"], "b"))
-    batches.inherit_run(staging, plan(), earlier, samples, prompts, again)
+    batches.inherit_run(staging, plan(), Answers(earlier, samples, again, prompts))
     assert batches.continues(staging) == earlier.run_id
     assert controls.num_rows == 0
     for result in earlier.tasks:
@@ -131,7 +132,7 @@ def test_second_answers_that_are_too_few_are_the_first_batch_of_those_that_are_w
     again = samples.filter(pa.compute.equal(samples["task"], "b"))
     assert again.num_rows == 4
     batches.inherit_run(
-        staging, plan(), earlier.model_copy(update={"tasks": of_more}), samples, prompts, again
+        staging, plan(), Answers(earlier.model_copy(update={"tasks": of_more}), samples, again, prompts)
     )
     assert staging.controls.task_result("b") is None
     (batch,) = batches.finished(staging.controls, "b")
@@ -169,10 +170,10 @@ def test_a_kill_amid_it_leaves_nothing_begun(
 
     dying = Staging(Path(staging.path), staging.run_id, staging.started_at)
     with pytest.raises(Killed):
-        batches.inherit_run(dying, plan(), earlier, samples, prompts, samples)
+        batches.inherit_run(dying, plan(), Answers(earlier, samples, samples, prompts))
     assert not batches.begun(staging)
     assert batches.continues(staging) is None
-    batches.inherit_run(staging, plan(), earlier, samples, prompts, samples)
+    batches.inherit_run(staging, plan(), Answers(earlier, samples, samples, prompts))
     assert batches.continues(staging) == earlier.run_id
     assert [path.name for path in staging.path.iterdir() if path.name.startswith(".")] == []
 

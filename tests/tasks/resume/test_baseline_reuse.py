@@ -12,11 +12,12 @@ from quantgate.bundles.identity import is_reusable_baseline, reusable_result
 from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.bundles.staging import open_staging
+from quantgate.bundles.store import Answers
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family, KernelMode, Validity
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, RunPlan
-from tasks.resume.baseline_reuse import Source, inherit_task
+from tasks.resume.baseline_reuse import inherit_task
 from tests.quantgate.bundles.test_seal import plan, sample
 from tests.quantgate.bundles.test_staging import inputs, start
 
@@ -31,7 +32,7 @@ def planned(limit: int | None = None, **changes: Any) -> RunPlan:
     return plan().model_copy(update={"inputs": inputs(**changed), "suite": suite})
 
 
-def source(positions: list[int | None], kernel: str = "A", **changes: Any) -> Source:
+def source(positions: list[int | None], kernel: str = "A", **changes: Any) -> Answers:
     """An earlier bundle whose task was answered at these positions, the first two once more."""
     given = planned(**changes)
     result = TaskResult(
@@ -63,7 +64,7 @@ def source(positions: list[int | None], kernel: str = "A", **changes: Any) -> So
     again = [row | {"engine_start_id": "s2"} for row in rows if row["position"] in {0, 1}]
     prompts = [{"prompt_hash": row["prompt_hash"], "text": "x"} for row in [*rows, sample("b", 99)]]
     samples, controls = (pa.Table.from_pylist(found, SAMPLES) for found in (rows, again))
-    return Source(manifest, samples, controls, pa.Table.from_pylist(prompts, PROMPTS))
+    return Answers(manifest, samples, controls, pa.Table.from_pylist(prompts, PROMPTS))
 
 
 def test_another_policy_limit_or_workload_asks_the_same() -> None:
