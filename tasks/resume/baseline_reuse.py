@@ -6,6 +6,7 @@ Every policy, suite, workload and candidate asks a baseline the same documents: 
 from __future__ import annotations
 
 import math
+
 import pyarrow as pa
 import pyarrow.compute as pc
 

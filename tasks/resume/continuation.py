@@ -107,8 +107,8 @@ def _inherit(
     )
     if inherited:
         report.line(
-            f"{name}: answered before, in run {run_id} of {source.manifest.measured_at:%Y-%m-%d %H:%M} UTC, and reused: "
-            f"{inherited}; --fresh asks again"
+            f"{name}: answered before, in run {run_id} of {source.manifest.measured_at:%Y-%m-%d %H:%M} UTC, and "
+            f"reused: {inherited}; --fresh asks again"
         )
 
 
