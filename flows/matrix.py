@@ -15,7 +15,7 @@ from flows.fleet.secrets import hub_token
 from flows.parameters import MatrixParameters
 from flows.planning.cells import FAULTS, CellState, Plan, run_name
 from flows.planning.matrix_plan import plan
-from flows.planning.measured import absent, took
+from flows.planning.measured import new_gpu_hours, why_missing
 from flows.planning.table import markdown_of, text_of
 from flows.progress import reporter
 from quantgate.bundles.history import RunHistory
@@ -24,8 +24,9 @@ from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 
-AFTERWARDS = (LOAD, PUBLISH)
-AFTERWARDS_WAIT_S = 3600.0
+PUBLISHING = (LOAD, PUBLISH)
+"""Deployments that are run when all is measured."""
+PUBLISHING_WAIT_S = 3600.0
 
 
 class MatrixReport(BaseModel):
@@ -61,21 +62,15 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     for outcome in outcomes:
         joined = " (was in progress)" if outcome.joined else ""
         report.line(f"matrix: {outcome.name}{joined}: {outcome.problem or 'completed'}")
-    done = [asyncio.run(run_once(name, AFTERWARDS_WAIT_S)) for name in AFTERWARDS]
+    published = [asyncio.run(run_once(name, PUBLISHING_WAIT_S)) for name in PUBLISHING]
     manifests = RunHistory.read(BundleStore(home.bundles)).runs
-    results = took([cell.expected for cell in planned.due], manifests, before)
+    gpu_hours = new_gpu_hours([cell.expected for cell in planned.due], manifests, before)
     missing = _missing(planned, outcomes, manifests, home)
-    _show(planned, results, outcomes, missing)
-    problems = [f"{one.name}: {one.problem}" for one in (*outcomes, *done) if one.problem]
-    problems += [
-        f"{cell.pool} {cell.model} {cell.precision}: {missing[index]}"
-        for index, cell in enumerate(planned.due)
-        if index in missing
-    ]
+    _show(planned, gpu_hours, outcomes, missing)
+    problems = [f"{run.name}: {run.problem}" for run in (*outcomes, *published) if run.problem]
+    problems += [f"{planned.due[index].title}: {reason}" for index, reason in missing.items()]
     problems += dict.fromkeys(
-        f"{cell.pool} {cell.model} {cell.precision}: {cell.reason}"
-        for cell in planned.cells
-        if cell.state in FAULTS
+        f"{cell.title}: {cell.reason}" for cell in planned.cells if cell.state in FAULTS
     )
     if problems:
         raise RunError(
@@ -85,7 +80,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
         )
     return MatrixReport(
         dispatched=[outcome.name for outcome in outcomes],
-        measured=len(results),
+        measured=len(gpu_hours),
         skipped=sum(cell.state is not CellState.RUN for cell in planned.cells),
     )
 
@@ -93,20 +88,21 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
 def _missing(
     planned: Plan, outcomes: Sequence[Outcome], manifests: Sequence[Manifest], home: Home
 ) -> dict[int, str]:
-    """Say why a checkpoint has no bundle though its run completed, by its place among those that were due."""
-    completed = {one.name for one in outcomes if not one.problem}
-    found = {}
-    for index, cell in enumerate(planned.due):
-        if cell.expected and run_name(cell.model, cell.pool) in completed:
-            found[index] = absent(cell.expected, manifests, home.bundles)
-    return {index: why for index, why in found.items() if why}
+    """Say why a checkpoint has no bundle though its run completed, by its index among those that were due."""
+    completed = {outcome.name for outcome in outcomes if not outcome.problem}
+    reasons = {
+        index: why_missing(cell.expected, manifests, home.bundles)
+        for index, cell in enumerate(planned.due)
+        if cell.expected and run_name(cell.model, cell.pool) in completed
+    }
+    return {index: reason for index, reason in reasons.items() if reason}
 
 
 def _show(
-    planned: Plan, results: Mapping[int, float], outcomes: Sequence[Outcome], missing: Mapping[int, str]
+    planned: Plan, gpu_hours: Mapping[int, float], outcomes: Sequence[Outcome], missing: Mapping[int, str]
 ) -> None:
     create_markdown_artifact(
-        markdown_of(planned, results, {one.name: one.problem for one in outcomes}, missing),
+        markdown_of(planned, gpu_hours, {run.name: run.problem for run in outcomes}, missing),
         key="matrix",
         description="What ran, what was left out and why, what failed, what it took.",
     )

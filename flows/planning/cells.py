@@ -59,6 +59,11 @@ class Cell:
     expected: Expected | None = None
 
     @property
+    def title(self) -> str:
+        """Return how a line names the cell."""
+        return f"{self.pool} {self.model} {self.precision}"
+
+    @property
     def is_sound(self) -> bool:
         """Return whether the checkpoint is measured, or can be."""
         return self.state in {CellState.RUN, CellState.MEASURED}
@@ -147,24 +152,24 @@ def within_budget(units: Sequence[Unit], budget_usd: float) -> tuple[Unit, ...]:
 
 
 def _paid(cells: tuple[Cell, ...], purse: _Purse) -> tuple[Cell, ...]:
+    """Pay a unit's groups of candidates in order; the baseline goes with the first group that is paid."""
+    unpaid_baseline: list[int] = []
+    groups: dict[str | None, list[int]] = {}
+    for index, cell in enumerate(cells):
+        if cell.state is CellState.RUN:
+            group = unpaid_baseline if cell.is_baseline else groups.setdefault(cell.precision, [])
+            group.append(index)
+    refusals = []
     refused: dict[int, tuple[CellState, str]] = {}
-    due = [index for index, cell in enumerate(cells) if cell.state is CellState.RUN]
-    baseline = [index for index in due if cells[index].is_baseline]
-    candidates: dict[str | None, list[int]] = {}
-    for index in due:
-        if not cells[index].is_baseline:
-            candidates.setdefault(cells[index].precision, []).append(index)
-    unpaid = list(baseline)
-    for group in list(candidates.values()) or ([[]] if baseline else []):
-        refusal = purse.refusal([cells[index] for index in (*unpaid, *group)])
-        if refusal is None:
-            unpaid = []
-        for index in group if refusal else ():
-            refused[index] = refusal or refused[index]
-        if refusal and not group:
-            refused[baseline[0]] = refusal
-    if unpaid and candidates:
-        refused[baseline[0]] = refused[next(iter(candidates.values()))[0]]
+    for group in groups.values() or [[]]:
+        refusal = purse.refusal([cells[index] for index in (*unpaid_baseline, *group)])
+        if refusal:
+            refusals.append(refusal)
+            refused |= dict.fromkeys(group, refusal)
+        else:
+            unpaid_baseline = []
+    if unpaid_baseline:
+        refused |= dict.fromkeys(unpaid_baseline, refusals[0])
     return tuple(
         replace(cell, state=refused[index][0], reason=refused[index][1]) if index in refused else cell
         for index, cell in enumerate(cells)

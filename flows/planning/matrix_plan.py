@@ -189,10 +189,12 @@ class _Planner:
         """Return whether a baseline that is due has answered fewer documents, and its candidates need no more."""
         if baseline.state is not CellState.RUN or baseline.expected is None:
             return False
-        runs = [measured.known(cell.expected, self.manifests)[0] for cell in candidates if cell.expected]
+        runs = [
+            measured.measured_run(cell.expected, self.manifests)[0] for cell in candidates if cell.expected
+        ]
         baseline_runs = {run.baseline.run_id for run in runs if run and run.baseline}
         return baseline_runs <= {manifest.run_id for manifest in self.manifests} and bool(
-            measured.known(baseline.expected, self.manifests, however_many=True)[0]
+            measured.measured_run(baseline.expected, self.manifests, however_many=True)[0]
         )
 
     def cell(
@@ -234,7 +236,7 @@ class _Planner:
             workload=request.workload,
             policy=request.policy,
         )
-        run, changed = measured.known(expected, self.manifests)
+        run, changed = measured.measured_run(expected, self.manifests)
         cell = replace(cell, expected=expected, reason=unpinned or unasked or changed)
         if run and not self.everything:
             day = f"measured on {run.measured_at:%Y-%m-%d} and unchanged"

@@ -26,7 +26,7 @@ def is_answered(manifest: Manifest) -> bool:
     return bool(manifest.policy.looks and manifest.tasks)
 
 
-def known(
+def measured_run(
     expected: Expected, manifests: Iterable[Manifest], *, however_many: bool = False
 ) -> tuple[Manifest | None, str]:
     """Return the last bundle of a planned run; or None, and in what the nearest one of its checkpoint differs.
@@ -37,17 +37,17 @@ def known(
         however_many: whether, under a policy with interim looks, a run of the same question counts that may have asked
             fewer documents.
     """
-    found = None
+    same = None
     nearest: tuple[str, ...] | None = None
     for manifest in manifests:
         any_number = is_answered(manifest) or (however_many and bool(manifest.policy.looks))
         differs = differences(expected, manifest.inputs, however_many=any_number)
         if not differs:
-            found = manifest
+            same = manifest
         elif "gpu" not in differs and "checkpoint" not in differs:
             nearest = differs if nearest is None or len(differs) <= len(nearest) else nearest
-    if found or nearest is None:
-        return found, ""
+    if same or nearest is None:
+        return same, ""
     return None, f"{', '.join(nearest)} changed since it was measured"
 
 
@@ -96,19 +96,19 @@ def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:
     return statistics.median(starts) if starts else None
 
 
-def took(
-    cells: Sequence[Expected | None], manifests: Iterable[Manifest], before: Collection[str]
+def new_gpu_hours(
+    planned: Sequence[Expected | None], manifests: Iterable[Manifest], before: Collection[str]
 ) -> dict[int, float]:
-    """Return GPU-hours of what was measured by now, by the cell's place in the list; others are left out.
+    """Return GPU-hours of what was measured by now, by its index among the planned runs; others are left out.
 
     Args:
-        cells: the inputs of each.
+        planned: the inputs of each run; None where they aren't known.
         manifests: every bundle's, oldest first.
         before: ids of the runs that were there before; a host's clock says nothing about another host's.
     """
     new = [manifest for manifest in manifests if manifest.run_id not in before]
     hours = {}
-    for index, expected in enumerate(cells):
+    for index, expected in enumerate(planned):
         for manifest in new:
             if expected and not differences(expected, manifest.inputs, however_many=is_answered(manifest)):
                 seconds = (manifest.measured_at - manifest.started_at).total_seconds()
@@ -116,21 +116,21 @@ def took(
     return hours
 
 
-def absent(expected: Expected, manifests: Sequence[Manifest], place: str) -> str:
+def why_missing(expected: Expected, manifests: Sequence[Manifest], bundles_url: str) -> str:
     """Say why what a completed run measured, or reused, isn't in the bundles store; empty where it is.
 
     Args:
         expected: what was planned.
         manifests: every bundle's, oldest first.
-        place: where they were read.
+        bundles_url: where they were read.
     """
     # Its host may have found the question decided by a run with a limit, and then measures nothing.
-    found, changed = known(expected, manifests, however_many=True)
-    if found:
+    run, changed = measured_run(expected, manifests, however_many=True)
+    if run:
         return ""
     if changed:
         return (
-            f"the run completed, and no bundle at {place} is what was planned (the nearest: {changed}): do all hosts "
-            "have this checkout's configs/ and share QUANTGATE_BUNDLES? A pool's own engine is named in fleet.yaml"
+            f"the run completed, and no bundle at {bundles_url} is what was planned (the nearest: {changed}): do all "
+            "hosts have this checkout's configs/ and share QUANTGATE_BUNDLES? A pool's own engine is named in fleet.yaml"
         )
-    return f"the run completed, and its bundle isn't at {place}: do all hosts share QUANTGATE_BUNDLES?"
+    return f"the run completed, and its bundle isn't at {bundles_url}: do all hosts share QUANTGATE_BUNDLES?"

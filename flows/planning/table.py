@@ -127,13 +127,13 @@ def text_of(plan: Plan) -> str:
 
 
 def markdown_of(
-    plan: Plan, results: Mapping[int, float], problems: Mapping[str, str], missing: Mapping[int, str]
+    plan: Plan, gpu_hours: Mapping[int, float], problems: Mapping[str, str], missing: Mapping[int, str]
 ) -> str:
     """Return the plan and its outcome as Markdown.
 
     Args:
         plan: what was planned.
-        results: GPU-hours of what was measured, by the cell's index among those that were due.
+        gpu_hours: of what was measured, by the cell's index among those that were due.
         problems: what went wrong by run ("model on pool"), empty where nothing did; only runs that were started.
         missing: why a run that completed left no bundle here, by the cell's index among those that were due.
     """
@@ -143,14 +143,14 @@ def markdown_of(
     for cell in plan.cells:
         outcome, hours, usd, why = "skipped", "", "", cell.reason
         if cell.state is CellState.RUN:
-            result, lost = results.get(due), missing.get(due, "")
+            measured, lost = gpu_hours.get(due), missing.get(due, "")
             problem = problems.get(run_name(cell.model, cell.pool))
             due += 1
             why = cell.reason or cell.no_usd
-            if result is not None:
-                outcome, hours = "measured", _number(result, 2)
+            if measured is not None:
+                outcome, hours = "measured", _number(measured, 2)
                 rate = cell.usd_per_gpu_hour
-                usd = NULL if rate is None else _number(result * rate, 2)
+                usd = NULL if rate is None else _number(measured * rate, 2)
             elif problem is None:
                 outcome = "planned"
             elif problem or lost:

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from flows.planning.measured import absent, known, measured_duration, measured_start_s, took
+from flows.planning.measured import (
+    measured_duration,
+    measured_run,
+    measured_start_s,
+    new_gpu_hours,
+    why_missing,
+)
 from quantgate.bundles.identity import Expected, differences
 from quantgate.bundles.manifest import Manifest
 from tests.support.demo_bundles import manifests
@@ -36,7 +42,7 @@ def expected(manifest: Manifest) -> Expected:
 
 @pytest.mark.parametrize("manifest", [BASELINE, FP8, NVFP4])
 def test_the_same_inputs_are_known(manifest: Manifest) -> None:
-    assert known(expected(manifest), manifests()) == (manifest, "")
+    assert measured_run(expected(manifest), manifests()) == (manifest, "")
 
 
 @pytest.mark.parametrize(
@@ -57,12 +63,15 @@ def test_the_same_inputs_are_known(manifest: Manifest) -> None:
 )
 def test_a_part_that_changed_is_measured_again_and_named(part: str, value: Any) -> None:
     changed = replace(expected(FP8), **{part: value})
-    assert known(changed, manifests()) == (None, f"{part.replace('_', ' ')} changed since it was measured")
+    assert measured_run(changed, manifests()) == (
+        None,
+        f"{part.replace('_', ' ')} changed since it was measured",
+    )
 
 
 @pytest.mark.parametrize("change", [{"checkpoint": "sha256:new"}, {"checkpoint": None}, {"gpu": "h100"}])
 def test_another_checkpoint_or_gpu_was_never_measured(change: dict[str, Any]) -> None:
-    assert known(replace(expected(FP8), **change), manifests()) == (None, "")
+    assert measured_run(replace(expected(FP8), **change), manifests()) == (None, "")
 
 
 def test_any_version_where_none_is_declared_but_no_slice() -> None:
@@ -74,17 +83,17 @@ def test_a_pool_that_names_no_engine_takes_any_of_the_expected_version() -> None
     """A host's own, as an image sets it, counts; another version, or another one that the pool names, doesn't."""
     image = FP8.model_copy(update={"inputs": FP8.inputs.model_copy(update={"engine": "image"})})
     unnamed = replace(expected(FP8), engine=None)
-    assert known(unnamed, [image]) == (image, "")
-    assert known(expected(FP8), [image]) == (None, "engine changed since it was measured")
+    assert measured_run(unnamed, [image]) == (image, "")
+    assert measured_run(expected(FP8), [image]) == (None, "engine changed since it was measured")
     newer = replace(unnamed, engine_version="9.9.9")
-    assert known(newer, [image]) == (None, "engine version changed since it was measured")
+    assert measured_run(newer, [image]) == (None, "engine version changed since it was measured")
 
 
 def test_what_a_completed_run_left_nowhere_is_told() -> None:
-    assert absent(expected(FP8), manifests(), "s3://bundles") == ""
-    gone = absent(expected(FP8), [BASELINE], "s3://bundles")
+    assert why_missing(expected(FP8), manifests(), "s3://bundles") == ""
+    gone = why_missing(expected(FP8), [BASELINE], "s3://bundles")
     assert gone.endswith("its bundle isn't at s3://bundles: do all hosts share QUANTGATE_BUNDLES?")
-    other = absent(replace(expected(FP8), engine_version="9.9.9"), manifests(), "s3://bundles")
+    other = why_missing(replace(expected(FP8), engine_version="9.9.9"), manifests(), "s3://bundles")
     assert "(the nearest: engine version changed since it was measured)" in other
 
 
@@ -103,13 +112,13 @@ def limited(documents: int, *, looks: tuple[float, ...] = (0.2,), limit: int | N
 def test_a_run_that_its_limit_did_not_cut_answers_for_any_limit() -> None:
     """One that was cut may be decided all the same: its host knows, and then nothing is absent."""
     for stopped in (limited(100), limited(100, limit=None), limited(1000, limit=2000)):
-        assert known(expected(FP8), [stopped]) == (stopped, "")
-        assert took([expected(FP8)], [stopped], ()).keys() == {0}
+        assert measured_run(expected(FP8), [stopped]) == (stopped, "")
+        assert new_gpu_hours([expected(FP8)], [stopped], ()).keys() == {0}
     cut = limited(200)
-    assert known(expected(FP8), [cut]) == (None, "suite changed since it was measured")
-    assert absent(expected(FP8), [cut], "s3://bundles") == ""
+    assert measured_run(expected(FP8), [cut]) == (None, "suite changed since it was measured")
+    assert why_missing(expected(FP8), [cut], "s3://bundles") == ""
     once = limited(200, looks=())
-    assert "(the nearest: suite changed" in absent(expected(FP8), [once], "s3://bundles")
+    assert "(the nearest: suite changed" in why_missing(expected(FP8), [once], "s3://bundles")
 
 
 def test_durations_are_those_of_the_bundles() -> None:
@@ -140,6 +149,6 @@ def test_a_run_that_was_killed_in_between_tells_less() -> None:
 
 def test_what_it_took_counts_only_what_is_new() -> None:
     planned = [expected(BASELINE), None, expected(FP8)]
-    found = took(planned, manifests(), {BASELINE.run_id})
+    found = new_gpu_hours(planned, manifests(), {BASELINE.run_id})
     assert list(found) == [2]
     assert found[2] == pytest.approx(75.5 / 3600, rel=0.01)
