@@ -33,11 +33,9 @@ def load(engine: RunningEngine, active: run.ActiveRun) -> None:
 
 
 @task(name="measure", task_run_name="measure {plan.checkpoint.name}", cache_policy=NO_CACHE)
-def measure(
-    plan: RunPlan, decision: Decision, context: run.Context, *, fresh_after: int | None = None
-) -> tuple[Manifest, bool]:
+def measure(plan: RunPlan, decision: Decision, context: run.Context) -> tuple[Manifest, bool]:
     """Return the run's bundle, and whether anything was measured now."""
-    return run.measure(plan, decision, context, fresh_after=fresh_after)
+    return run.measure(plan, decision, context)
 
 
 STEPS = run.Steps(evaluate, compare_tokens, load)

@@ -46,7 +46,7 @@ def complete(
     *,
     finish: Finish,
     measure: Callable[..., Measured] = run.measure,
-    steps: run.Steps | None = None,
+    steps: run.Steps = run.STEPS,
 ) -> Validation:
     """Measure the planned runs, then load and publish them.
 
@@ -62,7 +62,7 @@ def complete(
     Raises:
         RunError: a run failed, was refused or is not loaded; all others were done.
     """
-    done, failures = measure_all(planned, home, report, measure=measure, steps=steps or run.Steps())
+    done, failures = measure_all(planned, home, report, measure=measure, steps=steps)
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
@@ -81,7 +81,7 @@ def measure_all(
     report: Reporter,
     *,
     measure: Callable[..., Measured] = run.measure,
-    steps: run.Steps | None = None,
+    steps: run.Steps = run.STEPS,
 ) -> tuple[list[Measured], list[QuantgateError]]:
     """Measure the baseline, then every candidate; one that fails or is refused keeps no other from its turn."""
     done: list[Measured] = []
@@ -97,19 +97,19 @@ def measure_all(
         context = run.Context(
             home,
             planned.environment,
-            served.arguments,
+            served,
             report,
             planned.history,
+            planned.fresh_after,
             expected_start_s,
-            adapter=served.adapter,
             chat_template=ChatTemplate(text=served.chat_template or None)
             if planned.request.chat_template
             else None,
-            steps=steps or run.Steps(),
+            steps=steps,
         )
         plan = planned_run.plan.model_copy(update={"baseline": baseline})
         try:
-            manifest, now = measure(plan, planned_run.decision, context, fresh_after=planned.fresh_after)
+            manifest, now = measure(plan, planned_run.decision, context)
         except QuantgateError as error:
             if baseline is None:
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quantgate.bundles import batches, seal
@@ -21,6 +21,7 @@ from quantgate.model.records import RunPlan
 from tasks.device.idle import idle_devices
 from tasks.device.lock import locked_devices, locked_run
 from tasks.engine import server, telemetry
+from tasks.engine.argument_files import ResolvedArguments
 from tasks.engine.environment import EngineEnvironment
 from tasks.fidelity.measure import measure_fidelity, with_max_logprobs
 from tasks.fidelity.text import Text, read_text
@@ -137,37 +138,43 @@ class Steps:
     load: Callable[[server.RunningEngine, ActiveRun], None] = load
 
 
+STEPS = Steps()
+
+
 @dataclass(frozen=True)
 class Context:
     """What every step of a run needs beside its plan and its parts."""
 
     home: Home
     environment: EngineEnvironment
-    overrides: dict[str, Any]
+    served: ResolvedArguments
+    """The serving arguments, with the files that they name."""
     report: Reporter
     history: RunHistory
     """The runs of the bundles store as the decision knew them."""
+    fresh_after: int | None = None
+    """Parts of a run that was declared earlier are measured anew; None reuses whatever is there."""
     expected_start_s: float | None = None
-    adapter: str | None = None
     chat_template: ChatTemplate | None = None
-    steps: Steps = field(default_factory=Steps)
+    steps: Steps = STEPS
 
     @property
     def trust_remote_code(self) -> bool:
         """Return True if whoever reads the tokenizer may run its code, as the engine may."""
-        return self.overrides.get("trust-remote-code") is True
+        return self.served.arguments.get("trust-remote-code") is True
+
+    def counts(self, run: Manifest | Staging) -> bool:
+        """Return True if a run is new enough to be reused."""
+        return self.fresh_after is None or run.declared_order > self.fresh_after
 
 
-def measure(
-    plan: RunPlan, decision: Decision, context: Context, *, fresh_after: int | None = None
-) -> tuple[Manifest, bool]:
+def measure(plan: RunPlan, decision: Decision, context: Context) -> tuple[Manifest, bool]:
     """Return the run's bundle: reused, completed from finished parts, or measured.
 
     Args:
         plan: what is declared.
         decision: what earlier runs leave it to do.
         context: home, engine, progress.
-        fresh_after: parts of a run that was declared earlier are measured anew; None reuses whatever is there.
 
     Returns:
         The bundle's manifest, and whether anything was measured now.
@@ -180,12 +187,12 @@ def measure(
     home, name, fingerprint = context.home, plan.checkpoint.name, run_fingerprint(plan.inputs)
     store = BundleStore(home.bundles)
     with locked_run(home, fingerprint, name, context.report):
-        decision = _finished_meanwhile(plan, store, context, fresh_after) or decision
+        decision = _finished_meanwhile(plan, store, context) or decision
         staging = staged(home, fingerprint)
         if isinstance(decision, Reuse):
             _reuse(plan, decision, staging, store, context.report)
             return decision.run, False
-        if staging and fresh_after is not None and staging.declared_order <= fresh_after:
+        if staging and not context.counts(staging):
             staging.discard()
         staging = open_staging(
             home,
@@ -198,21 +205,17 @@ def measure(
         return _complete(run), True
 
 
-def _finished_meanwhile(
-    plan: RunPlan, store: BundleStore, context: Context, fresh_after: int | None
-) -> Reuse | None:
+def _finished_meanwhile(plan: RunPlan, store: BundleStore, context: Context) -> Reuse | None:
     """Reuse what another process has measured since the decision, while this one waited for it."""
     fingerprint = run_fingerprint(plan.inputs)
-    known = {run.run_id for run in context.history.of(fingerprint)}
+    earlier = {run.run_id for run in context.history.of(fingerprint)}
     for run_id in reversed(store.run_ids()):
-        if run_id.endswith(fingerprint[:RUN_ID_DIGITS]) and run_id not in known and store.is_bundle(run_id):
+        if run_id.endswith(fingerprint[:RUN_ID_DIGITS]) and run_id not in earlier and store.is_bundle(run_id):
             try:
                 run = store.read_manifest(run_id)
             except QuantgateError:
                 continue  # the loader reports it
-            if run.fingerprint == fingerprint and run.declared_order > (
-                -1 if fresh_after is None else fresh_after
-            ):
+            if run.fingerprint == fingerprint and context.counts(run):
                 return unchanged(plan, run)
     return None
 
@@ -302,8 +305,8 @@ def _serving(run: ActiveRun) -> Iterator[server.RunningEngine]:
         server.serve(
             plan.checkpoint,
             context.environment,
-            with_max_logprobs(plan.checkpoint.vocab_size, context.overrides),
-            adapter=context.adapter,
+            with_max_logprobs(plan.checkpoint.vocab_size, context.served.arguments),
+            adapter=context.served.adapter,
             uuids=plan.hardware.uuids,
             log=log,
             report=context.report,

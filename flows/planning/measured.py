@@ -131,6 +131,7 @@ def why_missing(expected: Expected, manifests: Sequence[Manifest], bundles_url: 
     if changed:
         return (
             f"the run completed, and no bundle at {bundles_url} is what was planned (the nearest: {changed}): do "
-            "all hosts have this checkout's configs/ and share QUANTGATE_BUNDLES? A pool's own engine is named in fleet.yaml"
+            "all hosts have this checkout's configs/ and share QUANTGATE_BUNDLES? "
+            "A pool's own engine is named in fleet.yaml"
         )
     return f"the run completed, and its bundle isn't at {bundles_url}: do all hosts share QUANTGATE_BUNDLES?"

@@ -112,7 +112,7 @@ def test_with_an_adapter_the_table_names_another_model(
     """What each run is given; measuring itself is left out here."""
     measured: list[tuple[RunPlan, Context]] = []
 
-    def measure(plan: RunPlan, _: Any, context: Context, **__: Any) -> tuple[Any, bool]:
+    def measure(plan: RunPlan, _: Any, context: Context) -> tuple[Any, bool]:
         measured.append((plan, context))
         return SimpleNamespace(run_id=f"run-{len(measured)}", engine_starts=()), True
 
@@ -129,7 +129,7 @@ def test_with_an_adapter_the_table_names_another_model(
         assert measured[1][0].baseline == BaselineRef(
             name=names[0], revision=measured[0][0].checkpoint.revision, run_id="run-1"
         )
-        (context,) = {(c.adapter, c.chat_template, c.trust_remote_code) for _, c in measured}
+        (context,) = {(c.served.adapter, c.chat_template, c.trust_remote_code) for _, c in measured}
         assert context == (suffix.removeprefix("+") or None, None, bool(suffix))
 
 

@@ -36,7 +36,7 @@ def context(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> Context:
         raise RunError("an engine would have been started")
 
     monkeypatch.setattr(run, "_measure_parts", no_engine)
-    return Context(Home.current(), None, {}, Reporter(lines.append), RunHistory([]))  # type: ignore[arg-type]
+    return Context(Home.current(), None, None, Reporter(lines.append), RunHistory([]))  # type: ignore[arg-type]
 
 
 def latest_order(context: Context) -> int:
@@ -49,7 +49,7 @@ def measure(context: Context, fresh: int | None = None) -> tuple[Manifest, bool]
     history = RunHistory.read(store)
     decided = decide_all([plan()], Evidence(history, store), unfinished_runs(context.home), fresh_after=fresh)
     (decision,) = decided.values()
-    return run.measure(plan(), decision, replace(context, history=history), fresh_after=fresh)
+    return run.measure(plan(), decision, replace(context, history=history, fresh_after=fresh))
 
 
 def finish(context: Context) -> Staging:
