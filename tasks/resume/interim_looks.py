@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """What a candidate is held against between batches."""
+    """The baseline that a candidate is compared with between batches."""
 
     samples: pa.Table
     """Without texts."""
@@ -40,17 +40,17 @@ class Baseline(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def baseline_of(place: str, run_id: str) -> Baseline:
+def baseline_of(bundles_url: str, run_id: str) -> Baseline:
     """Read the baseline's answers from its bundle, checked as the loader checks them; read once for its candidates.
 
     Args:
-        place: folder or fsspec URL of the bundles.
+        bundles_url: folder or fsspec URL of the bundles.
         run_id: the baseline's.
 
     Raises:
         RunError: the bundle is damaged or gone.
     """
-    store = BundleStore(place)
+    store = BundleStore(bundles_url)
     manifest = store.read_manifest(run_id)
     samples = store.read_table(manifest, SAMPLES_FILE).drop_columns(_TEXTS)
     return Baseline(
@@ -69,7 +69,7 @@ def is_full(plan: RunPlan) -> bool:
 
 
 def next_documents(
-    plan: RunPlan, task: SuiteTask, staging: Staging, place: str, report: Reporter | None = None
+    plan: RunPlan, task: SuiteTask, staging: Staging, bundles_url: str, report: Reporter | None = None
 ) -> Asked | None:
     """Return the documents that a task is asked next; None where it has been asked enough.
 
@@ -81,7 +81,7 @@ def next_documents(
         plan: the run.
         task: of its suite.
         staging: its finished batches.
-        place: folder or fsspec URL of the bundles, the baseline's among them.
+        bundles_url: folder or fsspec URL of the bundles, the baseline's among them.
         report: gets a line about what the judge said, unless None.
 
     Raises:
@@ -94,7 +94,7 @@ def next_documents(
     if not has_interim_looks(plan):
         return Asked(answered, limit)
     assert plan.baseline is not None
-    baseline = baseline_of(place, plan.baseline.run_id)
+    baseline = baseline_of(bundles_url, plan.baseline.run_id)
     # Under --full nothing is stopped, but what an earlier run has decided is not drawn again.
     if done and (done[0].looks or not is_full(plan)):
         verdict = judged(plan, task, staging, baseline)
