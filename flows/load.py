@@ -7,7 +7,7 @@ from pydantic import Field
 
 from flows.parameters import Parameters
 from flows.progress import reporter
-from flows.results import load_new
+from flows.results import load_new, not_loaded
 from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from warehouse.load import LoadReport
@@ -44,14 +44,13 @@ def _check_loaded(run_ids: list[str], home: Home, done: LoadReport) -> None:
     Raises:
         RunError: a run is missing.
     """
-    loaded = set(query(home.warehouse, "SELECT run_id FROM runs").column("run_id").to_pylist())
+    loaded = query(home.warehouse, "SELECT run_id FROM runs").column("run_id").to_pylist()
     missing = [run_id for run_id in run_ids if run_id not in loaded]
     if missing:
-        reasons = [problem for problem in done.problems if any(run_id in problem for run_id in missing)]
+        reasons = not_loaded(missing, done.problems)
+        hint = f"No such bundles in {home.bundles}: do all hosts share QUANTGATE_BUNDLES?"
         raise RunError(
-            f"not in the warehouse: {', '.join(missing)}" + "".join(f" | {reason}" for reason in reasons),
+            " | ".join([f"not in the warehouse: {', '.join(missing)}", *reasons]),
             where="load",
-            hint=""
-            if reasons
-            else f"No such bundles in {home.bundles}: do all hosts share QUANTGATE_BUNDLES?",
+            hint="" if reasons else hint,
         )

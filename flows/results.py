@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from quantgate.model.home import Home
@@ -25,6 +26,11 @@ def load_new(home: Home, report: Reporter, wait_s: float = 600) -> LoadReport:
         report.line(f"load: left out: {problem}")
     report.line(f"load: {len(done.loaded)} new runs, {done.present} loaded before, {len(done.judged)} judged")
     return done
+
+
+def not_loaded(run_ids: Sequence[str], problems: Sequence[str]) -> list[str]:
+    """Return the problems of a load that concern these runs."""
+    return [problem for problem in problems if any(run_id in problem for run_id in run_ids)]
 
 
 def publish_files(home: Home, report: Reporter, as_of: datetime | None = None) -> Published:

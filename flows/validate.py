@@ -16,7 +16,8 @@ from flows.planning.request import declare
 from flows.planning.runs import plan_runs, prepared_runs
 from flows.progress import reporter
 from flows.publish import PublishParameters, publish
-from flows.validation import Validation, complete, not_loaded
+from flows.results import not_loaded
+from flows.validation import Validation, complete
 from quantgate.model.home import Home
 from tasks.progress import Reporter
 
@@ -49,7 +50,5 @@ def _finish(afterwards: PublishMode, report: Reporter, run_ids: list[str]) -> tu
             return load_and_publish(run_ids, report), None
         case PublishMode.HERE:
             loaded = load()
-            key = artifact_key(str(flow_run.id))
-            return not_loaded(run_ids, loaded.problems), str(
-                publish(PublishParameters(run_ids=run_ids, key=key))
-            )
+            folder = publish(PublishParameters(run_ids=run_ids, key=artifact_key(str(flow_run.id))))
+            return not_loaded(run_ids, loaded.problems), str(folder)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.runs import PlannedRuns, fresh_key
-from flows.results import load_new, publish_files
+from flows.results import load_new, not_loaded, publish_files
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.staging import end_fresh
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
@@ -136,11 +136,6 @@ def finish_here(home: Home, report: Reporter, run_ids: Sequence[str]) -> tuple[l
     loaded = load_new(home, report)
     publish_files(home, report)
     return not_loaded(run_ids, loaded.problems), str(home.published)
-
-
-def not_loaded(run_ids: Sequence[str], problems: Sequence[str]) -> list[str]:
-    """Return the problems of a load that concern these runs."""
-    return [problem for problem in problems if any(run_id in problem for run_id in run_ids)]
 
 
 def _are_refusals(failures: Sequence[QuantgateError]) -> bool:
