@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,16 +57,16 @@ def in_process(home: Home) -> Iterator[None]:
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | direct_loopback()
     os.environ.clear()
-    os.environ.update(kept | _settings(home, _free_port()))
+    port = _free_port()
+    os.environ.update(kept | _settings(home, port))
     home.prefect.mkdir(parents=True, exist_ok=True)
-    port = os.environ["PREFECT_API_URL"].split(":")[2].split("/")[0]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    server = ["prefect", "server", "start", "--no-services", "--host", "127.0.0.1", "--port", str(port)]
     log = home.logs / "prefect-server.log"
     servers: list[Tied] = []
     over = threading.Event()
 
     def start() -> None:
-        servers.append(Tied([*command, "--no-services"], log=log, environment=os.environ))
+        servers.append(Tied([sys.executable, "-m", *server], log=log, environment=os.environ))
 
     def keep() -> None:
         while not over.wait(0.5) and len(servers) <= SERVER_RESTARTS:
@@ -124,7 +123,7 @@ def _healthy(api_url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:  # noqa: S310
             return int(answer.status) == 200
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
 
 
