@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import click
 
+from quantgate.bundles.staging import RESULT, Staging, unfinished
 from quantgate.model.home import Home
 
 RUNS = """
@@ -21,21 +20,21 @@ RUNS = """
 """
 
 
-def _unfinished(home: Home) -> list[dict[str, Any]]:
-    """Return the runs in staging: what each has finished, and why it stopped."""
-    runs = []
-    for state_file in sorted(home.staging.glob("*/state.json")):
-        state = json.loads(state_file.read_text())
-        folder = state_file.parent
-        failure_file = folder / "failure.json"
-        failure = json.loads(failure_file.read_text()) if failure_file.exists() else {}
-        tasks = len(list(folder.glob("quality/*/result.json")))
-        levels = len(list(folder.glob("load/c*.json")))
-        log = Path(failure.get("log") or home.logs / state["run_id"])
-        runs.append(
-            {**state, "tasks": tasks, "levels": levels, "message": failure.get("message"), "log": log}
-        )
-    return runs
+def _line(home: Home, staging: Staging, state: dict[str, Any]) -> str:
+    """Say of a run in progress what it has finished, and why it stopped."""
+    failure = staging.failure()
+    tasks = len(list(staging.quality_dir.glob(f"*/{RESULT}")))
+    levels = len(list(staging.load_dir.glob("c*.json")))
+    outcome = (
+        f"failed: {failure['message']}"
+        if failure.get("message")
+        else "unfinished: the same command goes on from here"
+    )
+    return (
+        f"{state['checkpoint']} ({state['precision']}), begun {staging.started_at:%Y-%m-%d %H:%M}: "
+        f"{tasks} tasks and {levels} load levels are kept; {outcome}; "
+        f"log {failure.get('log') or home.logs / staging.run_id}"
+    )
 
 
 @click.command("status")
@@ -51,17 +50,6 @@ def command() -> int:
         click.echo(render(runs, "table"))
     else:
         click.echo(f"no runs yet in {home.path}")
-    unfinished = _unfinished(home)
-    for run in unfinished:
-        outcome = (
-            f"failed: {run['message']}"
-            if run["message"]
-            else "unfinished: the same command goes on from here"
-        )
-        click.echo(
-            f"{run['checkpoint']} ({run['precision']}), begun {str(run['started_at'])[:16]}: "
-            f"{run['tasks']} tasks and {run['levels']} load levels are kept; {outcome}; log {run['log']}"
-        )
-    if not unfinished:
-        click.echo("nothing is unfinished")
+    lines = [_line(home, staging, state) for staging, state in unfinished(home)]
+    click.echo("\n".join(lines) or "nothing is unfinished")
     return 0

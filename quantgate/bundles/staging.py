@@ -122,6 +122,11 @@ class Staging:
         failure = {"at": datetime.now(UTC), "message": message, "log": str(log) if log else None}
         write_json(self.path / "failure.json", failure)
 
+    def failure(self) -> dict[str, Any]:
+        """Read why the run stopped; empty where it did not."""
+        file = self.path / "failure.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
     def clear_failure(self) -> None:
         """Forget why an earlier attempt stopped."""
         (self.path / "failure.json").unlink(missing_ok=True)
