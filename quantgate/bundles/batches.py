@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quantgate.bundles.manifest import TaskResult
-from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE
+from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE, TEXT_COLUMNS
 from quantgate.bundles.staging import RESULT, Staging, write_json
 from quantgate.bundles.store import Answers
 from quantgate.model.errors import RunError
@@ -21,9 +21,6 @@ from quantgate.model.records import RunPlan
 
 _BATCHES = ".batches"
 _CONTINUES = "continues.json"
-
-_TEXTS = ("target", "responses", "answer")
-"""What nobody judges by; a reasoning model's are long."""
 
 
 def batch_dir(staging: Staging, task: str, start: int) -> Path:
@@ -118,10 +115,9 @@ def _folders(staging: Staging, task: str) -> list[Path]:
 
 def samples_so_far(staging: Staging, task: str) -> pa.Table:
     """Read the samples of the finished batches as the judge needs them, without texts."""
-    columns = [name for name in SAMPLES.names if name not in _TEXTS]
-    schema = pa.schema([SAMPLES.field(name) for name in columns])
+    columns = [name for name in SAMPLES.names if name not in TEXT_COLUMNS]
     return pa.concat_tables(
-        pq.read_table(folder / SAMPLES_FILE, columns=columns).cast(schema)
+        pq.read_table(folder / SAMPLES_FILE, schema=SAMPLES, columns=columns)
         for folder in _folders(staging, task)
     )
 

@@ -112,12 +112,8 @@ COUNTS: dict[str, tuple[_Part, _Part, _Part, _Part]] = {
     "suite": (True, _asked, _how_asked, _asked_if_deciding),
     "workload": (True, False, False, False),
     "policy_fingerprint": (True, _deciding, False, _deciding),
-    "kv_cache_dtype": (
-        False,
-        False,
-        False,
-        kv_cache_dtype,
-    ),  # of the checkpoint's files and the serving arguments
+    # Of the checkpoint's files and the serving arguments.
+    "kv_cache_dtype": (False, False, False, kv_cache_dtype),
 }
 """Which input of a run counts for which purpose, in the order of `Purpose`."""
 

@@ -27,6 +27,9 @@ SAMPLES = pa.schema(
     ]
 )
 
+TEXT_COLUMNS = ("target", "responses", "answer")
+"""Columns of the samples that nobody judges by; a reasoning model's are long."""
+
 PROMPTS = pa.schema(
     [
         pa.field("prompt_hash", pa.string(), nullable=False),

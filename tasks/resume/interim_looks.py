@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from quantgate.bundles import batches
 from quantgate.bundles.manifest import TaskResult
-from quantgate.bundles.schema import SAMPLES_FILE
+from quantgate.bundles.schema import SAMPLES_FILE, TEXT_COLUMNS
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.interim import look_sizes
@@ -19,8 +19,6 @@ from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Outcome
 from quantgate.model.records import RunPlan, TaskVerdict
 from tasks.progress import Reporter
-
-_TEXTS = ["target", "responses", "answer"]
 
 
 class Asked(NamedTuple):
@@ -52,7 +50,7 @@ def baseline_of(bundles_url: str, run_id: str) -> Baseline:
     """
     store = BundleStore(bundles_url)
     manifest = store.read_manifest(run_id)
-    samples = store.read_table(manifest, SAMPLES_FILE).drop_columns(_TEXTS)
+    samples = store.read_table(manifest, SAMPLES_FILE).drop_columns([*TEXT_COLUMNS])
     return Baseline(
         samples, {task.task: task.documents_available or task.documents for task in manifest.tasks}
     )
