@@ -89,4 +89,4 @@ def _way_on(plan: RunPlan, run: Unfinished, *, fresh: bool) -> str:
         ways.append(f"with --limit {run.limit}" if run.limit else "without --limit")
     if run.workload and run.workload != plan.workload.name:
         ways.append(f"with --workload {run.workload}")
-    return "".join(f" {way}" for way in [" and ".join(ways)] if way)
+    return f" {' and '.join(ways)}" if ways else ""
