@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flows.planning.cells import Cell
-from flows.planning.measured import measured_duration, measured_start_s
+from flows.planning.measured import duration_s, measured_start_s, similar_run
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.config.workloads import Workload
 from warehouse.database import Connection
@@ -67,10 +67,10 @@ def estimate(
     assert cell.expected is not None
     assert cell.gpus is not None
     assert cell.precision is not None
-    before = measured_duration(cell.expected, cell.model, cell.precision, manifests)
-    if before:
-        seconds = before.seconds
-        basis = "measured" if before.precision == cell.precision else f"measured ({before.precision})"
+    similar = similar_run(cell.expected, cell.model, cell.precision, manifests)
+    if similar:
+        seconds, precision = duration_s(similar), similar.checkpoint.precision
+        basis = "measured" if precision == cell.precision else f"measured ({precision})"
     else:
         busy_s, unbounded = seconds_of(
             connection,

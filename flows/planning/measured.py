@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from quantgate.bundles.identity import Expected, differences
 from quantgate.bundles.manifest import Manifest
@@ -51,20 +50,17 @@ def measured_run(
     return None, f"{', '.join(nearest)} changed since it was measured"
 
 
-@dataclass(frozen=True)
-class Duration:
-    """The time that a run like the planned one took."""
-
-    seconds: float
-    precision: str
+def duration_s(run: Manifest) -> float:
+    """Return the seconds from a run's start to its bundle."""
+    return (run.measured_at - run.started_at).total_seconds()
 
 
-def measured_duration(
+def similar_run(
     expected: Expected, model: str, precision: str | None, manifests: Iterable[Manifest]
-) -> Duration | None:
-    """Return the seconds of the last run of the model on the same GPUs, with the same suite and workload.
+) -> Manifest | None:
+    """Return the last run of the model on the same GPUs, with the same suite and workload, to estimate a duration.
 
-    From `started_at` to `measured_at`; one that inherited answers of an earlier run doesn't count. A run that
+    One that inherited answers of an earlier run doesn't count. A run that
     was continued after a kill counts the time between, so one with a single engine start goes before it. One
     of the same precision goes before another's.
 
@@ -74,7 +70,7 @@ def measured_duration(
         precision: the checkpoint's.
         manifests: every bundle's, oldest first.
     """
-    like = [
+    similar = [
         m
         for m in manifests
         if m.checkpoint.model == model
@@ -82,12 +78,11 @@ def measured_duration(
         and (m.inputs.suite, m.inputs.workload) == (expected.suite, expected.workload)
         and all(start.started_at >= m.started_at for start in m.engine_starts)
     ]
-    if not like:
-        return None
-    best = max(
-        like, key=lambda m: (m.checkpoint.precision == precision, len(m.engine_starts) == 1, m.measured_at)
+    return max(
+        similar,
+        key=lambda m: (m.checkpoint.precision == precision, len(m.engine_starts) == 1, m.measured_at),
+        default=None,
     )
-    return Duration((best.measured_at - best.started_at).total_seconds(), best.checkpoint.precision)
 
 
 def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:
@@ -111,8 +106,7 @@ def new_gpu_hours(
     for index, expected in enumerate(planned):
         for manifest in new:
             if expected and not differences(expected, manifest.inputs, however_many=is_answered(manifest)):
-                seconds = (manifest.measured_at - manifest.started_at).total_seconds()
-                hours[index] = seconds / 3600 * manifest.inputs.gpu_count
+                hours[index] = duration_s(manifest) / 3600 * manifest.inputs.gpu_count
     return hours
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from flows.planning.measured import (
-    measured_duration,
+    duration_s,
     measured_run,
     measured_start_s,
     new_gpu_hours,
+    similar_run,
     why_missing,
 )
 from quantgate.bundles.identity import Expected, differences
@@ -122,15 +123,15 @@ def test_a_run_that_its_limit_did_not_cut_answers_for_any_limit() -> None:
 
 
 def test_durations_are_those_of_the_bundles() -> None:
-    found = measured_duration(expected(FP8), "quantgate-demo", "fp8", manifests())
+    found = similar_run(expected(FP8), "quantgate-demo", "fp8", manifests())
     assert found is not None
-    assert (round(found.seconds, 1), found.precision) == (75.5, "fp8")
-    other = measured_duration(expected(FP8), "quantgate-demo", "int4", manifests())
+    assert (round(duration_s(found), 1), found.checkpoint.precision) == (75.5, "fp8")
+    other = similar_run(expected(FP8), "quantgate-demo", "int4", manifests())
     assert other is not None
-    assert other.precision == "nvfp4", "the last one, where none has its precision"
-    assert measured_duration(expected(FP8), "another-model", "fp8", manifests()) is None
+    assert other.checkpoint.precision == "nvfp4", "the last one, where none has its precision"
+    assert similar_run(expected(FP8), "another-model", "fp8", manifests()) is None
     longer = replace(expected(FP8), workload={})
-    assert measured_duration(longer, "quantgate-demo", "fp8", manifests()) is None
+    assert similar_run(longer, "quantgate-demo", "fp8", manifests()) is None
     assert measured_start_s("cpu", manifests()) == pytest.approx(18.04, abs=0.01)
     assert measured_start_s("h100", manifests()) is None
 
@@ -142,9 +143,9 @@ def test_a_run_that_was_killed_in_between_tells_less() -> None:
             "measured_at": FP8.measured_at + timedelta(days=1),
         }
     )
-    found = measured_duration(expected(FP8), "quantgate-demo", "fp8", [FP8, twice])
+    found = similar_run(expected(FP8), "quantgate-demo", "fp8", [FP8, twice])
     assert found is not None
-    assert found.seconds < 100
+    assert duration_s(found) < 100
 
 
 def test_what_it_took_counts_only_what_is_new() -> None:
