@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from flows.fleet.deployments import validate_parameters
 from flows.parameters import MatrixParameters, PublishMode, ValidateParameters
 from flows.planning import gpu_fit, measured
 from flows.planning.cells import FAULTS, Cell, CellState, Plan, Unit, within_budget
@@ -31,6 +32,8 @@ from tasks.quality.suite import suite_content
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
 from warehouse.estimates import published_share
+
+T = TypeVar("T")
 
 
 def plan(parameters: MatrixParameters, home: Home) -> Plan:
@@ -62,7 +65,8 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
         choose(available, precision, "precisions of the models' candidates")
     commit = partial(commit_of, pins=Pins(pins_file(home)), keep=not parameters.dry_run)
     with configured_in_memory(warehouse=home.warehouse) as connection:
-        planner = _Planner(connection, home, commit, everything=parameters.everything)
+        requests = _once(lambda name: _request(configured_models[name], home))
+        planner = _Planner(connection, home, commit, requests, everything=parameters.everything)
         units = [planner.unit(model, pool, precisions) for model in models for pool in pools]
     budget_usd = parameters.budget_usd or nightly.budget_usd
     if budget_usd:
@@ -84,16 +88,14 @@ def _with_parameters(unit: Unit, pool: Pool) -> Unit:
     parameters: dict[str, Any] = {
         "model": unit.model,
         "precisions": list(dict.fromkeys(cell.precision for cell in due or measured_cells)),
-        "gpu": pool.measured_gpu,
         "revisions": {
             cell.source: cell.expected.checkpoint
             for cell in unit.cells
             if cell.expected and cell.expected.checkpoint and not is_folder(cell.source)
         },
+        **validate_parameters(pool),
         "afterwards": PublishMode.NOBODY.value,
     }
-    if pool.engine:
-        parameters["engine"] = pool.engine
     return replace(unit, parameters=parameters)
 
 
@@ -131,22 +133,21 @@ class _Planner:
     """Plan units against one reading of warehouse and manifests; the revision of a source is asked once."""
 
     def __init__(
-        self, connection: Connection, home: Home, commit: Callable[..., str], *, everything: bool
+        self,
+        connection: Connection,
+        home: Home,
+        commit: Callable[..., str],
+        request: Callable[[str], ModelRequest],
+        *,
+        everything: bool,
     ) -> None:
         """Read the manifests."""
         self.connection, self.everything = connection, everything
         self.manifests: tuple[Manifest, ...] = RunHistory.read(BundleStore(home.bundles)).runs
         self.share = published_share(connection)
+        self.request = request
         self.commit = _once(commit)
         self.content = _once(_content)
-        self.home = home
-        self._by_model: dict[str, ModelRequest] = {}
-
-    def request(self, model: ModelConfig) -> ModelRequest:
-        """Return the model's suite, workload and policy, read once."""
-        if model.name not in self._by_model:
-            self._by_model[model.name] = _request(model, self.home)
-        return self._by_model[model.name]
 
     def unit(self, model: ModelConfig, pool: PoolFacts, precisions: Sequence[str]) -> Unit:
         """Plan the model's baseline, and its candidates of these precisions, on a pool."""
@@ -157,7 +158,7 @@ class _Planner:
         blank = _blank(baseline_config, model, pool, is_baseline=True)
         blanks = [_blank(checkpoint, model, pool) for checkpoint in candidate_configs]
         try:
-            request = self.request(model)
+            request = self.request(model.name)
         except ConfigError as error:
             wrong = (replace(cell, state=CellState.WRONG, reason=str(error)) for cell in (blank, *blanks))
             return Unit(pool.name, model.name, tuple(wrong))
@@ -286,11 +287,11 @@ def _without_faulty_twins(cells: list[Cell]) -> list[Cell]:
     ]
 
 
-def _once(ask: Callable[..., str]) -> Callable[..., str]:
+def _once(ask: Callable[..., T]) -> Callable[..., T]:
     """Return the function with its answers kept; refusals too, which may have taken a hub's time-out."""
-    answers: dict[tuple[str | None, ...], str | ConfigError] = {}
+    answers: dict[tuple[str | None, ...], T | ConfigError] = {}
 
-    def asked(*arguments: str | None) -> str:
+    def asked(*arguments: str | None) -> T:
         if arguments not in answers:
             try:
                 answers[arguments] = ask(*arguments)
