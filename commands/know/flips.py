@@ -12,7 +12,7 @@ SHOWN = 20
 
 @click.command("flips")
 @click.option("--run", "run_id", metavar="RUN_ID", help="Only flips of this run.")
-@click.option("--candidate", metavar="NAME", help="Only flips of this candidate (checkpoint).")
+@click.option("--candidate", "checkpoint", metavar="NAME", help="Only flips of this candidate (checkpoint).")
 @click.option("--task", metavar="TASK", help="Only flips of this task.")
 @click.option("--direction", type=click.Choice(["worse", "better"]), help="Only flips in this direction.")
 @click.option(
@@ -21,14 +21,7 @@ SHOWN = 20
     help=f"Maximum number of rows. Default: {SHOWN} for a table, all for CSV and JSON.",
 )
 @format_option(default="table", show_default=True)
-def command(
-    run_id: str | None,
-    candidate: str | None,
-    task: str | None,
-    direction: str | None,
-    limit: int | None,
-    form: str,
-) -> int:
+def command(*, limit: int | None, form: str, **wanted: str | None) -> int:
     """Show the documents that a candidate scores differently than its baseline: prompt, target and both answers.
 
     The table shortens long texts around the point where the two answers part; CSV and JSON have the full texts.
@@ -38,14 +31,8 @@ def command(
     from warehouse.report.flips import find_flips, flip_text
     from warehouse.report.render import render
 
-    rows, total = find_flips(
-        Home.current().warehouse,
-        run_id=run_id,
-        checkpoint=candidate,
-        task=task,
-        direction=direction,
-        limit=limit or (SHOWN if form == "table" else None),
-    )
+    limit = limit or (SHOWN if form == "table" else None)
+    rows, total = find_flips(Home.current().warehouse, **wanted, limit=limit)
     if form != "table":
         click.echo(render(rows, form))
         return 0
