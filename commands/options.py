@@ -41,7 +41,7 @@ def options_of(record: type[Parameters]) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         for name, field in reversed(record.model_fields.items()):
-            spelling = next((one for one in field.metadata if isinstance(one, CliOption)), CliOption())
+            spelling = next((mark for mark in field.metadata if isinstance(mark, CliOption)), CliOption())
             if spelling.shown:
                 command = _parameter(name, field, spelling)(command)
         return command
@@ -74,7 +74,7 @@ def _parameter(name: str, field: FieldInfo, spelling: CliOption) -> Callable[[F]
 def _type_of(annotation: Any) -> tuple[Any, Any]:
     """Return the plain type of an annotation, and that of its items (of a map: of its keys), without ``None``."""
     if get_origin(annotation) in {Union, types.UnionType}:
-        (annotation,) = [one for one in get_args(annotation) if one is not type(None)]
+        (annotation,) = [member for member in get_args(annotation) if member is not type(None)]
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return get_origin(annotation) or annotation, next(iter(get_args(annotation)), None)

@@ -114,7 +114,7 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
 
 def with_precisions(model: ModelConfig, precisions: Collection[str]) -> ModelConfig:
     """Return the model with only its candidates of these precisions; with all where none is given."""
-    candidates = tuple(one for one in model.candidates if not precisions or one.precision in precisions)
+    candidates = tuple(c for c in model.candidates if not precisions or c.precision in precisions)
     return model.model_copy(update={"candidates": candidates})
 
 

@@ -89,7 +89,7 @@ class Staging:
 
     def joins(self, start: EngineStart) -> bool:
         """Return True if a start has the engine version and the kernels of those that gave the finished parts."""
-        return all(same_engine(known, start) for known in self.starts())
+        return all(same_engine(earlier, start) for earlier in self.starts())
 
     def add_start(self, start: EngineStart) -> None:
         """Record an engine start; parts of an engine that differs are discarded, they would not join."""

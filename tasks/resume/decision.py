@@ -149,10 +149,10 @@ def decide_candidate(
     if fresh_after is not None or (measured and not _is_check(measured.run, evidence)):
         return measured or Measure()
     try:
-        found = _chain_of_question(plan, evidence)
-        if measured and not (found and _goes_on_beside(measured.run, found, plan, evidence)):
+        question = _chain_of_question(plan, evidence)
+        if measured and not (question and _goes_on_beside(measured.run, question, plan, evidence)):
             return measured
-        return _candidate(plan, found, evidence, begun=_begun(fingerprint, unfinished))
+        return _candidate(plan, question, evidence, begun=_begun(fingerprint, unfinished))
     except RunError as error:
         line = f"{plan.checkpoint.name}: an earlier run is not continued: {error}"
         return measured or Measure(lines=(line,))
@@ -216,40 +216,40 @@ def _chain_of_question(plan: RunPlan, evidence: Evidence) -> _Question | None:
     return None
 
 
-def _goes_on_beside(check: Manifest, found: _Question, plan: RunPlan, evidence: Evidence) -> bool:
+def _goes_on_beside(check: Manifest, question: _Question, plan: RunPlan, evidence: Evidence) -> bool:
     """Return True if the chain beside a check can go on here, so that the check is not reused.
 
     Raises:
         RunError: a bundle is damaged or gone.
     """
-    tip = found.chain.tip
-    if not found.is_open or setting_differences(plan, tip) or check in found.chain.runs:
+    tip = question.chain.tip
+    if not question.is_open or setting_differences(plan, tip) or check in question.chain.runs:
         return False
     return verdict_key(check) == verdict_key(tip) and same_kernels(
         evidence.baseline_of(check), evidence.baseline_of(tip)
     )
 
 
-def _candidate(plan: RunPlan, found: _Question | None, evidence: Evidence, *, begun: bool) -> Decision:
+def _candidate(plan: RunPlan, question: _Question | None, evidence: Evidence, *, begun: bool) -> Decision:
     """Decide by the chain of the question: nothing, documents to go on with, another load, or a run of its own.
 
     Raises:
         RunError: a bundle is damaged or gone.
     """
     name = plan.checkpoint.name
-    if found is None:
+    if question is None:
         return Measure(lines=() if begun else _other_question(plan, evidence))
-    tip, elsewhere = found.chain.tip, setting_differences(plan, found.chain.tip)
-    if found.is_open and elsewhere:
+    tip, elsewhere = question.chain.tip, setting_differences(plan, question.chain.tip)
+    if question.is_open and elsewhere:
         return Refuse(_begun_elsewhere(plan, tip, elsewhere))
-    answer, why = _answer(found.chains) if not found.is_open else ("", "")
-    if not begun and not found.is_open and not elsewhere and (run := _with_this_load(plan, found)):
+    answer, why = _answer(question.chains) if not question.is_open else ("", "")
+    if not begun and not question.is_open and not elsewhere and (run := _with_this_load(plan, question)):
         return Reuse(run, (f"{name}: {answer}, nothing to do: {why}",))
     if elsewhere or not _within(plan, tip):
         line = f"{name}: {answer}; this run is one of its own, which decides nothing"
         return Measure(lines=() if begun else (line,))
     against = evidence.judged_against(tip)
-    if found.is_open:
+    if question.is_open:
         return Continue(tip, against)
     line = f"{name}: {answer}; another load is measured, and no document is asked again"
     return AddLoad(tip, against, (line,))
@@ -260,9 +260,9 @@ def _within(plan: RunPlan, run: Manifest) -> bool:
     return all(task.documents <= wanted(plan, task) for task in run.tasks)
 
 
-def _with_this_load(plan: RunPlan, found: _Question) -> Manifest | None:
+def _with_this_load(plan: RunPlan, question: _Question) -> Manifest | None:
     """Return the last run that has measured the load of this one, the chain's before others."""
-    runs = [*(run for run in found.runs if run not in found.chain.runs), *found.chain.runs]
+    runs = [*(run for run in question.runs if run not in question.chain.runs), *question.chain.runs]
     measured = [run for run in runs if run.inputs.workload == plan.inputs.workload]
     return measured[-1] if measured else None
 
