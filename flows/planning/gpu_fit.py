@@ -169,28 +169,20 @@ def spread(
     """
     if not devices.uuids or devices.mig_slice:
         return checkpoints
+    architecture, placed = model.architecture or model.name, []
     with configured_in_memory() as connection:
-        return tuple(_spread(connection, model, each, config, devices, report) for each in checkpoints)
-
-
-def _spread(
-    connection: Connection,
-    model: ModelConfig,
-    checkpoint: CheckpointConfig,
-    config: EngineConfig,
-    devices: Hardware,
-    report: Reporter,
-) -> CheckpointConfig:
-    arguments = serving_arguments(config, checkpoint.engine_arguments)
-    need = fitting(connection, model.architecture or model.name, checkpoint.precision, devices.gpu, arguments)
-    if need.gpus is None:
-        raise ConfigError(
-            need.reason,
-            where=checkpoint.source,
-            hint="Lower the engine argument max-model-len, or declare tensor-parallel-size.",
-        )
-    report.line(f"{checkpoint.source}: {need.reason}")
-    return with_gpus(checkpoint, need)
+        for checkpoint in checkpoints:
+            arguments = serving_arguments(config, checkpoint.engine_arguments)
+            need = fitting(connection, architecture, checkpoint.precision, devices.gpu, arguments)
+            if need.gpus is None:
+                raise ConfigError(
+                    need.reason,
+                    where=checkpoint.source,
+                    hint="Lower the engine argument max-model-len, or declare tensor-parallel-size.",
+                )
+            report.line(f"{checkpoint.source}: {need.reason}")
+            placed.append(with_gpus(checkpoint, need))
+    return tuple(placed)
 
 
 def with_gpus(checkpoint: CheckpointConfig, need: Fitting) -> CheckpointConfig:
