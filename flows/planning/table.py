@@ -89,27 +89,19 @@ def _of(some: Sequence[float], due: Sequence[Cell]) -> str:
 
 def rows_of(plan: Plan) -> pa.Table:
     """Return the plan as rows, for CSV and JSON; a figure that isn't known is NULL."""
-    return pa.Table.from_pylist(
-        [
-            {
-                "pool": cell.pool,
-                "gpu": cell.gpu,
-                "model": cell.model,
-                "precision": cell.precision,
-                "checkpoint": cell.source,
-                "revision": cell.expected.checkpoint if cell.expected else None,
-                "is_baseline": cell.is_baseline,
-                "state": cell.state.value,
-                "reason": cell.reason or cell.no_usd or None,
-                "gpu_count": cell.gpus,
-                "gpu_hours": cell.gpu_hours,
-                "usd": cell.usd,
-                "basis": cell.basis or None,
-            }
-            for cell in plan.cells
-        ],
-        schema=ROWS,
-    )
+    rows = [
+        vars(cell)  # of these fields, the schema takes those that are columns
+        | {
+            "checkpoint": cell.source,
+            "revision": cell.expected.checkpoint if cell.expected else None,
+            "state": cell.state.value,
+            "reason": cell.reason or cell.no_usd or None,
+            "gpu_count": cell.gpus,
+            "basis": cell.basis or None,
+        }
+        for cell in plan.cells
+    ]
+    return pa.Table.from_pylist(rows, schema=ROWS)
 
 
 def text_of(plan: Plan) -> str:
