@@ -102,19 +102,12 @@ def deployments(fleet: FleetFile) -> list[Deployment]:
             timezone=nightly.timezone,
             active=nightly.active,
         ),
-        Deployment(
-            flow="load",
-            name="warehouse",
-            description="Load new bundles into the warehouse.",
-            pool=cpu,
-            queue=CONTROL,
-        ),
-        Deployment(
-            flow="publish",
-            name="warehouse",
-            description="Publish the validated table.",
-            pool=cpu,
-            queue=CONTROL,
+        *(
+            Deployment(flow=flow, name="warehouse", description=description, pool=cpu, queue=CONTROL)
+            for flow, description in (
+                ("load", "Load new bundles into the warehouse."),
+                ("publish", "Publish the validated table."),
+            )
         ),
     ]
 
