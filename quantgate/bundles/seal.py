@@ -144,6 +144,5 @@ def _publish(building: Path, bundles_url: str, run_id: str) -> None:
         temporary.rename(Path(root) / run_id)
         return
     # An object store has no rename: the manifest goes last, and a folder without one is not a bundle.
-    names = [*BUNDLE_FILES, MANIFEST]
-    for name in names:
+    for name in (*BUNDLE_FILES, MANIFEST):
         filesystem.put_file(str(building / name), f"{root}/{run_id}/{name}")
