@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from flows.fleet.deployments import validate_parameters
 from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.pools import pool_facts
-from flows.planning.request import (
-    check_arguments,
-    checkpoints_of,
-    chosen_model,
-    declare_work,
-)
+from flows.planning.request import check_arguments, checkpoints_of, chosen_model, declare_work
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.fleet import FleetFile, fleet_path
 from quantgate.model.config.policy import load_policy
@@ -73,14 +69,13 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
     name = pool_of(fleet, gpu)
     pool = fleet.pools[name]
     local: list[str] = []
+    absolute = partial(_absolute, local=local)
     paths = {
-        "baseline": parameters.baseline and _absolute(parameters.baseline, local),
-        "candidates": [_absolute(source, local) for source in parameters.candidates],
-        "tasks": parameters.tasks and _absolute(parameters.tasks, local),
-        "workload": parameters.workload and _absolute(parameters.workload, local),
-        "engine_arguments": _arguments_absolute(
-            dashed(parameters.engine_arguments), lambda path: _absolute(path, local)
-        ),
+        "baseline": parameters.baseline and absolute(parameters.baseline),
+        "candidates": [absolute(source) for source in parameters.candidates],
+        "tasks": parameters.tasks and absolute(parameters.tasks),
+        "workload": parameters.workload and absolute(parameters.workload),
+        "engine_arguments": _arguments_absolute(dashed(parameters.engine_arguments), absolute),
     }
     if parameters.tasks and sources.is_suite(suite := Path(parameters.tasks).expanduser()):
         questions = [path.resolve() for path in sources.jsonl_files(suite)]
@@ -132,11 +127,11 @@ def _arguments_absolute(arguments: Mapping[str, Any], absolute: Callable[[str], 
             resolved[key] = absolute(resolved[key])
     if LORA in resolved:
         adapters = resolved[LORA]
-        each = [
-            _adapter_absolute(adapter, absolute)
-            for adapter in (adapters if isinstance(adapters, list) else [adapters])
-        ]
-        resolved[LORA] = each if isinstance(adapters, list) else each[0]
+        resolved[LORA] = (
+            [_adapter_absolute(adapter, absolute) for adapter in adapters]
+            if isinstance(adapters, list)
+            else _adapter_absolute(adapters, absolute)
+        )
     draft = resolved.get(SPECULATIVE)
     if isinstance(draft, dict) and isinstance(draft.get("model"), str):
         resolved[SPECULATIVE] = {**draft, "model": absolute(draft["model"])}
@@ -158,18 +153,19 @@ def _adapter_absolute(given: Any, absolute: Callable[[str], str]) -> Any:
 
 
 def _absolute(given: str, local: list[str]) -> str:
-    """Return a path as another process understands it; a name or a hub id stays as it is."""
+    """Return a path as another process understands it, and add it to the local ones if only this host has it.
+
+    A name or a hub id stays as it is, and so does a part of the checkout, which every host has.
+    """
     path = Path(given).expanduser()
-    if path.is_absolute():
-        local.append(str(path))
-        return str(path)
-    if path.exists() and (path.is_dir() or path.suffix):
-        inside = path.resolve().is_relative_to(ROOT) and (ROOT / given).resolve() == path.resolve()
-        if inside:
-            return given  # it is part of the checkout, which every host has
-        local.append(str(path.resolve()))
-        return str(path.resolve())
-    return given
+    if not path.is_absolute():
+        if not (path.exists() and (path.is_dir() or path.suffix)):
+            return given
+        path = path.resolve()
+        if path.is_relative_to(ROOT) and (ROOT / given).resolve() == path:
+            return given
+    local.append(str(path))
+    return str(path)
 
 
 def submit(client: SyncPrefectClient, submission: Submission) -> FlowRun:
