@@ -143,7 +143,7 @@ STEPS = Steps()
 
 @dataclass(frozen=True)
 class Context:
-    """What every step of a run needs beside its plan and its parts."""
+    """Everything that a run's steps need beside its plan and its parts."""
 
     home: Home
     environment: EngineEnvironment
@@ -270,7 +270,7 @@ def _complete(run: ActiveRun) -> Manifest:
         if aa_repeat.missing(plan, staging):
             _repeat_answers(run)
         rows = bench.rows(plan.workload, staging.load_dir)
-        return seal.seal(staging, context.home.bundles, plan, rows, continues=batches.continues(staging))
+        return seal.seal(staging, context.home.bundles, plan, rows)
     except QuantgateError as error:
         staging.fail(str(error), context.home.logs / staging.run_id)
         raise

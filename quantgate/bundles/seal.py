@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles import batches
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, FIDELITY_FILE
@@ -75,14 +76,7 @@ def _fidelity_table(staging: Staging) -> pa.Table:
     return pa.concat_tables(parts) if parts else FIDELITY.empty_table()
 
 
-def seal(
-    staging: Staging,
-    bundles_url: str,
-    plan: RunPlan,
-    load: LoadRows = NO_LOAD,
-    *,
-    continues: str | None = None,
-) -> Manifest:
+def seal(staging: Staging, bundles_url: str, plan: RunPlan, load: LoadRows = NO_LOAD) -> Manifest:
     """Make the bundle of finished parts; it appears in the store whole or not at all.
 
     Args:
@@ -90,7 +84,6 @@ def seal(
         bundles_url: folder or fsspec URL of the bundles.
         plan: what was declared.
         load: rows of the finished load levels.
-        continues: the run whose answers this one began with.
 
     Raises:
         RunError: the store can't be written; the parts stay.
@@ -118,7 +111,7 @@ def seal(
         started_at=staging.started_at,
         declared_order=staging.declared_order,
         measured_at=datetime.now(UTC),
-        continues=continues,
+        continues=batches.continues(staging),
         files=files,
         **dict(plan),
     )
