@@ -30,7 +30,7 @@ PUBLISHING_WAIT_S = 3600.0
 
 
 class MatrixReport(BaseModel):
-    """What the flow ``matrix`` gives back."""
+    """Result of the flow ``matrix``."""
 
     dispatched: list[str] = Field(description="Runs that were started or joined, as 'model on pool'.")
     measured: int = Field(description="Checkpoints that were measured meanwhile.")

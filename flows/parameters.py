@@ -32,7 +32,7 @@ QUICK_DOCUMENTS, QUICK_CONCURRENCY = 50, 4
 
 @dataclass(frozen=True)
 class CliOption:
-    """How the command line offers a field, where the field's own name and description do not say it.
+    """The form in which the command line offers a field, where the field's own name and description do not say it.
 
     ``commands.options`` makes an option of every field; a name without dashes makes it an argument.
     """
@@ -98,7 +98,7 @@ EngineName = Annotated[str, _offering(_keys("engines.yaml", EngineFile, "engines
 
 
 class PublishMode(StrEnum):
-    """Who loads the bundles into the warehouse and publishes the table."""
+    """The party that loads the bundles into the warehouse and publishes the table."""
 
     HERE = "here"
     FLEET = "fleet"

@@ -31,7 +31,7 @@ Finish = Callable[[list[str]], tuple[list[str], str | None]]
 
 
 class Validation(BaseModel):
-    """What a validation gives back."""
+    """Result of a validation."""
 
     run_ids: list[str] = Field(description="Baseline first.")
     measured: int = Field(description="Runs that were measured now.")

@@ -21,7 +21,7 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run ended; `problem` is empty where it completed."""
+    """The end of a run; `problem` is empty where it completed."""
 
     name: str
     problem: str = ""

@@ -38,7 +38,7 @@ TRACEBACK = "\nTraceback (most recent call last):"
 
 
 class Ended(NamedTuple):
-    """How a run ended."""
+    """The end of a run, with its table."""
 
     completed: bool
     message: str

@@ -20,7 +20,7 @@ DOCUMENT = Load(isl_tokens=1024, osl_tokens=256, concurrency=8, requests=1)
 
 @dataclass(frozen=True)
 class RunSize:
-    """How much a run asks of an engine."""
+    """The load that a run puts on an engine."""
 
     workload: Workload
     documents: int

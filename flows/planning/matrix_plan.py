@@ -101,7 +101,7 @@ def _with_parameters(unit: Unit, pool: Pool) -> Unit:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What the matrix asks of a model, the same for its checkpoints on every pool."""
+    """The suite, workload and policy that the matrix asks of a model: the same for its checkpoints on every pool."""
 
     suite: dict[str, Any]
     workload: dict[str, Any]

@@ -34,7 +34,7 @@ from tasks.quality.suite import check_chat_template, check_suite, suite_content
 
 @dataclass(frozen=True)
 class Work:
-    """What a validation measures, on whatever host."""
+    """The work that a validation measures, on whatever host."""
 
     name: str | None
     """Name that the user gives the checkpoints, or the model's."""
@@ -56,7 +56,7 @@ class Request(Work):
     """Work, and what this host measures it with."""
 
     suite_content: dict[str, Any]
-    """What the suite measures, for fingerprints: hashed once."""
+    """The suite's content, for fingerprints: hashed once."""
     hardware: Hardware
     engine_name: str
     engine: EngineConfig

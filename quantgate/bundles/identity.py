@@ -22,7 +22,7 @@ Run = Manifest | RunPlan
 
 
 class Purpose(StrEnum):
-    """What two runs are compared for."""
+    """A purpose for which two runs are compared."""
 
     FINGERPRINT = "fingerprint"
     """Nothing changed since it was measured: the run is not measured again."""

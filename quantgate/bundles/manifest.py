@@ -36,7 +36,7 @@ class EngineStart(Strict):
 
 
 class TaskResult(Strict):
-    """What a finished quality task was: enough to know whether two of them pair."""
+    """Result of a finished quality task: enough to know whether two of them pair."""
 
     task: str
     family: Family
@@ -61,7 +61,7 @@ class TaskResult(Strict):
 
 
 class FidelityResult(Strict):
-    """What was measured of a checkpoint's next-token distributions on a fixed text, or why nothing was."""
+    """Result of measuring a checkpoint's next-token distributions on a fixed text, or why there is none."""
 
     text_id: str = Field(description="The text's name and the beginning of its SHA-256.")
     tokens: int = Field(default=0, description="Tokens that count.")

@@ -58,7 +58,7 @@ class Columns:
 
 
 class Answers(NamedTuple):
-    """What a run answered, with its prompts."""
+    """The answers of a run, with its prompts."""
 
     manifest: Manifest
     samples: pa.Table

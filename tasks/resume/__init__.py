@@ -1,1 +1,1 @@
-"""What earlier runs leave a run to do."""
+"""Decide what earlier runs leave a run to do, and begin it so."""

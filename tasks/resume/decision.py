@@ -1,4 +1,4 @@
-"""What earlier runs leave a run to do: decided once per run, before anything is measured.
+"""Decide what earlier runs leave a run to do: once per run, before anything is measured.
 
 ``decide_all`` looks at the plans of a validation and at the runs that the bundles store holds, and says of each plan
 whether a bundle is reused, a run continued, only a load added, everything measured, or the run refused.
@@ -48,7 +48,7 @@ class Reuse(NamedTuple):
 
     run: Manifest
     lines: tuple[str, ...] = ()
-    """What is reported when the run's turn comes."""
+    """Reported when the run's turn comes."""
 
 
 class Continue(NamedTuple):
@@ -414,7 +414,7 @@ def _inherited(plan: RunPlan, usable: Sequence[Manifest]) -> dict[str, tuple[Sui
 
 
 class _Need(NamedTuple):
-    """What a candidate's run needs of its baseline to go on from an earlier one."""
+    """The answers of a baseline that a candidate's run needs to go on from an earlier one."""
 
     plan: RunPlan
     tip: Manifest
