@@ -67,7 +67,7 @@ def complete(
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
     lost, published = finish(run_ids)
-    if _are_refusals(failures):
+    if not lost and _are_refusals(failures):
         # Not before: the same command, killed while it loads, would measure all of it once more.
         end_fresh(home, fresh_key(parameters))
     if failures or lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from quantgate.bundles import batches, seal
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import comparison_id, run_fingerprint
 from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.order import declared_order
 from quantgate.bundles.staging import RUN_ID_DIGITS, Staging, open_staging, staged
 from quantgate.bundles.store import BundleStore
 from quantgate.model.config.suites import SuiteTask
@@ -209,15 +211,13 @@ def _finished_meanwhile(plan: RunPlan, store: BundleStore, context: Context) -> 
     """Reuse what another process has measured since the decision, while this one waited for it."""
     fingerprint = run_fingerprint(plan.inputs)
     earlier = {run.run_id for run in context.history.of(fingerprint)}
-    for run_id in reversed(store.run_ids()):
+    runs = []
+    for run_id in store.run_ids():
         if run_id.endswith(fingerprint[:RUN_ID_DIGITS]) and run_id not in earlier and store.is_bundle(run_id):
-            try:
-                run = store.read_manifest(run_id)
-            except QuantgateError:
-                continue  # the loader reports it
-            if run.fingerprint == fingerprint and context.counts(run):
-                return unchanged(plan, run)
-    return None
+            with contextlib.suppress(QuantgateError):  # the loader reports it
+                runs.append(store.read_manifest(run_id))
+    runs = [run for run in runs if run.fingerprint == fingerprint and context.counts(run)]
+    return unchanged(plan, max(runs, key=declared_order)) if runs else None
 
 
 def _reuse(

@@ -117,8 +117,11 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
 
 
 def fresh_key(parameters: ValidateParameters) -> dict[str, object]:
-    """Return what tells one ``--fresh`` from another, so that the same command goes on after a kill."""
-    return parameters.model_dump(mode="json", exclude={"update_pins"})
+    """Return what tells one ``--fresh`` from another, so that the same command goes on after a kill.
+
+    A command with the same parameters but without ``--fresh`` has the same key: it completes what was begun.
+    """
+    return parameters.model_dump(mode="json", exclude={"update_pins", "fresh"})
 
 
 def resolved_checkpoints(request: Request, pins: Pins, report: Reporter) -> list[Checkpoint]:

@@ -133,7 +133,9 @@ def compared(run: Run, purpose: Purpose) -> dict[str, Any]:
 
 def run_fingerprint(inputs: RunInputs) -> str:
     """Return the SHA-256 (hex) of a run's inputs: measured and unchanged means the same fingerprint."""
-    return fingerprint_of(inputs.model_dump(mode="json"))
+    content = inputs.model_dump(mode="json")
+    column = list(Purpose).index(Purpose.FINGERPRINT)
+    return fingerprint_of({name: content[name] for name, row in COUNTS.items() if row[column]})
 
 
 def comparison_key(run: Run) -> dict[str, Any]:

@@ -229,8 +229,17 @@ def check_scores(task: SuiteTask, task_sources: Sequence[TaskSource]) -> None:
 
 
 def _entries(source: TaskSource, key: str, name: str) -> dict[Any, dict[str, Any]]:
-    """Return the maps in a list of a task's settings, by what each has under ``name``."""
-    return {entry.get(name): entry for entry in source.config.get(key) or [] if isinstance(entry, dict)}
+    """Return the maps in a list of a task's settings, by what each has under ``name``.
+
+    Raises:
+        ConfigError: that is a list or a map.
+    """
+    entries = [entry for entry in source.config.get(key) or [] if isinstance(entry, dict)]
+    for entry in entries:
+        if isinstance(entry.get(name), list | dict):
+            shown = f"key '{key}': '{name}' is no name ({entry[name]!r:.60})"
+            raise ConfigError(shown, where=str(source.path), hint="Write one name as text.")
+    return {entry.get(name): entry for entry in entries}
 
 
 def _score_of(task: SuiteTask, source: TaskSource) -> _Score:

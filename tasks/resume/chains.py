@@ -114,16 +114,13 @@ class Standing(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """A run and those that continue it, the first one first."""
+    """A run and those that continue it, on whatever host, the first one first."""
 
     runs: tuple[Manifest, ...]
+    tip: Manifest
+    """The run that the next one goes on from: of those that continue most runs the first declared."""
     standing: Mapping[str, Standing]
     """By use; without those that an earlier chain has a verdict for, or that these tasks can't decide."""
-
-    @property
-    def tip(self) -> Manifest:
-        """Return the run that the next one goes on from."""
-        return self.runs[-1]
 
     def is_open(self, plan: RunPlan) -> bool:
         """Return True if more of the documents that a run may answer could decide a use."""
@@ -148,30 +145,41 @@ def deciding_chains(runs: Sequence[Manifest], evidence: Evidence) -> Iterator[Ch
         RunError: a bundle is damaged. A run whose baseline's is gone says nothing.
     """
     decided: set[str] = set()
-    for chain in _chains(runs):
-        standing = {use: stand for use, stand in _standing(chain, evidence).items() if use not in decided}
+    for steps in _chains(runs):
+        standing = {use: stand for use, stand in _standing(steps, evidence).items() if use not in decided}
         if standing:
             decided |= standing.keys()
-            yield Chain(chain, standing)
+            yield Chain(tuple(run for step in steps for run in step), steps[-1][0], standing)
 
 
-def _chains(runs: Sequence[Manifest]) -> Iterator[tuple[Manifest, ...]]:
+def _chains(runs: Sequence[Manifest]) -> Iterator[list[list[Manifest]]]:
+    """Yield each chain step by step: two hosts may have continued the same run."""
     ids = {run.run_id for run in runs}
-    for root in sorted(runs, key=declared_order):
+    ordered = sorted(runs, key=declared_order)
+    for root in ordered:
         if root.continues in ids:
             continue
-        chain = [root]
-        while following := [run for run in runs if run.continues == chain[-1].run_id]:
-            chain.append(max(following, key=declared_order))
-        yield tuple(chain)
+        steps = [[root]]
+        while following := [
+            run for run in ordered if run.continues in {earlier.run_id for earlier in steps[-1]}
+        ]:
+            steps.append(following)
+        yield steps
 
 
-def _standing(chain: Sequence[Manifest], evidence: Evidence) -> dict[str, Standing]:
+def _standing(steps: Sequence[Sequence[Manifest]], evidence: Evidence) -> dict[str, Standing]:
+    """Return what stands for each use: the first decision, else what was said at the last step."""
     standing: dict[str, Standing] = {}
-    for run in chain:
-        for verdict in evidence.verdicts(run):
-            if verdict.use not in standing or standing[verdict.use].verdict.verdict not in DECIDED:
-                standing[verdict.use] = Standing(run.run_id, verdict)
+    for step in steps:
+        said: set[str] = set()
+        for run in step:
+            for verdict in evidence.verdicts(run):
+                known = standing.get(verdict.use)
+                if known and known.verdict.verdict in DECIDED:
+                    continue
+                if verdict.verdict in DECIDED or verdict.use not in said:
+                    standing[verdict.use] = Standing(run.run_id, verdict)
+                    said.add(verdict.use)
     return standing
 
 

@@ -144,7 +144,7 @@ def decide_candidate(
     if not plan.policy.looks:
         spent = () if _begun(fingerprint, unfinished) else _spent_alpha(plan, evidence)
         return measured or Measure(lines=spent if fresh_after is None else ())
-    if error := second_try(plan, unfinished, evidence.history, fresh=fresh_after is not None):
+    if error := second_try(plan, unfinished, evidence.history, fresh_after=fresh_after):
         return Refuse(error)
     if fresh_after is not None or (measured and not _is_check(measured.run, evidence)):
         return measured or Measure()

@@ -29,6 +29,7 @@ class Unfinished(NamedTuple):
     continues: str | None = None
     limit: int | None = None
     workload: str | None = None
+    declared_order: int = 0
 
 
 def unfinished_runs(home: Home) -> list[Unfinished]:
@@ -43,6 +44,7 @@ def unfinished_runs(home: Home) -> list[Unfinished]:
             continues=batches.continues(staging),
             limit=state.get("limit"),
             workload=state.get("workload"),
+            declared_order=staging.declared_order,
         )
         for staging, state in unfinished(home)
     ]
@@ -56,7 +58,7 @@ def _judged_tasks(staging: Staging) -> frozenset[str]:
 
 
 def second_try(
-    plan: RunPlan, runs: Sequence[Unfinished], history: RunHistory, *, fresh: bool
+    plan: RunPlan, runs: Sequence[Unfinished], history: RunHistory, *, fresh_after: int | None
 ) -> ConfigError | None:
     """Return why a candidate's run is refused as a second try; None where it isn't one.
 
@@ -64,20 +66,22 @@ def second_try(
         plan: the candidate's.
         runs: the runs in progress on this host.
         history: finished runs; where one has asked the question, a run that continues none is a check of it.
-        fresh: whether everything is measured anew.
+        fresh_after: runs declared after this number go on, others are measured anew; None: all go on
     """
     comparison, fingerprint = comparison_id(plan), run_fingerprint(plan.inputs)
     names = {task.task for task in plan.suite.tasks}
     for run in runs:
-        if (run.fingerprint == fingerprint and not fresh) or run.comparison != comparison:
+        goes_on = fresh_after is None or run.declared_order > fresh_after
+        if (run.fingerprint == fingerprint and goes_on) or run.comparison != comparison:
             continue
         if names.isdisjoint(run.judged_tasks) or (run.continues is None and history.asking(comparison)):
             continue
+        way = _way_on(plan, run, fresh=fresh_after is not None)
         return ConfigError(
             f"run {run.run_id} of the same question is unfinished and has had interim looks; to begin anew "
             "would be a second try",
             where=plan.checkpoint.name,
-            hint=f"Finish it first: the same command{_way_on(plan, run, fresh=fresh)} goes on with it.",
+            hint=f"Finish it first: the same command{way} goes on with it.",
         )
     return None
 

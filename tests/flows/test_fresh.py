@@ -26,7 +26,7 @@ FRESH = ValidateParameters(model="quantgate-demo", fresh=True)
 
 def after(latest_order: int) -> int:
     """Return the number after which runs count, for the command; the latest one where measuring anew was over."""
-    what = FRESH.model_dump(mode="json", exclude={"update_pins"})
+    what = FRESH.model_dump(mode="json", exclude={"update_pins", "fresh"})
     return fresh_after(Home.current(), what, latest_order)
 
 
@@ -109,5 +109,28 @@ def test_a_refused_candidate_keeps_no_old_start(tmp_path: Path, monkeypatch: pyt
     begun = after(5)
     failures.append(RunError("died", where="nvfp4"))
     with pytest.raises(RunError, match="died"):
+        steps.validate.fn(FRESH)
+    assert after(9) == begun
+
+
+def test_measuring_anew_is_over_when_the_plain_command_has_completed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], int | None]]
+) -> None:
+    """An abandoned --fresh must not make a later one believe that its runs are new."""
+    monkeypatch.setattr(
+        steps, "load", lambda: LoadReport(loaded=(), present=3, judged=(), problems=(), swapped=False)
+    )
+    monkeypatch.setattr(steps, "publish", lambda _: tmp_path)
+    begun = after(5)
+    steps.validate.fn(FRESH.model_copy(update={"fresh": False}))
+    assert after(9) == 9 > begun
+
+
+def test_measuring_anew_is_not_over_while_something_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, measured: list[tuple[list[str], int | None]]
+) -> None:
+    monkeypatch.setattr(steps, "_finish", lambda *_: (["run 1 was left out"], None))
+    begun = after(5)
+    with pytest.raises(RunError, match=r"not all loaded.*the same command tries the rest again"):
         steps.validate.fn(FRESH)
     assert after(9) == begun

@@ -53,7 +53,10 @@ def test_its_tables_are_what_they_were(warehouse: Path, rebuilt: bool) -> None:
     table, verdicts = stored("validated_table"), stored("verdicts")
     view = f"validated_table_at(TIMESTAMPTZ '{MADE_AT}')"
     assert shown(warehouse, view, table.column_names) == sorted_rows(table)
-    assert shown(warehouse, "verdicts", verdicts.column_names) == sorted_rows(verdicts)
+    columns = [name for name in verdicts.column_names if name != "reason" or not rebuilt]
+    assert shown(warehouse, "verdicts", columns) == sorted_rows(verdicts.select(columns)), (
+        "the words of a reason may change, nothing else"
+    )
 
 
 def test_it_can_be_asked_before_anything_is_loaded(warehouse: Path) -> None:

@@ -78,6 +78,29 @@ def test_the_first_declared_verdict_stands_whatever_the_clocks_say(place: Place)
     assert shown == [{"run_id": "run-c"}], "validated_table shows the last that was declared"
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "decided_by"),
+    [({}, range(1, 60, 2), "first"), (range(1, 60, 2), {}, "first"), (range(1, 16, 2), {}, "second")],
+    ids=["validated, rejected", "rejected, validated", "inconclusive, validated"],
+)
+def test_of_two_hosts_that_continue_one_run_the_first_decision_stands(
+    place: Place, first: Any, second: Any, decided_by: str
+) -> None:
+    """As tasks/resume/chains.py has it."""
+    root = Spec("root", "fp8", BASELINE, {"sums": range(1, 16, 2)}, declared_order=1)
+    runs = [
+        Spec(run_id, "fp8", BASELINE, {"sums": wrong}, continues="root", declared_order=order)
+        for run_id, wrong, order in (("second", second, 3), ("first", first, 2))
+    ]
+    place.write(BASELINE, root, *runs)
+    load_bundles(place.warehouse, place.bundles)
+    rows = query(
+        place.warehouse,
+        "SELECT DISTINCT decided_by FROM verdicts WHERE use = 'math' AND run_id <> 'run-bf16'",
+    ).to_pylist()
+    assert rows == [{"decided_by": decided_by}]
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(-3, 3), st.text("abc", min_size=1, max_size=3)),

@@ -122,3 +122,24 @@ def test_uses_that_these_tasks_cannot_decide_and_runs_that_do_not_count_are_left
     assert FP8.baseline is not None
     gone = FP8.baseline.model_copy(update={"run_id": "gone"})
     assert deciding(monkeypatch, verdicts, run("first", 0, baseline=gone)) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stands", "is_open"),
+    [
+        ("VALIDATED", "INCONCLUSIVE", ("first", "VALIDATED"), False),
+        ("REJECTED", "VALIDATED", ("first", "REJECTED"), False),
+        ("INCONCLUSIVE", "REJECTED", ("second", "REJECTED"), False),
+        ("INCONCLUSIVE", "INCONCLUSIVE", ("first", "INCONCLUSIVE"), True),
+    ],
+)
+def test_of_two_hosts_that_continue_one_run_the_first_decision_stands(
+    monkeypatch: pytest.MonkeyPatch, first: str, second: str, stands: tuple[str, str], is_open: bool
+) -> None:
+    """The view `verdicts` says the same: tests/quantgate/bundles/test_order.py."""
+    runs = [run("root", 0), run("second", 2, "root", 120), run("first", 1, "root", 120)]
+    verdicts = {"root": {"all": "INCONCLUSIVE"}, "first": {"all": first}, "second": {"all": second}}
+    (chain,) = deciding(monkeypatch, verdicts, *runs)
+    assert stood(chain) == {"all": stands}
+    assert chain.tip.run_id == "first"
+    assert chain.is_open(planned()) is is_open

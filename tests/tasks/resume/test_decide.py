@@ -107,6 +107,8 @@ LOOKED = Unfinished(
     "other", "looked", True, comparison_id(planned()), frozenset({FP8.tasks[0].task}), None, 50
 )
 
+KILLED = LOOKED._replace(fingerprint=run_fingerprint(planned().inputs), declared_order=4)
+
 OPEN, DONE = "INCONCLUSIVE", "VALIDATED"
 ROWS: list[tuple[str, list[Manifest], dict[str, str], dict[str, Any], type[Decision], str | None]] = [
     ("nothing was measured", [], {}, {}, Measure, None),
@@ -136,6 +138,8 @@ ROWS: list[tuple[str, list[Manifest], dict[str, str], dict[str, Any], type[Decis
     ("begun: it goes on", [SMALL], {"small": OPEN}, {"unfinished": [BEGUN]}, Continue, "small"),
     ("begun: it is completed", [SMALL], {"small": DONE}, {"unfinished": [BEGUN]}, AddLoad, "small"),
     ("an unfinished run had interim looks", [], {}, {"unfinished": [LOOKED]}, Refuse, None),
+    ("fresh: it was killed after a look", [], {}, {"unfinished": [KILLED], "fresh_after": 3}, Measure, None),
+    ("fresh: it would begin anew", [], {}, {"unfinished": [KILLED], "fresh_after": 4}, Refuse, None),
     ("it is a check of a finished one", [SMALL], {"small": DONE}, {"unfinished": [LOOKED]}, Reuse, "small"),
     ("without looks: nothing is continued", [SMALL], {"small": OPEN}, {"looks": False}, Measure, None),
 ]
