@@ -139,13 +139,13 @@ class ValidateParameters(Parameters):
     limit: int | None = Field(
         default=None,
         ge=1,
-        description="Number of documents to ask of each task, from the start of its document order. Default: all. "
+        description="Ask only the first N documents of each task, in the task's fixed random order. Default: all. "
         "Under a policy with interim looks, an INCONCLUSIVE run continues when the limit is raised or left out.",
     )
     full: bool = Field(
         default=False,
-        description="Ask candidates every document and judge them once, at the end. Refused for a candidate that has "
-        "already had an interim look.",
+        description="Turn interim looks off: candidates answer every document and are judged once. Refused for a "
+        "candidate that has already had an interim look.",
     )
     workload: str | None = Field(
         default=None,
@@ -172,12 +172,12 @@ class ValidateParameters(Parameters):
         dict[str, Any],
         CliOption(
             "--engine-arg",
-            "Serving argument, added to the engine's own. Its value is read as YAML: max-model-len=4096, "
-            "lora-modules={name: FOLDER}.",
+            "Serving argument. It overrides the engine's own of the same key; null removes that one. Its value is read "
+            "as YAML: max-model-len=4096, lora-modules={name: FOLDER}.",
         ),
     ] = Field(
         default_factory=dict,
-        description="Serving arguments, added to the engine's own; without dashes, e.g. max-model-len: 4096.",
+        description="Serving arguments, without dashes, e.g. max-model-len: 4096. They override the engine's own.",
     )
     chat_template: bool | None = Field(
         default=None,
@@ -220,18 +220,19 @@ class MatrixParameters(Parameters):
     )
     pools: Annotated[list[str], CliOption("--pool")] = Field(
         default_factory=list,
-        description="Pool of configs/fleet.yaml. Default: as its matrix says, or all pools that have hosts.",
+        description="Pool of configs/fleet.yaml to measure on. Default: the pools of that file's matrix, or else every "
+        "pool that has hosts.",
     )
     budget_usd: float | None = Field(
         default=None,
         gt=0,
         title="Budget, USD",
-        description="Most that the estimates may add up to, in USD. Runs start in declared order until the next one "
-        "would exceed it. Default: as configs/fleet.yaml says.",
+        description="Most that the runs may cost in total by their estimates, in USD. Runs start in the order of "
+        "configs/fleet.yaml and stop before the total exceeds this. Default: as configs/fleet.yaml says.",
     )
     everything: bool = Field(
         default=False,
-        description="Dispatch also what this home knows as measured. Hosts still reuse their own results.",
+        description="Also dispatch runs that are already measured. A host that has the result reuses it.",
     )
     dry_run: bool = Field(
         default=False,

@@ -33,7 +33,7 @@ def command() -> None:
 @command.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 def import_file(file: Path) -> int:
-    """Import the offers of a CSV or JSON FILE, and price all results with them.
+    """Import the offers of a CSV or JSON FILE, and recompute costs.
 
     If one offer is wrong, none is imported. Required fields: provider, gpu, price_kind (on_demand, spot or reserved),
     usd_per_hour, valid_from, source. Optional fields: region, gpu_count (default 1), currency (default USD), valid_to,

@@ -10,7 +10,7 @@ from quantgate.model.home import Home
 SHOWN = 20
 
 
-@click.command("flips")
+@click.command("flips", short_help="Show the documents whose score changed, with both answers.")
 @click.option("--run", "run_id", metavar="RUN_ID", help="Only flips of this run.")
 @click.option("--candidate", "checkpoint", metavar="NAME", help="Only flips of this candidate (checkpoint).")
 @click.option("--task", metavar="TASK", help="Only flips of this task.")

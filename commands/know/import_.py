@@ -12,10 +12,10 @@ from quantgate.model.home import Home
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> int:
-    """Import published results: the official summary_results.json FILE of an MLPerf Inference round.
+    """Import published MLPerf Inference results.
 
-    The token rates of its closed division become rows of the view published_evidence. They never become rows of
-    validated_table. Importing a file again changes nothing.
+    FILE is the official summary_results.json of a round. The token rates of its closed division become rows of the
+    view published_evidence. They never become rows of validated_table. Importing a file again changes nothing.
     """
     from warehouse.evidence.mlperf import evidence_folder, import_summary
     from warehouse.load import load_bundles

@@ -20,10 +20,11 @@ from quantgate.model.home import Home
     "--run", "run_id", metavar="RUN_ID", help="Judge only this run. Default: the runs of all candidates."
 )
 def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
-    """Judge stored runs under another policy than they declared. Nothing is measured.
+    """Judge stored runs under a policy other than their own.
 
-    The verdicts are post hoc. The views verdicts and quality_delta list them beside the declared verdicts (see their
-    column declared), and validated_table shows only the declared ones. Judging again changes nothing.
+    Nothing is measured. The verdicts are post hoc. The views verdicts and quality_delta list them beside the declared
+    verdicts; the column `declared` says which is which. validated_table shows only the declared ones. Judging again
+    changes nothing.
 
     Example: quantgate judge --policy standard
     """

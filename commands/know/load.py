@@ -11,7 +11,7 @@ from quantgate.model.home import Home
 def command() -> int:
     """Load new bundles into the warehouse and judge their candidates.
 
-    Others can read the warehouse meanwhile.
+    The warehouse can be read during a load.
     """
     from commands.runtime import expected_failures, in_process
 

@@ -14,7 +14,7 @@ from quantgate.model.home import Home
 def command(as_of: datetime | None) -> int:
     """Publish the validated table as Parquet, CSV and Markdown.
 
-    Each file says in as_of which time's prices it uses.
+    The column as_of holds the time of the prices.
     """
     from commands.runtime import expected_failures, in_process
 

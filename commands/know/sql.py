@@ -12,7 +12,9 @@ from quantgate.model.home import Home
 @click.argument("statement")
 @format_option(default="table", show_default=True)
 def command(statement: str, form: str) -> int:
-    """Run a SQL STATEMENT on the warehouse, read-only; also while a load is in progress.
+    """Run a SQL STATEMENT on the warehouse, read-only.
+
+    The warehouse can be read during a load.
 
     Example: quantgate sql "SELECT precision, verdict, usd_per_mtok_output FROM validated_table"
     """

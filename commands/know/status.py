@@ -37,7 +37,7 @@ def _line(home: Home, staging: Staging, state: dict[str, Any]) -> str:
     )
 
 
-@click.command("status")
+@click.command("status", short_help="List measured, unfinished and failed runs.")
 def command() -> int:
     """List the runs in the warehouse with verdict and age, and unfinished or failed runs with their logs."""
     from warehouse.query import query

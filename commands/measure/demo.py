@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @options_of(DemoParameters)
 @require_validated_option
 def command(*, require_validated: bool, **parameters: Any) -> int:
-    """Validate the FP8 and NVFP4 checkpoints of a tiny model against its BF16 one.
+    """Validate the FP8 and NVFP4 checkpoints of a tiny model.
 
-    The demo needs no GPU, no hub and no account.
+    They are compared with its BF16 checkpoint. The demo needs no GPU, no hub and no account.
     """
     chosen = DemoParameters(**parameters)
 

@@ -17,11 +17,11 @@ from quantgate.model.home import Home
 @options_of(MatrixParameters)
 @format_option(help="With --dry-run: how to print the plan.  [default: table]")
 def command(*, form: str | None, **parameters: Any) -> int:
-    """Measure every model and precision on every pool; skip what is already measured and unchanged.
+    """Measure every model and precision on every pool.
 
-    configs/fleet.yaml says what to measure where no option does. The command plans on this machine and dispatches to
-    the workers of the Prefect server that PREFECT_API_URL (or Prefect's profile) names. If it is interrupted, the
-    same command joins the runs that are still in progress.
+    Runs whose inputs have not changed are skipped. configs/fleet.yaml says what to measure where no option does. The
+    command plans on this machine. It sends the runs to the Prefect server in PREFECT_API_URL (or in Prefect's profile).
+    If it is interrupted, the same command joins the runs that are still in progress.
     """
     chosen = MatrixParameters(**parameters)
     if chosen.dry_run:

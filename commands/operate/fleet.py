@@ -18,10 +18,10 @@ def command() -> None:
 
 @command.command("init")
 def init() -> int:
-    """Make the fleet's pools, limits, deployments and schedules on the server of PREFECT_API_URL.
+    """Create or update the fleet on the Prefect server.
 
-    The fleet is that of configs/fleet.yaml, or of the file that QUANTGATE_FLEET names. It is safe to repeat the
-    command, which prints how to start the workers.
+    The fleet is its pools, limits, deployments and schedules. The command reads configs/fleet.yaml, or the file that
+    QUANTGATE_FLEET names, and needs PREFECT_API_URL. It prints how to start the workers. It is safe to repeat.
     """
     from flows.fleet.check import checked_fleet
     from flows.fleet.provision import LEFT, UNCHANGED, initialize
@@ -66,7 +66,7 @@ def show() -> int:
 @click.argument("run")
 @require_validated_option
 def watch(run: str, require_validated: bool) -> int:
-    """Follow the validation with the id RUN to its end and print its table."""
+    """Follow the validation RUN (its id) and print its table."""
     from commands.measure.on_fleet import follow, parse_run_id
     from flows.fleet.server import server
 

@@ -175,11 +175,11 @@ def _machine() -> Iterator[Finding]:
     "--models", is_flag=True, help="Compare the checkpoints of configs/models with the hub instead."
 )
 def command(names: tuple[str, ...], models: bool) -> int:
-    """Check this machine: packages, configuration, engine and plugin, disk, ports, Prefect API, warehouse.
+    """Check this machine, or models on the hub.
 
-    With --models, ask the hub about every checkpoint of each MODEL, or of all models in configs/models if none is
-    named. Does the checkpoint exist? Has it moved? May it be read with this token? Is it what its file declares? No
-    weights are downloaded.
+    The check covers packages, configuration, engine and plugin, disk, ports, Prefect API and warehouse. With --models,
+    it covers the checkpoints of each MODEL (default: all of configs/models) on the hub: existence, newest commit,
+    access, declared precision. No weights are downloaded.
     """
     if models:
         from commands.operate.doctor.models import check_models, chosen
