@@ -68,6 +68,8 @@ def _parameter(name: str, field: FieldInfo, spelling: CliOption) -> Callable[[F]
         text, attributes = f"{text} May be repeated.", {"multiple": True, **pairs}
     else:
         attributes = {"type": _click_type(kind, field)}
+    if spelling.metavar:
+        attributes["metavar"] = spelling.metavar
     return click.option(flag, name, help=text, **attributes)
 
 

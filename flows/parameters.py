@@ -39,6 +39,7 @@ class CliOption:
 
     name: str = ""
     help: str = ""
+    metavar: str = ""
     shown: bool = True
 
 
@@ -112,23 +113,23 @@ class ValidateParameters(Parameters):
         default=None,
         description="Model of configs/models. It brings its checkpoints, tasks, workload and policy.",
     )
-    precisions: Annotated[list[Precision], CliOption("--precision")] = Field(
+    precisions: Annotated[list[Precision], CliOption("--precision", metavar="NAME")] = Field(
         default_factory=list,
         description="Precision of the model's candidates to measure. Default: all of them.",
     )
-    baseline: str | None = Field(
+    baseline: Annotated[str | None, CliOption(metavar="FOLDER|HUB_ID")] = Field(
         default=None,
         description="Checkpoint to compare the candidates with, in place of a model's: a folder or a hub id "
         "(org/name[@revision]).",
     )
-    candidates: Annotated[list[str], CliOption("--candidate")] = Field(
+    candidates: Annotated[list[str], CliOption("--candidate", metavar="FOLDER|HUB_ID")] = Field(
         default_factory=list,
         description="Quantized checkpoint to validate, in place of a model's: a folder or a hub id.",
     )
-    name: str | None = Field(
+    name: Annotated[str | None, CliOption(metavar="NAME")] = Field(
         default=None, description="Name of these checkpoints in the table. Default: the baseline's name."
     )
-    tasks: str | None = Field(
+    tasks: Annotated[str | None, CliOption(metavar="NAME|PATH")] = Field(
         default=None,
         description="Tasks to measure quality with: a suite of configs/suites, an lm-eval task or group, an lm-eval "
         "YAML file, or a JSONL file of prompts and answers. Default: the model's suite.",
@@ -136,7 +137,7 @@ class ValidateParameters(Parameters):
     family: Family | None = Field(
         default=None, description="Task family (sets the margin) for tasks that do not declare one."
     )
-    limit: int | None = Field(
+    limit: Annotated[int | None, CliOption(metavar="N")] = Field(
         default=None,
         ge=1,
         description="Ask only the first N documents of each task, in the task's fixed random order. Default: all. "
@@ -147,15 +148,15 @@ class ValidateParameters(Parameters):
         description="Turn interim looks off: candidates answer every document and are judged once. Refused for a "
         "candidate that has already had an interim look.",
     )
-    workload: str | None = Field(
+    workload: Annotated[str | None, CliOption(metavar="NAME|PATH")] = Field(
         default=None,
         description="Concurrency sweep to measure throughput with: a name in configs/workloads, or the path of a YAML "
         f"file. Default: the model's, or '{DEFAULT_WORKLOAD}'.",
     )
-    concurrency: list[int] | None = Field(
+    concurrency: Annotated[list[int] | None, CliOption(metavar="N,N,…")] = Field(
         default=None, description="Concurrency levels in place of the workload's, e.g. 1,8,32."
     )
-    policy: PolicyName | None = Field(
+    policy: Annotated[PolicyName | None, CliOption(metavar="NAME")] = Field(
         default=None,
         description=f"Policy of configs/policy.yaml to judge by. Default: the model's, or '{DEFAULT_POLICY}'.",
     )
@@ -164,7 +165,7 @@ class ValidateParameters(Parameters):
         title="GPU",
         description="GPU type that the host must have: a key of configs/gpus.yaml. Default: any.",
     )
-    engine: EngineName | None = Field(
+    engine: Annotated[EngineName | None, CliOption(metavar="NAME")] = Field(
         default=None,
         description="Engine of configs/engines.yaml. Default: the one for the host's hardware.",
     )
@@ -211,19 +212,19 @@ class ValidateParameters(Parameters):
 class MatrixParameters(Parameters):
     """Parameters of the flow ``matrix``."""
 
-    models: Annotated[list[ModelName], CliOption("--model")] = Field(
+    models: Annotated[list[ModelName], CliOption("--model", metavar="NAME")] = Field(
         default_factory=list, description="Model of configs/models. Default: as configs/fleet.yaml says."
     )
-    precisions: Annotated[list[Precision], CliOption("--precision")] = Field(
+    precisions: Annotated[list[Precision], CliOption("--precision", metavar="NAME")] = Field(
         default_factory=list,
         description="Precision of the models' candidates. Default: as configs/fleet.yaml says.",
     )
-    pools: Annotated[list[str], CliOption("--pool")] = Field(
+    pools: Annotated[list[str], CliOption("--pool", metavar="NAME")] = Field(
         default_factory=list,
         description="Pool of configs/fleet.yaml to measure on. Default: the pools of that file's matrix, or else every "
         "pool that has hosts.",
     )
-    budget_usd: float | None = Field(
+    budget_usd: Annotated[float | None, CliOption(metavar="USD")] = Field(
         default=None,
         gt=0,
         title="Budget, USD",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @options_of(ValidateParameters)
 @click.option(
     "--gpu",
+    metavar="NAME",
     help="Run on the fleet: on hosts with this GPU type, or in the pool of this name. Needs PREFECT_API_URL.",
 )
 @click.option("--watch", is_flag=True, help="With --gpu: follow the run to its end and print its table.")

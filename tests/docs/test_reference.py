@@ -29,6 +29,11 @@ def test_every_verb_has_a_section_with_its_options() -> None:
             )
 
 
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    for command, path in list(commands.walk(commands.cli))[1:]:
+        assert not command.get_short_help_str(limit=64).endswith("..."), path  # 80 columns leave so much
+
+
 def test_the_configuration_reference_is_generated() -> None:
     page = configuration.PAGE.read_text(encoding="utf-8")
     assert page == configuration.configuration_page(), "run `python -m docs.pages.configuration`"
