@@ -23,24 +23,27 @@ from benchmarks.fleet import Fleet, Size
 from benchmarks.suite import SUITE
 from quantgate.bundles.store import BundleStore
 from quantgate.judge.judge import judge_evidence
+from quantgate.judge.pair_counts import count_pairs
 from quantgate.judge.pairing import Counts
 from quantgate.judge.stats import exact
 from quantgate.model.config.policy import load_policy
 from warehouse import judge_runs, load
+from warehouse.architectures import refresh_bounds
+from warehouse.database import refresh_materialized
 from warehouse.query import read_only
 
 Result = dict[str, Any]
 
 _PARTS: dict[str, tuple[Any, str]] = {
-    "copy": (shutil, "copyfile"),
-    "read": (BundleStore, "read"),
-    "insert": (load, "_insert"),
-    "bounds": (load, "refresh_bounds"),
-    "judge": (load, "_judge_all"),
-    "judge_read": (BundleStore, "read_columns"),
-    "judge_count": (judge_runs, "count_pairs"),
-    "judge_test": (judge_runs, "_judged"),
-    "materialize": (load, "refresh_materialized"),
+    "copy": (shutil, shutil.copyfile.__name__),
+    "read": (BundleStore, BundleStore.read.__name__),
+    "insert": (load, load._insert.__name__),
+    "bounds": (load, refresh_bounds.__name__),
+    "judge": (load, load._judge_all.__name__),
+    "judge_read": (BundleStore, BundleStore.read_columns.__name__),
+    "judge_count": (judge_runs, count_pairs.__name__),
+    "judge_test": (judge_runs, judge_runs._judge.__name__),
+    "materialize": (load, refresh_materialized.__name__),
 }
 """Parts of a load: reading and checking bundles, inserting them, the roofline of each point, judging (of which reading
 the samples again, in threads beside the rest of it, counting pairs and testing them), filling the tables that

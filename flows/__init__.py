@@ -1,1 +1,1 @@
-"""The pipeline: one Prefect flow a file."""
+"""Decide when: one Prefect flow a file, and what plans, submits and watches runs."""

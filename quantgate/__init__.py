@@ -1,1 +1,1 @@
-"""Quantgate: measured cost per token joined with a paired, statistically decided quality delta."""
+"""The ground that all rooms stand on: the vocabulary, the bundles, the judge."""

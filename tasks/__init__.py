@@ -1,1 +1,1 @@
-"""The steps: one step a file, plain functions with a thin Prefect shell."""
+"""Measure: what a run does, one folder a step; plain functions without Prefect."""

@@ -1,1 +1,1 @@
-"""The DuckDB warehouse: migrations, views, and the code that loads, judges, prices and publishes."""
+"""Know: the DuckDB file, what loads it, judges its runs, prices and publishes them."""
