@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles.store import DECLARED
 from quantgate.model.home import ROOT
 from tests.support.command import kill_when, nothing_left, processes_of, quantgate
 
@@ -89,7 +90,7 @@ def test_killed_at_every_stage_the_same_command_completes(home: Path, tmp_path: 
     assert done.status == 0, done.err
     assert nothing_left(home) == []
     assert list((home / "staging").glob("[!.]*")) == []
-    assert [p.name for p in (home / "bundles").iterdir() if p.name.startswith(".")] == []
+    assert [p.name for p in (home / "bundles").glob(".*")] == [DECLARED]
     _check_kept(home, first)
     _check_counts()
     _check_fidelity()
