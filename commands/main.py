@@ -18,6 +18,7 @@ from commands.know import flips, import_, judge, load, publish, sql, status
 from commands.measure import demo, matrix, validate
 from commands.operate import fleet
 from commands.operate.doctor import doctor
+from commands.verb import VerbGroup
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
 VERBS: tuple[click.Command, ...] = (
@@ -41,7 +42,9 @@ VERBS: tuple[click.Command, ...] = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="quantgate")
 def cli() -> None:
     """Validate quantized LLM checkpoints: measure cost and quality, and judge them against their baseline.

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -91,6 +92,13 @@ def _keys(file: str, record: type[BaseModel], field: str) -> Callable[[], Iterab
     return lambda: getattr(load_yaml(ROOT / "configs" / file, record), field)
 
 
+def _listed(given: Any) -> Any:
+    """Return a list of what was given plainly: deployments and schedules of before name their tasks by one text."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, str) else given
+
+
 ModelName = Annotated[str, _offering(load_models)]
 Precision = Annotated[str, _offering(_precisions)]
 PolicyName = Annotated[str, _offering(_keys("policy.yaml", PolicyFile, "policies"))]
@@ -129,10 +137,10 @@ class ValidateParameters(Parameters):
     name: Annotated[str | None, CliOption(metavar="NAME")] = Field(
         default=None, description="Name of these checkpoints in the table. Default: the baseline's name."
     )
-    tasks: Annotated[str | None, CliOption(metavar="NAME|PATH")] = Field(
-        default=None,
+    tasks: Annotated[list[str], BeforeValidator(_listed), CliOption("--tasks", metavar="NAME|PATH")] = Field(
+        default_factory=list,
         description="Tasks to measure quality with: a suite of configs/suites, an lm-eval task or group, an lm-eval "
-        "YAML file, or a JSONL file of prompts and answers. Default: the model's suite.",
+        "YAML file, or a JSONL file of prompts and answers. Several make one suite. Default: the model's suite.",
     )
     family: Family | None = Field(
         default=None, description="Task family (sets the margin) for tasks that do not declare one."

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from commands.options import format_option
+from commands.verb import VerbGroup
 from quantgate.model.home import Home
 
 OFFERS = """
@@ -25,7 +26,7 @@ NO_PRICE = """
 """
 
 
-@click.group("prices", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("prices", cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Import and list dated price offers of GPUs."""
 

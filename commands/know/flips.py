@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from commands.options import format_option
+from commands.verb import Verb
 from quantgate.model.home import Home
 
 SHOWN = 20
 
 
-@click.command("flips", short_help="Show the documents whose score changed, with both answers.")
+@click.command("flips", cls=Verb, short_help="Show the documents whose score changed, with both answers.")
 @click.option("--run", "run_id", metavar="RUN_ID", help="Only flips of this run.")
 @click.option("--candidate", "checkpoint", metavar="NAME", help="Only flips of this candidate (checkpoint).")
 @click.option("--task", metavar="TASK", help="Only flips of this task.")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from commands.verb import Verb
 from quantgate.model.home import Home
 
 
-@click.command("import")
+@click.command("import", cls=Verb)
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> int:
     """Import published MLPerf Inference results.

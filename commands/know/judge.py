@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from commands.verb import Verb
 from quantgate.model.home import Home
 
 
-@click.command("judge")
+@click.command("judge", cls=Verb)
 @click.option("--policy", required=True, metavar="NAME", help="Policy to judge under.")
 @click.option(
     "--policy-file",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from commands.verb import Verb
 from quantgate.model.home import Home
 
 
-@click.command("load")
+@click.command("load", cls=Verb)
 def command() -> int:
     """Load new bundles into the warehouse and judge their candidates.
 

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 import click
 
+from commands.verb import Verb
 from quantgate.model.home import Home
 
 
-@click.command("publish")
+@click.command("publish", cls=Verb)
 @click.option("--as-of", type=click.DateTime(), help="Time (UTC) whose prices are used. Default: now.")
 def command(as_of: datetime | None) -> int:
     """Publish the validated table as Parquet, CSV and Markdown.

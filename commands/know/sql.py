@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from commands.options import format_option
+from commands.verb import Verb
 from quantgate.model.home import Home
 
 
-@click.command("sql")
+@click.command("sql", cls=Verb)
 @click.argument("statement")
 @format_option(default="table", show_default=True)
 def command(statement: str, form: str) -> int:

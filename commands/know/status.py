@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from commands.verb import Verb
 from quantgate.bundles.staging import RESULT, Staging, unfinished
 from quantgate.model.home import Home
 
@@ -37,7 +38,7 @@ def _line(home: Home, staging: Staging, state: dict[str, Any]) -> str:
     )
 
 
-@click.command("status", short_help="List measured, unfinished and failed runs.")
+@click.command("status", cls=Verb, short_help="List measured, unfinished and failed runs.")
 def command() -> int:
     """List the runs in the warehouse with verdict and age, and unfinished or failed runs with their logs."""
     from warehouse.query import query

@@ -8,6 +8,7 @@ import click
 
 from commands.measure.run_here import run_here
 from commands.options import options_of, require_validated_option
+from commands.verb import Verb
 from flows.parameters import DemoParameters
 from quantgate.model.home import Home
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from flows.validation import Validation
 
 
-@click.command("demo")
+@click.command("demo", cls=Verb)
 @options_of(DemoParameters)
 @require_validated_option
 def command(*, require_validated: bool, **parameters: Any) -> int:

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from commands.options import format_option, options_of
+from commands.verb import Verb
 from flows.parameters import MatrixParameters
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 
 
-@click.command("matrix")
+@click.command("matrix", cls=Verb)
 @options_of(MatrixParameters)
 @format_option(help="With --dry-run: how to print the plan.  [default: table]")
 def command(*, form: str | None, **parameters: Any) -> int:

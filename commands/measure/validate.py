@@ -9,6 +9,7 @@ import click
 from commands.measure.on_fleet import run_on_fleet
 from commands.measure.run_here import run_here
 from commands.options import options_of, require_validated_option
+from commands.verb import Verb
 from flows.parameters import ValidateParameters
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from flows.validation import Validation
 
 
-@click.command("validate")
+@click.command("validate", cls=Verb)
 @options_of(ValidateParameters)
 @click.option(
     "--gpu",

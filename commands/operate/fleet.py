@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from commands.options import require_validated_option
+from commands.verb import VerbGroup
 from quantgate.model.config.fleet import FleetFile, fleet_path
 
 
-@click.group("fleet")
+@click.group("fleet", cls=VerbGroup)
 def command() -> None:
     """Manage a fleet of GPU hosts on a Prefect server.
 

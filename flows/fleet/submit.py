@@ -73,13 +73,14 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
     paths = {
         "baseline": parameters.baseline and absolute(parameters.baseline),
         "candidates": [absolute(source) for source in parameters.candidates],
-        "tasks": parameters.tasks and absolute(parameters.tasks),
+        "tasks": [absolute(tasks) for tasks in parameters.tasks],
         "workload": parameters.workload and absolute(parameters.workload),
         "engine_arguments": _arguments_absolute(dashed(parameters.engine_arguments), absolute),
     }
-    if parameters.tasks and sources.is_suite(suite := Path(parameters.tasks).expanduser()):
-        questions = [path.resolve() for path in sources.jsonl_files(suite)]
-        local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
+    for suite in (Path(tasks).expanduser() for tasks in parameters.tasks):
+        if sources.is_suite(suite):
+            questions = [path.resolve() for path in sources.jsonl_files(suite)]
+            local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
     given = parameters.model_dump(mode="json", exclude_none=True)
     own = {"gpu": pool.measured_gpu, "afterwards": PublishMode.FLEET}
     sent = ValidateParameters.model_validate({**validate_parameters(pool), **given, **paths, **own})

@@ -82,7 +82,7 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
                 where="validate",
                 hint="Leave it out, or name a model.",
             )
-        if parameters.tasks is None:
+        if not parameters.tasks:
             raise ConfigError(
                 "no tasks are named", where="validate", hint="Give a suite, task, YAML or JSONL."
             )
@@ -90,7 +90,7 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
             name=parameters.name or parameters.baseline,
             baseline=CheckpointConfig(source=parameters.baseline),
             candidates=tuple(CheckpointConfig(source=source) for source in parameters.candidates),
-            suite=parameters.tasks,
+            suite="+".join(parameters.tasks),
             workload=parameters.workload or DEFAULT_WORKLOAD,
             policy=parameters.policy or DEFAULT_POLICY,
         )
@@ -164,7 +164,7 @@ def work_of(model: ModelConfig, parameters: ValidateParameters, home: Home) -> W
         ConfigError: the first thing that is wrong with suite, policy or workload.
     """
     suite = sources.suite_from(
-        parameters.tasks or model.suite,
+        parameters.tasks or [model.suite],
         family=parameters.family,
         limit=parameters.limit,
         out_dir=home.path / "tasks",

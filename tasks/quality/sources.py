@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,12 @@ _LIMITS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_token
 """Names that lm-eval and engines know a token limit by."""
 
 
-def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir: Path) -> Suite:
-    """Return the suite that ``--tasks`` names.
+def suite_from(tasks: Sequence[str], *, family: Family | None, limit: int | None, out_dir: Path) -> Suite:
+    """Return the suite that ``--tasks`` names; several make one suite.
 
     Args:
-        tasks: name of a file in configs/suites, name of one of lm-eval's tasks, or path of a suite's
-            YAML, an lm-eval YAML or a JSONL (see :mod:`tasks.quality.jsonl`).
+        tasks: each the name of a file in configs/suites, the name of one of lm-eval's tasks, or the path of a
+            suite's YAML, an lm-eval YAML or a JSONL (see :mod:`tasks.quality.jsonl`).
         family: family of a task that brings none; `custom` if None.
         limit: first documents of each task; the suite's own, or all, if None.
         out_dir: folder for what is generated from a JSONL.
@@ -43,23 +45,67 @@ def suite_from(tasks: str, *, family: Family | None, limit: int | None, out_dir:
     Raises:
         ConfigError: there is no such task, or its file is wrong; says where and a hint.
     """
-    suite = _suite(tasks, family, out_dir)
-    return suite.model_copy(update={"limit": limit}) if limit is not None else suite
+    if family is not None and all(_suite_file(name) for name in tasks):
+        where = str(_suite_file(tasks[0]))
+        raise ConfigError("a suite names its families itself", where=where, hint="Leave --family out.")
+    suites = [_suite(name, family, out_dir) for name in tasks]
+    if limit is not None:
+        suites = [suite.model_copy(update={"limit": limit}) for suite in suites]
+    return suites[0] if len(suites) == 1 else _together(suites)
+
+
+def _together(suites: Sequence[Suite]) -> Suite:
+    """Return one suite with the tasks of all.
+
+    Raises:
+        ConfigError: two name the same task, or they differ in their limit or their fidelity text.
+    """
+    name = "+".join(suite.name for suite in suites)
+    counts = Counter(task.task for suite in suites for task in suite.tasks)
+    for task, count in counts.items():
+        if count > 1:
+            hint = "Name it once; the name of a JSONL's task is that of its file."
+            raise ConfigError(f"task '{task}' is listed twice", where=f"tasks {name}", hint=hint)
+    limits = {suite.limit for suite in suites}
+    if len(limits) > 1:
+        hint = "Give one for all of them with --limit."
+        raise ConfigError("these suites differ in 'limit'", where=f"tasks {name}", hint=hint)
+    texts = {suite.fidelity for suite in suites if suite.fidelity}
+    if len(texts) > 1:
+        hint = "Validate with one of these suites at a time."
+        raise ConfigError("these suites differ in 'fidelity'", where=f"tasks {name}", hint=hint)
+    return Suite(
+        name=name,
+        tasks=tuple(task for suite in suites for task in suite.tasks),
+        limit=limits.pop(),
+        task_timeout_s=max(suite.task_timeout_s for suite in suites),
+        fidelity=next(iter(texts), None),
+    )
+
+
+def _suite_file(name: str) -> Path | None:
+    """Return the YAML of the suite that has this name or path; None if it names something else."""
+    path = Path(name).expanduser()
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return path if is_suite(path) else None
+    path = SUITES / f"{name}.yaml"
+    return path if path.is_file() else None
 
 
 def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
     path = Path(tasks).expanduser()
+    if "," in tasks and not path.exists():
+        hint = f"Repeat the option: {' '.join(f'--tasks {name.strip()}' for name in tasks.split(','))}."
+        raise ConfigError("several are named at once", where=f"tasks {tasks}", hint=hint)
+    if (file := _suite_file(tasks)) is not None:
+        return _read_suite(file, out_dir)
     if _is_jsonl(path):
         yaml = jsonl.write_task(path, out_dir)
         suite = _suite_of_yaml(yaml, path.stem, family)
         (task,) = suite.tasks
         return suite.model_copy(update={"tasks": (task.model_copy(update={"clusters": _clusters_in(yaml)}),)})
     if path.suffix.lower() in (".yaml", ".yml"):
-        if is_suite(path):
-            return _read_suite(path, family, out_dir)
         return _suite_of_yaml(path, path.stem, family)
-    if (SUITES / f"{tasks}.yaml").is_file():
-        return _read_suite(SUITES / f"{tasks}.yaml", family, out_dir)
     if "/" in tasks or path.is_file():
         what = "is neither a YAML nor a JSONL" if path.exists() else "no such file"
         hint = "Give a task's name, or the path of a .yaml or .jsonl file."
@@ -90,10 +136,8 @@ def _is_jsonl(path: Path) -> bool:
     return path.suffix.lower() in (".jsonl", ".json", ".ndjson")
 
 
-def _read_suite(path: Path, family: Family | None, out_dir: Path) -> Suite:
+def _read_suite(path: Path, out_dir: Path) -> Suite:
     """Read a suite's YAML; generate a YAML for each task whose documents are a JSONL."""
-    if family is not None:
-        raise ConfigError("a suite names its families itself", where=str(path), hint="Leave --family out.")
     suite = load_yaml(path, Suite)
     return suite.model_copy(update={"tasks": tuple(_with_yaml(task, path, out_dir) for task in suite.tasks)})
 
@@ -231,6 +275,4 @@ def _own_entry(name: str) -> tuple[str, Path]:
     suites = [path.stem for path in SUITES.glob("*.yaml")]
     near = difflib.get_close_matches(name, [*suites, *names], n=3)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "See `.venv/bin/lm_eval ls tasks`."
-    if "," in name:
-        hint = "Several tasks make a suite: list them in a file of configs/suites."
     raise ConfigError("no suite and no task of lm-eval's is called so", where=name, hint=hint)

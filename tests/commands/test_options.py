@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 import pytest
 
+from commands.main import cli
 from commands.measure import demo, matrix, validate
+from commands.verb import overwrites
+from docs.pages.commands import walk
 from flows.parameters import FORM_ONLY, DemoParameters, MatrixParameters, Parameters, ValidateParameters
 
 VALIDATE = (
@@ -46,6 +49,39 @@ def test_without_options_a_command_has_the_defaults_of_its_record(
     offered = {name for name, field in record.model_fields.items() if FORM_ONLY not in field.metadata}
     assert given.keys() == offered | own
     assert record(**{name: value for name, value in given.items() if name in offered}) == record()
+
+
+OVERWRITTEN = [
+    pytest.param(command, option, id=f"{path} {option.opts[-1]}")
+    for command, path in walk(cli)
+    for option in command.params
+    if isinstance(option, click.Option) and not (option.multiple or option.count)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), OVERWRITTEN)
+def test_no_option_is_silently_overwritten_by_its_repetition(
+    command: click.Command, option: click.Option
+) -> None:
+    """A flag that can only be set may be set again; every other option that is not multiple is refused."""
+    name, off = option.opts[-1], option.secondary_opts
+    value = (
+        [] if option.is_flag else [option.type.choices[0] if isinstance(option.type, click.Choice) else "1"]
+    )
+    repeated = [name, *value, *(off or [name]), *value]
+    if overwrites(option):
+        with pytest.raises(click.UsageError, match=rf"Option {name}.* is given 2 times\. Give it once"):
+            command.make_context("x", repeated)
+    else:
+        assert (option.is_flag, off) == (True, [])
+
+
+def test_every_option_is_covered_and_tasks_may_be_repeated() -> None:
+    assert len(OVERWRITTEN) > 30
+    given = validate.command.make_context(
+        "x", ["m", "--tasks", "gsm8k", "--tasks", "./mine.jsonl", "--tasks", "demo"]
+    )
+    assert ValidateParameters(tasks=given.params["tasks"]).tasks == ["gsm8k", "./mine.jsonl", "demo"]
 
 
 def test_each_kind_of_value_is_read() -> None:

@@ -26,11 +26,11 @@ def test_questions_of_your_own_are_asked_as_the_page_has_them(tmp_path: Path) ->
     )
     (tmp_path / "questions.jsonl").write_text(lines)
     (tmp_path / "own.yaml").write_text(suite)
-    read = suite_from(str(tmp_path / "own.yaml"), family=None, limit=None, out_dir=tmp_path / "made")
+    read = suite_from([str(tmp_path / "own.yaml")], family=None, limit=None, out_dir=tmp_path / "made")
     assert check_suite(read) == {"colours": 3, "gsm8k": None}
     assert [task.family for task in read.tasks] == [Family.KNOWLEDGE, Family.MATH]
     alone = suite_from(
-        str(tmp_path / "questions.jsonl"), family=Family.KNOWLEDGE, limit=None, out_dir=tmp_path / "made"
+        [str(tmp_path / "questions.jsonl")], family=Family.KNOWLEDGE, limit=None, out_dir=tmp_path / "made"
     )
     assert check_suite(alone) == {"questions": 3}
 

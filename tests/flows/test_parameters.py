@@ -60,6 +60,12 @@ def test_good_ones_pass_as_dictionaries_and_as_records() -> None:
         assert validate.validate_parameters({"parameters": given})["parameters"] == record
 
 
+@pytest.mark.parametrize(("stored", "tasks"), [("gsm8k", ["gsm8k"]), (None, []), (["a", "b"], ["a", "b"])])
+def test_tasks_that_a_deployment_stored_as_one_text_are_still_taken(stored: Any, tasks: list[str]) -> None:
+    given = validate.validate_parameters({"parameters": {"model": "quantgate-demo", "tasks": stored}})
+    assert given["parameters"].tasks == tasks
+
+
 @pytest.mark.parametrize("called", FLOWS)
 def test_a_form_still_has_the_fields(called: Flow[Any, Any]) -> None:
     (schema,) = [

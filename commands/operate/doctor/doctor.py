@@ -13,6 +13,7 @@ import click
 from pydantic import BaseModel
 
 from commands.operate.doctor.findings import Finding, show
+from commands.verb import Verb
 from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.home import Home
 
@@ -169,7 +170,7 @@ def _machine() -> Iterator[Finding]:
             yield Finding("problem", check.__name__.strip("_"), str(error))
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Verb)
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option(
     "--models", is_flag=True, help="Compare the checkpoints of configs/models with the hub instead."

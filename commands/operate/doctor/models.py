@@ -148,7 +148,7 @@ def _check_references(model: ModelConfig, where: str, names: _Names) -> None:
     if model.architecture is not None:
         choose(names.architectures, model.architecture, f"{where}: architecture")
     if model.suite not in names.suites and not Path(model.suite).suffix:
-        suite_from(model.suite, family=None, limit=None, out_dir=Home.current().path / "tasks")
+        suite_from([model.suite], family=None, limit=None, out_dir=Home.current().path / "tasks")
     if not Path(model.workload).suffix:
         choose(names.workloads, model.workload, f"{where}: workload")
     load_policy(model.policy)

@@ -52,7 +52,7 @@ def test_what_is_wrong_is_told_before_it_is_sent() -> None:
     for wrong, told in (
         (ValidateParameters(model="quantgate-dem"), "quantgate-demo"),
         (ValidateParameters(model="quantgate-demo", policy="dem"), "demo"),
-        (ValidateParameters(model="quantgate-demo", tasks="nothing-like-it"), "nothing-like-it"),
+        (ValidateParameters(model="quantgate-demo", tasks=["nothing-like-it"]), "nothing-like-it"),
         (ValidateParameters(model="quantgate-demo", precisions=["fp7"]), "fp7"),
     ):
         with pytest.raises(ConfigError, match=told):
@@ -65,10 +65,12 @@ def test_a_relative_path_is_made_absolute_and_told(tmp_path: Path, monkeypatch: 
     sent = prepare(
         FLEET,
         "h100",
-        ValidateParameters(model="quantgate-demo", tasks="mine.jsonl", family="math", policy="demo"),
+        ValidateParameters(
+            model="quantgate-demo", tasks=["mine.jsonl", "gsm8k"], family="math", policy="demo"
+        ),
         Home.current(),
     )
-    assert sent.parameters.tasks == str(tmp_path / "mine.jsonl")
+    assert sent.parameters.tasks == [str(tmp_path / "mine.jsonl"), "gsm8k"]
     assert any("same path" in note and str(tmp_path) in note for note in sent.notes)
 
 
@@ -76,7 +78,7 @@ def test_the_files_of_a_suite_are_told_too(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     suite = tmp_path / "own.yaml"
     suite.write_text("name: own\ntasks:\n  - {task: mine, path: mine.jsonl, family: math}\n")
-    asked = ValidateParameters(model="quantgate-demo", tasks=str(suite), policy="demo")
+    asked = ValidateParameters(model="quantgate-demo", tasks=[str(suite)], policy="demo")
     (note, *_) = prepare(FLEET, "h100", asked, Home.current()).notes
     assert note.startswith("must have the same path on the hosts of pool fast: ")
     assert {str(suite), str(tmp_path / "mine.jsonl")} <= set(note.partition("fast: ")[2].split(", "))
@@ -100,7 +102,7 @@ def test_engine_and_arguments_are_checked_before_they_are_sent(given: dict[str, 
 
 def test_arguments_are_checked_where_the_checkpoints_are_elsewhere() -> None:
     wrong = ValidateParameters(
-        baseline="/there/BF16", candidates=["/there/FP8"], tasks="demo", engine_arguments={"port": 1}
+        baseline="/there/BF16", candidates=["/there/FP8"], tasks=["demo"], engine_arguments={"port": 1}
     )
     with pytest.raises(ConfigError, match="'port' is set by Quantgate"):
         prepare(FLEET, "h100", wrong, Home.current())
@@ -165,7 +167,7 @@ def test_what_only_the_host_has_is_left_to_it() -> None:
         FLEET,
         "h100",
         ValidateParameters(
-            baseline="/there/BF16", candidates=["/there/FP8", "org/name"], tasks="demo", policy="demo"
+            baseline="/there/BF16", candidates=["/there/FP8", "org/name"], tasks=["demo"], policy="demo"
         ),
         Home.current(),
     )

@@ -40,7 +40,7 @@ def test_the_second_checkpoints_answers_are_its_own(
         monkeypatch.setenv(name, str(shared / name.lower()))
     file = tmp_path / "own.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in DOCUMENTS))
-    (task,) = suite_from(str(file), family=Family.MATH, limit=None, out_dir=tmp_path / "made").tasks
+    (task,) = suite_from([str(file)], family=Family.MATH, limit=None, out_dir=tmp_path / "made").tasks
     with serving() as first, serving() as second:
         first.replies = {line["prompt"]: "w5" for line in DOCUMENTS}
         second.replies = {line["prompt"]: "w6" for line in DOCUMENTS}

@@ -23,7 +23,7 @@ def own(tmp_path: Path) -> Suite:
     path = tmp_path / "own.jsonl"
     lines = [{"id": i, "prompt": f"w{i} w1", "answer": "w1 w2"} for i in range(20)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return suite_from(str(path), family=None, limit=None, out_dir=tmp_path / "made")
+    return suite_from([str(path)], family=None, limit=None, out_dir=tmp_path / "made")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_a_group_written_within_another(folder: Path) -> None:
 
 
 def test_a_group_by_its_path_is_one_task_of_a_suite(folder: Path, tmp_path: Path) -> None:
-    suite = suite_from(str(folder / "all.yaml"), family=Family.KNOWLEDGE, limit=None, out_dir=tmp_path)
+    suite = suite_from([str(folder / "all.yaml")], family=Family.KNOWLEDGE, limit=None, out_dir=tmp_path)
     assert suite.tasks == (subjects(folder, family=Family.KNOWLEDGE),)
     assert check_suite(suite) == {"subjects": 15}
     assert check_suite(suite.model_copy(update={"limit": 7})) == {"subjects": 7}

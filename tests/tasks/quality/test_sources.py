@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,17 @@ def test_a_suite_by_name_with_its_limit_or_ours(
 ) -> None:
     (tmp_path / "nightly").mkdir()  # a folder of that name is no task
     monkeypatch.chdir(tmp_path)
-    suite = suite_from("nightly", family=None, limit=None, out_dir=tmp_path)
+    suite = suite_from(["nightly"], family=None, limit=None, out_dir=tmp_path)
     assert [(task.task, task.family) for task in suite.tasks] == [("gsm8k", Family.MATH)]
     assert suite.limit == 50
-    assert suite_from("nightly", family=None, limit=7, out_dir=tmp_path).limit == 7
-    assert suite_from(str(suites / "nightly.yaml"), family=None, limit=None, out_dir=tmp_path) == suite
+    assert suite_from(["nightly"], family=None, limit=7, out_dir=tmp_path).limit == 7
+    assert suite_from([str(suites / "nightly.yaml")], family=None, limit=None, out_dir=tmp_path) == suite
     with pytest.raises(ConfigError, match=r"a suite names its families itself\. Leave --family out"):
-        suite_from("nightly", family=Family.CODE, limit=None, out_dir=tmp_path)
+        suite_from(["nightly"], family=Family.CODE, limit=None, out_dir=tmp_path)
 
 
 def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
-    suite = suite_from("gsm8k", family=Family.MATH, limit=3, out_dir=tmp_path)
+    suite = suite_from(["gsm8k"], family=Family.MATH, limit=3, out_dir=tmp_path)
     assert suite.name == "gsm8k"
     assert suite.tasks[0].model_dump() == {
         "task": "gsm8k",
@@ -74,12 +75,12 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
     (source,) = sources_of(suite.tasks[0])
     assert source.config["dataset_path"] == "openai/gsm8k"
     assert source.data is None
-    (told,) = suite_from("gpqa_diamond_cot_zeroshot", family=None, limit=None, out_dir=tmp_path).tasks
+    (told,) = suite_from(["gpqa_diamond_cot_zeroshot"], family=None, limit=None, out_dir=tmp_path).tasks
     assert (told.documents, told.max_gen_toks) == (198, None), "how many it has stands in a suite"
     assert told.family is Family.SCIENCE, "and its family, unless another is named"
-    (group,) = suite_from("leaderboard_musr", family=Family.REASONING, limit=None, out_dir=tmp_path).tasks
+    (group,) = suite_from(["leaderboard_musr"], family=Family.REASONING, limit=None, out_dir=tmp_path).tasks
     assert (group.clusters, group.fixed_subjects) == (3, True), "and whether its subjects are fixed"
-    foreign = suite_from("piqa", family=None, limit=None, out_dir=tmp_path).tasks[0]
+    foreign = suite_from(["piqa"], family=None, limit=None, out_dir=tmp_path).tasks[0]
     assert foreign.family == Family.CUSTOM
 
 
@@ -89,7 +90,10 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         ("gsm8kk", "no suite and no task of lm-eval's is called so. Did you mean 'gsm8k'"),
         ("nightli", "Did you mean 'nightly'"),
         ("zqxvzqxv", "See `.venv/bin/lm_eval ls tasks`"),
-        ("gsm8k,hellaswag", "Several tasks make a suite"),
+        (
+            "gsm8k, mine.jsonl",
+            "several are named at once. Repeat the option: --tasks gsm8k --tasks mine.jsonl.",
+        ),
         ("no/such", "no such file"),
         ("gone.yaml", "gone.yaml: no such file"),
         ("gone.jsonl", "gone.jsonl: no such file"),
@@ -97,23 +101,54 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
 )
 def test_a_name_that_is_none_suggests_near_ones(suites: Path, tmp_path: Path, name: str, told: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        suite_from(name, family=None, limit=None, out_dir=tmp_path)
+        suite_from([name], family=None, limit=None, out_dir=tmp_path)
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_suites_files_and_names_make_one_suite(suites: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"prompt": "a", "answer": "b"}\n')
+    together = partial(suite_from, family=Family.KNOWLEDGE, limit=9, out_dir=tmp_path / "made")
+    suite = together(["nightly", str(mine), "piqa"])
+    assert suite.name == "nightly+mine+piqa"
+    families = [("gsm8k", Family.MATH), ("mine", Family.KNOWLEDGE), ("piqa", Family.KNOWLEDGE)]
+    assert [(task.task, task.family) for task in suite.tasks] == families
+    assert suite.limit == 9
+    assert together([str(mine)]).tasks == suite.tasks[1:2], "the same task as alone"
+    with pytest.raises(ConfigError, match=r"tasks nightly\+gsm8k: task 'gsm8k' is listed twice"):
+        together(["nightly", "gsm8k"])
+    with pytest.raises(ConfigError, match=r"differ in 'limit'\. Give one for all of them with --limit"):
+        together(["nightly", "piqa"], limit=None)
+
+
+@pytest.mark.parametrize(("texts", "chosen"), [((None, "a.txt"), "a.txt"), (("a.txt", "b.txt"), None)])
+def test_suites_agree_on_one_fidelity_text(
+    suites: Path, tmp_path: Path, texts: tuple[str | None, ...], chosen: str | None
+) -> None:
+    for task, text in zip(("piqa", "gsm8k"), texts, strict=True):
+        suite = {"name": task, "tasks": [{"task": task}], "fidelity": text, "task_timeout_s": len(task)}
+        (suites / f"{task}.yaml").write_text(yaml.safe_dump(suite))
+    if chosen is None:
+        with pytest.raises(ConfigError, match="differ in 'fidelity'"):
+            suite_from(["piqa", "gsm8k"], family=None, limit=None, out_dir=tmp_path)
+    else:
+        read = suite_from(["piqa", "gsm8k"], family=None, limit=None, out_dir=tmp_path)
+        assert (read.fidelity, read.task_timeout_s) == (chosen, 5)
 
 
 def test_a_file_that_is_neither(tmp_path: Path) -> None:
     path = tmp_path / "tasks.csv"
     path.write_text("a,b\n")
     with pytest.raises(ConfigError, match=r"tasks\.csv: is neither a YAML nor a JSONL"):
-        suite_from(str(path), family=None, limit=None, out_dir=tmp_path)
+        suite_from([str(path)], family=None, limit=None, out_dir=tmp_path)
 
 
 def test_a_yaml_by_path_finds_its_data_beside_it(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    suite = suite_from(str(folder / "colours.yaml"), family=None, limit=None, out_dir=folder / "made")
+    suite = suite_from([str(folder / "colours.yaml")], family=None, limit=None, out_dir=folder / "made")
     assert suite.tasks[0].task == "colours"
     assert suite.tasks[0].path == str(folder)
     (source,) = sources_of(suite.tasks[0])
@@ -125,7 +160,7 @@ def test_a_yaml_by_path_finds_its_data_beside_it(
 def test_a_jsonl_becomes_a_task_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "Own Questions.jsonl"
     path.write_text(json.dumps({"prompt": "sky?", "answer": "blue"}) + "\n")
-    suite = suite_from(str(path), family=Family.KNOWLEDGE, limit=5, out_dir=tmp_path / "made")
+    suite = suite_from([str(path)], family=Family.KNOWLEDGE, limit=5, out_dir=tmp_path / "made")
     assert (suite.name, suite.limit) == ("Own Questions", 5)
     task = suite.tasks[0]
     assert (task.task, task.family) == ("own_questions", Family.KNOWLEDGE)
@@ -147,7 +182,7 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
     }
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump({"name": "own", "tasks": [declared]}))
-    (task,) = suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made").tasks
+    (task,) = suite_from([str(file)], family=None, limit=None, out_dir=tmp_path / "made").tasks
     assert (task.task, task.family, task.fixed_subjects) == ("numbers", Family.MATH, True)
     assert task.clusters == 2, "odd and even, told before it runs where they aren't fixed"
     (source,) = sources_of(task)
@@ -155,12 +190,12 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
     assert source.data is not None
     assert check_suite(Suite(name="own", tasks=(task,))) == {"numbers": 6}
     file.write_text(yaml.safe_dump({"name": "own", "tasks": [declared | {"path": "mine.jsonl"}]}))
-    assert suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made").tasks == (task,), (
+    assert suite_from([str(file)], family=None, limit=None, out_dir=tmp_path / "made").tasks == (task,), (
         "beside it"
     )
     renamed = (tmp_path / "mine.jsonl").rename(tmp_path / "ours.jsonl")
     file.write_text(yaml.safe_dump({"name": "own", "tasks": [declared | {"path": renamed.name}]}))
-    again = suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "again")
+    again = suite_from([str(file)], family=None, limit=None, out_dir=tmp_path / "again")
     assert suite_content(again) == suite_content(Suite(name="own", tasks=(task,))), (
         "whatever the file is called"
     )
@@ -178,7 +213,7 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
         changed = declared | {"task": name, "path": path}
         file.write_text(yaml.safe_dump({"name": "own", "tasks": [changed]}))
         with pytest.raises(ConfigError, match=told):
-            suite_from(str(file), family=None, limit=None, out_dir=tmp_path / "made")
+            suite_from([str(file)], family=None, limit=None, out_dir=tmp_path / "made")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +235,7 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
 def test_what_is_wrong_in_a_yaml(folder: Path, text: str, told: str) -> None:
     (folder / "colours.yaml").write_text(text)
     with pytest.raises(ConfigError) as raised:
-        suite_from(str(folder / "colours.yaml"), family=None, limit=None, out_dir=folder)
+        suite_from([str(folder / "colours.yaml")], family=None, limit=None, out_dir=folder)
     assert told in str(raised.value)
     assert str(folder) in str(raised.value)
     assert raised.value.exit_status == 2
@@ -209,11 +244,11 @@ def test_what_is_wrong_in_a_yaml(folder: Path, text: str, told: str) -> None:
 def test_two_yamls_of_one_name(folder: Path) -> None:
     (folder / "also.yaml").write_text(TASK)
     with pytest.raises(ConfigError, match=r"also\.yaml beside it names its task 'colours' too"):
-        suite_from(str(folder / "colours.yaml"), family=None, limit=None, out_dir=folder)
+        suite_from([str(folder / "colours.yaml")], family=None, limit=None, out_dir=folder)
 
 
 def test_a_suite_whose_folder_or_task_is_not_there(folder: Path) -> None:
-    task = suite_from(str(folder / "colours.yaml"), family=None, limit=None, out_dir=folder).tasks[0]
+    task = suite_from([str(folder / "colours.yaml")], family=None, limit=None, out_dir=folder).tasks[0]
     with pytest.raises(ConfigError, match=r"no YAML there has the task 'colour'\. Did you mean 'colours'\?"):
         sources_of(task.model_copy(update={"task": "colour"}))
     with pytest.raises(ConfigError, match="no such folder"):

@@ -52,7 +52,7 @@ def spec(completions: Any, tokenizer_folder: Path) -> Evaluation:
 def with_task(spec: Evaluation, folder: Path, lines: list[dict[str, Any]]) -> Evaluation:
     path = folder / "own.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    suite = suite_from(str(path), family=Family.MATH, limit=None, out_dir=folder / "made")
+    suite = suite_from([str(path)], family=Family.MATH, limit=None, out_dir=folder / "made")
     return spec.model_copy(update={"task": suite.tasks[0]})
 
 
