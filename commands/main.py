@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from commands.decide import prices
 from commands.know import flips, import_, judge, load, publish, sql, status
@@ -128,12 +129,14 @@ def _report(error: BaseException) -> int:
     if isinstance(error, QuantgateError):
         _say(str(error))
         return error.exit_status
-    if isinstance(error, click.UsageError):
+    if isinstance(error, NoArgsIsHelpError):
+        error.show()
+    elif isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "quantgate"
         _say(f"{error.format_message()} See `{path} --help`.")
-        return ConfigError.exit_status
-    if isinstance(error, click.ClickException):
+    elif isinstance(error, click.ClickException):
         _say(error.format_message())
+    if isinstance(error, click.ClickException):
         return ConfigError.exit_status
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

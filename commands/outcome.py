@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -17,13 +19,28 @@ _VERDICTS = """
 """
 
 
-def show_outcome(home: Home, result: Validation, *, require_validated: bool) -> int:
-    """Print the validated table; return 3 if a candidate has to be VALIDATED and is not."""
+def terminal_width() -> int:
+    """Return the columns of the terminal that is printed to, at most `WIDTH`; `WIDTH` where there is none."""
+    from warehouse.report.blocks import WIDTH
+
+    return min(shutil.get_terminal_size().columns, WIDTH) if sys.stdout.isatty() else WIDTH
+
+
+def show_outcome(home: Home, result: Validation, *, require_validated: bool, published: bool = False) -> int:
+    """Print the validated table; return 3 if a candidate has to be VALIDATED and is not.
+
+    Args:
+        home: whose warehouse.
+        result: the runs.
+        require_validated: True if every candidate has to be VALIDATED.
+        published: True to print published figures below it, for comparison.
+    """
     from warehouse.query import query
     from warehouse.report.summary import summary_table
 
     click.echo()
-    click.echo(summary_table(home.warehouse, run_ids=result.run_ids))
+    width = terminal_width()
+    click.echo(summary_table(home.warehouse, run_ids=result.run_ids, published=published, width=width))
     click.echo(
         f"\nPublished in {result.published}. `quantgate sql 'FROM validated_table'` shows every column."
     )

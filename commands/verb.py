@@ -1,14 +1,37 @@
-"""Classes of every command: an option that is given twice is refused, and not silently overwritten."""
+"""Classes of every command: no option is silently overwritten by its repetition, and help breaks no word."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import click
+
+_HYPHEN = "\ue000"
+"""Stands for a hyphen while lines are wrapped."""
+
+
+class _Help(click.HelpFormatter):
+    """Help whose lines do not end inside a word such as --require-validated."""
+
+    def write_text(self, text: str) -> None:
+        super().write_text(text.replace("-", _HYPHEN))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl([(name, text.replace("-", _HYPHEN)) for name, text in rows], col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(_HYPHEN, "-")
+
+
+class _Context(click.Context):
+    formatter_class = _Help
 
 
 class Verb(click.Command):
     """A command whose options either may be repeated, or are refused when they are."""
+
+    context_class = _Context
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments.

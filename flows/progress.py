@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import sys
+from functools import cache
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
@@ -20,4 +24,22 @@ def reporter() -> Reporter:
         log = get_run_logger()
     except MissingContextError:
         return Reporter.current()
-    return Reporter(log.info) if log.isEnabledFor(logging.INFO) else Reporter.current()
+    if not log.isEnabledFor(logging.INFO):
+        return Reporter.current()
+    _silence_teardown()
+    return Reporter(log.info)
+
+
+@cache
+def _silence_teardown() -> None:
+    """Keep the interpreter's own teardown out of a worker's log; all that a flow says is there by then.
+
+    Prefect's background threads keep frames alive, and DuckDB's bindings (nanobind) would report a screenful of
+    "leaked" objects after each run. The command leaves without that teardown; Prefect's process can't.
+    """
+
+    def silence() -> None:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+    atexit.register(silence)

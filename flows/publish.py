@@ -60,7 +60,7 @@ def _show_runs(
     parameters: PublishParameters, home: Home, as_of: datetime, rows: list[dict[str, Any]]
 ) -> None:
     """Show the runs' own table: as it is printed in a terminal, and as rows."""
-    text = summary_table(home.warehouse, as_of, run_ids=parameters.run_ids)
+    text = summary_table(home.warehouse, as_of, run_ids=parameters.run_ids, published=False)
     create_markdown_artifact(f"```text\n{text}\n```", key=parameters.key, description=f"As of {as_of}")
     own = [row for row in rows if row["run_id"] in parameters.run_ids]
     create_table_artifact(table=own, key=f"{parameters.key}-rows", description=f"As of {as_of}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from quantgate.model.home import Home
+from quantgate.model.words import counted
 from tasks.progress import Reporter
 from warehouse.load import LoadReport, load_bundles
 from warehouse.report.publish import Published
@@ -24,7 +25,8 @@ def load_new(home: Home, report: Reporter, wait_s: float = 600) -> LoadReport:
         done = load_bundles(home.warehouse, home.bundles, wait_s=wait_s)
     for problem in done.problems:
         report.line(f"load: left out: {problem}")
-    report.line(f"load: {len(done.loaded)} new runs, {done.present} loaded before, {len(done.judged)} judged")
+    new = counted(len(done.loaded), "new run")
+    report.line(f"load: {new}, {done.present} loaded before, {len(done.judged)} judged")
     return done
 
 

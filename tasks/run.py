@@ -20,6 +20,7 @@ from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.records import RunPlan
+from quantgate.model.words import counted
 from tasks.device.idle import idle_devices
 from tasks.device.lock import locked_devices, locked_run
 from tasks.engine import server, telemetry
@@ -265,7 +266,7 @@ def _complete(run: ActiveRun) -> Manifest:
         tasks, text, load_missing = _missing(run)
         if tasks or text or load_missing:
             if kept := len(plan.suite.tasks) - len(tasks):
-                run.report(f"{kept} finished tasks are kept from before")
+                run.report(f"{counted(kept, 'finished task')} kept from before")
             _measure_parts(run)
         if aa_repeat.missing(plan, staging):
             _repeat_answers(run)

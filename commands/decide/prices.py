@@ -9,6 +9,7 @@ import click
 from commands.options import format_option
 from commands.verb import VerbGroup
 from quantgate.model.home import Home
+from quantgate.model.words import counted
 
 OFFERS = """
     SELECT provider, region, gpu, gpu_count AS gpus, price_kind AS kind, usd_per_hour AS "USD/h",
@@ -53,7 +54,7 @@ def import_file(file: Path) -> int:
         raise
     load_bundles(home.warehouse, home.bundles)
     kept = f", kept in {done.file}" if done.file else ""
-    click.echo(f"{done.imported} offers imported, {done.known} known already{kept}")
+    click.echo(f"{counted(done.imported, 'offer')} imported, {done.known} known already{kept}")
     return 0
 
 

@@ -7,6 +7,7 @@ import click
 from commands.options import format_option
 from commands.verb import Verb
 from quantgate.model.home import Home
+from quantgate.model.words import counted
 
 SHOWN = 20
 
@@ -40,5 +41,5 @@ def command(*, limit: int | None, form: str, **wanted: str | None) -> int:
     for row in rows.to_pylist():
         click.echo(flip_text(row) + "\n")
     more = "; --limit shows more" if rows.num_rows < total else ""
-    click.echo(f"{rows.num_rows} of {total} flips{more}" if total else "no flips")
+    click.echo(f"{rows.num_rows} of {counted(total, 'flip')}{more}" if total else "no flips")
     return 0

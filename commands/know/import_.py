@@ -8,6 +8,7 @@ import click
 
 from commands.verb import Verb
 from quantgate.model.home import Home
+from quantgate.model.words import counted
 
 
 @click.command("import", cls=Verb)
@@ -24,5 +25,8 @@ def command(file: Path) -> int:
     home = Home.current()
     done = import_summary(file, evidence_folder(home.warehouse))
     load_bundles(home.warehouse, home.bundles)
-    click.echo(f"{done.imported} results imported, {done.left_out} others left out, kept in {done.file}")
+    click.echo(
+        f"{counted(done.imported, 'result')} imported, {counted(done.left_out, 'other')} left out, "
+        f"kept in {done.file}"
+    )
     return 0

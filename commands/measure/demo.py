@@ -31,4 +31,6 @@ def command(*, require_validated: bool, **parameters: Any) -> int:
 
         return demo(chosen)
 
-    return run_here(chosen.validation(), Home.current(), run_flow, require_validated=require_validated)
+    return run_here(
+        chosen.validation(), Home.current(), run_flow, require_validated=require_validated, published=True
+    )

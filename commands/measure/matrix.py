@@ -12,6 +12,7 @@ from commands.verb import Verb
 from flows.parameters import MatrixParameters
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
+from quantgate.model.words import counted
 
 
 @click.command("matrix", cls=Verb)
@@ -47,5 +48,6 @@ def command(*, form: str | None, **parameters: Any) -> int:
 
     with expected_failures():
         done = matrix(chosen)
-    click.echo(f"{len(done.dispatched)} runs, {done.measured} checkpoints measured, {done.skipped} left out")
+    runs, measured = counted(len(done.dispatched), "run"), counted(done.measured, "checkpoint")
+    click.echo(f"{runs}, {measured} measured, {done.skipped} left out")
     return 0

@@ -55,8 +55,10 @@ def _start(fleet: FleetFile, pool: str) -> str:
     from flows.fleet.deployments import worker_commands
     from quantgate.model.config.fleet import Host
 
-    hosts = fleet.pools[pool].hosts or (Host(name="$HOSTNAME"),)
-    return f"Start one on {hosts[0].name}: {worker_commands(fleet, pool, hosts[0])[0]}"
+    hosts = fleet.pools[pool].hosts
+    where = hosts[0].name if hosts else f"a host with {fleet.pools[pool].gpu}"
+    command = worker_commands(fleet, pool, hosts[0] if hosts else Host(name=f"{pool}-1"))[0]
+    return f"Start one on {where}, in the checkout: {command}"
 
 
 def follow(client: SyncPrefectClient, run_id: UUID, *, require_validated: bool) -> int:

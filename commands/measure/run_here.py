@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def run_here(
-    parameters: ValidateParameters, home: Home, run_flow: Callable[[], Validation], *, require_validated: bool
+    parameters: ValidateParameters,
+    home: Home,
+    run_flow: Callable[[], Validation],
+    *,
+    require_validated: bool,
+    published: bool = False,
 ) -> int:
     """Plan the runs, measure what is missing, print the table; return the exit status.
 
@@ -24,6 +29,7 @@ def run_here(
         home: whose bundles and warehouse.
         run_flow: imports and calls the flow; it measures the runs that were planned here.
         require_validated: whether to return 3 unless every candidate is VALIDATED.
+        published: whether to print published figures below the table, for comparison.
     """
     from commands.runtime import expected_failures, in_process
     from flows.planning.request import declare
@@ -38,4 +44,4 @@ def run_here(
     else:
         with in_process(home), expected_failures(), prepared(planned):
             result = run_flow()
-    return show_outcome(home, result, require_validated=require_validated)
+    return show_outcome(home, result, require_validated=require_validated, published=published)

@@ -165,6 +165,6 @@ def _leftovers(client: SyncPrefectClient, fleet: FleetFile, wanted: set[str]) ->
             pools.add(deployment.work_pool_name)
     for pool in sorted(pools):
         waiting = len(client.get_scheduled_flow_runs_for_work_pool(pool))
-        hint = f"{waiting} runs wait there; `prefect work-pool delete {pool}` removes it and them"
+        hint = f"runs that wait there: {waiting}; `prefect work-pool delete {pool}` removes it and them"
         done.append(Done(LEFT, f"pool {pool}", hint))
     return done

@@ -20,6 +20,7 @@ from quantgate.judge.power import clusters_line, resolution_line
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
+from quantgate.model.words import counted
 from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import argument_files, environment, server
@@ -240,9 +241,12 @@ def plan_of(
 def _report_request(request: Request, engine: EngineEnvironment, report: Reporter) -> None:
     """Report what will run, and what each task can decide at the policy's margin, before it costs anything."""
     policy = request.policy
-    counts = ", ".join(f"{task} ({count or 'all'} documents)" for task, count in request.documents.items())
+    counts = ", ".join(
+        f"{task} ({counted(count, 'document') if count else 'all documents'})"
+        for task, count in request.documents.items()
+    )
     report.line(
-        f"validate: {len(request.checkpoints)} checkpoints on {request.hardware.device_name} with "
+        f"validate: {counted(len(request.checkpoints), 'checkpoint')} on {request.hardware.device_name} with "
         f"{engine.name} {engine.version}: {counts}; "
         f"load levels {', '.join(map(str, request.workload.concurrency))}; policy {request.policy_name}"
     )

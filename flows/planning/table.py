@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from flows.planning.cells import Cell, CellState, Plan, run_name
+from warehouse.report.blocks import WIDTH, wrapped
 from warehouse.report.render import NULL, aligned
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
-WIDTH = 100
 _TEXT = ("pool", "gpu", "model", "precision", "checkpoint", "revision")
 ROWS = pa.schema(
     [
@@ -59,9 +58,7 @@ def _reasons(cells: Sequence[Cell]) -> list[str]:
     paragraphs = []
     for reason, units in by_reason.items():
         who = "; ".join(f"{unit} {', '.join(precisions)}" for unit, precisions in units.items())
-        paragraphs.append(
-            textwrap.fill(f"{who}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
-        )
+        paragraphs.append(wrapped(f"{who}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    "))
     return paragraphs
 
 
@@ -113,7 +110,7 @@ def text_of(plan: Plan) -> str:
             aligned(COLUMNS, [_cells(cell) for cell in plan.cells], NUMERIC),
             "* baseline",
             *_reasons(plan.cells),
-            textwrap.fill(totals(plan), WIDTH),
+            wrapped(totals(plan), WIDTH),
         ]
     )
 

@@ -14,6 +14,7 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.pairing import DeclaredTask, Unpaired
 from quantgate.judge.stats.group_sequential import Design
 from quantgate.model.config.policy import Policy
+from quantgate.model.words import counted
 
 
 class Look(NamedTuple):
@@ -45,7 +46,8 @@ class BetweenLooks(NamedTuple):
         """Why nothing is decided."""
         following = min(look for look in self.design.looks if look > self.documents)
         where = "between two interim looks" if self.number else "before the first interim look"
-        return f"undecided: {self.documents} documents are {where}, the next is at {following}"
+        asked = f"{counted(self.documents, 'document')} {'is' if self.documents == 1 else 'are'}"
+        return f"undecided: {asked} {where}, the next is at {following}"
 
 
 def look_sizes(available: int, shares: Sequence[float], least: int) -> tuple[int, ...]:

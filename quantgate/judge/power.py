@@ -14,6 +14,7 @@ from quantgate.judge.stats.exact import flip_rate_upper
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import TestKind
 from quantgate.model.records import TaskVerdict
+from quantgate.model.words import counted
 
 ASSUMED_FLIP_RATE = 0.10
 """Share of answers that change between precisions, where it is unknown: what is usual for a generation task."""
@@ -129,10 +130,10 @@ def resolution_line(
     shown = shown_points(best, margin)
     wanted = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     if best <= 100 * margin:
-        return f"{task}: can decide {wanted}: {n:,} documents, {shown} at {100 * flip_rate:g} % flips"
+        return f"{task}: can decide {wanted}: {counted(n, 'document', ',')}, {shown} at {100 * flip_rate:g} % flips"
     needed = documents_needed(flip_rate, margin, alpha, power)
     return (
-        f"{task}: cannot decide {wanted}: {n:,} documents, {shown} at best "
+        f"{task}: cannot decide {wanted}: {counted(n, 'document', ',')}, {shown} at best "
         f"({100 * flip_rate:g} % flips; it would take {needed:,})"
     )
 

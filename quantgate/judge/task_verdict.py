@@ -34,6 +34,7 @@ from quantgate.judge.stats.tango import Floats, Interval, tango_interval
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Outcome, TestKind
 from quantgate.model.records import TaskVerdict
+from quantgate.model.words import counted
 
 _CLUSTERS_WAIT = (
     "undecided until all {everything} documents are answered, because they share subjects or passages"
@@ -260,7 +261,7 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
             update={"outcome": Outcome.PASS, "reason": f"{seen}: p {task.p_noninferior:.2g}"}
         )
     if shown:
-        reason = f"{seen}: {task.pairs} documents, and the policy asks for at least {least}"
+        reason = f"{seen}: {counted(task.pairs, 'document')}, and the policy asks for at least {least}"
         return task.model_copy(update={"documents_needed": least, "reason": reason})
     needed, supposed = more_documents_needed(task, policy)
     if needed is None:
@@ -269,7 +270,7 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
         needed = max(needed, least, least_documents(task, policy))
         if task.reason and task.clusters is not None:
             needed = max(needed, task.documents_available or 0)
-        rest = f"has {task.pairs} documents and needs about {needed} {supposed}"
+        rest = f"has {counted(task.pairs, 'document')} and needs about {needed} {supposed}"
         if task.documents_available is not None and needed > task.documents_available:
             rest += f", more than the {task.documents_available} that this task has"
     rest += _clusters_wanting(task, policy)
@@ -281,9 +282,8 @@ def _at_look(task: TaskVerdict) -> str:
     """Say at which look a task was judged, if it goes on."""
     if task.documents_available is None or task.pairs >= task.documents_available:
         return ""
-    return (
-        f" at interim look {task.looks}, with {task.documents_available - task.pairs} documents to go on with"
-    )
+    left = counted(task.documents_available - task.pairs, "document")
+    return f" at interim look {task.looks}, with {left} to go on with"
 
 
 def _too_few_clusters(task: TaskVerdict, policy: Policy) -> str | None:
@@ -300,8 +300,9 @@ def _clusters_wanting(task: TaskVerdict, policy: Policy) -> str:
     """Say that a task of such clusters can't pass without a gain, what it takes and what to do; empty if it can."""
     if task.largest_cluster is None or task.pairs >= (least := least_documents(task, policy)):
         return ""
+    largest = counted(task.largest_cluster, "document")
     return (
-        f"; with {task.clusters} subjects or passages (the largest has {task.largest_cluster} documents) it can't be"
+        f"; with {task.clusters} subjects or passages (the largest has {largest}) it can't be"
         f" validated unless the candidate gains; it needs at least {least} documents in subjects or passages of this"
         f" size{FIXED_SUBJECTS_HINT}"
     )

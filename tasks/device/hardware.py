@@ -16,6 +16,7 @@ from quantgate.model.config.gpus import GpuFile
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
+from quantgate.model.words import counted
 from quantgate.model.yaml_file import load_yaml
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -220,7 +221,7 @@ def _refuse_mig(listed: str, devices: list[Any]) -> None:
 def _describe_gpus(handles: list[Any], gpu_count: int, gpus: GpuFile | None) -> Hardware:
     """Describe the first ``gpu_count`` devices, which must be alike."""
     if len(handles) < gpu_count:
-        what = f"{gpu_count} GPUs asked for, {len(handles)} visible"
+        what = f"{counted(gpu_count, 'GPU')} asked for, {len(handles)} visible"
         raise ConfigError(what, hint="Lower the number, or widen CUDA_VISIBLE_DEVICES.")
     used = handles[:gpu_count]
     names = {pynvml.nvmlDeviceGetName(handle) for handle in used}

@@ -19,6 +19,7 @@ from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import FIDELITY, FIDELITY_FILE, LEAST_LOGPROB
 from quantgate.bundles.staging import RESULT, write_json
 from quantgate.model.errors import QuantgateError
+from quantgate.model.words import counted
 from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.process import await_end
 from tasks.fidelity.text import Passage, Text, windows
@@ -89,7 +90,7 @@ def measure_fidelity(
     """
     started = time.monotonic()
     deaths = _deaths(out_dir)
-    skipped, table = f"the engine ended {deaths} times over it", None
+    skipped, table = f"the engine ended {counted(deaths, 'time')} over it", None
     if deaths < DEATHS_MOST:
         shutil.rmtree(out_dir, ignore_errors=True)
         out_dir.mkdir(parents=True)

@@ -11,6 +11,7 @@ from quantgate.bundles.store import BundleStore
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import RunError
 from quantgate.model.records import RunPlan
+from quantgate.model.words import counted
 from tasks.progress import Reporter
 from tasks.resume.baseline_reuse import inherit_task
 from tasks.resume.chains import Scores, documents_of, scores
@@ -103,7 +104,7 @@ def _inherit(
         return
     counts = {task.task: inherit_task(staging, plan, task, source) for task in tasks}
     inherited = ", ".join(
-        f"{task} ({documents:,} documents)" for task, documents in counts.items() if documents
+        f"{task} ({counted(documents, 'document', ',')})" for task, documents in counts.items() if documents
     )
     if inherited:
         report.line(

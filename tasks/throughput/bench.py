@@ -11,6 +11,7 @@ from quantgate.bundles.seal import LoadRows
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Validity
 from quantgate.model.errors import RunError
+from quantgate.model.words import counted
 from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.process import OutOfTimeError, await_end, child_environment, run_tied
 from tasks.engine.server import RunningEngine
@@ -83,7 +84,7 @@ def measure_load(
         step.update(sum(Path(level["out"]).exists() for level in todo), len(todo))
 
     try:
-        with report.step(f"{title}: {len(todo)} load levels", unit="levels") as step:
+        with report.step(f"{title}: {counted(len(todo), 'load level')}", unit="levels") as step:
             run_tied(
                 [str(engine.environment.python), bench_driver.__file__, str(spec_file)],
                 what=title,

@@ -5,15 +5,19 @@ Where a case is one of many it runs in this process (``in_process``): an interpr
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect._internal.analytics.ci_detection import CI_ENV_VARS
 
 from commands.main import VERBS
 from quantgate.model.home import ROOT
 from tests.support import command_in_process
-from tests.support.command import Ended, quantgate
+from tests.support.command import QUANTGATE, Ended, at_terminal, quantgate
 from tests.support.fake_engine import make
 
 BASELINE = str(ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16")
@@ -48,6 +52,20 @@ def test_every_verb_has_help(here: Callable[..., Ended], verb: str) -> None:
 def test_help_lists_every_verb() -> None:
     done = quantgate("--help")
     assert all(f"  {verb.name} " in done.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("group", [[], ["fleet"], ["prices"]])
+def test_a_bare_group_prints_its_help_as_click_does(group: list[str]) -> None:
+    """On standard error and with status 2, which is click's convention."""
+    done = quantgate(*group)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(" ".join(["Usage: quantgate", *group, "[OPTIONS] COMMAND"]))
+    assert done.err == quantgate(*group, "--help").out
+
+
+def test_help_breaks_no_word() -> None:
+    assert "(only with --require-validated)" in " ".join(quantgate("--help").out.split())
+    assert not re.search(r"\w-$", quantgate("validate", "--help").out, re.MULTILINE)
 
 
 def test_a_mistyped_verb_and_a_mistyped_name() -> None:
@@ -158,6 +176,18 @@ def test_doctor_finds_nothing_wrong_here() -> None:
     assert done.out.endswith("no problems\n")
     for what in ("Python", "packages", "configs", "hardware", "engine", "disk", "Prefect API", "warehouse"):
         assert what in done.out
+
+
+def test_doctor_shows_no_notice_of_prefects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first import of Prefect at a terminal prints one, among the findings."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    for name in (*CI_ENV_VARS, "DO_NOT_TRACK"):
+        monkeypatch.delenv(name, raising=False)
+    assert "Prefect collects" in at_terminal([sys.executable, "-c", "import prefect"])
+    shutil.rmtree(tmp_path / "prefect" / ".sdk_telemetry")
+    printed = at_terminal([str(QUANTGATE), "doctor"])
+    assert "no problems" in printed
+    assert "collects" not in printed
 
 
 def test_doctor_tells_a_fault_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

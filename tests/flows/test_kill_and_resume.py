@@ -69,8 +69,8 @@ def test_killed_at_every_stage_the_same_command_completes(home: Path, tmp_path: 
     assert first.keys() <= set(parts(home, "quality/[!.]*/result.json"))
 
     # When its bundle is being made: every part is finished.
-    told = killed(lambda log: "1 load levels: done" in log)
-    assert "1 finished tasks are kept" in told or "2 finished tasks are kept" in told
+    told = killed(lambda log: "1 load level: done" in log)
+    assert "1 finished task kept" in told or "2 finished tasks kept" in told
     assert len(visible_bundles(home)) <= 1
 
     # In the candidate's load: its quality is finished.

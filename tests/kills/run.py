@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -83,9 +84,9 @@ class Command:
                 at = "engine start"
             elif ": start: done" in line or (": qg_demo_" in line and "…" in line):
                 at = "quality"
-            elif "load levels …" in line:
+            elif re.search("load levels? …", line):
                 at = "load"
-            elif "load levels: done" in line:
+            elif re.search("load levels?: done", line):
                 at = "sealing"
             elif line.startswith("load: bundles"):
                 at = "warehouse load"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,6 +46,21 @@ def quantgate(*arguments: str, timeout_s: float = 400) -> Ended:
         env=dict(os.environ),
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def at_terminal(command: list[str], columns: int = 80) -> str:
+    """Run a program whose output is a terminal's, and return what it prints."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment):
+        os.close(its)
+        printed = b""
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while part := os.read(ours, 65536):
+                printed += part
+    os.close(ours)
+    return printed.decode().replace("\r\n", "\n")
 
 
 def kill_when(

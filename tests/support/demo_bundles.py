@@ -9,6 +9,7 @@ from pathlib import Path
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.home import ROOT
 from warehouse.load import load_bundles
+from warehouse.report.blocks import WIDTH
 from warehouse.report.summary import summary_table
 
 BUNDLES = ROOT / "tests" / "fixtures" / "bundles"
@@ -33,7 +34,7 @@ def warehouse(folder: Path) -> Path:
     return file
 
 
-def summary() -> str:
+def summary(width: int = WIDTH) -> str:
     """Return the demo's printed output."""
     with tempfile.TemporaryDirectory() as folder:
-        return summary_table(warehouse(Path(folder)), measured_at())
+        return summary_table(warehouse(Path(folder)), measured_at(), width=width)

@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from warehouse.report.render import aligned
 
 WIDTH = 100
-"""Maximum length of a line, columns of a terminal."""
+"""Maximum length of a line, columns of a terminal, where nothing says how wide the terminal is."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Block:
     right: tuple[bool, ...]
     notes: tuple[str, ...] = ()
     droppable: tuple[str, ...] = ()
-    """Columns to drop, in this order, if the table is wider than `WIDTH`."""
+    """Columns to drop, in this order, if the table is too wide."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,25 @@ def block_of(
     )
 
 
-def plain(block: Block) -> str:
-    """Return a block as text of at most `WIDTH` columns."""
-    wrapped = (
-        textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in block.notes
+def wrapped(text: str, width: int, *, initial_indent: str = "", subsequent_indent: str = "") -> str:
+    """Return a text in lines of at most ``width`` columns, unless a word is longer: no line ends inside a word."""
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=initial_indent,
+        subsequent_indent=subsequent_indent,
+        break_on_hyphens=False,
+        break_long_words=False,
     )
-    return "\n".join([textwrap.fill(block.heading, WIDTH), _fitting(block), *wrapped])
 
 
-def _fitting(block: Block) -> str:
+def plain(block: Block, width: int = WIDTH) -> str:
+    """Return a block as text of at most ``width`` columns; a longer word of a note stays whole."""
+    notes = (wrapped(note, width, subsequent_indent="  ") for note in block.notes)
+    return "\n".join([wrapped(block.heading, width), _fitting(block, width), *notes])
+
+
+def _fitting(block: Block, width: int) -> str:
     """Return the table; if it is too wide, drop droppable columns, then shorten the widest one."""
     kept = list(range(len(block.names)))
     for name in ("", *block.droppable):
@@ -72,7 +82,7 @@ def _fitting(block: Block) -> str:
         columns = [[block.names[i], *(row[i] for row in block.rows)] for i in kept]
         right = [block.right[i] for i in kept]
         table = _table(columns, right)
-        excess = max(map(cell_len, table.splitlines())) - WIDTH
+        excess = max(map(cell_len, table.splitlines())) - width
         if excess <= 0:
             return table
     widths = [max(map(cell_len, column)) for column in columns]

@@ -68,7 +68,7 @@ def published_block(connection: Connection, moment: datetime) -> Block | None:
     prices = "; ".join(f"{row['provider']}, of {row['price_as_of']}" for row in offers)
     heading = "For comparison, not measured here: what others published for these GPUs, at maximum load"
     notes = (_WARNING, f"Prices: the lowest of {prices or 'no valid offer'}. {_MORE}")
-    return block_of(heading, _COLUMNS, rows, notes=notes)
+    return block_of(heading, _COLUMNS, rows, notes=notes, droppable=("evidence", "spot"))
 
 
 def _money(value: float | None) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.model.enums import Outcome
+from quantgate.model.words import counted
 from warehouse.controls import control_notes, note_lines
 from warehouse.database import Connection, fetch
 from warehouse.fidelity import alarm_lines
 from warehouse.query import read_only
-from warehouse.report.blocks import Block, Column, block_of, plain
+from warehouse.report.blocks import WIDTH, Block, Column, block_of, plain
 from warehouse.report.blocks import markdown as write_markdown
 from warehouse.report.published_table import published_block
 from warehouse.report.render import NULL
@@ -72,24 +73,30 @@ def summary_table(
     *,
     run_ids: Sequence[str] | None = None,
     markdown: bool = False,
+    published: bool = True,
+    width: int = WIDTH,
 ) -> str:
     """Return the validated table for people: a row for each precision and operating point, with its evidence.
 
-    A separate table of published figures follows (`warehouse.report.published_table`). Costs use the cheapest
-    on-demand offer or, without one, the cheapest other offer.
+    Costs use the cheapest on-demand offer or, without one, the cheapest other offer.
 
     Args:
         warehouse: the DuckDB file.
         as_of: the time whose prices are used; now if empty.
         run_ids: the runs to show; all of them if empty.
-        markdown: Markdown instead of plain text of at most 100 columns.
+        markdown: Markdown instead of plain text.
+        published: True for a separate table of published figures after it (`warehouse.report.published_table`).
+        width: of plain text, in columns of a terminal.
 
     Raises:
         ConfigError: the warehouse doesn't exist.
         RunError: it can't be read.
     """
     with read_only(warehouse) as connection:
-        return summarize(connection, as_of or datetime.now(UTC), run_ids=run_ids, markdown=markdown)
+        moment = as_of or datetime.now(UTC)
+        return summarize(
+            connection, moment, run_ids=run_ids, markdown=markdown, published=published, width=width
+        )
 
 
 def summarize(
@@ -98,15 +105,17 @@ def summarize(
     *,
     run_ids: Sequence[str] | None = None,
     markdown: bool = False,
+    published: bool = True,
+    width: int = WIDTH,
 ) -> str:
     """Return the `summary_table` of an open connection."""
     blocks = list(_blocks(connection, moment, run_ids))
     if not blocks:
         return "The warehouse has no run yet."
-    published = published_block(connection, moment)
-    if published is not None:
-        blocks.append(published)
-    return "\n\n".join(map(write_markdown if markdown else plain, blocks))
+    comparison = published_block(connection, moment) if published else None
+    if comparison is not None:
+        blocks.append(comparison)
+    return "\n\n".join(write_markdown(block) if markdown else plain(block, width) for block in blocks)
 
 
 def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | None) -> Iterator[Block]:
@@ -168,7 +177,7 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
         Column("kernel", itemgetter("kernel_mode")),
         Column("evidence", itemgetter("evidence")),
     )
-    return block_of(heading, columns, rows, notes=notes, droppable=("TTFT ms", "tok/s"))
+    return block_of(heading, columns, rows, notes=notes, droppable=("TTFT ms", "tok/s", "evidence"))
 
 
 def _notes(
@@ -212,7 +221,7 @@ def _notes(
 
 
 def _judgement(row: Row) -> str:
-    parts = [f"{row['documents']:,} documents" if row["documents"] else "no quality was measured"]
+    parts = [counted(row["documents"], "document", ",") if row["documents"] else "no quality was measured"]
     if row["worst_task"]:
         parts.append(f"worst task {row['worst_task']}")
     if row["reason"] and row["documents"]:
@@ -276,7 +285,7 @@ def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
         Column("p", _p, right=True),
         Column("outcome", _outcome),
     )
-    return block_of(heading, columns, tasks, notes=(_TASK_NOTE,), droppable=("flips", "family"))
+    return block_of(heading, columns, tasks, notes=(_TASK_NOTE,), droppable=("flips", "family", "cand"))
 
 
 def _number(value: float | None, write: Callable[[float], str]) -> str:

@@ -16,6 +16,7 @@ from commands.operate.doctor.findings import Finding, show
 from commands.verb import Verb
 from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.home import Home
+from quantgate.model.words import counted
 
 ENGINE_GB = 4.0
 PACKAGES = (
@@ -147,7 +148,7 @@ def _warehouse() -> Iterator[Finding]:
         yield Finding("note", "warehouse", f"none yet at {home.warehouse}; the first run makes it")
         return
     runs = query(home.warehouse, "SELECT count(*) AS n FROM runs").column("n")[0].as_py()
-    yield Finding("ok", "warehouse", f"{runs} runs in {home.warehouse}")
+    yield Finding("ok", "warehouse", f"{counted(runs, 'run')} in {home.warehouse}")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -182,6 +183,9 @@ def command(names: tuple[str, ...], models: bool) -> int:
     it covers the checkpoints of each MODEL (default: all of configs/models) on the hub: existence, newest commit,
     access, declared precision. No weights are downloaded.
     """
+    os.environ["DO_NOT_TRACK"] = (
+        "1"  # or Prefect, when it is first imported, prints a notice among the findings
+    )
     if models:
         from commands.operate.doctor.models import check_models, chosen
 
@@ -192,5 +196,5 @@ def command(names: tuple[str, ...], models: bool) -> int:
         raise ConfigError("models are named, but --models is not given", where="doctor", hint="Add --models.")
     else:
         problems = show(_machine())
-    click.echo(f"{problems} problem{'s' * (problems > 1)}" if problems else "no problems")
+    click.echo(counted(problems, "problem") if problems else "no problems")
     return 2 if problems else 0

@@ -18,6 +18,7 @@ from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
+from quantgate.model.words import counted
 from quantgate.model.yaml_file import M, choose, load_yaml
 
 CONFIGS = ROOT / "configs"
@@ -88,7 +89,7 @@ def check_files() -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("problem", "fleet", str(error))
     else:
-        yield Finding("ok", "fleet", f"{fleet_path().name}: {len(fleet.pools)} pools")
+        yield Finding("ok", "fleet", f"{fleet_path().name}: {counted(len(fleet.pools), 'pool')}")
 
 
 class _Read(Generic[M]):
@@ -120,7 +121,8 @@ class _Read(Generic[M]):
     def findings(self) -> Iterator[Finding]:
         yield from (Finding("problem", self.folder, fault) for fault in self.faults)
         if not self.faults:
-            yield Finding("ok", self.folder, f"{len(self.paths)} files are valid")
+            verb = "is" if len(self.paths) == 1 else "are"
+            yield Finding("ok", self.folder, f"{counted(len(self.paths), 'file')} {verb} valid")
 
 
 class _Names(NamedTuple):

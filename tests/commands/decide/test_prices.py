@@ -38,7 +38,7 @@ def test_offers_are_imported_whole_and_listed(home: Path, tmp_path: Path) -> Non
 
     file.write_text(HEADER + "acme,b300,spot,9.5,2026-06-01,acme's list\n")
     done = answer("prices", "import", str(file))
-    assert done.startswith(f"1 offers imported, 0 known already, kept in {home}/prices/")
+    assert done.startswith(f"1 offer imported, 0 known already, kept in {home}/prices/")
     assert answer("prices", "import", str(file)) == "0 offers imported, 1 known already\n"
 
     prices = query(home / "warehouse.duckdb", "SELECT usd_per_hour FROM prices WHERE gpu = 'b300'")

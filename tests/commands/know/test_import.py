@@ -42,7 +42,7 @@ def test_a_round_is_imported_and_asked_for(home: Path, tmp_path: Path) -> None:
     imported = CliRunner().invoke(cli, ["import", str(file)], standalone_mode=False)
     assert (imported.return_value, imported.exception) == (0, None)
     assert imported.stdout.startswith(
-        f"1 results imported, 0 others left out, kept in {home}/evidence/mlperf-v5.0-"
+        f"1 result imported, 0 others left out, kept in {home}/evidence/mlperf-v5.0-"
     )
     sql = (
         "SELECT round(usd_per_mtok_output, 3) AS usd FROM published_costs_at('2026-04-01') "

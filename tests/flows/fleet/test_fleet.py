@@ -187,6 +187,7 @@ def test_one_run_on_a_schedule_and_one_by_hand(
         assert "quantgate-demo-FP8: qg_demo_cloze" in err, "the flow's own lines"
         assert ": Completed" in err
         assert "quantgate-demo on cpu" in out
+        assert "For comparison, not measured here" not in out
         run_id = err.split("/flow-run/")[1].split()[0]
         assert quantgate("fleet", "watch", run_id).out == out
         on_schedule = quantgate("fleet", "watch", scheduled)

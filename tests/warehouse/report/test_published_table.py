@@ -58,6 +58,7 @@ def test_it_stands_last_and_apart(loaded: Any) -> None:
     assert heading
     assert "fp8 per task" in own
     assert "mlperf" not in own
+    assert summary_table(loaded.warehouse, AS_OF, published=False) == own.strip()
     assert " measured" not in published.split("Results of tuned stacks")[0]
     assert query(loaded.warehouse, "SELECT DISTINCT evidence FROM validated_table").to_pylist() == [
         {"evidence": "measured"}
