@@ -17,7 +17,7 @@ from quantgate.model.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FORMATS = click.Choice(["table", "csv", "json"])
+FORMATS = click.Choice(["table", "record", "csv", "json"])
 
 
 def format_option(**attributes: Any) -> Callable[[F], F]:

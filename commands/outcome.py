@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flows.validation import Validation
 
 NOT_VALIDATED = 3
+EVERY_COLUMN = "quantgate sql --format record \"FROM validated_table WHERE use = 'all'\""
 _VERDICTS = """
     SELECT run_id, verdict FROM validated_table WHERE use = 'all' GROUP BY ALL
 """
@@ -41,9 +42,7 @@ def show_outcome(home: Home, result: Validation, *, require_validated: bool, pub
     click.echo()
     width = terminal_width()
     click.echo(summary_table(home.warehouse, run_ids=result.run_ids, published=published, width=width))
-    click.echo(
-        f"\nPublished in {result.published}. `quantgate sql 'FROM validated_table'` shows every column."
-    )
+    click.echo(f"\nPublished in {result.published}. Every column, one a line:\n  {EVERY_COLUMN}")
     if not require_validated:
         return 0
     rows = query(home.warehouse, _VERDICTS).to_pylist()

@@ -13,7 +13,9 @@ SHOWN = 20
 
 
 @click.command("flips", cls=Verb, short_help="Show the documents whose score changed, with both answers.")
-@click.option("--run", "run_id", metavar="RUN_ID", help="Only flips of this run.")
+@click.option(
+    "--run", "run_id", metavar="RUN_ID", help="Only flips of this run. Default: of repeated runs, the latest."
+)
 @click.option("--candidate", "checkpoint", metavar="NAME", help="Only flips of this candidate (checkpoint).")
 @click.option("--task", metavar="TASK", help="Only flips of this task.")
 @click.option("--direction", type=click.Choice(["worse", "better"]), help="Only flips in this direction.")

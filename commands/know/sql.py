@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from commands.options import format_option
+from commands.outcome import terminal_width
 from commands.verb import Verb
 from quantgate.model.home import Home
 
@@ -17,10 +20,13 @@ def command(statement: str, form: str) -> int:
 
     The warehouse can be read during a load.
 
+    A table is never cut. --format record has a line for each column, which suits wide rows.
+
     Example: quantgate sql "SELECT precision, verdict, usd_per_mtok_output FROM validated_table"
     """
     from warehouse.query import query
     from warehouse.report.render import render
 
-    click.echo(render(query(Home.current().warehouse, statement), form))
+    width = terminal_width() if sys.stdout.isatty() else None
+    click.echo(render(query(Home.current().warehouse, statement), form, width=width))
     return 0

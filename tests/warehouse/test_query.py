@@ -189,7 +189,7 @@ def test_formats_refuse_what_they_cannot_hold() -> None:
     with pytest.raises(ConfigError, match="two columns are called 'a'"):
         render(table, "json")
     assert render(table, "csv") == "a,a\n1,2"
-    with pytest.raises(ConfigError, match=r"unknown format 'xml'\. Use table, csv, json"):
+    with pytest.raises(ConfigError, match=r"unknown format 'xml'\. Use table, record, csv, json"):
         render(table, "xml")
 
 
@@ -201,8 +201,26 @@ def test_a_terminal_gets_no_control_characters_and_no_cut() -> None:
     assert "x" * 500 in out
 
 
+def test_a_record_has_a_line_for_each_column() -> None:
+    table = pa.table({"precision": ["fp8", None], "reason": ["it is un-decided so far", ""]})
+    assert render(table, "record").splitlines() == [
+        "── 1 of 2",
+        "precision  fp8",
+        "reason     it is un-decided so far",
+        "",
+        "── 2 of 2",
+        "precision  –",
+        "reason",
+    ]
+    narrow = render(table, "record", width=25).splitlines()
+    assert narrow[1:5] == ["precision  fp8", "reason     it is", "           un-decided so", "           far"]
+    hashed = render(pa.table({"verdict_key": ["a" * 64]}), "record", width=70)
+    assert hashed.splitlines()[1:] == ["verdict_key", "  " + "a" * 64], "no word is broken"
+
+
 def test_an_empty_result() -> None:
     table = pa.table({"a": pa.array([], pa.int64())})
+    assert render(table, "record") == "no rows"
     assert (render(table, "json"), render(table, "csv"), render(table)) == ("[]", "a", "a\n─")
 
 

@@ -11,6 +11,7 @@ import pytest
 from quantgate.bundles.identity import verdict_key
 from warehouse.load import load_bundles
 from warehouse.query import query
+from warehouse.report.flips import find_flips
 
 
 @pytest.mark.usefixtures("begun")
@@ -38,6 +39,35 @@ def test_a_repeat_is_a_drift_check_and_does_not_decide_again(place: Any, three: 
         place.warehouse, "SELECT verdict FROM verdicts WHERE run_id = 'run-nvfp4-again' AND use = 'all'"
     )
     assert own.to_pylist() == [{"verdict": "VALIDATED"}]
+
+
+@pytest.mark.usefixtures("begun")
+def test_answers_of_repeated_and_continued_runs_count_once(place: Any, three: Any) -> None:
+    """Of a repeat the last run is the latest, of a continued run the one that goes on from it."""
+    baseline, fp8, nvfp4 = three
+    later = nvfp4.started_at + timedelta(days=1)
+    place.write(*three, replace(nvfp4, run_id="run-nvfp4-again", started_at=later))
+    place.write(replace(fp8, run_id="run-fp8-more", started_at=later, continues=fp8.run_id))
+    load_bundles(place.warehouse, place.bundles)
+    for view in ("flips", "samples"):
+        sql = f"SELECT DISTINCT run_id, latest FROM {view} WHERE precision IN ('fp8', 'nvfp4')"
+        latest = {row["run_id"]: row["latest"] for row in query(place.warehouse, sql).to_pylist()}
+        assert not latest.pop(nvfp4.run_id)
+        assert latest.pop("run-nvfp4-again")
+        assert latest in ({fp8.run_id: False, "run-fp8-more": True}, {}), view
+    total = query(place.warehouse, "SELECT count(*) AS n FROM flips WHERE precision = 'nvfp4' AND latest")
+    assert total.to_pylist() == [{"n": find_flips(place.warehouse, run_id=nvfp4.run_id)[1]}]
+    rows, shown = find_flips(place.warehouse, checkpoint=nvfp4.checkpoint)
+    assert set(rows.column("run_id").to_pylist()) == {"run-nvfp4-again"}
+    assert shown == rows.num_rows
+    points = query(
+        place.warehouse, "SELECT count(*) AS n FROM throughput_points WHERE latest AND precision = 'nvfp4'"
+    )
+    assert points.to_pylist() == [{"n": 2}]
+    assert (
+        baseline.run_id
+        in query(place.warehouse, "SELECT run_id FROM samples WHERE latest").column("run_id").to_pylist()
+    )
 
 
 def test_what_a_verdict_belongs_to(three: Any, manifest_of: Any) -> None:

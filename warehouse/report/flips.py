@@ -26,7 +26,7 @@ _NAMES = """
 """
 _CHOSEN = """
     FROM flips
-    WHERE ($run_id IS NULL OR run_id = $run_id) AND ($checkpoint IS NULL OR checkpoint = $checkpoint)
+    WHERE ((latest AND $run_id IS NULL) OR run_id = $run_id) AND ($checkpoint IS NULL OR checkpoint = $checkpoint)
         AND ($task IS NULL OR task = $task) AND ($direction IS NULL OR direction = $direction)
 """
 _ORDER = "ORDER BY model, run_id, task, direction = 'better', TRY_CAST(doc_id AS BIGINT), doc_id, doc_repeat, filter"
@@ -41,11 +41,11 @@ def find_flips(
     direction: str | None = None,
     limit: int | None = None,
 ) -> tuple[pa.Table, int]:
-    """Return rows of the view ``flips``; within a task, worse ones come first.
+    """Return rows of the view ``flips``, of repeated runs the latest's; within a task, worse ones come first.
 
     Args:
         warehouse: the DuckDB file.
-        run_id: only of this candidate's run.
+        run_id: only of this candidate's run, whether it is the latest or not.
         checkpoint: only of runs of this candidate.
         task: only of this task.
         direction: only ``worse`` or ``better``.

@@ -1,4 +1,4 @@
-"""Write the rows of a query as an aligned table, CSV or JSON."""
+"""Write the rows of a query as an aligned table, records, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from textwrap import wrap
 from typing import Any
 
 import pyarrow as pa
@@ -22,20 +23,22 @@ class Format(StrEnum):
     """Format of the rows."""
 
     TABLE = "table"
+    RECORD = "record"
     CSV = "csv"
     JSON = "json"
 
 
-def render(table: pa.Table, output: Format | str = Format.TABLE) -> str:
+def render(table: pa.Table, output: Format | str = Format.TABLE, *, width: int | None = None) -> str:
     """Write a result as text, without a final newline.
 
     JSON is a list of objects with native types: times in ISO 8601, maps and structs as objects, NaN and infinity
     as null. CSV has a header and leaves NULL empty. The table is aligned plain text that shows NULL as a dash and
-    is never cut.
+    is never cut. A record has a line for each column.
 
     Args:
         table: the rows.
-        output: ``table``, ``csv`` or ``json``.
+        output: ``table``, ``record``, ``csv`` or ``json``.
+        width: columns of the terminal, at which values of a record are wrapped; they are not if None.
 
     Raises:
         ConfigError: the format is unknown, or two columns have the same name, which JSON can't represent.
@@ -55,8 +58,26 @@ def render(table: pa.Table, output: Format | str = Format.TABLE) -> str:
         return _json(names, rows)
     if chosen is Format.CSV:
         return _csv(names, rows)
-    numeric = [_is_numeric(kind) for kind in types]
-    return aligned(names, [[_cell(value) for value in row] for row in rows], numeric)
+    cells = [[_cell(value) for value in row] for row in rows]
+    if chosen is Format.RECORD:
+        return _records(names, cells, width)
+    return aligned(names, cells, [_is_numeric(kind) for kind in types])
+
+
+def _records(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
+    """Write each row as a block: a line for each column, its name first; a value with a word too long is below it."""
+    label = max(map(cell_len, names), default=0) + 2
+    blocks = []
+    for number, row in enumerate(rows, 1):
+        lines = [f"── {number} of {len(rows)}"]
+        for name, cell in zip(names, row, strict=True):
+            parts = [cell] if width is None else _lines(cell, width - label)
+            if width is not None and max(map(cell_len, parts)) > width - label:
+                lines += [name, *(f"  {part}" for part in _lines(cell, width - 2))]
+                continue
+            lines += [f"{'' if index else name:<{label}}{part}".rstrip() for index, part in enumerate(parts)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) or "no rows"
 
 
 def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
@@ -71,6 +92,11 @@ def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     lines = [names, ["─" * width for width in widths], *rows]
     padded = (map(_pad, line, widths, right) for line in lines)
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def _lines(cell: str, width: int) -> list[str]:
+    """Return a cell in lines that end at spaces; a longer word stays whole."""
+    return wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [cell]
 
 
 def _pad(cell: str, width: int, at_right: bool) -> str:

@@ -95,6 +95,12 @@ LEFT JOIN starts s USING (run_id)
 LEFT JOIN quality q USING (run_id)
 LEFT JOIN load l USING (run_id);
 
+-- Of each run whether its answers count where answers are added up: `latest`, and no run continues it, since that run
+-- has them too.
+CREATE OR REPLACE VIEW store.latest_answers AS
+SELECT r.run_id, r.latest AND r.run_id NOT IN (SELECT continues FROM store.runs WHERE continues IS NOT NULL) AS latest
+FROM main.runs r;
+
 -- One row per policy and family; `in_use` lists the uses that require the family.
 CREATE OR REPLACE VIEW policies AS
 SELECT

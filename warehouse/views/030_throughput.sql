@@ -1,5 +1,5 @@
 -- One row per run and operating point, with the engine that served it. A figure without any completed request is
--- NULL, whatever the tool wrote.
+-- NULL, whatever the tool wrote. `latest` leaves out the points of repeated and continued runs.
 CREATE OR REPLACE VIEW throughput_points AS
 SELECT
     r.run_id,
@@ -53,9 +53,10 @@ SELECT
     r.evidence,
     CASE WHEN p.validity = 'valid' THEN r.validity ELSE p.validity END AS validity,
     list_distinct(list_concat(r.validity_reasons, p.validity_reasons)) AS validity_reasons,
-    p.measured_at
+    p.measured_at,
+    r.latest
 FROM store.load_points p
-JOIN store.runs r USING (run_id)
+JOIN runs r USING (run_id)
 LEFT JOIN store.engine_starts e ON e.run_id = p.run_id AND e.engine_start_id = p.engine_start_id;
 
 -- The cost of every measured point at the prices of an instant; it is NULL if the hardware has no price.

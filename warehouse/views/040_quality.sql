@@ -1,4 +1,5 @@
--- Every sample with the run it belongs to; the prompt's text lies once per prompt_hash.
+-- Every sample with the run it belongs to; the prompt's text lies once per prompt_hash. `latest` leaves out the answers
+-- of repeated and continued runs, which would be counted twice.
 CREATE OR REPLACE VIEW samples AS
 SELECT
     r.run_id,
@@ -9,12 +10,15 @@ SELECT
     r.sm_arch,
     r.engine_version,
     s.* EXCLUDE (run_id),
-    p.text AS prompt
+    p.text AS prompt,
+    l.latest
 FROM store.samples s
 JOIN store.runs r USING (run_id)
+JOIN store.latest_answers l USING (run_id)
 LEFT JOIN store.prompts p USING (prompt_hash);
 
--- Documents whose score the candidate changed, paired with the declared baseline's own sample.
+-- Documents whose score the candidate changed, paired with the declared baseline's own sample. `latest` leaves out the
+-- flips of repeated and continued runs, which would be counted twice.
 CREATE OR REPLACE VIEW flips AS
 SELECT
     r.run_id,
@@ -41,9 +45,11 @@ SELECT
     c.finish_reason AS candidate_finish_reason,
     b.output_tokens AS baseline_output_tokens,
     c.output_tokens AS candidate_output_tokens,
-    p.text AS prompt
+    p.text AS prompt,
+    l.latest
 FROM store.samples c
 JOIN store.runs r USING (run_id)
+JOIN store.latest_answers l USING (run_id)
 JOIN store.samples b
   ON b.run_id = r.baseline_run_id
  AND b.task = c.task
