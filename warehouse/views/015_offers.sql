@@ -10,15 +10,22 @@ CREATE OR REPLACE MACRO effective_spot_usd_per_hour(usd_per_hour, interruptions_
     CASE WHEN interruptions_per_hour >= 0 AND reload_s >= 0
         THEN usd_per_hour * exp(interruptions_per_hour * reload_s / 3600) END;
 
--- The offers in force at an instant: valid_from <= ts < valid_to, and of each series the latest.
+-- The offers in force at an instant: valid_from <= ts < valid_to, and of each series the latest. A price that this
+-- project assumes is none where somebody offers the GPU, of whatever kind: beside a real price it would double the rows,
+-- and be the lowest one.
 CREATE OR REPLACE MACRO offers_at(ts) AS TABLE
+WITH of_series AS (
+    SELECT *
+    FROM store.price_offers
+    WHERE day_start(valid_from) <= ts::TIMESTAMPTZ
+      AND (valid_to IS NULL OR ts::TIMESTAMPTZ < day_start(valid_to))
+    QUALIFY row_number() OVER (
+        PARTITION BY provider, region, gpu, gpu_count, price_kind ORDER BY valid_from DESC
+    ) = 1
+)
 SELECT *
-FROM store.price_offers
-WHERE day_start(valid_from) <= ts::TIMESTAMPTZ
-  AND (valid_to IS NULL OR ts::TIMESTAMPTZ < day_start(valid_to))
-QUALIFY row_number() OVER (
-    PARTITION BY provider, region, gpu, gpu_count, price_kind ORDER BY valid_from DESC
-) = 1;
+FROM of_series
+QUALIFY evidence <> 'estimated' OR bool_and(evidence = 'estimated') OVER (PARTITION BY gpu);
 
 -- Every known GPU and kind of price at an instant: the offers in force, or one row with the reason that there is none.
 CREATE OR REPLACE MACRO gpu_prices_at(ts) AS TABLE

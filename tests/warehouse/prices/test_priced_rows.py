@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from warehouse.load import load_bundles
 from warehouse.prices.offers import imported_folder
 from warehouse.query import query
 from warehouse.report.render import render
+from warehouse.report.summary import summary_table
 from warehouse.rows import run_row
 
 
@@ -86,6 +88,36 @@ def test_answers_before_the_day_of_an_import_stay_bit_identical(
     assert all(new != was for new, was in zip(answers(after), old[1], strict=True))
     cheaper = rows(place, f"SELECT DISTINCT usd_per_hour FROM validated_table_at('{after}')")
     assert sorted(row["usd_per_hour"] for row in cheaper) == [0.99, 1.0, 1.78, 4.54]
+
+
+def test_an_own_price_takes_the_place_of_the_assumed_one(
+    place: Any, take: Callable[..., Any], begun: None, spec: Any
+) -> None:
+    place.write(spec("run-cpu", gpu="cpu", tasks={}), spec("run-h100", tasks={}))
+    load_bundles(place.warehouse, place.bundles)
+    before, after = "2026-05-31", "2026-08-01"
+    views = ("validated_table_at", "cost_per_token_at", "gpu_prices_at")
+
+    def providers(view: str, moment: str, gpu: str = "cpu") -> list[dict[str, Any]]:
+        sql = f"SELECT provider, count(*) AS n FROM {view}('{moment}') WHERE gpu = '{gpu}' AND provider IS NOT NULL"
+        return rows(place, f"{sql} GROUP BY ALL ORDER BY ALL")
+
+    assumed = {view: providers(view, after) for view in views}
+    others = {view: providers(view, after, "h100") for view in views}
+    assert {row["provider"] for found in assumed.values() for row in found} == {"assumed"}
+    take(OFFER | {"provider": "own", "gpu": "cpu", "price_kind": "spot", "usd_per_hour": 5.0})
+    load_bundles(place.warehouse, place.bundles)
+    for view in views:
+        assert providers(view, before) == assumed[view], "before the day of the import nothing changes"
+        assert providers(view, after) == [row | {"provider": "own"} for row in assumed[view]], "not doubled"
+        assert providers(view, after, "h100") == others[view], "a published offer is no assumption"
+    lowest = f"SELECT min(usd_per_gpu_hour) AS usd FROM gpu_prices_at('{after}') WHERE gpu = 'cpu'"
+    assert rows(place, lowest) == [{"usd": 5.0}]
+    listed = rows(place, "SELECT provider, current FROM prices WHERE gpu = 'cpu' ORDER BY provider")
+    assert listed == [{"provider": "assumed", "current": False}, {"provider": "own", "current": True}]
+    text = summary_table(place.warehouse, datetime(2026, 8, 1, tzinfo=UTC), published=False)
+    assert "Price: own spot, 5 USD/h of 2026-06-01" in text
+    assert "assum" not in text
 
 
 def configs_with(folder: Path, change: Callable[[dict[str, Any]], object], file: str) -> Path:
