@@ -2,15 +2,15 @@
 # A fleet on one machine, from nothing: PostgreSQL, Prefect's server, pools and deployments, a worker for each of two
 # GPU types that the CPU stands for and one for load and publish; then a run on a schedule and one by hand.
 #
-#   make setup && docs/local-fleet.sh [FOLDER]     # as an ordinary user: PostgreSQL refuses root
+#   make setup && docs/local-fleet.sh [FOLDER]
 #
 # It needs PostgreSQL's programs (Debian: apt install postgresql). All it makes lies in FOLDER (default
-# .quantgate/local-fleet) and all it starts ends with it; KEEP=1 leaves the fleet running until Ctrl-C.
+# .quantgate/local-fleet) and all it starts ends with it; KEEP=1 leaves the fleet running until Ctrl-C. PostgreSQL refuses
+# root: for root it runs as the user postgres, which Debian's package makes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 folder=$(realpath -m "${1:-.quantgate/local-fleet}")
-[ "$(id -u)" != 0 ] || { echo "local-fleet: run it as an ordinary user, PostgreSQL refuses root" >&2; exit 2; }
 PATH=$root/.venv/bin:$PATH
 for bin in /usr/lib/postgresql/*/bin; do PATH=$PATH:$bin; done
 for program in initdb pg_ctl createdb prefect quantgate; do
@@ -19,14 +19,34 @@ for program in initdb pg_ctl createdb prefect quantgate; do
     exit 2
   }
 done
-mkdir -p "$folder/tmp"
-chmod 700 "$folder"
+database=() login="" auth=peer
+if [ "$(id -u)" = 0 ]; then
+  id postgres > /dev/null 2>&1 || {
+    echo "local-fleet: PostgreSQL refuses root, and there is no user postgres (useradd --system postgres)" >&2
+    exit 2
+  }
+  # Only root and postgres can enter the socket's folder, so whoever connects there is one of them.
+  database=(env -C / setpriv --reuid postgres --regid postgres --clear-groups) login=postgres@ auth=trust
+  umask 077
+fi
+mkdir -p "$folder/tmp" "$folder/postgres"
+chmod 700 "$folder" "$folder/postgres"
+if [ ${#database[@]} != 0 ]; then
+  chmod 711 "$folder"
+  chown postgres "$folder/postgres"
+  "${database[@]}" test -w "$folder/postgres" || {
+    echo "local-fleet: PostgreSQL refuses root, and its user postgres can't enter $folder." \
+      "Name a folder that it can enter: docs/local-fleet.sh /var/tmp/local-fleet" >&2
+    exit 2
+  }
+fi
 
 port=${PORT:-$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
-socket=$(mktemp -d) # a socket's path is limited to 107 characters, a folder's is not
+socket=$(mktemp -d /tmp/local-fleet.XXXXXX) # a socket's path is limited to 107 characters, a folder's is not
+[ ${#database[@]} = 0 ] || chown postgres "$socket"
 # A profile of the user's own server must not be meant by what follows.
 export PREFECT_HOME=$folder/prefect PREFECT_API_URL=http://127.0.0.1:$port/api
-export PREFECT_API_DATABASE_CONNECTION_URL="postgresql+asyncpg:///prefect?host=$socket"
+export PREFECT_API_DATABASE_CONNECTION_URL="postgresql+asyncpg://$login/prefect?host=$socket"
 # Leases in memory are forgotten when the server restarts, and with them who holds a slot.
 export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
 # Prefect's workers write below TMPDIR, in a folder that whoever came first owns.
@@ -40,7 +60,7 @@ stop() {
   trap - EXIT INT TERM
   for pid in "${started[@]}"; do kill -TERM -- "-$pid" 2> /dev/null || true; done
   for pid in "${started[@]}"; do wait "$pid" 2> /dev/null || true; done
-  pg_ctl --pgdata "$folder/postgres" --mode fast --silent stop || true
+  "${database[@]}" pg_ctl --pgdata "$folder/postgres" --mode fast --silent stop || true
   rm -rf "$socket"
 }
 trap stop EXIT
@@ -56,10 +76,11 @@ background() { # LOG COMMAND…: in a process group of its own, so that its chil
 }
 
 echo "== PostgreSQL and Prefect's server ($PREFECT_API_URL)"
-[ -d "$folder/postgres" ] || initdb --pgdata "$folder/postgres" --auth-local peer --auth-host reject > "$folder/initdb.log"
-pg_ctl --pgdata "$folder/postgres" --log "$folder/postgres.log" --silent --wait \
+[ -f "$folder/postgres/PG_VERSION" ] ||
+  "${database[@]}" initdb --pgdata "$folder/postgres" --auth-local $auth --auth-host reject > "$folder/initdb.log"
+"${database[@]}" pg_ctl --pgdata "$folder/postgres" --log "$folder/postgres/server.log" --silent --wait \
   --options "-c listen_addresses='' -c unix_socket_directories='$socket'" start
-createdb --host "$socket" prefect 2> /dev/null || true # it is there from before
+"${database[@]}" createdb --host "$socket" prefect 2> /dev/null || true # it is there from before
 background server prefect server start --host 127.0.0.1 --port "$port"
 for _ in $(seq 180); do
   curl --silent --fail --output /dev/null "$PREFECT_API_URL/health" && break
