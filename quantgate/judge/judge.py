@@ -4,7 +4,7 @@ A task passes if any loss is shown to stay within its family's margin (non-infer
 as many documents as the policy asks for. A use is VALIDATED if all of its tasks pass: an intersection-union
 test, each task at alpha without correction (R. L. Berger, Technometrics 24 (1982) 295-300). It is REJECTED
 if the loss is shown to exceed the margin on any task, at alpha after Holm's correction. Otherwise it is
-INCONCLUSIVE.
+INCONCLUSIVE, also where some of its families were not measured. It is UNVALIDATED where none was.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def _judge_use(
     missing += [f"task {pairs.task}" for pairs in required.values() if isinstance(pairs, Unmeasured)]
     if missing:
         reason = f"not measured: {', '.join(missing)}"
-        return give(Verdict.INCONCLUSIVE, reason, tasks)
+        return give(Verdict.INCONCLUSIVE if tasks else Verdict.UNVALIDATED, reason, tasks)
     failed = [task.reason for task in tasks if task.outcome is Outcome.FAIL]
     if failed:
         return give(Verdict.REJECTED, "; ".join(failed), tasks)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from quantgate.model.enums import KernelMode, Validity, Verdict
+from quantgate.model.enums import Family, KernelMode, Validity, Verdict
+from tests.support.sample_rows import policy_of
 from warehouse.configuration import CONFIGS
 from warehouse.load import load_bundles
 from warehouse.query import query
@@ -82,7 +83,7 @@ def pick(rows: list[dict[str, Any]], run_id: str, kind: str = "on_demand") -> di
 def test_the_columns_are_the_contract_s_in_its_order(odd_rows: list[dict[str, Any]]) -> None:
     names = list(odd_rows[0])
     assert names[: len(COLUMNS)] == COLUMNS
-    assert names[len(COLUMNS) :] == ["stale_reasons", "verdict_run_id"]
+    assert names[len(COLUMNS) :] == ["stale_reasons", "verdict_run_id", "suite", "tasks", "documents"]
 
 
 def test_the_key_is_unique(odd_rows: list[dict[str, Any]]) -> None:
@@ -145,6 +146,45 @@ def test_verdicts_of_every_kind_of_run(odd_rows: list[dict[str, Any]]) -> None:
     }.items():
         assert [found[run_id, use] for use in every] == [verdict] * 3, run_id
     assert [found["run-nvfp4", use] for use in every] == ["REJECTED", "REJECTED", "VALIDATED"]
+
+
+def test_what_a_verdict_rests_on(odd_rows: list[dict[str, Any]]) -> None:
+    """Each use has the tasks of its families, with the documents that they answered."""
+    rests_on = {
+        (row["run_id"], row["use"]): (row["suite"], row["tasks"], row["documents"]) for row in odd_rows
+    }
+    for run_id in ("run-fp8", "run-nvfp4", "run-bf16-again", "run-orphan"):
+        assert rests_on[run_id, "all"] == ("toys", ["cloze", "sums"], 200)
+        assert rests_on[run_id, "math"] == ("toys", ["sums"], 100)
+        assert rests_on[run_id, "conversation"] == ("toys", ["cloze"], 100)
+    assert rests_on["run-no-quality", "all"] == (None, [], 0)
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_use_without_its_families(place: Any, three: Any) -> None:
+    """`all` of one task shows that it is one; a use none of whose families was measured is UNVALIDATED."""
+    tasks = {"sums": three[0].tasks["sums"]}
+    policy = policy_of(
+        dict.fromkeys((Family.MATH, Family.CONVERSATION), (0.1, 50)),
+        uses={"all": (), "chat": (Family.CONVERSATION,), "both": (Family.MATH, Family.CONVERSATION)},
+    )
+    baseline = replace(three[0], tasks=tasks, policy=policy)
+    place.write(baseline, replace(three[1], baseline=baseline, tasks=tasks, policy=policy))
+    load_bundles(place.warehouse, place.bundles)
+    rows = query(place.warehouse, "FROM verdicts WHERE precision = 'fp8'").to_pylist()
+    assert {row["use"]: (row["verdict"], row["reason"]) for row in rows} == {
+        "all": ("VALIDATED", "shown within the margin on sums"),
+        "chat": ("UNVALIDATED", "not measured: family conversation"),
+        "both": ("INCONCLUSIVE", "not measured: family conversation"),
+    }
+    shown = query(
+        place.warehouse, "SELECT DISTINCT use, tasks, documents FROM validated_table WHERE precision = 'fp8'"
+    )
+    assert {row["use"]: (row["tasks"], row["documents"]) for row in shown.to_pylist()} == {
+        "all": (["sums"], 100),
+        "chat": ([], 0),
+        "both": (["sums"], 100),
+    }
 
 
 def test_the_last_run_of_a_fingerprint_is_shown_and_all_are_in_runs(

@@ -10,12 +10,17 @@ from warehouse.query import query
 from warehouse.rejudge import JudgeReport
 from warehouse.report.blocks import Column, block_of, plain
 from warehouse.report.render import NULL
+from warehouse.report.summary import amount
 
 _VERDICTS = """
     SELECT p.run_id, p.checkpoint, p.precision, p.gpu, p.use, d.policy AS declared_policy, d.verdict AS declared,
         p.verdict, p.worst_task, p.quality_delta AS delta, p.quality_delta_ci_low AS low,
-        p.quality_delta_ci_high AS high, p.reason
+        p.quality_delta_ci_high AS high, p.reason, p.suite, coalesce(t.tasks, []) AS tasks, t.documents
     FROM verdicts p
+    LEFT JOIN (
+        SELECT run_id, use, policy, policy_fingerprint, list(task) AS tasks, sum(pairs)::BIGINT AS documents
+        FROM quality_delta WHERE declared = 'post_hoc' GROUP BY ALL
+    ) t USING (run_id, use, policy, policy_fingerprint)
     LEFT JOIN verdicts d ON d.run_id = p.run_id AND d.use = p.use AND d.declared = 'declared'
     WHERE p.declared = 'post_hoc' AND p.policy = $policy AND p.policy_fingerprint = $fingerprint
         AND list_contains($run_ids, p.run_id)
@@ -69,6 +74,7 @@ _COLUMNS = (
     Column("use", itemgetter("use")),
     Column("declared", _declared),
     Column("post hoc", itemgetter("verdict")),
+    Column("tasks/n", amount, right=True),
     Column("worst task", lambda row: row["worst_task"] or NULL),
     Column("Δ points", _delta, right=True),
 )

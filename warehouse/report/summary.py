@@ -24,7 +24,7 @@ from warehouse.report.render import NULL
 Row = dict[str, Any]
 
 _POINTS = """
-    SELECT v.*, r.is_baseline, r.fingerprint, d.reason, d.documents,
+    SELECT v.*, r.is_baseline, r.fingerprint, d.reason,
         p.alpha, p.stale_after_days, o.price_source, o.price_note
     FROM validated_table_at($ts) v
     JOIN runs r USING (run_id)
@@ -170,6 +170,7 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
         Column("precision", lambda row: labels[row["run_id"]]),
         Column("at", lambda row: (row["operating_point"] or NULL) + "*" * (row["validity"] != "valid")),
         Column("verdict", itemgetter("verdict")),
+        Column("tasks/n", amount, right=True),
         Column(f"Δ points [{level}]", _delta, right=True),
         Column("USD/1M out", lambda row: _number(row["usd_per_mtok_output"], _money), right=True),
         Column("tok/s", lambda row: _number(row["output_tok_s"], "{:,.0f}".format), right=True),
@@ -177,7 +178,8 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
         Column("kernel", itemgetter("kernel_mode")),
         Column("evidence", itemgetter("evidence")),
     )
-    return block_of(heading, columns, rows, notes=notes, droppable=("TTFT ms", "tok/s", "evidence"))
+    says_nothing = ("evidence",) if len({row["evidence"] for row in rows}) == 1 else ()  # a note has it
+    return block_of(heading, columns, rows, notes=notes, droppable=(*says_nothing, "TTFT ms", "tok/s", "evidence"))
 
 
 def _notes(
@@ -189,10 +191,13 @@ def _notes(
 ) -> Iterator[str]:
     first, runs = rows[0], {row["run_id"]: row for row in rows}
     yield (
-        "at: requests in flight. Δ points: candidate − baseline of the worst task, in points of 100, with "
-        "its interval. USD/1M out: per million output tokens. TTFT ms, where it fits: median/99th percentile "
-        "of the time to the first token."
+        "at: requests in flight. tasks/n: tasks and documents that the verdict rests on. Δ points: candidate − "
+        "baseline of the worst task, in points of 100, with its interval. USD/1M out: per million output tokens. "
+        "TTFT ms, where it fits: median/99th percentile of the time to the first token."
     )
+    evidence = sorted({row["evidence"] for row in rows})
+    if len(evidence) == 1:
+        yield f"Evidence of every row: {evidence[0]}."
     for mode in dict.fromkeys(row["kernel_mode"] for row in rows):
         if mode in _MODE_NOTES:
             yield _MODE_NOTES[mode]
@@ -221,7 +226,7 @@ def _notes(
 
 
 def _judgement(row: Row) -> str:
-    parts = [counted(row["documents"], "document", ",") if row["documents"] else "no quality was measured"]
+    parts = [_rests_on(row) if row["documents"] else "no quality was measured"]
     if row["worst_task"]:
         parts.append(f"worst task {row['worst_task']}")
     if row["reason"] and row["documents"]:
@@ -229,6 +234,12 @@ def _judgement(row: Row) -> str:
     if row["verdict_run_id"] != row["run_id"]:
         parts.append(f"decided by run {row['verdict_run_id']}; later ones are drift checks")
     return "; ".join(parts) + "."
+
+
+def _rests_on(row: Row) -> str:
+    """Return the suite and the amount of quality behind a verdict: ``suite demo, 3 tasks, 3,000 documents``."""
+    suite = f"suite {row['suite']}, " if row["suite"] else ""
+    return f"{suite}{counted(len(row['tasks']), 'task')}, {counted(row['documents'], 'document', ',')}"
 
 
 def _prices(connection: Connection, moment: datetime, rows: list[Row]) -> Iterator[str]:
@@ -264,10 +275,19 @@ def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
         Column("precision", lambda row: labels[row["run_id"]]),
         Column("use", itemgetter("use")),
         Column("verdict", itemgetter("verdict")),
-        Column("worst task", lambda row: row["worst_task"] or row["reason"] or NULL),
+        Column("tasks/n", amount, right=True),
+        Column("worst task", lambda row: row["worst_task"] or NULL),
         Column("Δ points", _delta, right=True),
     )
-    return block_of("Verdict per use", columns, list(verdicts.values())) if verdicts else None
+    if not verdicts:
+        return None
+    incomplete = [
+        row
+        for row in verdicts.values()
+        if row["reason"] and (not row["worst_task"] or row["reason"].startswith("not measured"))
+    ]
+    notes = tuple(f"{labels[row['run_id']]}, {row['use']}: {row['reason']}." for row in incomplete)
+    return block_of("Verdict per use", columns, list(verdicts.values()), notes=notes)
 
 
 def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
@@ -286,6 +306,11 @@ def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
         Column("outcome", _outcome),
     )
     return block_of(heading, columns, tasks, notes=(_TASK_NOTE,), droppable=("flips", "family", "cand"))
+
+
+def amount(row: Row) -> str:
+    """Return the number of tasks and of documents behind a verdict: ``3/3,000``."""
+    return f"{len(row['tasks'])}/{row['documents']:,}" if row["documents"] else NULL
 
 
 def _number(value: float | None, write: Callable[[float], str]) -> str:

@@ -69,18 +69,30 @@ LEFT JOIN main.throughput_points b
 WHERE r.latest AND r.evidence IN ('measured', 'imported')
 ORDER BY r.model, r.run_id, t.concurrency;
 
--- The verdict in force for each run and use, with the run that decided it.
+-- The verdict in force for each run and use, with the run that decided it and what of that run it rests on.
 CREATE OR REPLACE VIEW store.fresh_standing_verdicts AS
 WITH every_verdict AS MATERIALIZED (
     SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
-        quality_delta_ci_high, flip_rate, measured_at
+        quality_delta_ci_high, flip_rate, measured_at, suite
     FROM main.verdicts
     WHERE declared = 'declared'
+),
+answered AS (
+    SELECT t.run_id, u.use, list(t.task ORDER BY t.task) AS tasks, sum(t.documents)::BIGINT AS documents
+    FROM store.run_tasks t
+    JOIN store.runs r USING (run_id)
+    JOIN store.policies p USING (policy, policy_fingerprint),
+    unnest(map_entries(p.uses)) AS e(entry),
+    (SELECT entry.key AS use, entry.value AS families) AS u
+    WHERE len(u.families) = 0 OR list_contains(u.families, t.family)
+    GROUP BY ALL
 )
 SELECT v.run_id, v.use, v.decided_by, d.verdict, d.worst_task, d.quality_delta,
-    d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at
+    d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at,
+    d.suite, coalesce(a.tasks, []) AS tasks, coalesce(a.documents, 0) AS documents
 FROM every_verdict v
-JOIN every_verdict d ON d.run_id = v.decided_by AND d.use = v.use;
+JOIN every_verdict d ON d.run_id = v.decided_by AND d.use = v.use
+LEFT JOIN answered a ON a.run_id = v.decided_by AND a.use = v.use;
 
 -- The validated table at the prices of an instant: one row per (run, workload, operating point, price offer,
 -- use), the last run of each fingerprint. Unknown values are NULL, with a reason in null_reasons.
@@ -210,13 +222,17 @@ SELECT
         why_null('quality_delta', quality_delta, no_quality),
         why_null('quality_delta_ci_low', quality_delta_ci_low, no_quality),
         why_null('quality_delta_ci_high', quality_delta_ci_high, no_quality),
-        why_null('flip_rate', flip_rate, no_quality)
+        why_null('flip_rate', flip_rate, no_quality),
+        why_null('suite', suite, 'no_quality')
     ], lambda entry: entry IS NOT NULL)) AS null_reasons,
     measured_at,
     len(stale_reasons) > 0 AS stale,
     run_id,
     stale_reasons,
-    decided_by AS verdict_run_id
+    decided_by AS verdict_run_id,
+    suite,
+    tasks,
+    documents
 FROM reasoned
 ORDER BY model, gpu, engine_version, workload, NOT is_baseline, started_at, run_id, concurrency,
     provider, region, price_kind, use <> 'all', use;

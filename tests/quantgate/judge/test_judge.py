@@ -179,11 +179,20 @@ def test_a_missing_family_or_task_is_named():
     pair = tables(sums=(0, 0, 1000))
     assert only(*pair, use="both").verdict is Verdict.INCONCLUSIVE
     assert only(*pair, use="both").reason == "not measured: family conversation"
-    assert only(*pair, use="code").reason == "not measured: family code"
     declared_only = only(*pair, SUMS, WORDS)
     assert declared_only.verdict is Verdict.INCONCLUSIVE
     assert declared_only.reason == "not measured: task cloze"
     assert [task.task for task in declared_only.tasks] == ["sums"]
+
+
+def test_a_use_of_which_nothing_was_measured_is_unvalidated():
+    pair = tables(sums=(0, 0, 1000))
+    assert only(*pair, use="code").verdict is Verdict.UNVALIDATED
+    assert only(*pair, use="code").reason == "not measured: family code"
+    declared_only = {v.use: v for v in judge(*tables(cloze=(0, 0, 200)), "tests", POLICY, [SUMS, WORDS])}
+    assert declared_only["math"].verdict is Verdict.UNVALIDATED
+    assert declared_only["math"].reason == "not measured: task sums"
+    assert declared_only["all"].verdict is Verdict.INCONCLUSIVE
 
 
 def test_without_quality_nothing_is_validated():
@@ -204,7 +213,7 @@ def test_all_uses_are_judged_in_the_policys_order():
         ("all", "VALIDATED"),
         ("math", "VALIDATED"),
         ("both", "VALIDATED"),
-        ("code", "INCONCLUSIVE"),
+        ("code", "UNVALIDATED"),
     ]
     assert {v.policy for v in verdicts} == {"tests"}
 

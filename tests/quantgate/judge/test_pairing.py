@@ -111,7 +111,7 @@ def test_what_does_not_pair_is_not_comparable(spec):
     }
     assert by_use["math"].verdict is Verdict.NOT_COMPARABLE
     assert by_use["math"].reason == "task sums: the candidate's score is not a number on 1 document"
-    assert by_use["conversation"].verdict is Verdict.INCONCLUSIVE, "another use does not depend on that task"
+    assert by_use["conversation"].verdict is Verdict.UNVALIDATED, "another use does not depend on that task"
 
 
 @pytest.fixture

@@ -87,16 +87,17 @@ def test_the_summary_has_a_row_for_each_precision_and_point(loaded: Any) -> None
         ("nvfp4", "c1", "REJECTED"),
         ("nvfp4", "c8", "REJECTED"),
     ]
-    assert cells[3][3:] == ["+0.00", "[-2.63,", "+2.63]", "0.698", "800", "10/10", "native", "measured"]
-    assert cells[5][-2:] == ["emulated", "measured"]
+    assert cells[3][3:] == ["2/200", "+0.00", "[-2.63,", "+2.63]", "0.698", "800", "10/10", "native"]
+    assert cells[5][-1] == "emulated"
     text = " ".join(" ".join(lines).split())
     assert "say nothing of hardware that has the kernel: no speed claim rests on them" in text
     assert "Policy toys: VALIDATED where an exact test shows" in text
-    assert "nvfp4: toy-nvfp4; 200 documents; worst task sums" in text
+    assert "Evidence of every row: measured." in text
+    assert "nvfp4: toy-nvfp4; suite toys, 2 tasks, 200 documents; worst task sums" in text
     assert "Price: spheron on-demand, 2.01 USD/h of 2026-03-20" in text
     assert "Other offers, in the view validated_table: spheron spot, 0.99 USD/h of 2026-03-20." in text
-    assert "nvfp4 math REJECTED sums -30.00 [-37.98, -23.07]" in text
-    assert "nvfp4 conversation VALIDATED cloze +0.00 [-2.63, +2.63]" in text
+    assert "nvfp4 math REJECTED 1/100 sums -30.00 [-37.98, -23.07]" in text
+    assert "nvfp4 conversation VALIDATED 1/100 cloze +0.00 [-2.63, +2.63]" in text
     assert "fp8 per task: toy-fp8 against toy-bf16" in text
     assert "sums math 100 90.0 60.0 -30.00 [-37.98, -23.07] 10 30.0 0.002 fail" in text
 
@@ -108,7 +109,10 @@ def test_markdown_and_plain_text_show_the_same_cells(loaded: Any) -> None:
     cells = [" ".join(cell.strip() for cell in row) for row in rows if not row[0].startswith("-")]
     assert cells
     flat = [" ".join(line.split()) for line in plain.splitlines()]
-    assert [cell for cell in cells if cell not in flat] == []
+    shown = {*flat, *(f"{line} evidence" for line in flat), *(f"{line} measured" for line in flat)}
+    assert [cell for cell in cells if cell not in shown] == [], (
+        "a note has the evidence where it is every row's"
+    )
 
 
 @pytest.mark.usefixtures("begun")
@@ -128,7 +132,10 @@ def test_a_use_whose_family_was_not_measured_says_so(place: Any, three: Any) -> 
     place.write(baseline, replace(three[1], baseline=baseline, tasks=tasks))
     load_bundles(place.warehouse, place.bundles)
     flat = " ".join(summary_table(place.warehouse, AS_OF).split())
-    assert "fp8 conversation INCONCLUSIVE not measured: family conversation –" in flat
+    assert "fp8 conversation UNVALIDATED – – –" in flat
+    assert "fp8, conversation: not measured: family conversation." in flat
+    assert "fp8 c8 VALIDATED 1/100" in flat, "`all` from one task does not look like `all` from two"
+    assert "fp8: toy-fp8; suite toys, 1 task, 100 documents" in flat
 
 
 @pytest.mark.usefixtures("begun")
@@ -176,8 +183,8 @@ def test_a_baseline_on_more_gpus_than_its_candidate(place: Any, three: Any) -> N
     load_bundles(place.warehouse, place.bundles)
     flat = " ".join(summary_table(place.warehouse, AS_OF).split())
     assert "toy on 1 or 2 × h100 (sm_90)" in flat
-    assert "bf16 ×2 c8 BASELINE – 2.79" in flat
-    assert "fp8 ×1 c8 VALIDATED +0.00 [-2.63, +2.63] 0.698" in flat
+    assert "bf16 ×2 c8 BASELINE 2/200 – 2.79" in flat
+    assert "fp8 ×1 c8 VALIDATED 2/200 +0.00 [-2.63, +2.63] 0.698" in flat
     assert "Price for 2 × h100: spheron on-demand, 4.02 USD/h of 2026-03-20" in flat
     assert "Price: spheron on-demand, 2.01 USD/h of 2026-03-20" in flat
 
