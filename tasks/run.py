@@ -30,6 +30,7 @@ from tasks.fidelity.measure import measure_fidelity, with_max_logprobs
 from tasks.fidelity.text import Text, read_text
 from tasks.progress import Reporter
 from tasks.quality.evaluate import ChatTemplate, Evaluation, evaluate_task
+from tasks.quality.requirements import request_needs
 from tasks.resume import aa_repeat, interim_looks
 from tasks.resume.continuation import begin
 from tasks.resume.decision import Decision, Refuse, Reuse, unchanged
@@ -305,7 +306,7 @@ def _serving(run: ActiveRun) -> Iterator[server.RunningEngine]:
         idle_devices(plan.hardware, context.report),
         server.serve(
             plan.checkpoint,
-            context.environment,
+            server.allowing(context.environment, request_needs(plan.suite).stop_strings),
             with_max_logprobs(plan.checkpoint.vocab_size, context.served.arguments),
             adapter=context.served.adapter,
             uuids=plan.hardware.uuids,

@@ -28,7 +28,7 @@ from tasks.engine.arguments import check_limits, gpu_count, serving_arguments
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
 from tasks.quality import sources
-from tasks.quality.requirements import check_packages, permitted
+from tasks.quality.requirements import check_packages, permitted, request_needs
 from tasks.quality.suite import check_chat_template, check_suite, suite_content
 
 
@@ -44,6 +44,8 @@ class Work:
     suite: Suite
     documents: dict[str, int | None]
     """Number of documents by task; None where only the run can count them."""
+    answers: tuple[str, int] | None
+    """The task with the longest answers and their length in tokens; None where no task generates text."""
     workload: Workload
     policy_name: str
     policy: Policy
@@ -175,12 +177,14 @@ def work_of(model: ModelConfig, parameters: ValidateParameters, home: Home) -> W
     policy = load_policy(policy_name)
     check_policy(policy_name, policy, suite.tasks)
     template = parameters.chat_template
+    needs = request_needs(suite)
     return Work(
         name=model.name if parameters.model else parameters.name,
         model=model,
         checkpoints=checkpoints_of(model, parameters),
         suite=suite,
         documents=check_suite(suite),
+        answers=(needs.longest, needs.generated_tokens) if needs.longest else None,
         workload=workload_of(parameters.workload or model.workload, parameters.concurrency),
         policy_name=policy_name,
         policy=policy,
@@ -232,7 +236,7 @@ def check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, work: Wo
     argument_files.check_arguments(arguments)
     for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
-            check_limits(arguments, folder, work.workload)
+            check_limits(arguments, folder, work.workload, work.answers)
             if work.chat_template and "chat-template" not in arguments:
                 check_chat_template(folder, checkpoint.source)
             return

@@ -169,7 +169,7 @@ def served_with(
     for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
         check_known(dashed(config.engine_arguments), engine, home, report)
         serving = serving_arguments(engine.config, config.engine_arguments)
-        check_limits(serving, Path(checkpoint.path), request.workload)
+        check_limits(serving, Path(checkpoint.path), request.workload, request.answers)
         if request.chat_template and "chat-template" not in serving:
             check_chat_template(Path(checkpoint.path), checkpoint.source)
         served.append(argument_files.resolve_arguments(engine.config, config.engine_arguments, pins))

@@ -179,13 +179,19 @@ def _help(environment: EngineEnvironment, log: Path) -> str:
         return ""
 
 
-def check_limits(arguments: Mapping[str, Any], folder: Path, workload: Workload | None) -> None:
-    """Check parallel sizes and the context's length against a checkpoint and the load that is declared.
+def check_limits(
+    arguments: Mapping[str, Any],
+    folder: Path,
+    workload: Workload | None,
+    answers: tuple[str, int] | None = None,
+) -> None:
+    """Check parallel sizes and the context's length against a checkpoint and the requests that are declared.
 
     Args:
         arguments: serving arguments by name, without dashes.
         folder: the checkpoint's folder; its config.json is read.
         workload: the concurrency sweep, whose requests must fit the context.
+        answers: the task with the longest answers and their length in tokens, which must fit with a prompt.
 
     Raises:
         ConfigError: the first that doesn't fit, with what does.
@@ -209,6 +215,12 @@ def check_limits(arguments: Mapping[str, Any], folder: Path, workload: Workload 
             f"and the engine's context is {context}",
             where=folder.name,
             hint=f"Give --engine-arg max-model-len={needed} or more, or choose a shorter workload.",
+        )
+    if answers and context is not None and answers[1] + 1 >= context:
+        raise ConfigError(
+            f"task '{answers[0]}' generates up to {answers[1]} tokens, and the engine's context is {context}",
+            where=folder.name,
+            hint="Give --engine-arg max-model-len with room for prompts too, or a lower max_gen_toks in a suite.",
         )
 
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,9 @@ ENVIRONMENT_ALLOW_LIST = (
     "MKL_",
     "OPENBLAS_",
 )
+STOP_STRINGS_VARIABLE = "VLLM_MAX_STOP_STRINGS"
+STOP_STRINGS = 4
+"""Most stop strings of one request that vLLM accepts by itself; more are answered with status 400."""
 # An engine serves what was pulled, and reports nothing to anybody.
 _BASE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
@@ -141,6 +144,28 @@ def _flag(key: str, value: Any) -> list[str]:
         return [f"--{key}"] if value else []
     values = value if isinstance(value, list) else [value]
     return [f"--{key}", *(json.dumps(v) if isinstance(v, dict | list) else str(v) for v in values)]
+
+
+def allowing(environment: EngineEnvironment, stop_strings: int) -> EngineEnvironment:
+    """Return an engine that accepts so many stop strings in a request; the same one where it does already.
+
+    That changes no answer, so it is no part of a run's identity.
+
+    Raises:
+        ConfigError: the variable that limits them is no number.
+    """
+    config = environment.config
+    set_to = (child_environment() | config.environment).get(STOP_STRINGS_VARIABLE, str(STOP_STRINGS))
+    if not set_to.isdigit():
+        raise ConfigError(
+            f"{STOP_STRINGS_VARIABLE} is {set_to!r}",
+            where=f"engine {environment.name}",
+            hint="Give a number, or unset it.",
+        )
+    if stop_strings <= int(set_to):
+        return environment
+    variables = config.environment | {STOP_STRINGS_VARIABLE: str(stop_strings)}
+    return replace(environment, config=config.model_copy(update={"environment": variables}))
 
 
 def _environment(config: EngineConfig, api_key: str, uuids: tuple[str, ...]) -> dict[str, str]:

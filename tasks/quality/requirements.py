@@ -1,6 +1,6 @@
-"""Check what a task needs before it may run: permission to run what a model writes, and Python packages.
+"""Check what a task needs before it may run: permission to run what a model writes, Python packages, request limits.
 
-Both are checked before an engine starts. The modules of a task's functions are read, never run: a package counts as
+All are checked before an engine starts. The modules of a task's functions are read, never run: a package counts as
 needed where its import would end the task, not inside a `try` whose handler goes on without it.
 """
 
@@ -13,12 +13,43 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from quantgate.model.config.suites import Suite
 from quantgate.model.errors import ConfigError
 from tasks.quality.sources import harness_folder, sources_of
 
 _HARNESS = "lm_eval"
+_GENERATED_TOKENS = 256
+"""Tokens that lm-eval asks for where a task says nothing (`TemplateAPI.max_gen_toks`)."""
+
+
+class RequestNeeds(NamedTuple):
+    """What the requests of a suite ask of an engine at most."""
+
+    stop_strings: int = 0
+    """Of one request: the task's own, and the end-of-sequence text that lm-eval adds."""
+    generated_tokens: int = 0
+    """Of one answer; 0 where no task generates text."""
+    longest: str = ""
+    """The task with the longest answers."""
+
+
+def request_needs(suite: Suite) -> RequestNeeds:
+    """Return what the requests of a suite's tasks ask of an engine at most, as their YAMLs say."""
+    needs = RequestNeeds()
+    for task in suite.tasks:
+        for source in sources_of(task):
+            if source.config.get("output_type", "generate_until") != "generate_until":
+                continue
+            settings = source.config.get("generation_kwargs") or {}
+            until = settings.get("until")
+            stops = 1 + (len(until) if isinstance(until, list) else 1)
+            tokens = settings.get("max_gen_toks", _GENERATED_TOKENS)
+            needs = needs._replace(stop_strings=max(stops, needs.stop_strings))
+            if isinstance(tokens, int) and tokens > needs.generated_tokens:
+                needs = needs._replace(generated_tokens=tokens, longest=task.task)
+    return needs
 
 
 def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:

@@ -160,6 +160,16 @@ def check(tmp_path: Path, arguments: dict[str, Any], workload: Workload | None =
     return ""
 
 
+def test_answers_must_fit_the_context_with_a_prompt(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    check_limits({"max-model-len": 1026}, tmp_path, None, ("code", 1024))
+    check_limits({}, tmp_path, None, ("code", 1024))
+    with pytest.raises(ConfigError, match=r"task 'code' generates up to 1024 tokens, and .* context is 512"):
+        check_limits({"max-model-len": 512}, tmp_path, None, ("code", 1024))
+    with pytest.raises(ConfigError, match="context is 2048"):
+        check_limits({}, tmp_path, None, ("code", 2047))
+
+
 @pytest.mark.parametrize(
     ("heads", "fitting"),
     [

@@ -217,6 +217,24 @@ def test_inherited_variables_that_change_numbers_belong_to_a_run(
     assert server.recorded_environment(config) == before | {"VLLM_ATTENTION_SOMETHING": "1"}
 
 
+def test_an_engine_accepts_the_stop_strings_of_its_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "VLLM_MAX_STOP_STRINGS"
+    found = environment(tmp_path, monkeypatch, "serves", marker="8205")
+    assert server.allowing(found, 0) is found
+    assert server.allowing(found, 4) is found, "vLLM accepts four by itself"
+    raised = server.allowing(found, 6)
+    assert variable not in server.recorded_environment(found.config), "it is no part of a run's identity"
+    with serve(raised, tmp_path / "log") as running:  # type: ignore[attr-defined]
+        assert running.start.environment[variable] == "6"
+    monkeypatch.setenv(variable, "9")
+    assert server.allowing(found, 6) is found, "the host's own is greater"
+    monkeypatch.setenv(variable, "many")
+    with pytest.raises(ConfigError, match="engine fake: VLLM_MAX_STOP_STRINGS is 'many'"):
+        server.allowing(found, 6)
+
+
 def test_which_of_a_hosts_gpus_an_engine_gets_is_recorded_but_no_part_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,13 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lm_eval.config.task import TaskConfig
+from lm_eval.models.utils import handle_stop_sequences
 
+from quantgate.model.config.models import load_models
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import load_yaml
+from tasks.engine.arguments import tokens_of
+from tasks.engine.environment import EngineEnvironment, load_engine
+from tasks.engine.server import STOP_STRINGS, STOP_STRINGS_VARIABLE, allowing
 from tasks.quality import requirements
-from tasks.quality.requirements import check_packages, permitted
+from tasks.quality.requirements import RequestNeeds, check_packages, permitted, request_needs
+from tasks.quality.sources import SUITES, sources_of, suite_from
 from tasks.quality.suite import suite_content
 from tests.tasks.quality.test_groups import write_task
 
@@ -96,3 +103,57 @@ def test_code_that_a_model_writes_runs_only_where_the_user_says_so(tmp_path: Pat
     write_task(tmp_path, "law")
     plain = Suite(name="s", tasks=(SuiteTask(task="law", path=str(tmp_path)),))
     assert permitted(plain, run_generated_code=False) == plain
+
+
+SHIPPED = sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_engine_accepts_every_request_of_a_shipped_suite(name: str, tmp_path: Path) -> None:
+    """As lm-eval makes them: with a task's stop strings and the end-of-sequence text."""
+    suite = suite_from(name, family=None, limit=None, out_dir=tmp_path)
+    needs = request_needs(suite)
+    environment = EngineEnvironment("e", load_engine("vllm-cpu", "cpu")[1], Path("python"), "0.32.0")
+    variables = allowing(environment, needs.stop_strings).config.environment
+    accepted = int(variables.get(STOP_STRINGS_VARIABLE, STOP_STRINGS))
+    for task in suite.tasks:
+        for source in sources_of(task):
+            if source.config.get("output_type", "generate_until") == "generate_until":
+                settings = TaskConfig(
+                    **{
+                        key: source.config[key]
+                        for key in ("task", "generation_kwargs", "fewshot_delimiter")
+                        if key in source.config
+                    }
+                ).generation_kwargs
+                stops = handle_stop_sequences(settings.get("until"), "</s>")
+                assert len(stops) <= accepted, source.name
+                assert settings.get("max_gen_toks", 256) <= needs.generated_tokens
+    assert (needs.stop_strings > STOP_STRINGS) == (name == "code"), "others start the engine as before"
+
+
+@pytest.mark.parametrize("name", sorted(load_models()))
+def test_the_answers_of_a_models_suite_fit_its_context(name: str, tmp_path: Path) -> None:
+    model = load_models()[name]
+    needs = request_needs(suite_from(model.suite, family=None, limit=None, out_dir=tmp_path))
+    for checkpoint in model.checkpoints:
+        context = (model.engine_arguments | checkpoint.engine_arguments).get("max-model-len")
+        assert context is None or needs.generated_tokens + 1 < tokens_of(context)
+
+
+def test_what_requests_need(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "task: t\ndataset_path: x\ntest_split: test\ngeneration_kwargs: {until: stop, max_gen_toks: 9}\n"
+    )
+    (tmp_path / "u.yaml").write_text("task: u\ndataset_path: x\ntest_split: test\n")
+    (tmp_path / "c.yaml").write_text(
+        "task: c\noutput_type: multiple_choice\ndataset_path: x\ntest_split: test\n"
+    )
+
+    def needs(*names: str) -> RequestNeeds:
+        tasks = tuple(SuiteTask(task=name, path=str(tmp_path)) for name in names)
+        return request_needs(Suite(name="s", tasks=tasks))
+
+    assert needs("t", "c") == (2, 9, "t")
+    assert needs("t", "u") == (2, 256, "u")
+    assert needs("c") == (0, 0, "")
