@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
+import pyarrow.csv
 import pyarrow.parquet as pq
+from jinja2.sandbox import SandboxedEnvironment
 
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
@@ -39,6 +45,9 @@ def check_suite(suite: Suite) -> dict[str, int | None]:
             raise ConfigError(f"task '{task.task}' is listed twice", where=suite.name, hint="Name it once.")
         task_sources = sources_of(task)
         check_scores(task, task_sources)
+        if task.path is not None:
+            for source in task_sources:
+                check_targets(source)
         counts = [_documents(source) for source in task_sources]
         count = task.documents if None in counts else sum(filter(None, counts))
         if count is not None and suite.limit is not None:
@@ -285,3 +294,94 @@ def _check_score(task: SuiteTask, source: TaskSource) -> None:
     if task.filter is not None and filters and task.filter not in filters:
         hint = f"It has: {', '.join(map(str, filters))}."
         raise ConfigError(f"has no filter '{task.filter}'", where=where, hint=hint)
+
+
+_INDEX_NAMES = ("gold", "label", "index", "idx")
+"""Parts of a column's name that say that its numbers are indices."""
+
+
+def check_targets(source: TaskSource) -> None:
+    """Refuse multiple choice whose answers are numbers among the choices: lm-eval reads digits as an index.
+
+    Choices 2, 1, 0 and the answer 2 make it score "0" as right. Numbers of which one is no choice of its document are
+    indices, and stay. Only data files of a task's own are read, and no function of its is run.
+
+    Args:
+        source: the task's YAML.
+
+    Raises:
+        ConfigError: every number that answers a document is the text of another of its choices than the one it counts.
+
+    Source: `doc_to_target` of lm_eval/api/task.py, version 0.4.13.
+    """
+    config = source.config
+    templates = (config.get("doc_to_target"), config.get("doc_to_choice"))
+    computed = any(isinstance(value, Function) for value in (*templates, config.get("process_docs")))
+    if config.get("output_type") != "multiple_choice" or None in templates or computed or source.data is None:
+        return
+    misread = ""
+    for number, document in enumerate(_rows(source), 1):
+        try:
+            index = _index(templates[0], document)
+            choices = [str(choice).strip() for choice in _choices(templates[1], document)]
+        except (ArithmeticError, LookupError, SyntaxError, TypeError, ValueError, jinja2.TemplateError):
+            return  # lm-eval, which renders it again, says what is wrong
+        if index is None:
+            continue
+        if str(index) not in choices:
+            return
+        if choices[index : index + 1] != [str(index)] and not misread:
+            counted = f"'{choices[index]}'" if index < len(choices) else "none"
+            misread = (
+                f"document {number}: answer {index} is a choice, and lm-eval takes it for an index: {counted}"
+            )
+    if misread:
+        hint = "Let doc_to_target name a column with the choice as text, or with its index and called 'gold'."
+        raise ConfigError(misread, where=str(source.path), hint=hint)
+
+
+def _index(target: Any, document: dict[str, Any]) -> int | None:
+    """Return the index that lm-eval makes of a document's answer; None where it is a text, or meant as an index."""
+    if not isinstance(target, str):
+        return None
+    if target in document:
+        value = document[target]
+        named = any(name in target.lower() for name in _INDEX_NAMES)
+        return value if isinstance(value, int) and not isinstance(value, bool) and not named else None
+    text = _template(target).render(**document)
+    return int(text) if text.isdigit() else None
+
+
+def _choices(choices: Any, document: dict[str, Any]) -> list[Any]:
+    if isinstance(choices, str):
+        choices = document[choices] if choices in document else _template(choices).render(**document)
+        choices = ast.literal_eval(choices) if isinstance(choices, str) else choices
+    return list(choices.values()) if isinstance(choices, dict) else list(choices)
+
+
+@lru_cache(maxsize=64)
+def _template(text: str) -> jinja2.Template:
+    """Return a template as lm-eval makes it, but that it can't reach anything beside the document."""
+    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["regex_replace"] = lambda text, pattern, by, count=0: re.sub(
+        pattern, by, text, count=count
+    )
+    return environment.from_string(text)
+
+
+def _rows(source: TaskSource) -> Iterator[dict[str, Any]]:
+    """Yield the documents of the evaluated split; those of a format that is left to lm-eval are not read."""
+    for file in (source.data or {}).get(evaluated_split(source.config), ()):
+        match file.suffix.lower():
+            case ".parquet":
+                yield from pq.read_table(file).to_pylist()
+            case ".csv":
+                yield from pyarrow.csv.read_csv(file).to_pylist()
+            case ".json" | ".jsonl":
+                text = file.read_text(encoding="utf-8-sig")
+                lines = json.loads(text) if text.lstrip().startswith("[") else map(json.loads, _lines(text))
+                yield from (line for line in lines if isinstance(line, dict))
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line for line in text.split("\n") if line.strip())

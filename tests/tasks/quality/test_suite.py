@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
@@ -95,6 +97,80 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(
         check_suite(suite_of(folder, **task))
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+CHOICES = """task: colours
+dataset_path: json
+dataset_kwargs: {data_files: {test: colours.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: prompt
+doc_to_choice: choices
+doc_to_target: "{{answer}}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+
+def multiple_choice(folder: Path, *documents: dict[str, Any], yaml: str = CHOICES) -> str:
+    """What is said of such a task, or nothing."""
+    (folder / "colours.yaml").write_text(yaml)
+    (folder / "colours.jsonl").write_text("".join(json.dumps({"prompt": "?"} | d) + "\n" for d in documents))
+    try:
+        check_suite(suite_of(folder))
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+DOWN = {"choices": ["2", "1", "0"], "answer": 2}
+
+
+def test_a_number_among_the_choices_that_lm_eval_takes_for_an_index(folder: Path) -> None:
+    said = multiple_choice(folder, DOWN)
+    assert said == (
+        f"{folder.resolve()}/colours.yaml: document 1: answer 2 is a choice, and lm-eval takes it for an index: '0'. "
+        "Let doc_to_target name a column with the choice as text, or with its index and called 'gold'."
+    )
+    assert multiple_choice(folder, {"choices": ["4", "3"], "answer": "4"}).endswith(
+        "document 1: answer 4 is a choice, and lm-eval takes it for an index: none. Let doc_to_target name a column "
+        "with the choice as text, or with its index and called 'gold'."
+    )
+    column = CHOICES.replace('"{{answer}}"', "answer")
+    assert "answer 2 is a choice" in multiple_choice(folder, DOWN, yaml=column), "a number is an index too"
+    listed = CHOICES.replace("doc_to_choice: choices", 'doc_to_choice: "{{choices}}"')
+    assert "answer 2 is a choice" in multiple_choice(folder, DOWN, yaml=listed)
+    fixed = CHOICES.replace("doc_to_choice: choices", 'doc_to_choice: ["2", "1", "0"]')
+    assert "answer 2 is a choice" in multiple_choice(folder, DOWN, yaml=fixed)
+
+
+def test_answers_that_lm_eval_reads_as_they_are_meant(folder: Path) -> None:
+    column = CHOICES.replace('"{{answer}}"', "answer")
+    assert multiple_choice(folder, {"choices": ["0", "1", "2"], "answer": 2}) == ""
+    assert multiple_choice(folder, {"choices": ["red", "blue"], "answer": 1}) == ""
+    assert multiple_choice(folder, {"choices": ["2", "1", "0"], "answer": "2"}, yaml=column) == "", "a text"
+    assert multiple_choice(folder, DOWN, {"choices": ["8", "9"], "answer": 1}) == "", "1 can only be an index"
+    gold = CHOICES.replace('"{{answer}}"', "gold")
+    assert multiple_choice(folder, {"choices": ["2", "1", "0"], "gold": 2}, yaml=gold) == ""
+    assert multiple_choice(folder, DOWN, yaml=CHOICES.replace("{{answer}}", "{{nothing}}")) == "", (
+        "lm-eval says it"
+    )
+    function = CHOICES.replace('"{{answer}}"', "!function own.target")
+    (folder / "own.py").write_text("def target(doc):\n    return 0\n")
+    assert multiple_choice(folder, DOWN, yaml=function) == "", "no code of a task runs here"
+
+
+def test_lm_eval_does_take_such_an_answer_for_an_index(folder: Path) -> None:
+    """What the check rests on, by lm-eval itself."""
+    multiple_choice(folder, DOWN)
+    config = load_yaml(folder / "colours.yaml")
+    config["dataset_kwargs"] = {"data_files": {"test": str(folder / "colours.jsonl")}}
+    task = TaskManager(include_defaults=False).load([config])["tasks"]["colours"]
+    (document,) = task.test_docs()
+    assert task.doc_to_target(document) == 2
+    assert task.process_results(document, [(0.0, False), (0.0, False), (9.0, False)])["acc"] == 1, (
+        "'0' is right"
+    )
 
 
 def test_the_content_changes_with_every_file_and_setting_and_with_nothing_else(folder: Path) -> None:
