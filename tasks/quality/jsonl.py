@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -11,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pydantic import Field
 
-from quantgate.model.errors import ConfigError, nearest_hint
+from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import Strict, fingerprint_of
+from tasks.progress import Reporter
 
 PASSAGE_FIELDS = ("cluster", "passage_id", "passage", "article")
 SUBJECT_FIELDS = ("subject", "category")
@@ -24,9 +27,29 @@ TEXT_FIELDS = ("context", "narrative", "story")
 """Fields of lm-eval's tasks that hold a passage, which several documents may share."""
 
 KEYS = ("id", "prompt", "answer", "choices", *CLUSTER_FIELDS)
-"""Keys that a line may have."""
+"""Keys of a line that mean something; others are metadata."""
+
+OTHER_NAMES = {
+    "prompt": ("question", "input", "messages"),
+    "answer": ("target", "expected"),
+    "choices": ("options",),
+}
+"""Names that a key may have instead, in a line without it."""
+_SUGGESTED = {
+    "prompt": ("instruction", "query", "problem", "text"),
+    "answer": (
+        *("output", "ideal", "completion", "response", "reference", "solution", "label", "gold"),
+        *("expected_output", "expected_answer", "correct_answer", "answerKey"),
+    ),
+}
+"""Names that may mean a key, for a hint only."""
+_MORE_TO_ASK = ("instruction", "context", "system", "passage", "article")
+"""Names of texts that belong to a question: a prompt without them would ask something else."""
 
 EXAMPLE = 'A line is {"prompt": "…", "answer": "…"}, with "choices": ["…", "…"] for multiple choice.'
+
+MOST_NAMED = 10
+"""Keys of metadata that are named."""
 
 MAX_GENERATED_TOKENS = 1024
 """Longest reply in tokens, however long the answers are."""
@@ -42,6 +65,8 @@ class Document(Strict):
     gold: int = -1
     cluster: str | None = None
     subject: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Other keys of the line; no part of the question, its hash or its id."""
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -96,6 +121,7 @@ def write_task(path: Path, out_dir: Path, name: str = "") -> Path:
         ConfigError: the JSONL is missing or wrong.
     """
     documents = read_documents(path)
+    _report_metadata(documents, path)
     by_file = not name
     name = name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_") or "documents"
     content = fingerprint_of([document.model_dump() for document in documents])
@@ -108,12 +134,31 @@ def write_task(path: Path, out_dir: Path, name: str = "") -> Path:
     _replace(data, lambda part: pq.write_table(pa.Table.from_pylist(rows, schema=schema), part))
     settings = {"task": name, **_settings(documents), "metadata": {"version": 1}}
     settings["dataset_kwargs"] = {"data_files": {"test": data.name}}
+    extra = folder / f"{name}.metadata.jsonl"
+    if any(document.metadata for document in documents):
+        lines = (json.dumps({"id": document.id, **document.metadata}) for document in documents)
+        _replace(extra, lambda part: part.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    else:
+        extra.unlink(missing_ok=True)
     # A suite names the task, so that the file may be called otherwise and it is the same task.
     text = f"# Made from {path.name if by_file else 'a JSONL'}; edit that file, not this one.\n"
     text += yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     target = folder / f"{name}.yaml"
     _replace(target, lambda part: part.write_text(text, encoding="utf-8"))
     return target
+
+
+def _report_metadata(documents: list[Document], path: Path) -> None:
+    """Name the keys that are not asked, in one line, each with what it may have been meant as."""
+    names = dict.fromkeys(key for document in documents for key in document.metadata)
+    shown = []
+    for name in names:
+        near = difflib.get_close_matches(name.lower(), KEYS, n=1, cutoff=0.8)
+        shown.append(f"{name} (is '{near[0]}' meant?)" if near else name)
+    if shown:
+        more = f" and {len(shown) - MOST_NAMED} more" if len(shown) > MOST_NAMED else ""
+        listed = ", ".join(shown[:MOST_NAMED])
+        Reporter.current().line(f"{path.name}: kept as metadata, not asked: {listed}{more}")
 
 
 def _settings(documents: list[Document]) -> dict[str, Any]:
@@ -178,7 +223,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
-    """Parse the JSON object of one line, which has known keys only."""
+    """Parse the JSON object of one line, and give its keys their own names."""
     try:
         value = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -188,14 +233,79 @@ def _object(line: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"is not JSON: {problem}", where=where, hint=EXAMPLE) from None
     if not isinstance(value, dict):
         raise ConfigError("is not a JSON object", where=where, hint=EXAMPLE)
-    for key in value:
-        if key not in KEYS:
-            hint = nearest_hint(key, KEYS, f"Known keys: {', '.join(KEYS)}.")
-            raise ConfigError(f"unknown key '{key}'", where=where, hint=hint)
-    for key in ("prompt", "answer"):
-        if value.get(key) is None:
-            raise ConfigError(f"has no '{key}'", where=where, hint=EXAMPLE)
-    return value
+    return _named(value, where)
+
+
+def _named(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a line's object with `prompt`, `answer` and `choices` under these names, whatever it calls them.
+
+    Raises:
+        ConfigError: it has no prompt or answer, or more than one thing that could be it.
+    """
+    named = dict(value)
+    for key in OTHER_NAMES:
+        other = _other_name(key, value, where)
+        if other is not None:
+            named[key] = named.pop(other)
+            if key == "prompt" and isinstance(named[key], list):
+                named |= _of_messages(named[key], value, other, where)
+    for key, names in _SUGGESTED.items():
+        if named.get(key) is None:
+            near = [name for name in names if name in value]
+            near = near or difflib.get_close_matches(key, [name for name in value if name != key], n=1)
+            hint = f"Is it '{near[0]}'? Call it '{key}'." if near else EXAMPLE
+            raise ConfigError(f"has no '{key}'", where=where, hint=hint)
+    if "choices" not in named:
+        for name in value:
+            if difflib.get_close_matches("choices", [name.lower()], cutoff=0.8):
+                raise ConfigError(f"unknown key '{name}'", where=where, hint="Did you mean 'choices'?")
+    return named
+
+
+def _other_name(key: str, value: dict[str, Any], where: str) -> str | None:
+    """Return the other name that a line has for a key; None where it has the key, or no name for it."""
+    given = [name for name in OTHER_NAMES[key] if value.get(name) is not None]
+    if value.get(key) is not None or not given:
+        return None
+    if len(given) > 1:
+        hint = f"Call one '{key}'."
+        raise ConfigError(f"has no '{key}', but '{given[0]}' and '{given[1]}'", where=where, hint=hint)
+    beside = [name for name in _MORE_TO_ASK if value.get(name) is not None]
+    if key == "prompt" and beside:
+        hint = "Write all that is asked as 'prompt'."
+        raise ConfigError(f"has '{beside[0]}' beside '{given[0]}'", where=where, hint=hint)
+    return given[0]
+
+
+def _of_messages(messages: list[Any], value: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    """Return the prompt of a chat of one user's message, and the answer where the assistant's follows it.
+
+    Raises:
+        ConfigError: it is another chat, whose messages one prompt does not hold.
+    """
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    answered = roles == ["user", "assistant"]
+    if roles != ["user"] and not answered:
+        shown = ", ".join(map(str, roles)) or "none"
+        hint = "Write as 'prompt' what is asked, and as 'answer' what is right."
+        raise ConfigError(
+            f"'{name}' is not one user's message and an answer ({shown})", where=where, hint=hint
+        )
+    if answered and any(value.get(key) is not None for key in ("answer", *OTHER_NAMES["answer"])):
+        raise ConfigError(
+            f"has an answer, and '{name}' another one", where=where, hint="Leave out the assistant's message."
+        )
+    contents = [_content(message.get("content"), name, where) for message in messages]
+    return dict(zip(("prompt", "answer"), contents, strict=False))
+
+
+def _content(content: Any, name: str, where: str) -> str:
+    """Return the text of a message, which may be given in parts."""
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"'{name}' holds more than text", where=where, hint=EXAMPLE)
+    return "".join(map(str, texts))
 
 
 def _text(value: Any, key: str, where: str) -> str:
@@ -233,7 +343,14 @@ def _document(value: dict[str, Any], where: str) -> tuple[Document, bool]:
     name = _text(given, "id", where) if has_id else fingerprint_of([prompt, answer, choices])[:16]
     cluster, subject = (_first(value, keys, where) for keys in (PASSAGE_FIELDS, SUBJECT_FIELDS))
     return Document(
-        id=name, prompt=prompt, answer=answer, choices=choices, gold=gold, cluster=cluster, subject=subject
+        id=name,
+        prompt=prompt,
+        answer=answer,
+        choices=choices,
+        gold=gold,
+        cluster=cluster,
+        subject=subject,
+        metadata={key: given for key, given in value.items() if key not in KEYS},
     ), has_id
 
 

@@ -70,7 +70,7 @@ EXAMPLE = 'A line is {"prompt": "…", "answer": "…"}, with "choices": ["…",
         ((), f": holds no documents. {EXAMPLE}"),
         ((ONE, ONE), ":2: id '1' is on line 1 already. Make it unique, or leave ids out."),
         ((ONE, '{"prompt": "a"'), f":2: is not JSON: Expecting ',' delimiter at column 1. {EXAMPLE}"),
-        (('{"prompt": "a", "anser": "b"}',), ":1: unknown key 'anser'. Did you mean 'answer'?"),
+        (('{"prompt": "a", "anser": "b"}',), ":1: has no 'answer'. Is it 'anser'? Call it 'answer'."),
         (('["a"]',), f":1: is not a JSON object. {EXAMPLE}"),
     ],
 )

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantgate.model.errors import ConfigError
+from tasks.progress import Reporter
 from tasks.quality.jsonl import read_documents, write_task
 
 
@@ -83,8 +84,53 @@ CHOICE = {"prompt": "p", "answer": "a", "choices": ["a", "b"]}
         ([{"prompt": ["p"], "answer": "a"}], 1, "'prompt' is neither text nor a number"),
         ([{"prompt": "p", "answer": True}], 1, "'answer' is neither text nor a number"),
         (['{"prompt": "\\ud800", "answer": "a"}'], 1, "'prompt' holds half of a surrogate pair"),
-        ([{**GOOD, "answr": "x"}], 1, "unknown key 'answr'. Did you mean 'answer'?"),
-        ([{**GOOD, "zzz": "x"}], 1, "unknown key 'zzz'. Known keys: id, prompt, answer, choices"),
+        ([{"prompt": "p", "answr": "x"}], 1, "has no 'answer'. Is it 'answr'? Call it 'answer'."),
+        ([{"prompt": "p", "output": "x"}], 1, "has no 'answer'. Is it 'output'? Call it 'answer'."),
+        ([{"problem": "p", "answer": "x"}], 1, "has no 'prompt'. Is it 'problem'? Call it 'prompt'."),
+        ([{**GOOD, "choice": ["a", "b"]}], 1, "unknown key 'choice'. Did you mean 'choices'?"),
+        ([{"question": "p", "input": "q", "answer": "x"}], 1, "has no 'prompt', but 'question' and 'input'"),
+        (
+            [{"prompt": "p", "target": "p", "expected": "x"}],
+            1,
+            "has no 'answer', but 'target' and 'expected'",
+        ),
+        (
+            [{"instruction": "add", "input": "1 1", "answer": "2"}],
+            1,
+            "has 'instruction' beside 'input'. Write all that is asked as 'prompt'.",
+        ),
+        (
+            [{"question": ["p"], "answer": "a"}],
+            1,
+            "'question' is not one user's message and an answer (None)",
+        ),
+        ([{"question": {}, "answer": "a"}], 1, "'prompt' is neither text nor a number"),
+        (
+            [
+                {
+                    "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
+                    "answer": "a",
+                }
+            ],
+            1,
+            "'messages' is not one user's message and an answer (system, user). Write as 'prompt'",
+        ),
+        ([{"messages": [{"role": "user", "content": "u"}]}], 1, "has no 'answer'"),
+        (
+            [
+                {
+                    "messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}],
+                    "expected": "b",
+                }
+            ],
+            1,
+            "has an answer, and 'messages' another one. Leave out the assistant's message.",
+        ),
+        (
+            [{"messages": [{"role": "user", "content": [{"type": "image_url"}]}], "answer": "a"}],
+            1,
+            "'messages' holds more than text",
+        ),
         ([{**CHOICE, "answer": "c"}], 1, 'answer "c" is not among the choices'),
         (
             [{**CHOICE, "answer": 2}],
@@ -113,6 +159,73 @@ def test_what_is_wrong_is_told_with_file_and_line(
     assert told in message
     assert "\n" not in message
     assert raised.value.exit_status == 2
+
+
+CHAT = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"question": "p", "answer": "a"},
+        {"input": "p", "target": "a"},
+        {"prompt": None, "question": "p", "expected": "a"},
+        {"messages": CHAT},
+        {"messages": CHAT[:1], "answer": "a"},
+        {"input": CHAT[:1], "expected": "a"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "p"}]}], "target": "a"},
+    ],
+)
+def test_other_names_make_the_same_task(tmp_path: Path, line: dict[str, Any]) -> None:
+    (tmp_path / "other").mkdir()
+    usual = write_task(jsonl(tmp_path, GOOD), tmp_path / "made")
+    before = usual.with_suffix(".parquet").read_bytes()
+    assert write_task(jsonl(tmp_path / "other", line), tmp_path / "made") == usual
+    assert usual.with_suffix(".parquet").read_bytes() == before
+
+
+def test_options_are_choices(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"question": "which?", "options": ["red", "blue"], "answer": "blue"})
+    assert read_documents(path)[0].gold == 1
+
+
+def test_other_keys_are_metadata_and_named_once(tmp_path: Path) -> None:
+    """They are no part of the question: data, ids and hashes are those of the lines without them."""
+    usual = write_task(jsonl(tmp_path, GOOD, {**GOOD, "id": "x"}), tmp_path / "made")
+    before = usual.read_bytes(), usual.with_suffix(".parquet").read_bytes()
+    more = {"level": 3, "target": "the mark", "subjct": None}
+    lines: list[str] = []
+    with Reporter(lines.append).used():
+        path = jsonl(tmp_path, {**GOOD, "level": [1]}, {**GOOD, "id": "x", **more})
+        assert write_task(path, tmp_path / "made") == usual
+    assert lines == [
+        "own.jsonl: kept as metadata, not asked: level, target, subjct (is 'subject' meant?)",
+    ]
+    assert (usual.read_bytes(), usual.with_suffix(".parquet").read_bytes()) == before
+    kept = [json.loads(line) for line in (usual.parent / "own.metadata.jsonl").read_text().splitlines()]
+    assert kept == [{"id": rows_of(usual)[0]["id"], "level": [1]}, {"id": "x", **more}]
+    write_task(jsonl(tmp_path, GOOD, {**GOOD, "id": "x"}), tmp_path / "made")
+    assert sorted(file.name for file in usual.parent.iterdir()) == ["own.parquet", "own.yaml"]
+
+
+def test_many_keys_are_counted(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with Reporter(lines.append).used():
+        write_task(jsonl(tmp_path, GOOD | {f"k{number}": 1 for number in range(13)}), tmp_path / "made")
+    assert lines == [
+        f"own.jsonl: kept as metadata, not asked: {', '.join(f'k{n}' for n in range(10))} and 3 more"
+    ]
+
+
+def test_the_data_of_a_file_of_before_are_what_they_were(tmp_path: Path) -> None:
+    """Its hash is part of every fingerprint: it was taken of the same lines at commit 210338b."""
+    path = jsonl(tmp_path, {**GOOD, "subject": "s"}, {"id": 7, "prompt": "q", "answer": 0.5, "article": "t"})
+    task = write_task(path, tmp_path / "made")
+    assert task.parent.name == "own-68df5e1eb056"
+    assert rows_of(task) == [
+        {"id": "f968393e6bf69e76", "prompt": "p", "answer": "a", "cluster": None, "subject": "s"},
+        {"id": "7", "prompt": "q", "answer": "0.5", "cluster": "t", "subject": None},
+    ]
 
 
 def test_files_that_are_missing_empty_or_not_text(tmp_path: Path) -> None:
@@ -191,7 +304,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-keys = st.sampled_from(["id", "prompt", "answer", "choices", "subject"])
+keys = st.sampled_from(["id", "prompt", "answer", "choices", "subject", "messages", "target", "level"])
 
 
 @settings(deadline=None, max_examples=120)
