@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import BaseModel, Field
 
+from flows.command_line import validate_command
 from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.runs import PlannedRuns, fresh_key
 from flows.results import load_new, not_loaded, publish_files
@@ -62,7 +63,8 @@ def complete(
     Raises:
         RunError: a run failed, was refused or is not loaded; all others were done.
     """
-    done, failures = measure_all(planned, home, report, measure=measure, steps=steps)
+    command = validate_command(parameters)
+    done, failures = measure_all(planned, home, report, command=command, measure=measure, steps=steps)
     if not failures and not any(now for _, now in done):
         report.line("validate: all of it was measured before and is unchanged; nothing was measured again")
     run_ids = [manifest.run_id for manifest, _ in done]
@@ -80,6 +82,7 @@ def measure_all(
     home: Home,
     report: Reporter,
     *,
+    command: str = "",
     measure: Callable[..., Measured] = run.measure,
     steps: run.Steps = run.STEPS,
 ) -> tuple[list[Measured], list[QuantgateError]]:
@@ -105,6 +108,7 @@ def measure_all(
             chat_template=ChatTemplate(text=served.chat_template or None)
             if planned.request.chat_template
             else None,
+            command=command,
             steps=steps,
         )
         plan = planned_run.plan.model_copy(update={"baseline": baseline})

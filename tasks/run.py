@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from quantgate.bundles import batches, seal
@@ -160,6 +161,8 @@ class Context:
     """Parts of a run that was declared earlier are measured anew; None reuses whatever is there."""
     expected_start_s: float | None = None
     chat_template: ChatTemplate | None = None
+    command: str = ""
+    """The command that goes on with the run if it stops, for ``status``."""
     steps: Steps = STEPS
 
     @property
@@ -201,7 +204,7 @@ def measure(plan: RunPlan, decision: Decision, context: Context) -> tuple[Manife
         staging = open_staging(
             home,
             plan.inputs,
-            _state(plan),
+            _state(plan, context.command),
             lambda run_id: store.declare(run_id, context.history.latest_order),
         )
         run = ActiveRun(plan, staging, context)
@@ -246,9 +249,20 @@ def _reuse(
         )
 
 
-def _state(plan: RunPlan) -> dict[str, Any]:
+def _state(plan: RunPlan, command: str) -> dict[str, Any]:
     """Describe what runs; of a candidate with interim looks also what it asks, so that a second try is noticed."""
-    state: dict[str, Any] = {"checkpoint": plan.checkpoint.name, "precision": plan.checkpoint.precision}
+    state: dict[str, Any] = {
+        "checkpoint": plan.checkpoint.name,
+        "precision": plan.checkpoint.precision,
+        "model": plan.checkpoint.model,
+        "gpu": plan.hardware.gpu,
+        "suite": plan.suite.name,
+        "tasks": [task.task for task in plan.suite.tasks],
+        "levels": len(plan.workload.concurrency),
+        "policy": plan.policy_name,
+        "command": command,
+        "folder": str(Path.cwd()),
+    }
     if not interim_looks.has_interim_looks(plan) or interim_looks.is_full(plan):
         return state
     return state | {

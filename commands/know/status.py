@@ -1,7 +1,12 @@
-"""``quantgate status``: list runs with verdict and age, unfinished and failed runs, and where the logs are."""
+"""``quantgate status``: list runs with their verdicts, what is unfinished and how it goes on, what waits for a load."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,47 +15,140 @@ from commands.verb import Verb
 from quantgate.bundles.staging import RESULT, Staging, unfinished
 from quantgate.model.home import Home
 
-RUNS = """
-    SELECT strftime(r.measured_at, '%Y-%m-%d %H:%M') AS measured, r.checkpoint, r.precision, r.gpu,
-           coalesce(v.verdict, '–') AS verdict, r.validity, coalesce(v.age, '') AS age, r.run_id
-    FROM runs r LEFT JOIN (
-        SELECT run_id, any_value(verdict) AS verdict,
-               CASE WHEN bool_or(stale) THEN 'stale' ELSE 'fresh' END AS age
+_RUNS = """
+    WITH asked AS (SELECT run_id, list(task ORDER BY task) AS names FROM store.run_tasks GROUP BY run_id),
+    judged AS (
+        SELECT run_id, any_value(verdict) AS verdict, bool_or(stale) AS stale
         FROM validated_table WHERE use = 'all' GROUP BY run_id
-    ) v USING (run_id) ORDER BY r.measured_at
+    ),
+    listed AS (
+        SELECT r.measured_at, r.model, r.gpu, r.suite, r.policy, r.checkpoint, r.precision, r.documents, r.validity,
+               r.run_id, coalesce(v.verdict, '–') AS verdict, v.stale,
+               coalesce(a.names, []) AS tasks
+        FROM runs r LEFT JOIN judged v USING (run_id) LEFT JOIN asked a USING (run_id)
+    )
+    SELECT *, strftime(measured_at, '%Y-%m-%d %H:%M') AS measured FROM listed
+    ORDER BY min(measured_at) OVER (PARTITION BY model, gpu, suite, tasks, policy), model, gpu, suite, tasks, policy,
+        measured_at, run_id
 """
+_MOST_TASKS = 4
+"""Tasks that are named; of more the first, and their number."""
 
 
-def _line(home: Home, staging: Staging, state: dict[str, Any]) -> str:
-    """Say of a run in progress what it has finished, and why it stopped."""
+def _tasks(names: Sequence[str]) -> str:
+    """Name tasks: all, or the first and how many more there are."""
+    if len(names) <= _MOST_TASKS:
+        return ", ".join(names)
+    return f"{', '.join(names[:_MOST_TASKS])} and {len(names) - _MOST_TASKS} more"
+
+
+def _measured(suite: str | None, tasks: Sequence[str]) -> str:
+    return f"suite {suite} ({_tasks(tasks)})" if tasks else "no quality"
+
+
+def _age(row: dict[str, Any]) -> str:
+    """Say if a run can be used: a later one of the same has its row in validated_table, and a stale one is old."""
+    if row["validity"] != "valid":
+        return str(row["validity"])
+    return "repeated" if row["stale"] is None else "stale" if row["stale"] else "fresh"
+
+
+def _runs(home: Home) -> Iterator[str]:
+    """Yield a table for the runs of each model, GPU, tasks and policy."""
+    from warehouse.query import query
+    from warehouse.report.blocks import Column, block_of, plain
+    from warehouse.report.summary import amount
+
+    columns = (
+        Column("measured", itemgetter("measured")),
+        Column("checkpoint", itemgetter("checkpoint")),
+        Column("precision", itemgetter("precision")),
+        Column("verdict", itemgetter("verdict")),
+        Column("tasks/n", amount, right=True),
+        Column("age", _age),
+        Column("run", itemgetter("run_id")),
+    )
+
+    def together(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["model"], row["gpu"], row["suite"], row["tasks"], row["policy"]
+
+    for (model, gpu, suite, tasks, policy), rows in groupby(
+        query(home.warehouse, _RUNS).to_pylist(), together
+    ):
+        heading = f"{model} on {gpu}: {_measured(suite, tasks)}, policy {policy}"
+        yield plain(block_of(heading, columns, list(rows), droppable=("measured", "precision")))
+
+
+def _unfinished(home: Home, staging: Staging, state: dict[str, Any]) -> str:
+    """Say of a run what it has finished, why it stopped, and the command that goes on with it.
+
+    The staging of an earlier version does not have all of that.
+    """
     failure = staging.failure()
     tasks = len(list(staging.quality_dir.glob(f"*/{RESULT}")))
     levels = len(list(staging.load_dir.glob("c*.json")))
-    outcome = (
-        f"failed: {failure['message']}"
-        if failure.get("message")
-        else "unfinished: the same command goes on from here"
+    names = state.get("tasks")
+    what = f"{state.get('checkpoint', staging.run_id)} ({state.get('precision', 'unknown')})"
+    if names is not None:
+        what += f" of {state['model']} on {state['gpu']}, {_measured(state['suite'], names)}, policy {state['policy']}"
+    kept = f"{tasks} of {len(names)} tasks" if names is not None else f"{tasks} tasks"
+    kept += (
+        f" and {levels} of {state['levels']} load levels"
+        if "levels" in state
+        else f" and {levels} load levels"
     )
-    return (
-        f"{state['checkpoint']} ({state['precision']}), begun {staging.started_at:%Y-%m-%d %H:%M}: "
-        f"{tasks} tasks and {levels} load levels are kept; {outcome}; "
-        f"log {failure.get('log') or home.logs / staging.run_id}"
-    )
+    outcome = f"failed: {failure['message']}" if failure.get("message") else "unfinished"
+    lines = [
+        f"{what}, begun {staging.started_at:%Y-%m-%d %H:%M}: {kept} are kept; {outcome}",
+        f"  goes on with: {_command(state)}",
+        f"  log: {failure.get('log') or home.logs / staging.run_id}",
+    ]
+    return "\n".join(lines)
+
+
+def _command(state: dict[str, Any]) -> str:
+    """Return the command that goes on with a run, from the folder that it was given in."""
+    command, folder = state.get("command"), state.get("folder")
+    if not command:
+        return "the command that began it (an earlier version did not keep it)"
+    return f"cd {shlex.quote(folder)} && {command}" if folder and Path(folder) != Path.cwd() else str(command)
+
+
+def _waiting(home: Home) -> str | None:
+    """Say which finished bundles are not in the warehouse yet; None where all are."""
+    from quantgate.bundles.store import BundleStore
+    from quantgate.model.errors import QuantgateError
+    from warehouse.query import query
+
+    loaded: set[str] = set()
+    if home.warehouse.exists():
+        loaded = set(query(home.warehouse, "SELECT run_id FROM runs").column("run_id").to_pylist())
+    try:
+        store = BundleStore(home.bundles)
+        waiting = [run for run in store.run_ids() if run not in loaded and store.is_bundle(run)]
+    except QuantgateError as error:
+        return f"finished bundles can't be listed: {error}"
+    if not waiting:
+        return None
+    count = "1 finished bundle waits" if len(waiting) == 1 else f"{len(waiting)} finished bundles wait"
+    return f"{count} for `quantgate load`: {_tasks(waiting)}"
 
 
 @click.command("status", cls=Verb, short_help="List measured, unfinished and failed runs.")
 def command() -> int:
-    """List the runs in the warehouse with verdict and age, and unfinished or failed runs with their logs."""
-    from warehouse.query import query
-    from warehouse.report.render import render
+    """List the runs of the warehouse by model, tasks and policy, with verdict and age, and what is unfinished.
 
+    An unfinished or failed run is listed with its finished parts, its log, and the command that goes on with it.
+    Finished bundles that no load has brought into the warehouse yet are named.
+    """
     home = Home.current()
     if home.warehouse.exists():
-        runs = query(home.warehouse, RUNS)
-        click.echo(f"runs in {home.warehouse} (logs: {home.logs}/RUN_ID)")
-        click.echo(render(runs, "table"))
+        runs = "\n\n".join(_runs(home))
+        click.echo(f"runs in {home.warehouse} (logs: {home.logs}/RUN_ID)\n\n{runs}\n")
     else:
         click.echo(f"no runs yet in {home.path}")
-    lines = [_line(home, staging, state) for staging, state in unfinished(home)]
+    if waiting := _waiting(home):
+        click.echo(waiting)
+    lines = [_unfinished(home, staging, state) for staging, state in unfinished(home)]
     click.echo("\n".join(lines) or "nothing is unfinished")
     return 0

@@ -166,7 +166,11 @@ def test_an_engine_that_dies_at_start_is_status_1_and_shows_in_status(
     )
     told = quantgate("status").out
     assert "quantgate-demo-BF16 (bf16)" in told
-    assert "0 tasks and 0 load levels are kept; failed: engine fake: the engine ended with status 1" in told
+    assert (
+        "0 of 3 tasks and 0 of 3 load levels are kept; failed: engine fake: the engine ended with status 1"
+        in told
+    )
+    assert f"goes on with: quantgate {' '.join(validate())}" in told
     assert str(home / "logs") in told
 
 
