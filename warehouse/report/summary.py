@@ -179,7 +179,13 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
         Column("evidence", itemgetter("evidence")),
     )
     says_nothing = ("evidence",) if len({row["evidence"] for row in rows}) == 1 else ()  # a note has it
-    return block_of(heading, columns, rows, notes=notes, droppable=(*says_nothing, "TTFT ms", "tok/s", "evidence"))
+    return block_of(
+        heading,
+        columns,
+        rows,
+        notes=notes,
+        droppable=(*says_nothing, "TTFT ms", "tok/s", "evidence", "tasks/n"),
+    )
 
 
 def _notes(
@@ -287,7 +293,7 @@ def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
         if row["reason"] and (not row["worst_task"] or row["reason"].startswith("not measured"))
     ]
     notes = tuple(f"{labels[row['run_id']]}, {row['use']}: {row['reason']}." for row in incomplete)
-    return block_of("Verdict per use", columns, list(verdicts.values()), notes=notes)
+    return block_of("Verdict per use", columns, list(verdicts.values()), notes=notes, droppable=("tasks/n",))
 
 
 def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
