@@ -14,7 +14,7 @@ from quantgate.bundles import batches, seal
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import comparison_id, run_fingerprint
 from quantgate.bundles.manifest import Manifest
-from quantgate.bundles.order import declared_order
+from quantgate.bundles.order import counts_as_fresh, declared_order
 from quantgate.bundles.staging import RUN_ID_DIGITS, Staging, open_staging, staged
 from quantgate.bundles.store import BundleStore
 from quantgate.model.config.suites import SuiteTask
@@ -172,7 +172,7 @@ class Context:
 
     def counts(self, run: Manifest | Staging) -> bool:
         """Return True if a run is new enough to be reused."""
-        return self.fresh_after is None or run.declared_order > self.fresh_after
+        return counts_as_fresh(run.declared_order, self.fresh_after)
 
 
 def measure(plan: RunPlan, decision: Decision, context: Context) -> tuple[Manifest, bool]:

@@ -19,3 +19,8 @@ from quantgate.bundles.manifest import Manifest
 def declared_order(run: Manifest) -> tuple[int, datetime, str]:
     """Return what runs are sorted by, the first declared first; bundles of earlier versions come before all others."""
     return run.declared_order, run.started_at, run.run_id
+
+
+def counts_as_fresh(number: int, fresh_after: int | None) -> bool:
+    """Return True if a run of this number was declared since measuring anew began; None: any run counts."""
+    return fresh_after is None or number > fresh_after

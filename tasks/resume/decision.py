@@ -22,7 +22,7 @@ from quantgate.bundles.identity import (
     verdict_key,
 )
 from quantgate.bundles.manifest import Manifest
-from quantgate.bundles.order import declared_order
+from quantgate.bundles.order import counts_as_fresh, declared_order
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import RunInputs, RunPlan
@@ -161,7 +161,7 @@ def decide_candidate(
 def _latest(plan: RunPlan, evidence: Evidence, *, fresh_after: int | None) -> Reuse | None:
     """Return the last bundle of the plan's fingerprint, of those that count."""
     runs = evidence.history.of(run_fingerprint(plan.inputs))
-    if not runs or (fresh_after is not None and runs[-1].declared_order <= fresh_after):
+    if not runs or not counts_as_fresh(runs[-1].declared_order, fresh_after):
         return None
     return unchanged(plan, runs[-1])
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from quantgate.bundles import batches
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import comparison_id, run_fingerprint
+from quantgate.bundles.order import counts_as_fresh
 from quantgate.bundles.staging import Staging, unfinished
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
@@ -71,7 +72,7 @@ def second_try(
     comparison, fingerprint = comparison_id(plan), run_fingerprint(plan.inputs)
     names = {task.task for task in plan.suite.tasks}
     for run in runs:
-        goes_on = fresh_after is None or run.declared_order > fresh_after
+        goes_on = counts_as_fresh(run.declared_order, fresh_after)
         if (run.fingerprint == fingerprint and goes_on) or run.comparison != comparison:
             continue
         if names.isdisjoint(run.judged_tasks) or (run.continues is None and history.asking(comparison)):
