@@ -18,7 +18,8 @@ from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.home import Home
 from quantgate.model.words import counted
 
-ENGINE_GB = 4.0
+ENGINE_GB = {"cpu": 4.0, "gpu": 10.0}
+"""Disk that an engine's environment takes, by kind of hardware."""
 PACKAGES = (
     "quantgate",
     "prefect",
@@ -84,11 +85,12 @@ def _engine() -> Iterator[Finding]:
     from tasks.engine import environment
 
     home = Home.current()
-    name, config = environment.load_engine(None, "gpu" if hardware.detect().uuids else "cpu")
+    kind = "gpu" if hardware.detect().uuids else "cpu"
+    name, config = environment.load_engine(None, kind)
     if not environment.is_ready(name, config, home):
-        detail = f"{name} is not installed yet; the first run installs it (about {ENGINE_GB:.0f} GB)"
+        detail = f"{name} is not installed yet; the first run installs it (about {ENGINE_GB[kind]:.0f} GB)"
         yield Finding("note", "engine", detail)
-        yield from _disk(home, ENGINE_GB + 1)
+        yield from _disk(home, ENGINE_GB[kind] + 1)
         return
     installed = environment.installed(name, config, home)
     yield Finding("ok", "engine", f"{name} {installed.version} in {installed.python.parent.parent}")
