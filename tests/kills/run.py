@@ -172,7 +172,8 @@ def faults_of(kill: Kill, told: str, home: Path) -> list[str]:
 def _own_end(kill: Kill, sent: signal.Signals) -> list[str]:
     """How a command ends that got the signal itself; one that was done already may end well."""
     if sent is signal.SIGKILL:
-        return [] if kill.status == -signal.SIGKILL else [f"status {kill.status} after SIGKILL"]
+        done = kill.status == 0 and kill.stage == "teardown"  # it ended by itself as the signal was sent
+        return [] if done or kill.status == -signal.SIGKILL else [f"status {kill.status} after SIGKILL"]
     faults = []
     status, line = STOPPED[sent]
     if kill.ended_in_s is not None and kill.ended_in_s > ENDS_WITHIN_S:
