@@ -12,6 +12,7 @@ from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError, RunError
 from tasks.quality.evaluate import Evaluation, _environment, _failure, evaluate_task
 from tasks.quality.sources import suite_from
+from tasks.quality.suite import check_suite
 from tests.tasks.engine.test_process import SECRETS, plant
 from tests.tasks.quality.test_suite import folder, suite_of
 
@@ -157,3 +158,15 @@ def test_a_mistake_in_the_task_stays_one_of_usage(own: Suite, tmp_path: Path) ->
     error = _failure(tmp_path / "failure.json", own.tasks[0], tmp_path / "log")
     assert isinstance(error, ConfigError)
     assert str(error) == "t.yaml: holds no documents. Give it some."
+
+
+@pytest.mark.parametrize(("key", "name"), [("filter_list", "name"), ("metric_list", "metric")])
+def test_a_list_where_a_name_belongs_is_one_line(tmp_path: Path, key: str, name: str) -> None:
+    (tmp_path / "d.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    (tmp_path / "t.yaml").write_text(
+        "task: named\ndataset_path: json\ndataset_kwargs: {data_files: {test: d.jsonl}}\ntest_split: test\n"
+        'doc_to_text: "{{prompt}}"\ndoc_to_target: "{{answer}}"\n' + f"{key}: [{{{name}: [a, b]}}]\n"
+    )
+    suite = suite_from([str(tmp_path / "t.yaml")], family=None, limit=None, out_dir=tmp_path)
+    with pytest.raises(ConfigError, match=rf"key '{key}': '{name}' is no name .*Write one name as text"):
+        check_suite(suite)
