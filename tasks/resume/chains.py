@@ -27,7 +27,7 @@ Scores = dict[str, set[tuple[object, ...]]]
 
 
 class Evidence:
-    """Evidence from earlier runs: their manifests, and of some their samples and verdicts, each read once."""
+    """Evidence from earlier runs: their manifests, and of some their samples and verdicts; each is judged once."""
 
     def __init__(self, history: RunHistory, store: BundleStore) -> None:
         """Remember where the runs lie.

@@ -6,8 +6,11 @@ whether a bundle is reused, a run continued, only a load added, everything measu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import pyarrow as pa
 
 from quantgate.bundles.identity import (
     asked_of,
@@ -389,12 +392,13 @@ def _goes_on(plan: RunPlan, usable: Sequence[Manifest]) -> Reuse | Continue | No
 def _holds_more(plan: RunPlan, run: Manifest, other: Manifest) -> bool:
     """Return True if another bundle holds more of a task's documents than a run does, of those that are wanted."""
     answered = {task.task: task.documents for task in run.tasks}
-    results = [reusable_result(plan, task, other) for task in plan.suite.tasks]
-    return any(
-        min(result.documents, wanted(plan, result)) > answered.get(result.task, 0)
-        for result in results
-        if result
-    )
+    return any(_reusable(plan, task, other) > answered.get(task.task, 0) for task in plan.suite.tasks)
+
+
+def _reusable(plan: RunPlan, task: SuiteTask, run: Manifest) -> int:
+    """Return how many of the wanted documents of a task a bundle of the baseline holds."""
+    result = reusable_result(plan, task, run)
+    return min(result.documents, wanted(plan, result)) if result else 0
 
 
 def _inherited(plan: RunPlan, usable: Sequence[Manifest]) -> dict[str, tuple[SuiteTask, ...]]:
@@ -404,8 +408,7 @@ def _inherited(plan: RunPlan, usable: Sequence[Manifest]) -> dict[str, tuple[Sui
     for task in plan.suite.tasks:
         source, most = None, 0
         for run in reusable:
-            result = reusable_result(plan, task, run)
-            documents = min(result.documents, plan.suite.limit or result.documents) if result else 0
+            documents = _reusable(plan, task, run)
             if documents and documents >= most:
                 source, most = run.run_id, documents
         if source:
@@ -439,14 +442,13 @@ def _excluded(
     if not needs:
         return frozenset(), {}
     conflicts: dict[str, Decision] = {}
-    bundles = [
-        run for run in evidence.history if is_reusable_baseline(plan, run) and _is_readable(run, evidence)
-    ]
+    samples = _readable(plan, evidence)
+    bundles = [run for run in evidence.history if run.run_id in samples]
     kept = bundles
     for need in sorted(needs, key=lambda need: not need.is_open):
         if bundles and not same_kernels(bundles[-1], need.baseline):
             continue  # the engine chooses other kernels by now, and its answers would not join those
-        agreeing = [run for run in kept if _agrees(plan, need, run, evidence)]
+        agreeing = [run for run in kept if _agrees(plan, need, run, samples[run.run_id])]
         tasks = [_tasks(plan, need, run) for run in agreeing]
         if set().union(*tasks) >= need.scores.keys():
             kept = agreeing
@@ -461,18 +463,20 @@ def _tasks(plan: RunPlan, need: _Need, run: Manifest) -> set[str]:
     return reusable.intersection(need.scores)
 
 
-def _agrees(plan: RunPlan, need: _Need, run: Manifest, evidence: Evidence) -> bool:
+def _agrees(plan: RunPlan, need: _Need, run: Manifest, samples: pa.Table) -> bool:
     """Return True if a bundle of the baseline holds, of its tasks, the answers that a chain was judged against."""
-    answers = scores(need.tip, evidence.samples(run))
+    answers = scores(need.tip, samples)
     return all(answers[task] == need.scores[task] for task in _tasks(plan, need, run))
 
 
-def _is_readable(run: Manifest, evidence: Evidence) -> bool:
-    try:
-        evidence.samples(run)
-    except RunError:
-        return False  # nothing can be inherited from it, which is reported then
-    return True
+def _readable(plan: RunPlan, evidence: Evidence) -> dict[str, pa.Table]:
+    """Read the samples of each bundle that a baseline may reuse, by run id; a damaged one is reported later."""
+    samples = {}
+    for run in evidence.history:
+        if is_reusable_baseline(plan, run):
+            with contextlib.suppress(RunError):
+                samples[run.run_id] = evidence.samples(run)
+    return samples
 
 
 def _other_answers(plan: RunPlan, need: _Need) -> ConfigError:
