@@ -41,7 +41,7 @@ def options_of(record: type[Parameters]) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         for name, field in reversed(record.model_fields.items()):
-            spelling = next((mark for mark in field.metadata if isinstance(mark, CliOption)), CliOption())
+            spelling = CliOption.of(field)
             if spelling.shown:
                 command = _parameter(name, field, spelling)(command)
         return command
@@ -51,9 +51,9 @@ def options_of(record: type[Parameters]) -> Callable[[F], F]:
 
 def _parameter(name: str, field: FieldInfo, spelling: CliOption) -> Callable[[F], F]:
     """Return the decorator that adds a field's option or argument."""
-    if spelling.name and not spelling.name.startswith("-"):
+    if spelling.is_argument:
         return click.argument(name, metavar=f"[{spelling.name.upper()}]", required=False)
-    flag = spelling.name or f"--{name.replace('_', '-')}"
+    flag = spelling.flag(name)
     text = spelling.help or field.description or ""
     kind, items = _type_of(field.annotation)
     attributes: dict[str, Any]

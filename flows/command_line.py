@@ -29,13 +29,13 @@ def words_of(parameters: Parameters) -> list[str]:
     options: list[str] = []
     for name, field in type(parameters).model_fields.items():
         value = getattr(parameters, name)
-        spelling = next((mark for mark in field.metadata if isinstance(mark, CliOption)), CliOption())
+        spelling = CliOption.of(field)
         if not spelling.shown or value == field.get_default(call_default_factory=True):
             continue
-        if spelling.name and not spelling.name.startswith("-"):
+        if spelling.is_argument:
             arguments.append(str(value))
         else:
-            options += _option(spelling.name or f"--{name.replace('_', '-')}", value)
+            options += _option(spelling.flag(name), value)
     return [*arguments, *options]
 
 

@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from quantgate.model.config.engines import EngineFile
 from quantgate.model.config.gpus import GpuFile
@@ -42,6 +43,20 @@ class CliOption:
     help: str = ""
     metavar: str = ""
     shown: bool = True
+
+    @classmethod
+    def of(cls, field: FieldInfo) -> CliOption:
+        """Return the form that a field is marked with, or the plain one."""
+        return next((mark for mark in field.metadata if isinstance(mark, cls)), cls())
+
+    @property
+    def is_argument(self) -> bool:
+        """Return True if the field is an argument, not an option."""
+        return bool(self.name) and not self.name.startswith("-")
+
+    def flag(self, field_name: str) -> str:
+        """Return the option's name, such as ``--update-pins``."""
+        return self.name or f"--{field_name.replace('_', '-')}"
 
 
 FORM_ONLY = CliOption(shown=False)
