@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from commands.verb import Verb
-from quantgate.bundles.staging import RESULT, Staging, unfinished
 from quantgate.model.home import Home
+
+if TYPE_CHECKING:
+    from quantgate.bundles.staging import Staging
 
 _RUNS = """
     WITH asked AS (SELECT run_id, list(task ORDER BY task) AS names FROM store.run_tasks GROUP BY run_id),
@@ -84,6 +86,8 @@ def _unfinished(home: Home, staging: Staging, state: dict[str, Any]) -> str:
 
     The staging of an earlier version does not have all of that.
     """
+    from quantgate.bundles.staging import RESULT
+
     failure = staging.failure()
     tasks = len(list(staging.quality_dir.glob(f"*/{RESULT}")))
     levels = len(list(staging.load_dir.glob("c*.json")))
@@ -141,6 +145,8 @@ def command() -> int:
     An unfinished or failed run is listed with its finished parts, its log, and the command that goes on with it.
     Finished bundles that no load has brought into the warehouse yet are named.
     """
+    from quantgate.bundles.staging import unfinished
+
     home = Home.current()
     if home.warehouse.exists():
         runs = "\n\n".join(_runs(home))
