@@ -15,7 +15,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
 from quantgate.model.yaml_file import Strict, parse_record
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the bundle's layout; the loader reads every older one."""
 
 
@@ -57,6 +57,13 @@ class TaskResult(Strict):
     looks: tuple[int, ...] = Field(
         default=(),
         description="Documents at each interim look of the candidate; the last is all that it answered.",
+    )
+    content_sha256: str | None = Field(
+        default=None, description="As of TaskContent; None where that was not recorded."
+    )
+    copies: int = Field(default=0, description="Documents left out as copies of others.")
+    floor: float | None = Field(
+        default=None, description="Score of an answer that ignores the question; None where it was not recorded."
     )
 
 

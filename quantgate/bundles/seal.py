@@ -113,7 +113,7 @@ def seal(staging: Staging, bundles_url: str, plan: RunPlan, load: LoadRows = NO_
         measured_at=datetime.now(UTC),
         continues=batches.continues(staging),
         files=files,
-        **dict(plan),
+        **{name: value for name, value in plan if name != "contents"},
     )
     (building / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
     with reached(bundles_url, "written"):

@@ -87,6 +87,23 @@ class RunInputs(Strict):
     policy_fingerprint: str
 
 
+class TaskContent(Strict):
+    """A task by what it asks, whatever its name, its files, and the ids and the order of its documents."""
+
+    task: str
+    content_sha256: str = Field(
+        description="Of the set of documents (prompt, choices, target), of how they are asked and how they are scored."
+    )
+    documents: int = Field(description="Documents, each counted once.")
+    copies: int = Field(
+        default=0, description="Documents left out, since another is equal after normalising blanks and case."
+    )
+    floor: float = Field(default=0.0, description="Score of an answer that ignores the question, a fraction.")
+    document_hashes: tuple[str, ...] = Field(
+        default=(), description="Of each document, 16 hexadecimal digits, sorted."
+    )
+
+
 class RunPlan(Strict):
     """One run before it is measured: everything that is declared in advance."""
 
@@ -98,6 +115,9 @@ class RunPlan(Strict):
     workload: Workload
     policy_name: str
     policy: Policy
+    contents: tuple[TaskContent, ...] = Field(
+        default=(), description="What each task of the suite asks; empty where nobody has looked yet."
+    )
 
 
 class TaskVerdict(Strict):

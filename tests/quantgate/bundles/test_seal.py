@@ -140,7 +140,7 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
     assert RunHistory.read(BundleStore(home.bundles)).of(run_fingerprint(plan().inputs)) == (manifest,)
     assert RunHistory.read(BundleStore(home.bundles)).of("another") == ()
     assert not staging.path.exists()
-    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 3
+    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 4
 
 
 def test_a_run_without_load_or_quality_has_empty_files() -> None:
