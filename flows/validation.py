@@ -122,7 +122,10 @@ def measure_all(
             continue
         done.append((manifest, now))
         baseline = baseline or BaselineRef(
-            name=checkpoint.name, revision=checkpoint.revision, run_id=manifest.run_id
+            name=checkpoint.name,
+            revision=checkpoint.revision,
+            run_id=manifest.run_id,
+            weights_sha256=manifest.checkpoint.weights_sha256,
         )
         if manifest.engine_starts:
             expected_start_s = manifest.engine_starts[-1].start_duration_s

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.bundles import batches, seal
+from quantgate.bundles.claims import counts_as_try, declaration_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import comparison_id, run_fingerprint
 from quantgate.bundles.manifest import Manifest
@@ -101,6 +102,7 @@ def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: i
             on_progress=step.update,
         )
     staging.add_telemetry(rows)
+    _mark_scored(run, task)
 
 
 def compare_tokens(engine: server.RunningEngine, run: ActiveRun, text: Text) -> None:
@@ -344,6 +346,8 @@ def _measure_parts(run: ActiveRun) -> None:
                 "its own"
             )
         tasks, text, load_missing = _missing(run)
+        if tasks:
+            _declare_question(engine, run)
         for task in tasks:
             steps.evaluate(engine, run, task)
         if text:
@@ -351,6 +355,28 @@ def _measure_parts(run: ActiveRun) -> None:
         if load_missing:
             steps.load(engine, run)
         _answer_again(engine, run)
+
+
+def _declare_question(engine: server.RunningEngine, run: ActiveRun) -> None:
+    """Record in the bundles store what a candidate is about to be asked: a run that is killed counts as a try too."""
+    plan, staging = run.plan, run.staging
+    if plan.baseline is not None:
+        question = declaration_of(
+            plan, staging.run_id, staging.declared_order, engine.start, batches.continues(staging)
+        )
+        BundleStore(run.context.home.bundles).declare_question(question)
+
+
+def _mark_scored(run: ActiveRun, task: SuiteTask) -> None:
+    """Record in the bundles store, once, that a candidate has scored enough answers to decide something."""
+    plan, staging = run.plan, run.staging
+    marked = staging.path / "scored"
+    if plan.baseline is None or marked.exists():
+        return
+    documents = sum(batch.documents for batch in batches.finished(staging, task.task))
+    if counts_as_try([(task.family, documents)], plan.policy):
+        BundleStore(run.context.home.bundles).mark_scored(staging.run_id, staging.declared_order)
+        marked.touch()
 
 
 def _answer_again(engine: server.RunningEngine, run: ActiveRun) -> None:

@@ -12,9 +12,9 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from quantgate.bundles.identity import VERDICT_KEYS, verdict_key
+from quantgate.bundles.identity import VERDICT_KEYS
 from quantgate.bundles.schema import BUNDLE_FILES, PROMPTS_FILE
-from quantgate.bundles.store import Bundle, BundleStore
+from quantgate.bundles.store import Bundle, BundleStore, scored_runs
 from quantgate.model.errors import QuantgateError
 from quantgate.model.yaml_file import Strict, fingerprint_of
 from warehouse.architectures import refresh_bounds
@@ -38,13 +38,25 @@ from warehouse.fidelity import compare_all
 from warehouse.judge_runs import judge_rows
 from warehouse.prices.offers import imported_folder
 from warehouse.query import read_only
-from warehouse.rows import engine_start_rows, run_row, task_rows
+from warehouse.rows import claim_row, declaration_row, engine_start_rows, run_row, task_rows
 from warehouse.swap import exclusive, next_state, remove_leftovers
 
 _BATCH_BYTES = 128 << 20
 """Size of an insert, bytes in memory: enough to fill DuckDB's row groups (122,880 rows), so that they are written once,
 compressed, without the write-ahead log."""
-_DIGEST = "configuration"
+_DIGEST, _DECLARED = "configuration", "declared"
+_KEYS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("verdict_key", pa.string()),
+        ("claim_key", pa.string()),
+        ("candidate_key", pa.string()),
+        ("weights_sha256", pa.string()),
+        ("counts_as_try", pa.bool_()),
+        ("serving_arguments", pa.map_(pa.string(), pa.string())),
+    ]
+)
+"""Columns of ``store.runs`` that are computed anew when what makes a key changes."""
 _UNJUDGED = """
     SELECT c.run_id, c.baseline_run_id
     FROM store.runs c
@@ -71,6 +83,8 @@ class _State:
 
     run_ids: frozenset[str] = frozenset()
     digest: str | None = None
+    declared: str | None = None
+    """Digest of the declarations that were loaded."""
     unjudged: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -106,13 +120,14 @@ def load_bundles(
         first = next(sound, None)
         judgeable = [pair for pair in before.unjudged if set(pair) <= set(stored)]
         loaded, judged, changed = list[str](), list[str](), before.digest != digest
-        if first is not None or changed or judgeable:
+        declared = before.declared != fingerprint_of(store.declared_names())
+        if first is not None or changed or judgeable or declared:
             new_configuration = configuration if changed else None
             with next_state(warehouse) as path:
                 loaded, judged = _write(
                     path, chain([first] if first else [], sound), new_configuration, digest, store, problems
                 )
-                changed = bool(loaded or judged or changed)
+                changed = bool(loaded or judged or changed or declared)
                 if not changed:
                     path.unlink()
     return LoadReport(
@@ -133,6 +148,7 @@ def _state(warehouse: Path) -> _State:
             return _State(
                 frozenset(run_id for (run_id,) in runs),
                 setting(connection, _DIGEST),
+                setting(connection, _DECLARED),
                 connection.execute(_UNJUDGED).fetchall(),
             )
         except duckdb.CatalogException:
@@ -159,7 +175,9 @@ def _write(
     """Bring the database at ``path`` to the next state; return the runs loaded and the runs judged."""
     with writing(path) as connection:
         migrate(connection)
+        keys_change = _keep_standing(connection)
         _refresh_keys(connection, store)
+        _load_declarations(connection, store)
         loaded: list[str] = []
         for batch in _batches(bundles):
             _insert(connection, batch)
@@ -173,8 +191,9 @@ def _write(
         judged = _judge_all(connection, store, problems)
         refresh_controls(connection)
         compare_all(connection)
-        if loaded or judged or configuration is not None:
-            refresh_materialized(connection)
+        refresh_materialized(connection)
+        if keys_change:
+            _note_changed_verdicts(connection)
     return loaded, judged
 
 
@@ -235,23 +254,60 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
 
 
 def _refresh_keys(connection: Connection, store: BundleStore) -> None:
-    """Give every stored run the key that it has by now; once for each change of what makes one.
+    """Give every stored run the keys that it has by now; once for each change of what makes one.
 
-    A run whose bundle is gone keeps the key that it had.
+    A run whose bundle is gone keeps the keys that it had. Verdicts that this changes are kept for ``quantgate status``.
 
     Args:
-        connection: a warehouse that is being written.
+        connection: a warehouse that is being written, with today's views.
         store: where the bundles lie.
     """
     if setting(connection, "verdict_keys") == VERDICT_KEYS:
         return
     changed = []
-    for run_id, before in connection.execute("SELECT run_id, verdict_key FROM store.runs").fetchall():
+    for (run_id,) in connection.execute("SELECT run_id FROM store.runs").fetchall():
         with contextlib.suppress(QuantgateError):
-            now = verdict_key(store.read_manifest(run_id))
-            if now != before:
-                changed.append((now, run_id))
+            changed.append(claim_row(store.read_manifest(run_id)) | {"run_id": run_id})
     with transaction(connection):
         if changed:
-            connection.executemany("UPDATE store.runs SET verdict_key = ? WHERE run_id = ?", changed)
+            connection.register("incoming", pa.Table.from_pylist(changed, schema=_KEYS))
+            columns = ", ".join(f"{name} = incoming.{name}" for name in _KEYS.names if name != "run_id")
+            connection.execute(
+                f"UPDATE store.runs SET {columns} FROM incoming WHERE runs.run_id = incoming.run_id"  # noqa: S608
+            )
+            connection.unregister("incoming")
         set_setting(connection, "verdict_keys", VERDICT_KEYS)
+
+
+def _keep_standing(connection: Connection) -> bool:
+    """Keep what stands now, where keys will be computed anew; return True if they will."""
+    if setting(connection, "verdict_keys") == VERDICT_KEYS:
+        return False
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE stood AS SELECT run_id, use, verdict FROM store.standing_verdicts"
+    )
+    return True
+
+
+def _note_changed_verdicts(connection: Connection) -> None:
+    """Record which standing verdicts new keys have changed, and why, for ``quantgate status``."""
+    with transaction(connection):
+        connection.execute(
+            "INSERT INTO store.changed_verdicts "
+            "SELECT run_id, use, b.verdict, v.verdict, coalesce(v.reason, ''), now() "
+            "FROM stood b JOIN store.standing_verdicts v USING (run_id, use) WHERE v.verdict <> b.verdict"
+        )
+
+
+def _load_declarations(connection: Connection, store: BundleStore) -> None:
+    """Load what runs declared before they asked: a run that was killed is a try too, which only this shows."""
+    names = store.declared_names()
+    known = {file for (file,) in connection.execute("SELECT file FROM store.declarations").fetchall()}
+    scored = sorted(scored_runs(names))
+    with transaction(connection):
+        insert_rows(connection, "declarations", map(declaration_row, store.declarations(known)))
+        connection.execute(
+            "UPDATE store.declarations SET scored = true WHERE NOT scored AND list_contains($scored, run_id)",
+            {"scored": scored},
+        )
+        set_setting(connection, _DECLARED, fingerprint_of(names))

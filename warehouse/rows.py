@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from quantgate.bundles.claims import candidate_key, claim_key, counts_as_try
 from quantgate.bundles.identity import kv_cache_dtype, verdict_key
 from quantgate.bundles.manifest import Manifest
+from quantgate.bundles.store import Declared
 from quantgate.model.config.policy import Policy
 from quantgate.model.records import UseVerdict
+from quantgate.model.yaml_file import fingerprint_of
 
 Row = dict[str, Any]
 
@@ -21,7 +24,7 @@ def run_row(manifest: Manifest) -> Row:
         **hardware.model_dump(exclude={"uuids"}),
         "run_id": manifest.run_id,
         "fingerprint": manifest.fingerprint,
-        "verdict_key": verdict_key(manifest),
+        **claim_row(manifest),
         "kv_cache_dtype": kv_cache_dtype(manifest),
         "checkpoint": checkpoint.name,
         "checkpoint_source": checkpoint.source,
@@ -43,6 +46,39 @@ def run_row(manifest: Manifest) -> Row:
         "measured_at": manifest.measured_at,
         "schema_version": manifest.schema_version,
         "manifest": manifest.model_dump_json(),
+    }
+
+
+def claim_row(manifest: Manifest) -> Row:
+    """Return the columns of ``store.runs`` that say which question a run asked, and about what."""
+    arguments = manifest.inputs.serving.get("arguments") or {}
+    return {
+        "verdict_key": verdict_key(manifest),
+        "claim_key": claim_key(manifest),
+        "candidate_key": candidate_key(manifest),
+        "weights_sha256": manifest.checkpoint.weights_sha256,
+        "counts_as_try": counts_as_try(
+            [(task.family, task.documents) for task in manifest.tasks], manifest.policy
+        ),
+        "serving_arguments": [(name, str(value)) for name, value in arguments.items()],
+    }
+
+
+def declaration_row(declared: Declared) -> Row:
+    """Return a row of ``store.declarations``."""
+    question = declared.question
+    return {
+        **question.model_dump(exclude={"tasks", "policy"}),
+        "file": declared.name,
+        "candidate_key": fingerprint_of([question.weights, question.baseline_weights]),
+        "tasks": [task.task for task in question.tasks],
+        "families": sorted({str(task.family) for task in question.tasks}),
+        "policy": question.policy_name,
+        "policy_fingerprint": question.policy.fingerprint(),
+        "uses": [
+            (use, [str(family) for family in families]) for use, families in question.policy.uses.items()
+        ],
+        "scored": declared.scored,
     }
 
 

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from docs.pages.outside_cases import Cases
 from docs.pages.page import fill
+from quantgate.model.config.answer_settings import AnswerSettingFile
 from quantgate.model.config.architectures import ArchitectureFile, FormatFile
 from quantgate.model.config.engines import EngineFile, KernelFile
 from quantgate.model.config.fleet import FleetFile
@@ -42,6 +43,7 @@ FILES: Mapping[str, type[BaseModel]] = {
     "prices.yaml": PriceFile,
     "gpus.yaml": GpuFile,
     "kernels.yaml": KernelFile,
+    "answer_settings.yaml": AnswerSettingFile,
     "formats.yaml": FormatFile,
     "architectures/*.yaml": ArchitectureFile,
     "claims.yaml": ClaimFile,

@@ -21,6 +21,7 @@ from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
 from quantgate.model.words import counted
+from tasks.checkpoint.contents import contents_of
 from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import argument_files, environment, server
@@ -97,7 +98,7 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
         ConfigError: a checkpoint or an argument is wrong, or every candidate is refused.
     """
     pins = Pins(pins_file(home), update=parameters.update_pins)
-    checkpoints = resolved_checkpoints(request, pins, report)
+    checkpoints = identified(resolved_checkpoints(request, pins, report), home, report)
     request = dataclasses.replace(
         request, checkpoints=tuple(map(argument_files.with_code, request.checkpoints))
     )
@@ -141,6 +142,15 @@ def resolved_checkpoints(request: Request, pins: Pins, report: Reporter) -> list
             )
         )
     return checkpoints
+
+
+def identified(checkpoints: Sequence[Checkpoint], home: Home, report: Reporter) -> list[Checkpoint]:
+    """Return the checkpoints with the hashes of their content, by which a copy under another name is recognised."""
+    with_content = []
+    for checkpoint in checkpoints:
+        contents = contents_of(checkpoint, home.path / "contents", _hashing(checkpoint.source, report))
+        with_content.append(checkpoint.model_copy(update=contents.model_dump()))
+    return with_content
 
 
 def _hashing(source: str, report: Reporter) -> Callable[[int, int], None]:
@@ -190,7 +200,12 @@ def plans_of(
         name = f"{resolved.name}+{named.adapter}" if named.adapter else resolved.name
         checkpoint = resolved.model_copy(update={"name": name})
         plans.append(plan_of(checkpoint, config, named, baseline, engine, request))
-        baseline = baseline or BaselineRef(name=checkpoint.name, revision=checkpoint.revision, run_id="")
+        baseline = baseline or BaselineRef(
+            name=checkpoint.name,
+            revision=checkpoint.revision,
+            run_id="",
+            weights_sha256=checkpoint.weights_sha256,
+        )
     return plans
 
 

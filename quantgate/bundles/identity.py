@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
 from quantgate.bundles.manifest import EngineStart, Manifest, TaskResult
+from quantgate.model.config.answer_settings import answer_settings
 from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Validity, Weights
@@ -38,9 +39,6 @@ class Purpose(StrEnum):
 _HOW_MUCH = frozenset({"limit", "limit_of", "full"})
 _WHICH = frozenset({"tasks", "fidelity"}) | _HOW_MUCH
 _JUDGED_BY = frozenset({"family"})
-# Serving arguments that follow from gpu_count, and variables that say on which of a host's GPUs it ran.
-_BY_GPU_COUNT = frozenset({"tensor-parallel-size", "tensor_parallel_size"})
-_DEVICE_VARIABLES = frozenset({"CUDA_VISIBLE_DEVICES"})
 
 
 def asked_of(suite: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -67,27 +65,63 @@ def _asked(run: Run) -> Any:
     return asked_of(run.inputs.suite)
 
 
-def _asked_if_deciding(run: Run) -> Any:
+def _question(run: Run) -> Any:
+    """Return what is asked by its content; by its names and files where the content was not recorded."""
+    families = {task.task: str(task.family) for task in (run.suite.tasks if run.suite else ())}
+    contents = {
+        task.task: task.content_sha256 for task in (run.contents if isinstance(run, RunPlan) else run.tasks)
+    }
+    if not contents or contents.keys() != families.keys() or None in contents.values():
+        return _asked(run)
+    return sorted([content, families[task]] for task, content in contents.items())
+
+
+def _question_if_deciding(run: Run) -> Any:
     """Return what is asked; with its limit where so few documents can't validate anything and so spend no alpha."""
     limit, tasks = (run.inputs.suite or {}).get("limit"), run.suite.tasks if run.suite else ()
     families = run.policy.families
     least = [families[task.family].min_documents for task in tasks if task.family in families]
     could_decide = bool(run.policy.looks) or limit is None or limit >= min(least, default=0)
-    return _asked(run) if could_decide else run.inputs.suite
+    return _question(run) if could_decide else [_question(run), limit]
+
+
+def _checkpoint(run: Run) -> Any:
+    """Return a checkpoint's content; its revision where its tensors were not read."""
+    checkpoint = run.checkpoint
+    return (
+        [checkpoint.weights_sha256, checkpoint.settings_sha256] if checkpoint.weights_sha256 else weights(run)
+    )
+
+
+def weights(run: Run) -> str:
+    """Return what a checkpoint's weights are known by: the hash of its tensors, else its revision."""
+    return run.checkpoint.weights_sha256 or run.inputs.checkpoint_revision
+
+
+def baseline_weights(run: Run) -> str | None:
+    """Return what the baseline's weights are known by; None for the baseline itself."""
+    return (run.baseline and run.baseline.weights_sha256) or run.inputs.baseline_revision
+
+
+def answer_arguments(run: Run, changes: tuple[str, ...] = ("model", "answers")) -> dict[str, Any]:
+    """Return the serving arguments that can change what is answered (configs/answer_settings.yaml).
+
+    Args:
+        run: measured or planned.
+        changes: the kinds of them.
+    """
+    listed, plugins = answer_settings(), run.inputs.serving.get("plugins") or {}
+    given = {
+        name.replace("_", "-"): value for name, value in (run.inputs.serving.get("arguments") or {}).items()
+    }
+    counting = {
+        name: value for name, value in given.items() if name in listed and listed[name].changes in changes
+    }
+    return counting | ({"plugins": plugins} if plugins and "answers" in changes else {})
 
 
 def _how_asked(run: Run) -> Any:
     return {key: value for key, value in (run.inputs.suite or {}).items() if key not in _WHICH}
-
-
-def _serving_anywhere(run: Run) -> Any:
-    return _without(run.inputs.serving, _BY_GPU_COUNT | _DEVICE_VARIABLES)
-
-
-def _without(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, dict):
-        return {name: _without(item, names) for name, item in value.items() if name not in names}
-    return value
 
 
 def _deciding(run: Run) -> Any:
@@ -98,8 +132,8 @@ _Part = Callable[[Run], Any] | bool
 """How an input counts: whole, not at all, or a part of it."""
 COUNTS: dict[str, tuple[_Part, _Part, _Part, _Part]] = {
     # input               fingerprint  continuation  setting  comparison
-    "checkpoint_revision": (True, True, True, True),
-    "baseline_revision": (True, True, True, True),
+    "checkpoint_revision": (True, True, True, _checkpoint),
+    "baseline_revision": (True, True, True, baseline_weights),
     "gpu": (True, True, True, False),
     "gpu_count": (True, True, True, False),
     "mig_slice": (True, True, True, False),
@@ -108,8 +142,8 @@ COUNTS: dict[str, tuple[_Part, _Part, _Part, _Part]] = {
     "cpu_cores": (True, True, True, False),
     "engine": (True, True, True, True),
     "engine_version": (True, True, True, True),
-    "serving": (True, True, True, _serving_anywhere),
-    "suite": (True, _asked, _how_asked, _asked_if_deciding),
+    "serving": (True, True, True, answer_arguments),
+    "suite": (True, _asked, _how_asked, _question_if_deciding),
     "workload": (True, False, False, False),
     "policy_fingerprint": (True, _deciding, False, _deciding),
     # Of the checkpoint's files and the serving arguments.
@@ -158,7 +192,7 @@ def comparison_id(run: Run) -> str:
     return fingerprint_of(comparison_key(run))
 
 
-VERDICT_KEYS = "2"
+VERDICT_KEYS = "3"
 """Changes with what makes a verdict's key, so that a warehouse of before gives its runs new keys, once."""
 
 
@@ -169,14 +203,28 @@ def verdict_key(manifest: Manifest) -> str:
     passes would validate anything. A run with a limit asks what one without asks, unless its documents are too few to
     validate anything and there are no interim looks.
     """
+    return question_id(manifest, answering_starts(manifest))
+
+
+def question_id(run: Run, starts: Iterable[EngineStart]) -> str:
+    """Return the key of a question, as a SHA-256 (hex), by the starts that answer it."""
+    return fingerprint_of(comparison_key(run) | {"kernels": kernels_of(starts)})
+
+
+def answering_starts(manifest: Manifest) -> list[EngineStart]:
+    """Return the engine starts that answered a run's tasks."""
     used = {task.engine_start_id for task in manifest.tasks}
-    kernels = {
-        layer: kernel
-        for start in manifest.engine_starts
-        if start.engine_start_id in used
-        for layer, kernel in start.kernels.items()
-    }
-    return fingerprint_of(comparison_key(manifest) | {"kernels": kernels})
+    return [start for start in manifest.engine_starts if start.engine_start_id in used]
+
+
+def kernels_of(starts: Iterable[EngineStart]) -> dict[str, str]:
+    """Return the kernels of starts by layer, attention's among them."""
+    kernels: dict[str, str] = {}
+    for start in starts:
+        kernels |= start.kernels
+        if start.attention_backend:
+            kernels["attention"] = start.attention_backend
+    return kernels
 
 
 def in_order(run: Manifest) -> bool:

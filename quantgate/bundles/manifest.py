@@ -63,7 +63,8 @@ class TaskResult(Strict):
     )
     copies: int = Field(default=0, description="Documents left out as copies of others.")
     floor: float | None = Field(
-        default=None, description="Score of an answer that ignores the question; None where it was not recorded."
+        default=None,
+        description="Score of an answer that ignores the question; None where it was not recorded.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from quantgate.bundles.claims import Declaration
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, damaged, parse_manifest
 from quantgate.bundles.schema import (
     BUNDLE_FILES,
@@ -28,6 +29,8 @@ from quantgate.model.errors import ConfigError, RunError
 DECLARED = ".declared"
 """Folder of the runs that were declared: a file for each, named by its number and its id. Nothing removes them."""
 ORDER_DIGITS = 9
+_SCORED = ".scored"
+"""Ending of the file of a run that has scored enough answers to decide something."""
 
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
@@ -65,6 +68,25 @@ class Answers(NamedTuple):
     controls: pa.Table
     """Second answers (A/A), of a baseline."""
     prompts: pa.Table
+
+
+class Declared(NamedTuple):
+    """A question as it was declared."""
+
+    name: str
+    """Of its file."""
+    question: Declaration
+    scored: bool
+    """True if enough answers were scored to decide something."""
+
+
+def scored_runs(names: Iterable[str]) -> set[str]:
+    """Return the ids of the runs that have scored enough answers to decide something.
+
+    Args:
+        names: files of the declared runs (``BundleStore.declared_names``).
+    """
+    return {name[ORDER_DIGITS + 1 : -len(_SCORED)] for name in names if name.endswith(_SCORED)}
 
 
 def open_bundles(bundles_url: str) -> tuple[Any, str]:
@@ -157,14 +179,8 @@ class BundleStore:
         Raises:
             RunError: the store can't be read.
         """
-        with reached(self.url, "read"):
-            self._fs.invalidate_cache()
-            if not self._fs.isdir(f"{self._root}/{DECLARED}"):
-                return 0
-            names = (Path(path).name for path in self._fs.ls(f"{self._root}/{DECLARED}", detail=False))
-            return max(
-                (int(name[:ORDER_DIGITS]) for name in names if name[:ORDER_DIGITS].isdigit()), default=0
-            )
+        numbers = (name[:ORDER_DIGITS] for name in self.declared_names())
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
 
     def declare(self, run_id: str, after: int = 0) -> int:
         """Record that a run begins, before it asks anything, and return its number (quantgate.bundles.order).
@@ -181,6 +197,62 @@ class BundleStore:
             self._fs.makedirs(f"{self._root}/{DECLARED}", exist_ok=True)
             self._fs.pipe_file(f"{self._root}/{DECLARED}/{order:0{ORDER_DIGITS}d}-{run_id}", b"")
         return order
+
+    def declare_question(self, question: Declaration) -> None:
+        """Record what a run is about to ask, before it asks.
+
+        Raises:
+            RunError: the store can't be written.
+        """
+        name = f"{question.declared_order:0{ORDER_DIGITS}d}-{question.run_id}-{question.claim_key[:8]}.json"
+        self._write_declared(name, question.model_dump_json().encode())
+
+    def mark_scored(self, run_id: str, declared_order: int) -> None:
+        """Record that a run has scored enough answers to decide something, so that it counts as a try if it is killed.
+
+        Raises:
+            RunError: the store can't be written.
+        """
+        self._write_declared(f"{declared_order:0{ORDER_DIGITS}d}-{run_id}{_SCORED}", b"")
+
+    def _write_declared(self, name: str, content: bytes) -> None:
+        with reached(self.url, "written"):
+            self._fs.makedirs(f"{self._root}/{DECLARED}", exist_ok=True)
+            self._fs.pipe_file(f"{self._root}/{DECLARED}/{name}", content)
+
+    def declared_names(self) -> list[str]:
+        """List the files of the runs that were declared, sorted: the first declared first.
+
+        Raises:
+            RunError: the store can't be read.
+        """
+        with reached(self.url, "read"):
+            self._fs.invalidate_cache()
+            if not self._fs.isdir(f"{self._root}/{DECLARED}"):
+                return []
+            return sorted(Path(path).name for path in self._fs.ls(f"{self._root}/{DECLARED}", detail=False))
+
+    def declarations(self, known: Container[str] = ()) -> list[Declared]:
+        """Read what runs have declared before they asked, the first declared first.
+
+        Args:
+            known: names of files that need not be read again.
+
+        Raises:
+            RunError: the store can't be read. A file that is damaged is left out: its run's bundle counts.
+        """
+        names = self.declared_names()
+        scored = scored_runs(names)
+        declared: list[Declared] = []
+        for name in names:
+            if not name.endswith(".json") or name in known:
+                continue
+            with reached(self.url, "read"):
+                raw = self._fs.cat_file(f"{self._root}/{DECLARED}/{name}")
+            with contextlib.suppress(ValueError):
+                question = Declaration.model_validate_json(raw)
+                declared.append(Declared(name, question, question.run_id in scored))
+        return declared
 
     def is_bundle(self, run_id: str) -> bool:
         """Return True if a folder holds a manifest, which is written last."""

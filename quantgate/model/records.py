@@ -20,6 +20,20 @@ class Checkpoint(Strict):
     path: str = Field(description="Local folder that is served.")
     name: str = Field(description="Hub id, or the folder's name.")
     revision: str = Field(description="Commit SHA of the hub, or 'sha256:' and the folder's content hash.")
+    weights_sha256: str | None = Field(
+        default=None,
+        description="Of its tensors by name, dtype, shape and content, however they are split into files; None where "
+        "they were not read.",
+    )
+    settings_sha256: str | None = Field(
+        default=None, description="Of config.json and generation_config.json, without comments."
+    )
+    weights_sample: str | None = Field(
+        default=None, description="Some bytes of its tensors, by which nearly equal weights are recognised."
+    )
+    related_weights: str | None = Field(
+        default=None, description="Hash of the first declared candidate whose weights are nearly the same."
+    )
     model: str = Field(description="The base model that baseline and candidates share.")
     architecture: str = Field(description="Class name from config.json, e.g. LlamaForCausalLM.")
     precision: str = Field(
@@ -66,6 +80,7 @@ class BaselineRef(Strict):
     name: str
     revision: str
     run_id: str
+    weights_sha256: str | None = Field(default=None, description="As of its checkpoint.")
 
 
 class RunInputs(Strict):

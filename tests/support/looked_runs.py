@@ -7,6 +7,7 @@ measured. Neither Prefect nor a server is there.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ LOOKS = policy_of({Family.MATH: (0.05, 40)}, looks=(0.2, 0.4, 0.6, 0.8), aa_docu
 
 class Killed(Exception):  # noqa: N818 - no error, what a kill leaves
     """The process is gone."""
+
+
+def with_other_weights(folder: Path, seed: str) -> None:
+    """Give a copy of a checkpoint weights of its own: a candidate is known by its tensors. The stub reads none."""
+    for file in folder.glob("*.safetensors"):
+        raw = bytearray(file.read_bytes())
+        begin = 8 + int.from_bytes(raw[:8], "little")
+        raw[begin:] = random.Random(seed).randbytes(len(raw) - begin)
+        file.write_bytes(raw)
 
 
 class LookedRuns:
@@ -76,7 +86,8 @@ class LookedRuns:
     def _copy(self, place: str, name: str) -> str:
         folder = shutil.copytree(CHECKPOINTS / "quantgate-demo-NVFP4", self.folder / place / name)
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"copy": place}))  # a revision of its own
+        (folder / "config.json").write_text(json.dumps(config | {"copy": place}))
+        with_other_weights(folder, place)
         return str(folder)
 
     def _documents(self) -> str:

@@ -48,6 +48,8 @@ class Spec:
     tasks: dict[str, Family] = field(
         default_factory=lambda: {"sums": Family.MATH, "cloze": Family.CONVERSATION}
     )
+    contents: dict[str, str] = field(default_factory=dict)
+    """By task, the hash of what it asks, where that was recorded."""
     documents: int = 100
     points: dict[int, float] = field(default_factory=lambda: {1: 100.0, 8: 400.0})
     """Output tokens/s by concurrency."""
@@ -199,6 +201,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
             output_type="generate_until",
             duration_s=1.0,
             engine_start_id="start-1",
+            content_sha256=spec.contents.get(task),
         )
         for task, family in spec.tasks.items()
     )

@@ -95,7 +95,7 @@ def test_which_of_a_hosts_gpus_it_was_is_no_part_of_it(three: Any, manifest_of: 
         )
 
     assert key(CUDA_VISIBLE_DEVICES="0") == key(CUDA_VISIBLE_DEVICES="1") == key()
-    assert key(OMP_NUM_THREADS="1") != key()
+    assert key(OMP_NUM_THREADS="1") == key(), "threads change no answer"
 
 
 @pytest.mark.usefixtures("begun")

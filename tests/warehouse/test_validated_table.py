@@ -83,7 +83,21 @@ def pick(rows: list[dict[str, Any]], run_id: str, kind: str = "on_demand") -> di
 def test_the_columns_are_the_contract_s_in_its_order(odd_rows: list[dict[str, Any]]) -> None:
     names = list(odd_rows[0])
     assert names[: len(COLUMNS)] == COLUMNS
-    assert names[len(COLUMNS) :] == ["stale_reasons", "verdict_run_id", "suite", "tasks", "documents"]
+    assert names[len(COLUMNS) :] == [
+        "stale_reasons",
+        "verdict_run_id",
+        "suite",
+        "tasks",
+        "documents",
+        "margin",
+        "policy_fingerprint",
+        "declared_at",
+        "baseline_revision",
+        "looks_used",
+        "tries",
+        "serving_arguments",
+        "alarms",
+    ]
 
 
 def test_the_key_is_unique(odd_rows: list[dict[str, Any]]) -> None:

@@ -21,3 +21,7 @@ CREATE OR REPLACE MACRO is_stale(since, stale_after_days, ts) AS
 -- A column's entry of null_reasons; NULL if the column has a value.
 CREATE OR REPLACE MACRO why_null(name, value, code) AS
     CASE WHEN value IS NULL THEN {'key': name, 'value': code} END;
+
+-- What a use is known by: its families, whatever it is called; `all` is every family that a run declared.
+CREATE OR REPLACE MACRO use_key(use, families) AS
+    CASE WHEN len(families) = 0 THEN 'all' ELSE array_to_string(list_sort(families), '+') END;

@@ -56,8 +56,10 @@ SELECT
     coalesce(t.validity_reasons, r.validity_reasons) AS validity_reasons,
     r.started_at,
     coalesce(t.measured_at, r.measured_at) AS measured_at,
-    r.run_id
+    r.run_id,
+    q.serving_arguments
 FROM main.runs r
+JOIN (SELECT run_id, serving_arguments FROM store.runs) q USING (run_id)
 JOIN store.policies pol USING (policy, policy_fingerprint)
 LEFT JOIN main.throughput_points t USING (run_id)
 LEFT JOIN last_start s USING (run_id)
@@ -69,13 +71,15 @@ LEFT JOIN main.throughput_points b
 WHERE r.latest AND r.evidence IN ('measured', 'imported')
 ORDER BY r.model, r.run_id, t.concurrency;
 
--- The verdict in force for each run and use, with the run that decided it and what of that run it rests on.
+-- The verdict that stands for each run and use, with the run that decided it and what of that run it rests on.
 CREATE OR REPLACE VIEW store.fresh_standing_verdicts AS
 WITH every_verdict AS MATERIALIZED (
-    SELECT run_id, use, decided_by, verdict, worst_task, quality_delta, quality_delta_ci_low,
-        quality_delta_ci_high, flip_rate, measured_at, suite
-    FROM main.verdicts
-    WHERE declared = 'declared'
+    SELECT run_id, use, o.use_key, o.declared_at, v.decided_by, v.standing, v.standing_reason, v.worst_task,
+        v.quality_delta, v.quality_delta_ci_low, v.quality_delta_ci_high, v.flip_rate, v.measured_at, v.suite, v.policy,
+        v.policy_fingerprint, v.baseline_revision, v.tries
+    FROM main.verdicts v
+    JOIN store.own_verdicts o USING (run_id, use)
+    WHERE v.declared = 'declared'
 ),
 answered AS (
     SELECT t.run_id, u.use, list(t.task ORDER BY t.task) AS tasks, sum(t.documents)::BIGINT AS documents
@@ -86,20 +90,36 @@ answered AS (
     (SELECT entry.key AS use, entry.value AS families) AS u
     WHERE len(u.families) = 0 OR list_contains(u.families, t.family)
     GROUP BY ALL
+),
+looked AS (
+    SELECT run_id, use, max(looks)::BIGINT AS looks_used, max(margin) FILTER (task = worst) AS margin
+    FROM (
+        SELECT t.*, v.worst_task AS worst
+        FROM store.task_verdicts t
+        JOIN store.verdicts v USING (run_id, use)
+    )
+    GROUP BY ALL
+),
+alarming AS (
+    SELECT run_id, list_sort(list_distinct(flatten(list(alarms)))) AS alarms FROM main.controls GROUP BY ALL
 )
-SELECT v.run_id, v.use, v.decided_by, d.verdict, d.worst_task, d.quality_delta,
-    d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at,
-    d.suite, coalesce(a.tasks, []) AS tasks, coalesce(a.documents, 0) AS documents
+SELECT v.run_id, v.use, v.decided_by, v.standing AS verdict, d.worst_task, d.quality_delta,
+    d.quality_delta_ci_low, d.quality_delta_ci_high, d.flip_rate, d.measured_at AS decided_at, d.suite,
+    coalesce(a.tasks, []) AS tasks, coalesce(a.documents, 0) AS documents, v.standing_reason AS reason, d.policy,
+    d.policy_fingerprint,
+    l.margin, l.looks_used, d.declared_at, d.baseline_revision, v.tries, coalesce(c.alarms, []) AS alarms
 FROM every_verdict v
-JOIN every_verdict d ON d.run_id = v.decided_by AND d.use = v.use
-LEFT JOIN answered a ON a.run_id = v.decided_by AND a.use = v.use;
+JOIN every_verdict d ON d.run_id = v.decided_by AND d.use_key = v.use_key
+LEFT JOIN answered a ON a.run_id = d.run_id AND a.use = d.use
+LEFT JOIN looked l ON l.run_id = d.run_id AND l.use = d.use
+LEFT JOIN alarming c ON c.run_id = v.decided_by;
 
 -- The validated table at the prices of an instant: one row per (run, workload, operating point, price offer,
 -- use), the last run of each fingerprint. Unknown values are NULL, with a reason in null_reasons.
 CREATE OR REPLACE MACRO validated_table_at(ts) AS TABLE
 WITH joined AS (
     SELECT
-        m.*,
+        m.* EXCLUDE (policy),
         v.* EXCLUDE (run_id),
         p.* EXCLUDE (gpu, gpu_count),
         usd_per_mtok(p.usd_per_hour, m.output_tok_s) AS usd_per_mtok_output,
@@ -223,7 +243,11 @@ SELECT
         why_null('quality_delta_ci_low', quality_delta_ci_low, no_quality),
         why_null('quality_delta_ci_high', quality_delta_ci_high, no_quality),
         why_null('flip_rate', flip_rate, no_quality),
-        why_null('suite', suite, 'no_quality')
+        why_null('suite', suite, 'no_quality'),
+        why_null('margin', margin, no_quality),
+        why_null('looks_used', looks_used, no_quality),
+        why_null('baseline_revision', baseline_revision, no_quality),
+        why_null('serving_arguments', serving_arguments, 'not_recorded')
     ], lambda entry: entry IS NOT NULL)) AS null_reasons,
     measured_at,
     len(stale_reasons) > 0 AS stale,
@@ -232,7 +256,15 @@ SELECT
     decided_by AS verdict_run_id,
     suite,
     tasks,
-    documents
+    documents,
+    margin,
+    policy_fingerprint,
+    declared_at,
+    baseline_revision,
+    looks_used,
+    tries,
+    serving_arguments,
+    alarms
 FROM reasoned
 ORDER BY model, gpu, engine_version, workload, NOT is_baseline, started_at, run_id, concurrency,
     provider, region, price_kind, use <> 'all', use;

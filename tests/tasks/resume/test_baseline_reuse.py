@@ -55,7 +55,7 @@ def source(positions: list[int | None], kernel: str = "A", **changes: Any) -> An
         tasks=(result,),
         started_at=start(1).started_at,
         measured_at=start(1).started_at,
-        **dict(given),
+        **{name: value for name, value in given if name != "contents"},
     )
     rows = [
         sample("a", number) | {"position": position, "engine_start_id": "s1", "family": "reasoning"}

@@ -70,7 +70,7 @@ def planned(of: Manifest = FP8, *, looks: bool = True, limit: int | None = None,
     assert of.suite is not None
     assert of.inputs.suite is not None
     suite = of.suite.model_copy(update={"limit": limit})
-    given = {name: getattr(of, name) for name in RunPlan.model_fields}
+    given = {name: getattr(of, name) for name in RunPlan.model_fields if name != "contents"}
     changed = of.inputs.model_copy(update={"suite": of.inputs.suite | {"limit": limit}} | inputs)
     policy = LOOKS if looks else of.policy
     return RunPlan.model_validate(given | {"suite": suite, "inputs": changed, "policy": policy})

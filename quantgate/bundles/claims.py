@@ -1,0 +1,150 @@
+"""What a claim is, and the declaration that a run leaves in the store before it asks anything.
+
+A claim says that one candidate answers as well as one baseline, on an architecture, with the kernels and the engine
+version that served them. Every question that is asked about it is counted, whatever its tasks and files are called:
+docs/decisions/0016-one-standing-verdict-a-claim.md has the rule, and the view ``questions`` shows the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import Field
+
+from quantgate.bundles.identity import (
+    Run,
+    answer_arguments,
+    answering_starts,
+    baseline_weights,
+    kernels_of,
+    kv_cache_dtype,
+    question_id,
+    weights,
+)
+from quantgate.bundles.manifest import EngineStart, Manifest
+from quantgate.model.config.policy import Policy
+from quantgate.model.enums import Family
+from quantgate.model.records import RunPlan, TaskContent
+from quantgate.model.yaml_file import Strict, fingerprint_of
+
+
+class AskedTask(Strict):
+    """A task of a declared question."""
+
+    task: str
+    family: Family
+    content: TaskContent | None = Field(description="None where it could not be read.")
+
+
+class Declaration(Strict):
+    """A question that a run is about to ask, written to the bundles store before the first answer is asked for."""
+
+    run_id: str
+    declared_order: int
+    declared_at: datetime
+    claim_key: str
+    question_key: str
+    checkpoint: str
+    weights: str
+    weights_sample: str | None = Field(description="As of Checkpoint.")
+    settings_sha256: str | None = Field(description="As of Checkpoint.")
+    baseline: str
+    baseline_weights: str
+    sm_arch: str
+    engine: str
+    engine_version: str
+    kernels: dict[str, str]
+    suite: str
+    tasks: tuple[AskedTask, ...]
+    policy_name: str
+    policy: Policy
+    continues: str | None = None
+
+
+def candidate_weights(run: Run) -> str:
+    """Return what a candidate's weights are known by: of nearly equal ones those that were declared first."""
+    return run.checkpoint.related_weights or weights(run)
+
+
+def subject_of(run: Run) -> dict[str, Any]:
+    """Return what a claim is about, but for the kernels that the engine chooses when it starts."""
+    return {
+        "candidate": candidate_weights(run),
+        "served": answer_arguments(run, ("model",)),
+        "kv_cache_dtype": kv_cache_dtype(run),
+        "baseline": baseline_weights(run),
+        "sm_arch": run.inputs.sm_arch,
+        "engine": [run.inputs.engine, run.inputs.engine_version],
+    }
+
+
+def claim_id(run: Run, starts: Iterable[EngineStart]) -> str:
+    """Return the key of a candidate's claim, as a SHA-256 (hex), by the starts that answer it."""
+    return fingerprint_of(subject_of(run) | {"kernels": kernels_of(starts)})
+
+
+def claim_key(manifest: Manifest) -> str | None:
+    """Return the key of a measured candidate's claim; None for a baseline."""
+    return claim_id(manifest, answering_starts(manifest)) if manifest.baseline else None
+
+
+def candidate_key(manifest: Manifest) -> str | None:
+    """Return the key of a measured candidate and its baseline, wherever they are served; None for a baseline."""
+    pair = [candidate_weights(manifest), baseline_weights(manifest)]
+    return fingerprint_of(pair) if manifest.baseline else None
+
+
+def declaration_of(
+    plan: RunPlan, run_id: str, declared_order: int, start: EngineStart, continues: str | None
+) -> Declaration:
+    """Return what a candidate's run declares once its engine answers.
+
+    Args:
+        plan: the candidate's; it names its baseline's run.
+        run_id: the run's.
+        declared_order: its number in the store.
+        start: of the engine that will answer.
+        continues: the run whose answers it begins with.
+    """
+    assert plan.baseline is not None
+    contents = {content.task: content for content in plan.contents}
+    return Declaration(
+        run_id=run_id,
+        declared_order=declared_order,
+        declared_at=datetime.now(UTC),
+        claim_key=claim_id(plan, [start]),
+        question_key=question_id(plan, [start]),
+        checkpoint=plan.checkpoint.name,
+        weights=candidate_weights(plan),
+        weights_sample=plan.checkpoint.weights_sample,
+        settings_sha256=plan.checkpoint.settings_sha256,
+        baseline=plan.baseline.name,
+        baseline_weights=str(baseline_weights(plan)),
+        sm_arch=plan.inputs.sm_arch,
+        engine=plan.inputs.engine,
+        engine_version=plan.inputs.engine_version,
+        kernels=kernels_of([start]),
+        suite=plan.suite.name,
+        tasks=tuple(
+            AskedTask(task=task.task, family=task.family, content=contents.get(task.task))
+            for task in plan.suite.tasks
+        ),
+        policy_name=plan.policy_name,
+        policy=plan.policy,
+        continues=continues,
+    )
+
+
+def counts_as_try(documents: Iterable[tuple[Family, int]], policy: Policy) -> bool:
+    """Return True if a run has seen enough answers to decide anything: fewer spend no alpha.
+
+    Args:
+        documents: of each task its family, and how many were scored.
+        policy: the one that was declared.
+    """
+    return any(
+        family in policy.families and count >= policy.families[family].min_documents
+        for family, count in documents
+    )

@@ -1,0 +1,135 @@
+"""Identify a checkpoint by its content: by its tensors, however they are named as files, and by its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from quantgate.bundles.staging import write_json
+from quantgate.model.records import Checkpoint
+from quantgate.model.yaml_file import Strict, fingerprint_of
+from tasks.checkpoint.files import read_json_if_any, read_weights
+
+_CHUNK_BYTES = 1 << 24
+_SAMPLED_TENSORS, _SAMPLES_EACH = 128, 8
+_SETTINGS = ("config.json", "generation_config.json")
+_COMMENTS = ("comment", "note", "description", "license", "transformers_version")
+"""Parts of a key's name that say that nobody serves by its value."""
+
+
+class Contents(Strict):
+    """A checkpoint's content, as hashes that no name and no split into files changes."""
+
+    weights_sha256: str | None = Field(description="Of the tensors; None where they were not read.")
+    settings_sha256: str = Field(description="Of config.json and generation_config.json, without comments.")
+    weights_sample: str = Field(description="Bytes of elements drawn by the tensors' names, hexadecimal.")
+
+
+class _Span(NamedTuple):
+    """Where a tensor's bytes lie."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    begin: int
+    end: int
+
+
+def contents_of(
+    checkpoint: Checkpoint, cache: Path, progress: Callable[[int, int], None] | None = None
+) -> Contents:
+    """Read a checkpoint's content; of a revision that was read before, what was found then.
+
+    Args:
+        checkpoint: resolved; its revision fixes its files.
+        cache: folder that keeps a small file for each revision.
+        progress: called with (bytes hashed, bytes in all).
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
+    file = cache / f"{fingerprint_of(checkpoint.revision)[:32]}.json"
+    if file.exists():
+        return Contents.model_validate_json(file.read_text(encoding="utf-8"))
+    folder = Path(checkpoint.path)
+    spans = sorted(_spans(folder, checkpoint.source))
+    contents = Contents(
+        weights_sha256=_tensors_hash(spans, progress) if spans else None,
+        settings_sha256=fingerprint_of(
+            [_without_comments(read_json_if_any(folder / name, checkpoint.source)) for name in _SETTINGS]
+        ),
+        weights_sample=_sample(spans),
+    )
+    write_json(file, contents.model_dump(mode="json"))
+    return contents
+
+
+def share_alike(first: str, second: str) -> float:
+    """Return the share of two samples' elements that are the same, 0 to 1; 0 for samples of other shapes."""
+    if not first or len(first) != len(second):
+        return 0.0
+    elements = [(first[i : i + 2], second[i : i + 2]) for i in range(0, len(first), 2)]
+    return sum(a == b for a, b in elements) / len(elements)
+
+
+def _spans(folder: Path, where: str) -> Iterator[_Span]:
+    """Yield the tensors of the weights that are served; none where they are not safetensors."""
+    if not any(folder.glob("*.safetensors")):
+        return
+    for path in read_weights(folder, where)[0]:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            table = json.loads(file.read(header_bytes))
+        for name, entry in table.items():
+            if name != "__metadata__":
+                begin, end = (8 + header_bytes + offset for offset in entry["data_offsets"])
+                yield _Span(name, entry["dtype"], tuple(entry["shape"]), path, begin, end)
+
+
+def _tensors_hash(spans: list[_Span], progress: Callable[[int, int], None] | None) -> str:
+    """Return the SHA-256 over sorted lines ``name dtype shape sha256`` of the tensors."""
+    total_bytes, done_bytes = sum(span.end - span.begin for span in spans), 0
+    digest = hashlib.sha256()
+    for span in spans:
+        content = hashlib.sha256()
+        with span.file.open("rb") as file:
+            file.seek(span.begin)
+            left = span.end - span.begin
+            while left:
+                chunk = file.read(min(left, _CHUNK_BYTES))
+                content.update(chunk)
+                left -= len(chunk)
+                done_bytes += len(chunk)
+                if progress:
+                    progress(done_bytes, total_bytes)
+        digest.update(f"{span.name} {span.dtype} {list(span.shape)} {content.hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _sample(spans: list[_Span]) -> str:
+    """Return bytes of the largest tensors, drawn by their names: they show whether two checkpoints are nearly one."""
+    largest = sorted(spans, key=lambda span: (span.begin - span.end, span.name))[:_SAMPLED_TENSORS]
+    drawn = bytearray()
+    for span in largest:
+        with span.file.open("rb") as file:
+            for number in range(_SAMPLES_EACH):
+                place = int(hashlib.sha256(f"{span.name} {number}".encode()).hexdigest(), 16)
+                file.seek(span.begin + place % max(1, span.end - span.begin))
+                drawn += file.read(1)
+    return drawn.hex()
+
+
+def _without_comments(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_comments(item)
+            for key, item in value.items()
+            if not key.startswith("_") and not any(word in key.lower() for word in _COMMENTS)
+        }
+    return value

@@ -1,0 +1,214 @@
+"""Which verdict stands for a claim, whatever else was asked about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from quantgate.bundles.claims import Declaration, claim_key
+from quantgate.bundles.store import BundleStore
+from quantgate.model.config.policy import Policy
+from quantgate.model.enums import Family
+from tests.support.sample_rows import policy_of
+from tests.support.written_runs import BASELINE, FP8, POLICY, START, Spec, build_manifest
+from warehouse.load import load_bundles
+from warehouse.query import query
+
+pytestmark = pytest.mark.usefixtures("begun")
+
+FEW, MANY, SOME = range(0), range(1, 40), [11, 22, 33, 44, 55, 66]
+"""Further documents that a candidate gets wrong: it is validated, rejected, inconclusive."""
+
+
+def asked(name: str, wrong: Any, hour: int, **change: Any) -> list[Spec]:
+    """A baseline's run and a candidate's of one task."""
+    tasks = {name: Family.MATH}
+    started = START + timedelta(hours=hour)
+    baseline = replace(
+        BASELINE, run_id=f"{hour:02}-base-{name}", tasks=tasks, points={}, started_at=started, **change
+    )
+    wrongs = {name: [number for number in wrong if number % 10]}
+    return [
+        baseline,
+        replace(
+            FP8,
+            run_id=f"{hour:02}-{name}",
+            baseline=baseline,
+            tasks=tasks,
+            wrong=wrongs,
+            points={},
+            started_at=started + timedelta(minutes=30),
+            **change,
+        ),
+    ]
+
+
+def standing(place: Any, *runs: list[Spec]) -> dict[str, tuple[str, str, int]]:
+    """The own and the standing verdict of each candidate's run, and the tries, after a load of these runs."""
+    place.write(*(spec for pair in runs for spec in pair))
+    assert load_bundles(place.warehouse, place.bundles).problems == ()
+    rows = query(
+        place.warehouse,
+        "SELECT run_id, verdict, standing, tries FROM verdicts WHERE use = 'all' AND verdict <> 'BASELINE'",
+    ).to_pylist()
+    table = query(
+        place.warehouse,
+        "SELECT run_id, verdict FROM validated_table WHERE use = 'all' AND verdict <> 'BASELINE'",
+    ).to_pylist()
+    assert {row["run_id"]: row["verdict"] for row in table} == {
+        row["run_id"]: row["standing"] for row in rows
+    }
+    return {row["run_id"]: (row["verdict"], row["standing"], row["tries"]) for row in rows}
+
+
+def test_the_first_question_alone_can_validate(place: Any) -> None:
+    found = standing(place, asked("one", SOME, 1), asked("two", FEW, 2), asked("three", FEW, 3))
+    assert found == {
+        "01-one": ("INCONCLUSIVE", "INCONCLUSIVE", 3),
+        "02-two": ("VALIDATED", "INCONCLUSIVE", 3),
+        "03-three": ("VALIDATED", "INCONCLUSIVE", 3),
+    }
+    questions = query(
+        place.warehouse,
+        "SELECT run_id, question, state, verdict, standing, standing_run_id FROM questions WHERE use = 'all'",
+    ).to_pylist()
+    assert [(row["run_id"], row["question"], row["verdict"]) for row in questions] == [
+        ("01-one", 1, "INCONCLUSIVE"),
+        ("02-two", 2, "VALIDATED"),
+        ("03-three", 3, "VALIDATED"),
+    ]
+    assert {row["state"] for row in questions} == {"decides"}
+    assert {(row["standing"], row["standing_run_id"]) for row in questions} == {("INCONCLUSIVE", "01-one")}
+
+
+@pytest.mark.parametrize(
+    ("later", "stands"), [(FEW, "VALIDATED"), (SOME, "INCONCLUSIVE"), (MANY, "REJECTED")], ids=str
+)
+def test_every_later_question_must_pass(place: Any, later: Any, stands: str) -> None:
+    found = standing(place, asked("one", FEW, 1), asked("two", later, 2))
+    assert {row[1] for row in found.values()} == {stands}
+    reason = query(
+        place.warehouse,
+        "SELECT DISTINCT standing_reason FROM verdicts WHERE use = 'all' AND verdict <> 'BASELINE'",
+    ).to_pylist()
+    assert len(reason) == 1
+    assert (
+        "a later question of the same claim is not passed (run 02-two)" in reason[0]["standing_reason"]
+    ) == (stands == "INCONCLUSIVE")
+
+
+def test_a_checkpoint_that_stands_rejected_is_never_returned_as_validated(place: Any) -> None:
+    standing(place, asked("one", FEW, 1), asked("two", MANY, 2), asked("three", FEW, 3))
+    sql = "SELECT * FROM validated_table WHERE verdict = 'VALIDATED' AND use = 'all'"
+    assert query(place.warehouse, sql).num_rows == 0
+
+
+def test_the_same_content_under_another_name_is_the_same_question(place: Any) -> None:
+    first = asked("one", SOME, 1, contents={"one": "c"})
+    renamed = asked("two", FEW, 2, contents={"two": "c"})
+    found = standing(place, first, renamed)
+    assert found["02-two"] == ("VALIDATED", "INCONCLUSIVE", 2), "a repeat decides nothing"
+    states = query(place.warehouse, "SELECT run_id, state FROM questions WHERE use = 'all'").to_pylist()
+    assert [(row["run_id"], row["state"]) for row in states] == [("01-one", "decides"), ("02-two", "repeat")]
+
+
+def test_a_run_that_scored_too_few_documents_spends_nothing(place: Any) -> None:
+    found = standing(place, asked("one", [3], 1, documents=20), asked("two", FEW, 2))
+    assert found["02-two"] == ("VALIDATED", "VALIDATED", 2)
+    state = query(place.warehouse, "SELECT state FROM questions WHERE use = 'all' AND run_id = '01-one'")
+    assert state.to_pylist() == [{"state": "too few documents"}]
+
+
+def test_another_engine_version_is_a_claim_of_its_own_that_is_shown(place: Any) -> None:
+    found = standing(place, asked("one", SOME, 1), asked("two", FEW, 2, engine_version="0.26.0"))
+    assert found["02-two"] == ("VALIDATED", "VALIDATED", 2)
+
+
+def test_another_policy_is_another_question_of_the_same_claim(place: Any) -> None:
+    loose = policy_of({Family.MATH: (0.3, 50)}, uses={"all": (), "sums": (Family.MATH,)})
+    found = standing(place, asked("one", SOME, 1), asked("one-again", SOME, 2, policy=loose))
+    assert found["02-one-again"][:2] == ("VALIDATED", "INCONCLUSIVE")
+    row = query(
+        place.warehouse,
+        "SELECT DISTINCT use, verdict, margin, policy_fingerprint FROM validated_table "
+        "WHERE run_id = '02-one-again' ORDER BY use",
+    ).to_pylist()
+    assert [(r["use"], r["verdict"]) for r in row] == [("all", "INCONCLUSIVE"), ("sums", "INCONCLUSIVE")], (
+        "a use is known by its families, whatever it is called"
+    )
+    assert {(r["margin"], r["policy_fingerprint"]) for r in row} == {(0.1, POLICY.fingerprint())}, (
+        "what is shown is what the standing verdict rests on"
+    )
+
+
+def declare(place: Any, of: Spec, *, scored: bool, policy: Policy = POLICY) -> None:
+    """Declare a run that never had a bundle."""
+    manifest = build_manifest(of, {})
+    store = BundleStore(place.bundles)
+    store.declare_question(
+        Declaration(
+            run_id=f"{of.run_id}-killed",
+            declared_order=0,
+            declared_at=of.started_at,
+            claim_key=str(claim_key(manifest)),
+            question_key="killed",
+            checkpoint=of.name,
+            weights=of.revision,
+            weights_sample=None,
+            settings_sha256=None,
+            baseline=BASELINE.name,
+            baseline_weights=BASELINE.revision,
+            sm_arch="sm_90",
+            engine="vllm",
+            engine_version="0.25.1",
+            kernels={},
+            suite="toys",
+            tasks=tuple(
+                {"task": task, "family": family, "content": None} for task, family in of.tasks.items()
+            ),
+            policy_name="toys",
+            policy=policy,
+        )
+    )
+    if scored:
+        store.mark_scored(f"{of.run_id}-killed", 0)
+
+
+@pytest.mark.parametrize(("scored", "stands"), [(True, "INCONCLUSIVE"), (False, "VALIDATED")])
+def test_a_try_that_was_killed_counts_once_it_has_scored_answers(
+    place: Any, scored: bool, stands: str
+) -> None:
+    declare(place, asked("killed", FEW, 0)[1], scored=scored)
+    found = standing(place, asked("one", FEW, 1))
+    assert found == {"01-one": ("VALIDATED", stands, 2)}
+    state = query(
+        place.warehouse, "SELECT state, verdict FROM questions WHERE use = 'all' ORDER BY declared_at"
+    )
+    assert state.to_pylist()[0] == {"state": "unfinished", "verdict": "INCONCLUSIVE" if scored else None}
+
+
+def test_scores_that_come_after_a_declaration_was_loaded_count(place: Any) -> None:
+    killed = asked("killed", FEW, 0)[1]
+    declare(place, killed, scored=False)
+    assert standing(place, asked("one", FEW, 1))["01-one"][1] == "VALIDATED"
+    BundleStore(place.bundles).mark_scored(f"{killed.run_id}-killed", 0)
+    assert load_bundles(place.warehouse, place.bundles).swapped
+    assert not load_bundles(place.warehouse, place.bundles).swapped
+    row = query(place.warehouse, "SELECT standing FROM verdicts WHERE use = 'all' AND run_id = '01-one'")
+    assert row.to_pylist() == [{"standing": "INCONCLUSIVE"}]
+
+
+def test_the_kv_cache_and_a_setting_that_serves_another_model_are_claims_of_their_own(place: Any) -> None:
+    found = standing(
+        place,
+        asked("one", FEW, 1),
+        asked("two", MANY, 2, arguments={"kv-cache-dtype": "fp8"}),
+        asked("three", SOME, 3, arguments={"max-num-seqs": 7}),
+    )
+    assert found["02-two"][1] == "REJECTED"
+    assert found["01-one"][1] == found["03-three"][1] == "INCONCLUSIVE", (
+        "the number of requests at once changes no claim"
+    )
