@@ -364,7 +364,8 @@ def _declare_question(engine: server.RunningEngine, run: ActiveRun) -> None:
         question = declaration_of(
             plan, staging.run_id, staging.declared_order, engine.start, batches.continues(staging)
         )
-        BundleStore(run.context.home.bundles).declare_question(question)
+        documents = {content.task: content.document_hashes for content in plan.contents}
+        BundleStore(run.context.home.bundles).declare_question(question, documents)
 
 
 def _mark_scored(run: ActiveRun, task: SuiteTask) -> None:

@@ -31,6 +31,7 @@ from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.quality.suite import check_chat_template, clusters_of
 from tasks.resume.chains import Evidence
+from tasks.resume.claims import claim_lines, with_related_weights
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
 from tasks.resume.second_try import unfinished_runs
 
@@ -105,12 +106,16 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     engine = environment.prepare(request.engine_name, request.engine, home, report)
     _report_request(request, engine, report)
     served = served_with(checkpoints, request, engine, home, report, pins)
-    plans = plans_of(checkpoints, served, engine, request)
     store = BundleStore(home.bundles)
-    history = RunHistory.read(store)
+    history, declared = RunHistory.read(store), store.declarations()
+    plans = plans_of(with_related_weights(checkpoints, declared), served, engine, request)
     after = fresh_after(home, fresh_key(parameters), history.latest_order) if parameters.fresh else None
     decisions = decide_all(plans, Evidence(history, store), unfinished_runs(home), fresh_after=after)
     _report_refused(plans, decisions, report)
+    for plan in plans[1:]:
+        if not isinstance(decisions[run_fingerprint(plan.inputs)], Refuse | Reuse):
+            for line in claim_lines(plan, history, declared, store):
+                report.line(line)
     runs = [
         PlannedRun(plan, decisions[run_fingerprint(plan.inputs)], arguments)
         for plan, arguments in zip(plans, served, strict=True)

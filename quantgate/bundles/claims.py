@@ -18,6 +18,7 @@ from quantgate.bundles.identity import (
     answer_arguments,
     answering_starts,
     baseline_weights,
+    comparison_id,
     kernels_of,
     kv_cache_dtype,
     question_id,
@@ -35,7 +36,9 @@ class AskedTask(Strict):
 
     task: str
     family: Family
-    content: TaskContent | None = Field(description="None where it could not be read.")
+    content: TaskContent | None = Field(
+        description="Without its documents, which have a file of their own; None where it could not be read."
+    )
 
 
 class Declaration(Strict):
@@ -45,7 +48,9 @@ class Declaration(Strict):
     declared_order: int
     declared_at: datetime
     claim_key: str
+    subject_key: str = Field(default="", description="Of the claim, but for the kernels (`subject_of`).")
     question_key: str
+    comparison: str = Field(default="", description="Of the question, but for the kernels (`comparison_id`).")
     checkpoint: str
     weights: str
     weights_sample: str | None = Field(description="As of Checkpoint.")
@@ -109,13 +114,15 @@ def declaration_of(
         continues: the run whose answers it begins with.
     """
     assert plan.baseline is not None
-    contents = {content.task: content for content in plan.contents}
+    contents = {content.task: content.model_copy(update={"document_hashes": ()}) for content in plan.contents}
     return Declaration(
         run_id=run_id,
         declared_order=declared_order,
         declared_at=datetime.now(UTC),
         claim_key=claim_id(plan, [start]),
+        subject_key=fingerprint_of(subject_of(plan)),
         question_key=question_id(plan, [start]),
+        comparison=comparison_id(plan),
         checkpoint=plan.checkpoint.name,
         weights=candidate_weights(plan),
         weights_sample=plan.checkpoint.weights_sample,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Container, Iterable, Iterator, Sequence
+import json
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from quantgate.model.errors import ConfigError, RunError
 DECLARED = ".declared"
 """Folder of the runs that were declared: a file for each, named by its number and its id. Nothing removes them."""
 ORDER_DIGITS = 9
+_DOCUMENTS = ".documents"
+"""Ending of the file with the hashes of a declared question's documents."""
 _SCORED = ".scored"
 """Ending of the file of a run that has scored enough answers to decide something."""
 
@@ -198,14 +201,34 @@ class BundleStore:
             self._fs.pipe_file(f"{self._root}/{DECLARED}/{order:0{ORDER_DIGITS}d}-{run_id}", b"")
         return order
 
-    def declare_question(self, question: Declaration) -> None:
+    def declare_question(
+        self, question: Declaration, documents: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         """Record what a run is about to ask, before it asks.
+
+        Args:
+            question: the declaration.
+            documents: hashes of the documents of each task.
 
         Raises:
             RunError: the store can't be written.
         """
-        name = f"{question.declared_order:0{ORDER_DIGITS}d}-{question.run_id}-{question.claim_key[:8]}.json"
-        self._write_declared(name, question.model_dump_json().encode())
+        name = f"{question.declared_order:0{ORDER_DIGITS}d}-{question.run_id}-{question.claim_key[:8]}"
+        if documents:
+            self._write_declared(f"{name}{_DOCUMENTS}", json.dumps(documents).encode())
+        self._write_declared(f"{name}.json", question.model_dump_json().encode())
+
+    def declared_documents(self, declared: Declared) -> dict[str, list[str]]:
+        """Read the hashes of a declared question's documents, by task; empty where there are none.
+
+        Raises:
+            RunError: the store can't be read.
+        """
+        path = f"{self._root}/{DECLARED}/{declared.name.removesuffix('.json')}{_DOCUMENTS}"
+        with reached(self.url, "read"), contextlib.suppress(FileNotFoundError, ValueError):
+            documents: dict[str, list[str]] = json.loads(self._fs.cat_file(path))
+            return documents
+        return {}
 
     def mark_scored(self, run_id: str, declared_order: int) -> None:
         """Record that a run has scored enough answers to decide something, so that it counts as a try if it is killed.

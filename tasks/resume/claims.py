@@ -1,0 +1,135 @@
+"""Look up what was asked about a claim before, and say what another question can change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from quantgate.bundles.claims import subject_of
+from quantgate.bundles.history import RunHistory
+from quantgate.bundles.identity import comparison_id
+from quantgate.bundles.store import BundleStore, Declared
+from quantgate.model.records import Checkpoint, RunPlan
+from quantgate.model.yaml_file import fingerprint_of
+from tasks.checkpoint.contents import share_alike
+
+NEARLY_EQUAL = 0.9
+"""Share of sampled bytes that are the same in weights that count as one candidate's."""
+OVERLAP = 0.01
+"""Share of a task's documents that must have been asked before to be worth a line."""
+
+
+class KnownWeights(NamedTuple):
+    """A candidate's weights that were declared."""
+
+    sha256: str
+    sample: str | None
+
+
+def with_related_weights(checkpoints: Sequence[Checkpoint], declared: Iterable[Declared]) -> list[Checkpoint]:
+    """Return the checkpoints, each candidate with the first declared one that its weights are nearly equal to.
+
+    Args:
+        checkpoints: identified, the baseline's first.
+        declared: questions, the first declared first.
+    """
+    baseline, *candidates = checkpoints
+    reference = baseline.weights_sha256 or baseline.revision
+    known = [
+        KnownWeights(item.question.weights, item.question.weights_sample)
+        for item in declared
+        if item.question.baseline_weights == reference
+    ]
+    related = [baseline]
+    for candidate in candidates:
+        first = _nearly_equal(candidate, known)
+        related.append(candidate.model_copy(update={"related_weights": first}))
+        known.append(
+            KnownWeights(first or candidate.weights_sha256 or candidate.revision, candidate.weights_sample)
+        )
+    return related
+
+
+def _nearly_equal(checkpoint: Checkpoint, known: Iterable[KnownWeights]) -> str | None:
+    """Return the first known weights that a checkpoint is nearly equal to; None where they are its own."""
+    for weights in known:
+        if weights.sha256 == checkpoint.weights_sha256:
+            return None
+        if share_alike(weights.sample or "", checkpoint.weights_sample or "") >= NEARLY_EQUAL:
+            return weights.sha256
+    return None
+
+
+class Asked(NamedTuple):
+    """An earlier question about a claim."""
+
+    run_id: str
+    comparison: str
+    declared: Declared | None
+    """None where its run was measured before runs declared what they ask."""
+
+
+def earlier_questions(plan: RunPlan, history: RunHistory, declared: Sequence[Declared]) -> list[Asked]:
+    """Return the questions that were asked about a plan's claim, on whatever kernels, the first declared first."""
+    subject = subject_of(plan)
+    key = fingerprint_of(subject)
+    by_run = {item.question.run_id: item for item in declared if item.question.subject_key == key}
+    asked = [
+        Asked(run.run_id, comparison_id(run), by_run.pop(run.run_id, None))
+        for run in history
+        if run.baseline and run.tasks and subject_of(run) == subject
+    ]
+    killed = [Asked(run_id, item.question.comparison, item) for run_id, item in by_run.items() if item.scored]
+    return sorted(killed + asked, key=lambda item: _order(item, history))
+
+
+def _order(asked: Asked, history: RunHistory) -> tuple[int, str]:
+    if asked.declared is not None:
+        return asked.declared.question.declared_order, asked.run_id
+    return next(run.declared_order for run in history if run.run_id == asked.run_id), asked.run_id
+
+
+def claim_lines(
+    plan: RunPlan, history: RunHistory, declared: Sequence[Declared], store: BundleStore
+) -> Iterator[str]:
+    """Yield what a user should know before a candidate is asked another question about its claim.
+
+    Args:
+        plan: the candidate's.
+        history: the runs of the store.
+        declared: what runs declared before they asked.
+        store: where the documents of earlier questions lie.
+
+    Raises:
+        RunError: the store can't be read.
+    """
+    name, own = plan.checkpoint.name, comparison_id(plan)
+    earlier = earlier_questions(plan, history, declared)
+    others = [asked for asked in earlier if asked.comparison != own]
+    if not others:
+        return
+    if earlier[0].comparison != own:
+        yield (
+            f"{name}: run {earlier[0].run_id} asked about it first, with other documents or another policy: this "
+            "question can lower the verdict that stands, and can't raise it"
+        )
+    yield from _overlaps(plan, others, store)
+
+
+def _overlaps(plan: RunPlan, others: Sequence[Asked], store: BundleStore) -> Iterator[str]:
+    """Yield for each task the earlier question that shares most of its documents."""
+    asked = {
+        (other.run_id, task): set(hashes)
+        for other in others
+        if other.declared is not None
+        for task, hashes in store.declared_documents(other.declared).items()
+    }
+    for content in plan.contents:
+        own = set(content.document_hashes)
+        shares = {key: len(own & hashes) / len(own) for key, hashes in asked.items() if own}
+        best = max(shares, key=lambda key: shares[key], default=None)
+        if best is not None and shares[best] >= OVERLAP:
+            yield (
+                f"{plan.checkpoint.name}: {content.task}: {100 * shares[best]:.0f} % of its documents were asked "
+                f"before, in task {best[1]} of run {best[0]}"
+            )
