@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from quantgate.judge.power import SeenFlips
+from quantgate.model.errors import QuantgateError
 from warehouse.database import Connection
 
 
@@ -85,6 +88,47 @@ def on_demand_price(connection: Connection, gpu: str) -> float | None:
         [gpu],
     ).fetchall()
     return rows[0][0] if rows else None
+
+
+_SEEN_FLIPS = """
+    WITH asked AS (SELECT unnest($tasks) AS task, unnest($families) AS family),
+    changed AS (
+        SELECT a.task, q.precision, q.task = a.task AS own, sum(q.worse + q.better) / sum(q.pairs) AS rate
+        FROM asked a
+        JOIN quality_delta q ON q.task = a.task OR q.family = a.family
+        WHERE q.use = 'all' AND q.declared = 'declared' AND q.latest AND q.pairs > 0
+        GROUP BY ALL
+    )
+    SELECT DISTINCT ON (task) task, rate, precision, own
+    FROM changed
+    ORDER BY task, list_contains($precisions, precision) DESC, own DESC, rate DESC, precision
+"""
+
+
+def seen_flips(
+    warehouse: Path, tasks: Mapping[str, str], precisions: Collection[str]
+) -> dict[str, SeenFlips]:
+    """Return for each task the share of answers that earlier candidates changed; those that nothing is known of lack.
+
+    Candidates of these precisions go before others, the task's own answers before those of other tasks of its family,
+    and of several precisions the one that changes most.
+
+    Args:
+        warehouse: the DuckDB file; it need not exist.
+        tasks: the family of each.
+        precisions: of the candidates that are to run.
+    """
+    from warehouse.query import query  # it loads pandas, which no other estimate needs
+
+    values = {"tasks": [*tasks], "families": [*tasks.values()], "precisions": sorted(precisions)}
+    try:
+        rows = query(warehouse, _SEEN_FLIPS, values).to_pylist()
+    except QuantgateError:  # none yet, or of another version: the next load says so
+        return {}
+    return {
+        row["task"]: SeenFlips(row["rate"], row["precision"], "this task" if row["own"] else "this family")
+        for row in rows
+    }
 
 
 @dataclass(frozen=True)

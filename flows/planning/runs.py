@@ -16,7 +16,7 @@ from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.staging import fresh_after
 from quantgate.bundles.store import BundleStore
-from quantgate.judge.power import clusters_line, resolution_line
+from quantgate.judge.power import SeenFlips, clusters_line, resolution_line
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
@@ -34,6 +34,7 @@ from tasks.resume.chains import Evidence
 from tasks.resume.claims import claim_lines, with_related_weights
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
 from tasks.resume.second_try import unfinished_runs
+from warehouse.estimates import seen_flips
 
 HASHING_EVERY_S = 15.0
 
@@ -104,7 +105,9 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
         request, checkpoints=tuple(map(argument_files.with_code, request.checkpoints))
     )
     engine = environment.prepare(request.engine_name, request.engine, home, report)
-    _report_request(request, engine, report)
+    families = {task.task: str(task.family) for task in request.suite.tasks}
+    seen = seen_flips(home.warehouse, families, {checkpoint.precision for checkpoint in checkpoints[1:]})
+    _report_request(request, engine, report, seen)
     served = served_with(checkpoints, request, engine, home, report, pins)
     store = BundleStore(home.bundles)
     history, declared = RunHistory.read(store), store.declarations()
@@ -258,9 +261,12 @@ def plan_of(
     )
 
 
-def _report_request(request: Request, engine: EngineEnvironment, report: Reporter) -> None:
+def _report_request(
+    request: Request, engine: EngineEnvironment, report: Reporter, seen: Mapping[str, SeenFlips]
+) -> None:
     """Report what will run, and what each task can decide at the policy's margin, before it costs anything."""
     policy = request.policy
+    judged = policy.model_copy(update={"looks": ()}) if request.full else policy
     counts = ", ".join(
         f"{task} ({counted(count, 'document') if count else 'all documents'})"
         for task, count in request.documents.items()
@@ -271,9 +277,12 @@ def _report_request(request: Request, engine: EngineEnvironment, report: Reporte
         f"load levels {', '.join(map(str, request.workload.concurrency))}; policy {request.policy_name}"
     )
     for task in request.suite.tasks:
-        documents, margin = request.documents[task.task], policy.families[task.family].margin
+        documents, rule = request.documents[task.task], policy.families[task.family]
+        margin = rule.margin
         if documents:
-            line = resolution_line(task.task, documents, margin, policy.alpha, policy.planned_power)
+            line = resolution_line(
+                task.task, documents, margin, judged, rule.min_documents, seen.get(task.task)
+            )
             report.line(f"validate: {line}")
         clusters = clusters_of(task)
         if clusters and (few := clusters_line(task.task, clusters, margin, policy)):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 from scipy.stats import norm
 
 from quantgate.judge.interim import look_sizes
 from quantgate.judge.stats.boundaries import inflation
 from quantgate.judge.stats.clustered import clusters_needed
-from quantgate.judge.stats.exact import flip_rate_upper
+from quantgate.judge.stats.exact import flip_rate_upper, p_noninferior
+from quantgate.judge.stats.group_sequential import Design, p_noninferior_at
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import TestKind
 from quantgate.model.records import TaskVerdict
@@ -122,19 +124,76 @@ def resolvable_points(n: int, flip_rate: float, alpha: float, power: float) -> f
     return 100 * max(z * math.sqrt(flip_rate / n), without_flips)
 
 
+def least_without_flips(margin: float, policy: Policy, least: int = 1) -> int:
+    """Return the fewest paired documents on which the exact test passes a candidate that changes no answer.
+
+    Args:
+        margin: the loss that would matter, a fraction.
+        policy: its error rate and looks.
+        least: documents that the policy asks for.
+    """
+    return _least_without_flips(margin, policy.alpha, policy.looks, least)
+
+
+@lru_cache(maxsize=4096)
+def _least_without_flips(margin: float, alpha: float, shares: tuple[float, ...], least: int) -> int:
+    n = max(least, math.floor(math.log(alpha) / math.log1p(-margin)))
+    while not _passes_without_flips(Design(look_sizes(n, shares, least), margin, alpha)):
+        n += 1
+    return n
+
+
+def _passes_without_flips(design: Design) -> bool:
+    if len(design.looks) == 1:
+        return p_noninferior(0, 0, design.looks[0], design.margin) <= design.alpha
+    return any(p_noninferior_at(0, 0, look, design) <= design.alpha for look in range(len(design.looks)))
+
+
+class SeenFlips(NamedTuple):
+    """Share of answers that earlier runs changed."""
+
+    rate: float
+    """A fraction."""
+    precision: str
+    """Of the candidates."""
+    what: str
+    """Whose answers: a task's own, or those of its family."""
+
+
 def resolution_line(
-    task: str, n: int, margin: float, alpha: float, power: float, flip_rate: float = ASSUMED_FLIP_RATE
+    task: str, n: int, margin: float, policy: Policy, least: int = 1, seen: SeenFlips | None = None
 ) -> str:
-    """Say in one sentence, before a task is run, what it can resolve; arguments as of ``resolvable_points``."""
-    best = resolvable_points(n, flip_rate, alpha, power)
-    shown = shown_points(best, margin)
-    wanted = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
-    if best <= 100 * margin:
-        return f"{task}: can decide {wanted}: {counted(n, 'document', ',')}, {shown} at {100 * flip_rate:g} % flips"
-    needed = documents_needed(flip_rate, margin, alpha, power)
+    """Say in one sentence, before a task is run, whether its documents are enough.
+
+    Only where no flip rate would make them enough, the task cannot decide.
+
+    Args:
+        task: its name.
+        n: documents.
+        margin: the non-inferiority margin, a fraction.
+        policy: its error rate, looks and planned power.
+        least: documents that the policy asks for.
+        seen: what earlier runs show; None supposes `ASSUMED_FLIP_RATE`.
+    """
+    wanted, documents = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}", counted(n, "document", ",")
+    without_flips = least_without_flips(margin, policy, least)
+    if n < without_flips:
+        why = "the policy asks for" if without_flips == least else "even if no answer changes it takes"
+        return f"{task}: cannot decide {wanted}: {documents}, and {why} {without_flips:,}"
+    rate = seen.rate if seen else ASSUMED_FLIP_RATE
+    best = resolvable_points(n, rate, policy.alpha, policy.planned_power)
+    needed = max(without_flips, documents_needed(rate, margin, policy.alpha, policy.planned_power))
+    enough = best <= 100 * margin
+    if seen:
+        fits = "can decide" if enough else "may be too few for"
+        changed = f"earlier {seen.precision} runs changed {100 * rate:.2g} % of the answers of {seen.what}"
+        return f"{task}: {fits} {wanted}: {documents}; {changed}: needs about {needed:,}"
+    if enough:
+        shown = shown_points(best, margin)
+        return f"{task}: can decide {wanted}: {documents}, {shown} at {100 * rate:g} % flips"
     return (
-        f"{task}: cannot decide {wanted}: {counted(n, 'document', ',')}, {shown} at best "
-        f"({100 * flip_rate:g} % flips; it would take {needed:,})"
+        f"{task}: may be too few for {wanted}: {documents}; if {100 * rate:g} % of the answers change it takes "
+        f"{needed:,}, with fewer changes {n:,} can do"
     )
 
 

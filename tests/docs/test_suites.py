@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from docs.pages.suites import PAGE, POLICY, listed_suites, suites_page
+from quantgate.judge.power import ASSUMED_FLIP_RATE, documents_needed, least_without_flips
+from quantgate.judge.stats.exact import p_noninferior
 from quantgate.model.config.policy import load_policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.enums import Family
+from quantgate.model.home import ROOT
 from tasks.quality.sources import group_of, sources_of, suite_from
 from tasks.quality.suite import check_suite
 
@@ -49,6 +52,18 @@ def test_every_task_says_what_can_be_told_before_it_is_pulled(suite: Suite) -> N
             assert task.clusters == len(sources_of(task))
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/validate-your-model.md", "docs/suites.md"])
+def test_pages_say_how_many_questions_of_ones_own_can_decide(page: str) -> None:
+    policy = load_policy(POLICY)
+    rule = policy.families[Family.CUSTOM]
+    least = least_without_flips(rule.margin, policy, rule.min_documents)
+    assert p_noninferior(0, 0, least, rule.margin) <= policy.alpha
+    usual = documents_needed(ASSUMED_FLIP_RATE, rule.margin, policy.alpha, policy.planned_power)
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert f"{least:,} questions can validate a candidate that changes no answer" in text
+    assert f"about {usual:,} take one that changes 10 %" in text
+
+
 def test_a_task_that_cannot_decide_says_so() -> None:
     rows = {
         row.split("`")[1]: row
@@ -56,8 +71,9 @@ def test_a_task_that_cannot_decide_says_so() -> None:
         if row.startswith("| `")
     }
     assert rows["mmlu"] == "| `mmlu` | knowledge | 14,042 | 57, fixed | 0.66 | 1 |  |"
-    assert rows["leaderboard_gpqa_extended"].endswith("| 3.4 | 1 | cannot decide |")
-    assert rows["leaderboard_musr"].endswith("| 3, fixed | 2.9 | 1 | cannot decide |")
+    assert rows["leaderboard_gpqa_extended"].endswith("| 3.4 | 1 | may be too few |")
+    assert rows["leaderboard_musr"].endswith("| 3, fixed | 2.9 | 1 | may be too few |")
+    assert rows["gpqa_diamond_cot_zeroshot"].endswith("| 5.6 | 1 | cannot decide |"), "it takes 299"
     mmlu = next(task for suite in listed_suites() for task in suite.tasks if task.task == "mmlu")
     of_clusters = Suite(name="own", tasks=(mmlu.model_copy(update={"fixed_subjects": False}),))
     assert "| 57 | 0.66 | 1 | too few subjects to validate |" in suites_page(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from quantgate.judge.power import SeenFlips
+from tests.support.loaded_homes import Place
+from tests.support.written_runs import BASELINE, FP8, NVFP4
 from warehouse.configuration import configured_in_memory, import_prices
 from warehouse.database import Connection
 from warehouse.estimates import (
@@ -15,8 +19,10 @@ from warehouse.estimates import (
     on_demand_price,
     published_share,
     seconds_of,
+    seen_flips,
     shape_of,
 )
+from warehouse.load import load_bundles
 
 HEADER = "provider,gpu,price_kind,usd_per_hour,valid_from,source,gpu_count\n"
 
@@ -88,3 +94,23 @@ def test_seconds_are_tokens_over_a_share_of_the_limit(db: Connection) -> None:
 
 def test_published_engines_reach_less_than_the_limit(db: Connection) -> None:
     assert 0.1 < published_share(db) < 0.6
+
+
+def test_flips_of_the_same_precision_and_task_go_before_those_of_the_family(place: Place) -> None:
+    """Fp8 changed 4 sums of 100 and 2 clozes, nvfp4 30 sums; algebra is of the sums' family."""
+    changed = {"sums": [1, 2, 3, 4], "cloze": [1, 2]}
+    place.write(BASELINE, replace(FP8, wrong=changed), replace(NVFP4, wrong={"sums": range(1, 31)}))
+    load_bundles(place.warehouse, place.bundles)
+    asked = {"sums": "math", "algebra": "math", "code": "code"}
+    assert seen_flips(place.warehouse, asked, {"fp8"}) == {
+        "sums": SeenFlips(0.04, "fp8", "this task"),
+        "algebra": SeenFlips(0.04, "fp8", "this family"),
+    }
+    worst = seen_flips(place.warehouse, {"sums": "math"}, {"fp8", "nvfp4"})["sums"]
+    assert worst.precision == "nvfp4"
+    other = seen_flips(place.warehouse, {"cloze": "conversation"}, {"int4"})["cloze"]
+    assert other == SeenFlips(0.02, "fp8", "this task"), "another precision where there is none of this one"
+
+
+def test_no_flips_are_known_without_a_warehouse(tmp_path: Path) -> None:
+    assert seen_flips(tmp_path / "none.duckdb", {"sums": "math"}, {"fp8"}) == {}
