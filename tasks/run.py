@@ -260,6 +260,8 @@ def _state(plan: RunPlan, command: str) -> dict[str, Any]:
         "gpu": plan.hardware.gpu,
         "suite": plan.suite.name,
         "tasks": [task.task for task in plan.suite.tasks],
+        "documents": {task.task: task.documents for task in plan.suite.tasks},
+        "documents_most": plan.suite.limit,
         "levels": len(plan.workload.concurrency),
         "policy": plan.policy_name,
         "command": command,

@@ -81,6 +81,22 @@ def _runs(home: Home) -> Iterator[str]:
         yield plain(block_of(heading, columns, list(rows), droppable=("measured", "precision")))
 
 
+def _answered(staging: Staging, state: dict[str, Any]) -> str:
+    """Say how many documents are answered, those of interim batches too, of all that the run may ask, where known."""
+    from quantgate.bundles.batches import answered
+
+    done, wanted, most = 0, 0, state.get("documents_most")
+    is_known = bool(state.get("documents"))
+    for task, declared in (state.get("documents") or dict.fromkeys(state.get("tasks", ()))).items():
+        documents, available = answered(staging, task)
+        available = available or declared
+        done += documents
+        is_known &= available is not None
+        wanted += min(available or 0, most or available or 0)
+    total = f" of {wanted:,}" if is_known else ""
+    return f" ({done:,}{total} documents)" if done else ""
+
+
 def _unfinished(home: Home, staging: Staging, state: dict[str, Any]) -> str:
     """Say of a run what it has finished, why it stopped, and the command that goes on with it.
 
@@ -96,6 +112,7 @@ def _unfinished(home: Home, staging: Staging, state: dict[str, Any]) -> str:
     if names is not None:
         what += f" of {state['model']} on {state['gpu']}, {_measured(state['suite'], names)}, policy {state['policy']}"
     kept = f"{tasks} of {len(names)} tasks" if names is not None else f"{tasks} tasks"
+    kept += _answered(staging, state)
     kept += (
         f" and {levels} of {state['levels']} load levels"
         if "levels" in state
@@ -142,7 +159,8 @@ def _waiting(home: Home) -> str | None:
 def command() -> int:
     """List the runs of the warehouse by model, tasks and policy, with verdict and age, and what is unfinished.
 
-    An unfinished or failed run is listed with its finished parts, its log, and the command that goes on with it.
+    An unfinished or failed run is listed with its finished parts, the documents that it has answered, its log, and the
+    command that goes on with it.
     Finished bundles that no load has brought into the warehouse yet are named.
     """
     from quantgate.bundles.staging import unfinished

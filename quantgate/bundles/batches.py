@@ -108,6 +108,14 @@ def finished(staging: Staging, task: str) -> list[TaskResult]:
     ]
 
 
+def answered(staging: Staging, task: str) -> tuple[int, int | None]:
+    """Return how many documents of a task are answered, in batches too, and how many it has, None if unknown."""
+    result = staging.task_result(task)
+    parts = [result] if result else finished(staging, task)
+    available = parts[-1].documents_available if parts else None
+    return sum(part.documents for part in parts), available
+
+
 def _folders(staging: Staging, task: str) -> list[Path]:
     """List the folders of finished batches; hidden ones are in progress."""
     return sorted((batches_dir(staging) / task).glob("[!.]*"))

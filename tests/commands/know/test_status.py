@@ -49,10 +49,20 @@ def begun(home: Path, **state: object) -> Staging:
     folder = home / "staging" / "f1"
     write_json(folder / "state.json", STATE | state)
     for task in ("a", "b"):
-        write_json(folder / "quality" / task / "result.json", {})
+        write_json(folder / "quality" / task / "result.json", answered(task, 100))
     write_json(folder / "load" / "c1.json", {})
     ((staging, _),) = unfinished(Home.current())
     return staging
+
+
+def answered(task: str, documents: int) -> dict[str, object]:
+    """The result of a part of so many documents, of a task that has 1,000."""
+    result = (
+        manifests()[1]
+        .tasks[0]
+        .model_copy(update={"task": task, "documents": documents, "documents_available": 1000})
+    )
+    return result.model_dump(mode="json")
 
 
 def test_the_runs_by_model_tasks_and_policy(home: Path, status: Callable[[], str]) -> None:
@@ -78,7 +88,7 @@ def test_an_unfinished_run_says_how_it_goes_on(
     staging = begun(home, **NEWER, folder=str(folder))
     shown = (
         "toy-FP8 (fp8) of toy on h100, suite own (a, b, c, d and 2 more), policy standard, begun 2026-04-01 12:00: "
-        "2 of 6 tasks and 1 of 3 load levels are kept; unfinished\n"
+        "2 of 6 tasks (200 documents) and 1 of 3 load levels are kept; unfinished\n"
         f"  goes on with: cd '{folder}' && quantgate validate toy --precision fp8\n"
         f"  log: {home / 'logs' / 'run-1'}\n"
     )
@@ -88,6 +98,22 @@ def test_an_unfinished_run_says_how_it_goes_on(
     staging.fail("the engine ended", Path("/logs/x"))
     assert "are kept; failed: the engine ended\n" in status()
     assert "  log: /logs/x\n" in status()
+
+
+def test_documents_of_interim_batches_are_counted(home: Path, status: Callable[[], str]) -> None:
+    """Tasks a and b have ended, c is between its looks, d has not begun."""
+    sizes = {"a": None, "b": None, "c": 1000, "d": 300}
+    staging = begun(home, **NEWER | {"tasks": [*sizes]}, documents=sizes)
+    for start, documents in ((0, 50), (50, 100)):
+        write_json(
+            staging.quality_dir / ".batches" / "c" / f"{start:09d}" / "result.json", answered("c", documents)
+        )
+    (staging.quality_dir / ".batches" / "c" / ".000000150.partial").mkdir()
+    assert "2 of 4 tasks (350 of 3,300 documents) and 1 of 3 load levels are kept" in status()
+    begun(home, **NEWER | {"tasks": [*sizes]}, documents=sizes, documents_most=200)
+    assert "(350 of 800 documents)" in status(), "as many as the limit lets it ask"
+    begun(home, **NEWER | {"tasks": [*sizes]}, documents=sizes | {"d": None})
+    assert "(350 documents)" in status(), "nobody knows yet how many d has"
 
 
 def test_the_state_of_an_earlier_version_says_what_is_known(home: Path, status: Callable[[], str]) -> None:
