@@ -21,6 +21,14 @@ RANGES = """
            usd_per_hour_high AS "USD/h to", evidence
     FROM reserved_ranges
 """
+NO_ON_DEMAND = """
+    SELECT gpu, string_agg(DISTINCT price_kind, ' and ' ORDER BY price_kind) AS kinds
+    FROM gpu_prices
+    WHERE null_reason IS NULL AND list_contains($gpus, gpu)
+    GROUP BY gpu
+    HAVING NOT bool_or(price_kind = 'on_demand')
+    ORDER BY gpu
+"""
 NO_PRICE = """
     SELECT string_agg(gpu || ' ' || replace(price_kind, '_', '-'), ', ' ORDER BY gpu, price_kind) AS missing
     FROM gpu_prices WHERE null_reason IS NOT NULL AND price_kind <> 'reserved' AND gpu <> 'cpu'
@@ -44,6 +52,7 @@ def import_file(file: Path) -> int:
     from warehouse.configuration import import_prices
     from warehouse.load import load_bundles
     from warehouse.prices.offers import BadOffersError
+    from warehouse.query import query
 
     home = Home.current()
     try:
@@ -55,6 +64,11 @@ def import_file(file: Path) -> int:
     load_bundles(home.warehouse, home.bundles)
     kept = f", kept in {done.file}" if done.file else ""
     click.echo(f"{counted(done.imported, 'offer')} imported, {done.known} known already{kept}")
+    for row in query(home.warehouse, NO_ON_DEMAND, {"gpus": [*done.gpus]}).to_pylist():
+        click.echo(
+            f"{row['gpu']} has no on-demand price now, costs are at its {row['kinds']} price: import an on-demand "
+            "offer to compare"
+        )
     return 0
 
 

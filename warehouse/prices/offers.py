@@ -32,6 +32,7 @@ class PriceImport(Strict):
     imported: int = Field(description="Offers that are new.")
     known: int = Field(description="Offers that were known already; they stay as they are.")
     file: Path | None = Field(description="The file of the new offers; None without any.")
+    gpus: tuple[str, ...] = Field(default=(), description="GPUs of the new offers.")
 
 
 class BadOffersError(ConfigError):
@@ -123,7 +124,12 @@ def import_offers(
         if not new:
             return PriceImport(imported=0, known=len(lines), file=None)
         kept = _keep(file, folder, new)
-    return PriceImport(imported=len(new), known=len(lines) - len(new), file=kept)
+    return PriceImport(
+        imported=len(new),
+        known=len(lines) - len(new),
+        file=kept,
+        gpus=tuple(sorted({offer.gpu for offer in new})),
+    )
 
 
 def _sift(

@@ -256,6 +256,8 @@ def _prices(connection: Connection, moment: datetime, rows: list[Row]) -> Iterat
         note = f" {row['price_note']}" if row["price_note"] else ""
         for_all = f" for {gpu_count} × {row['gpu']}" if gpu_count > 1 else ""
         yield f"Price{for_all}: {_offer(row)}; {row['price_source']}.{note}"
+        if row["price_kind"] != "on_demand":
+            yield f"No on-demand price of {row['gpu']} is valid at this time, so costs are at this one."
         others = [
             offer
             for offer in fetch(connection, _OFFERS, ts=moment, run_id=row["run_id"])

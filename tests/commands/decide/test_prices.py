@@ -39,7 +39,13 @@ def test_offers_are_imported_whole_and_listed(home: Path, tmp_path: Path) -> Non
     file.write_text(HEADER + "acme,b300,spot,9.5,2026-06-01,acme's list\n")
     done = answer("prices", "import", str(file))
     assert done.startswith(f"1 offer imported, 0 known already, kept in {home}/prices/")
+    assert done.splitlines()[1] == (
+        "b300 has no on-demand price now, costs are at its spot price: import an on-demand offer to compare"
+    )
     assert answer("prices", "import", str(file)) == "0 offers imported, 1 known already\n"
+
+    file.write_text(HEADER + "acme,h100,spot,0.9,2026-06-01,acme's list\n")
+    assert len(answer("prices", "import", str(file)).splitlines()) == 1, "it has an on-demand price"
 
     prices = query(home / "warehouse.duckdb", "SELECT usd_per_hour FROM prices WHERE gpu = 'b300'")
     assert prices.to_pylist() == [{"usd_per_hour": 9.5}], "and everything is priced with it"
@@ -48,5 +54,5 @@ def test_offers_are_imported_whole_and_listed(home: Path, tmp_path: Path) -> Non
     assert "reserved: derived from on-demand prices. These are no offers" in told
     assert max(map(len, told.splitlines())) <= 100
     offers = json.loads(answer("prices", "list", "--format", "json"))
-    assert [o["USD/h"] for o in offers if o["provider"] == "acme"] == [9.5]
+    assert [o["USD/h"] for o in offers if o["provider"] == "acme" and o["gpu"] == "b300"] == [9.5]
     assert {o["kind"] for o in offers} == {"on_demand", "spot"}, "a derived range is no offer"

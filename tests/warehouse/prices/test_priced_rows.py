@@ -117,6 +117,7 @@ def test_an_own_price_takes_the_place_of_the_assumed_one(
     assert listed == [{"provider": "assumed", "current": False}, {"provider": "own", "current": True}]
     text = summary_table(place.warehouse, datetime(2026, 8, 1, tzinfo=UTC), published=False)
     assert "Price: own spot, 5 USD/h of 2026-06-01" in text
+    assert "No on-demand price of cpu is valid at this time, so costs are at this one." in text
     assert "assum" not in text
 
 
