@@ -33,6 +33,8 @@ class Purpose(StrEnum):
     """A baseline may reuse the other's answers, whatever tasks each was asked."""
     COMPARISON = "comparison"
     """Both answer one question, so that one verdict stands for both; kernels are added once they are known."""
+    SERVING = "serving"
+    """Both serve one checkpoint alike, so that fidelity and load are the same, whatever else is asked or judged."""
 
 
 # Of a suite: how much of it is asked, and which tasks and documents. Of a task: what a verdict alone depends on.
@@ -130,24 +132,24 @@ def _deciding(run: Run) -> Any:
 
 _Part = Callable[[Run], Any] | bool
 """How an input counts: whole, not at all, or a part of it."""
-COUNTS: dict[str, tuple[_Part, _Part, _Part, _Part]] = {
-    # input               fingerprint  continuation  setting  comparison
-    "checkpoint_revision": (True, True, True, _checkpoint),
-    "baseline_revision": (True, True, True, baseline_weights),
-    "gpu": (True, True, True, False),
-    "gpu_count": (True, True, True, False),
-    "mig_slice": (True, True, True, False),
-    "sm_arch": (True, True, True, True),
-    "device_name": (True, True, True, False),
-    "cpu_cores": (True, True, True, False),
-    "engine": (True, True, True, True),
-    "engine_version": (True, True, True, True),
-    "serving": (True, True, True, answer_arguments),
-    "suite": (True, _asked, _how_asked, _question_if_deciding),
-    "workload": (True, False, False, False),
-    "policy_fingerprint": (True, _deciding, False, _deciding),
+COUNTS: dict[str, tuple[_Part, _Part, _Part, _Part, _Part]] = {
+    # input               fingerprint  continuation  setting  comparison  serving
+    "checkpoint_revision": (True, True, True, _checkpoint, True),
+    "baseline_revision": (True, True, True, baseline_weights, False),
+    "gpu": (True, True, True, False, True),
+    "gpu_count": (True, True, True, False, True),
+    "mig_slice": (True, True, True, False, True),
+    "sm_arch": (True, True, True, True, True),
+    "device_name": (True, True, True, False, True),
+    "cpu_cores": (True, True, True, False, True),
+    "engine": (True, True, True, True, True),
+    "engine_version": (True, True, True, True, True),
+    "serving": (True, True, True, answer_arguments, True),
+    "suite": (True, _asked, _how_asked, _question_if_deciding, False),
+    "workload": (True, False, False, False, False),
+    "policy_fingerprint": (True, _deciding, False, _deciding, False),
     # Of the checkpoint's files and the serving arguments.
-    "kv_cache_dtype": (False, False, False, kv_cache_dtype),
+    "kv_cache_dtype": (False, False, False, kv_cache_dtype, False),
 }
 """Which input of a run counts for which purpose, in the order of `Purpose`."""
 
@@ -262,6 +264,12 @@ def is_reusable_baseline(plan: RunPlan, run: Manifest) -> bool:
         and run.validity is Validity.VALID
         and compared(plan, Purpose.SETTING) == compared(run, Purpose.SETTING)
     )
+
+
+def is_served_alike(plan: RunPlan, run: Manifest) -> bool:
+    """Return True if a run served the plan's checkpoint as the plan does: its fidelity and its load are the same."""
+    served = compared(plan, Purpose.SERVING) == compared(run, Purpose.SERVING)
+    return served and run.validity is Validity.VALID
 
 
 def reusable_result(plan: RunPlan, task: SuiteTask, run: Manifest) -> TaskResult | None:

@@ -117,6 +117,10 @@ class Manifest(Strict):
     )
     measured_at: datetime
     continues: str | None = None
+    reused: dict[str, str] = Field(
+        default_factory=dict,
+        description="Parts that an earlier run measured (`fidelity`, `load c8`), and that run; they count once.",
+    )
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,8 @@ class LoadRows(NamedTuple):
 
     points: Sequence[dict[str, Any]]
     requests: Sequence[dict[str, Any]]
+    reused: Mapping[str, str] = {}
+    """The run that measured a level, by the level's name, where an earlier one did."""
 
 
 NO_LOAD = LoadRows((), ())
@@ -112,6 +114,7 @@ def seal(staging: Staging, bundles_url: str, plan: RunPlan, load: LoadRows = NO_
         declared_order=staging.declared_order,
         measured_at=datetime.now(UTC),
         continues=batches.continues(staging),
+        reused=_reused(staging, load),
         files=files,
         **{name: value for name, value in plan if name != "contents"},
     )
@@ -120,6 +123,13 @@ def seal(staging: Staging, bundles_url: str, plan: RunPlan, load: LoadRows = NO_
         _publish(building, bundles_url, staging.run_id)
     staging.discard()
     return manifest
+
+
+def _reused(staging: Staging, load: LoadRows) -> dict[str, str]:
+    """Name the parts that earlier runs measured, and those runs."""
+    fidelity = staging.fidelity_reused()
+    parts = {"fidelity": fidelity} if fidelity else {}
+    return parts | {f"load {point}": run_id for point, run_id in load.reused.items()}
 
 
 def _publish(building: Path, bundles_url: str, run_id: str) -> None:

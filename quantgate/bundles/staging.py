@@ -22,6 +22,8 @@ PARTS = ("quality", "control", "fidelity", "control_fidelity", "load", "starts",
 """Folders of finished parts."""
 RESULT = "result.json"
 """Of a finished task, or of the fixed text: written last, a part without one is not finished."""
+REUSED = "reused.json"
+"""Of a part that an earlier run measured: names the run."""
 RUN_ID_DIGITS = 12
 """A run's id ends with so many digits of its fingerprint."""
 
@@ -76,6 +78,15 @@ class Staging:
         """Read the result on the fixed text; None where it is not finished."""
         file = self.fidelity_dir / RESULT
         return FidelityResult.model_validate_json(file.read_text()) if file.exists() else None
+
+    def mark_fidelity_reused(self, run_id: str) -> None:
+        """Record that an earlier run measured the distributions; measuring them anew removes the mark."""
+        write_json(self.fidelity_dir / REUSED, {"run_id": run_id})
+
+    def fidelity_reused(self) -> str | None:
+        """Return the run that measured the distributions; None where it is this one."""
+        file = self.fidelity_dir / REUSED
+        return str(json.loads(file.read_text())["run_id"]) if file.exists() else None
 
     @property
     def load_dir(self) -> Path:

@@ -17,6 +17,7 @@ from tasks.resume.baseline_reuse import inherit_task
 from tasks.resume.chains import Scores, documents_of, scores
 from tasks.resume.decision import AddLoad, Continue, Measure
 from tasks.resume.interim_looks import baseline_of
+from tasks.resume.parts import begin_parts
 
 
 def begin(
@@ -26,7 +27,7 @@ def begin(
     store: BundleStore,
     report: Reporter,
 ) -> None:
-    """Put the answers of earlier runs into a run's staging; what the run has begun itself stays.
+    """Put the answers and other parts of earlier runs into a run's staging; what the run has begun itself stays.
 
     Args:
         plan: the run; a candidate's names its baseline's run.
@@ -44,6 +45,7 @@ def begin(
             _continue(plan, decision, staging, store, report)
         except RunError as error:
             report.line(f"{plan.checkpoint.name}: an earlier run is not continued: {error}")
+    begin_parts(plan, decision.parts, staging, store, report)
 
 
 def _report(lines: Sequence[str], report: Reporter) -> None:

@@ -13,10 +13,13 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from quantgate.bundles.identity import (
+    Purpose,
     asked_of,
+    compared,
     comparison_id,
     in_order,
     is_reusable_baseline,
+    is_served_alike,
     may_continue,
     reusable_result,
     run_fingerprint,
@@ -40,6 +43,7 @@ from tasks.resume.chains import (
     unanswered,
     wanted,
 )
+from tasks.resume.parts import Parts, measured_parts
 from tasks.resume.second_try import Unfinished, second_try
 
 _OTHER_QUESTION = ("engine", "engine_version", "serving")
@@ -61,6 +65,8 @@ class Continue(NamedTuple):
     against: Scores | None = None
     """The baseline's scores that a candidate was judged against; None of a baseline."""
     lines: tuple[str, ...] = ()
+    parts: Parts = Parts()
+    """Fidelity and load levels that earlier runs measured."""
 
 
 class AddLoad(NamedTuple):
@@ -69,6 +75,7 @@ class AddLoad(NamedTuple):
     run: Manifest
     against: Scores
     lines: tuple[str, ...] = ()
+    parts: Parts = Parts()
 
 
 class Measure(NamedTuple):
@@ -77,6 +84,7 @@ class Measure(NamedTuple):
     inherit: Mapping[str, tuple[SuiteTask, ...]] = {}
     """Tasks by the id of the run whose answers they begin with."""
     lines: tuple[str, ...] = ()
+    parts: Parts = Parts()
 
 
 class Refuse(NamedTuple):
@@ -126,7 +134,34 @@ def decide_all(
     refused = [decision.error for decision in decisions.values() if isinstance(decision, Refuse)]
     if candidates and len(refused) == len(candidates):
         raise refused[0]
-    return {baseline[0]: decided} | decisions
+    decisions = {baseline[0]: decided} | decisions
+    if fresh_after is None:
+        by_fingerprint = {baseline[0]: baseline[1]} | dict(candidates)
+        decisions = {
+            fingerprint: _with_parts(by_fingerprint[fingerprint], decision, evidence)
+            for fingerprint, decision in decisions.items()
+        }
+    return decisions
+
+
+def _with_parts(plan: RunPlan, decision: Decision, evidence: Evidence) -> Decision:
+    """Add the fidelity and the load levels that earlier runs hold to a run that is to be measured."""
+    if isinstance(decision, Reuse | Refuse):
+        return decision
+    decision = decision._replace(parts=measured_parts(plan, evidence.history.runs))
+    asked_before = next(
+        (run for run in reversed(evidence.history.runs) if run.tasks and is_served_alike(plan, run)), None
+    )
+    if plan.baseline is None or not isinstance(decision, Measure) or decision.lines or asked_before is None:
+        return decision
+    if compared(plan, Purpose.COMPARISON) == compared(asked_before, Purpose.COMPARISON):
+        return decision
+    line = (
+        f"{plan.checkpoint.name}: its documents are asked again: run {asked_before.run_id} answered for another "
+        "policy, suite or baseline, and a verdict does not rest on answers that were there before it was declared "
+        "(`quantgate judge` judges them, post hoc)"
+    )
+    return decision._replace(lines=(line,))
 
 
 def _begun(fingerprint: str, unfinished: Sequence[Unfinished]) -> bool:

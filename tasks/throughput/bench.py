@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from quantgate.bundles.seal import LoadRows
+from quantgate.bundles.staging import write_json
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Validity
 from quantgate.model.errors import RunError
@@ -25,6 +27,9 @@ CLIENT_SATURATED_SHARE = 0.9
 BURST_SHARE_OF_TPOT = 0.1
 STARTUP_ALLOWANCE_S = 300.0
 LEVEL_COLUMNS = ("operating_point", "concurrency", "requests", "warmup_requests", "seed", "engine_start_id")
+LOAD_COLUMNS = tuple(name for name in LEVEL_COLUMNS if name != "engine_start_id")
+"""Columns that make the load of a level, beside its lengths."""
+POINTS_FILE, REQUESTS_FILE = "load_points.parquet", "requests.parquet"
 METRICS = ("ttft", "tpot", "itl", "e2el")
 
 
@@ -48,9 +53,30 @@ def levels(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
     ]
 
 
+def load_of(workload: Workload, level: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes the load of a level: equal for two levels that ask an engine the same."""
+    lengths = {"isl_tokens": workload.isl_tokens, "osl_tokens": workload.osl_tokens}
+    return {name: level[name] for name in LOAD_COLUMNS} | lengths
+
+
 def unfinished(workload: Workload, out_dir: Path) -> list[dict[str, Any]]:
     """Return the levels that have no result yet."""
     return [level for level in levels(workload, out_dir) if not Path(level["out"]).exists()]
+
+
+def write_reused(
+    level: Mapping[str, Any], point: Mapping[str, Any], requests: Sequence[Mapping[str, Any]], run_id: str
+) -> None:
+    """Finish a level with what an earlier run measured.
+
+    Args:
+        level: of `levels`.
+        point: its row of ``load_points.parquet``.
+        requests: its rows of ``requests.parquet``.
+        run_id: the run that measured it.
+    """
+    point = {**point, "measured_at": point["measured_at"].isoformat()}
+    write_json(Path(level["out"]), {"reused_from": run_id, "point": point, "requests": requests})
 
 
 def measure_load(
@@ -150,9 +176,17 @@ def _latencies(result: dict[str, Any]) -> dict[str, float | None]:
 
 def rows(workload: Workload, out_dir: Path) -> LoadRows:
     """Make the rows of ``load_points.parquet`` and ``requests.parquet`` from the finished levels."""
-    points, requests = [], []
+    points: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
+    reused: dict[str, str] = {}
     for file in (Path(level["out"]) for level in levels(workload, out_dir)):
         level = json.loads(file.read_text())
+        if "reused_from" in level:
+            point = level["point"]
+            reused[point["operating_point"]] = level["reused_from"]
+            points.append({**point, "measured_at": datetime.fromisoformat(point["measured_at"])})
+            requests += level["requests"]
+            continue
         result = level["result"]
         reasons = _reasons(result, level)
         points.append(
@@ -177,7 +211,7 @@ def rows(workload: Workload, out_dir: Path) -> LoadRows:
             }
         )
         requests += _requests(level["operating_point"], result)
-    return LoadRows(points, requests)
+    return LoadRows(points, requests, reused)
 
 
 def _requests(point: str, result: dict[str, Any]) -> list[dict[str, Any]]:

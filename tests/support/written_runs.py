@@ -66,6 +66,8 @@ class Spec:
     declared_order: int = 0
     fingerprint: str | None = None
     continues: str | None = None
+    reused: dict[str, str] = field(default_factory=dict)
+    """By part, the run that measured it."""
     policy: Policy = POLICY
     validity: Validity = Validity.VALID
     validity_reasons: tuple[str, ...] = ()
@@ -292,6 +294,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
         declared_order=spec.declared_order,
         measured_at=spec.started_at + timedelta(minutes=10),
         continues=spec.continues,
+        reused=spec.reused,
         files=files,
     )
 

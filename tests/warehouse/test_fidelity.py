@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import FIDELITY
 from quantgate.judge.stats.tango import Floats
+from tests.support.loaded_homes import Place
+from tests.support.written_runs import BASELINE, FP8, START
 from warehouse.fidelity import Tops, figures, kl_top, kl_whole
 from warehouse.load import load_bundles
 from warehouse.query import query
@@ -316,3 +318,28 @@ def test_a_baseline_asked_once_more_over_a_restart_gives_the_noise(place: Any, t
         "run-fp8",
         {"previous_kl_mean_nats": "no_earlier_run"},
     )
+
+
+def test_distributions_that_a_run_reuses_are_no_second_point_of_the_trend(place: Place) -> None:
+    """Of three runs of fp8 the second holds the distributions of the first."""
+    p, q = distributions(1), distributions(1, apart=0.1)
+    baseline = replace(BASELINE, fidelity=rows(p))
+    first = replace(FP8, baseline=baseline, fidelity=rows(q))
+    second = replace(
+        first,
+        run_id="second",
+        fingerprint="second",
+        started_at=START + timedelta(days=1),
+        reused={"fidelity": "run-fp8"},
+    )
+    third = replace(
+        second, run_id="third", fingerprint="third", started_at=START + timedelta(days=2), reused={}
+    )
+    place.write(baseline, first, second, third)
+    load_bundles(place.warehouse, place.bundles)
+    sql = "SELECT run_id, reused_from, previous_run_id, null_reasons FROM fidelity WHERE precision = 'fp8'"
+    found = {row.pop("run_id"): tuple(row.values()) for row in query(place.warehouse, sql).to_pylist()}
+    assert found["run-fp8"][:2] == (None, None)
+    assert found["second"][:2] == ("run-fp8", None)
+    assert dict(found["second"][2])["previous_kl_mean_nats"] == "reused"
+    assert found["third"][:2] == (None, "run-fp8")

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from quantgate.bundles.identity import verdict_key
+from tests.support.loaded_homes import Place
+from tests.support.written_runs import BASELINE, FP8, START
 from warehouse.load import load_bundles
 from warehouse.query import query
 from warehouse.report.flips import find_flips
@@ -197,3 +199,43 @@ def test_a_use_that_is_decided_keeps_its_verdict_while_the_chain_goes_on(place: 
         ("run-fp8-on", "conversation", "VALIDATED", "run-fp8-on"),
         ("run-fp8-on", "math", "VALIDATED", "run-fp8-60"),
     ]
+
+
+def test_a_load_level_that_two_runs_hold_counts_once(place: Place) -> None:
+    """Under another policy c1 is reused and c8 measured anew; a third run reuses both of what was measured."""
+    later = START + timedelta(days=1)
+    again = replace(
+        FP8, run_id="fp8-again", fingerprint="again", started_at=later, reused={"load c1": "run-fp8"}
+    )
+    third = replace(
+        again,
+        run_id="fp8-third",
+        fingerprint="third",
+        started_at=later + timedelta(days=1),
+        reused={"load c1": "run-fp8", "load c8": "fp8-again"},
+    )
+    place.write(BASELINE, FP8, again, third)
+    assert load_bundles(place.warehouse, place.bundles).problems == ()
+    found = query(
+        place.warehouse,
+        "SELECT run_id, operating_point, reused_from, latest FROM throughput_points WHERE precision = 'fp8' "
+        "ORDER BY run_id, concurrency",
+    )
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        ("fp8-again", "c1", "run-fp8", False),
+        ("fp8-again", "c8", None, False),
+        ("fp8-third", "c1", "run-fp8", True),
+        ("fp8-third", "c8", "fp8-again", True),
+        ("run-fp8", "c1", None, False),
+        ("run-fp8", "c8", None, True),
+    ]
+    shown = query(
+        place.warehouse,
+        "SELECT DISTINCT run_id, operating_point FROM validated_table WHERE precision = 'fp8'",
+    )
+    assert shown.num_rows == 6, "each run's row has the load of its checkpoint"
+    costs = query(
+        place.warehouse,
+        "SELECT DISTINCT run_id, operating_point FROM cost_per_token WHERE latest AND precision = 'fp8'",
+    )
+    assert costs.num_rows == 3

@@ -1,6 +1,18 @@
 -- One row per run and operating point, with the engine that served it. A figure without any completed request is
--- NULL, whatever the tool wrote. `latest` leaves out the points of repeated and continued runs.
+-- NULL, whatever the tool wrote. `reused_from` is the run that measured the point, where an earlier one did. `latest`
+-- leaves out the points of repeated and continued runs, and counts a point once that several runs hold.
 CREATE OR REPLACE VIEW throughput_points AS
+WITH reused AS (
+    SELECT run_id, e.entry.key AS part, e.entry.value AS measured_by
+    FROM store.runs, unnest(map_entries(reused)) AS e(entry)
+),
+last_reuse AS (
+    SELECT u.measured_by, u.part, arg_max(u.run_id, run_order(r.declared_order, r.started_at, r.run_id)) AS run_id
+    FROM reused u
+    JOIN runs r USING (run_id)
+    WHERE r.latest
+    GROUP BY ALL
+)
 SELECT
     r.run_id,
     r.model,
@@ -54,10 +66,14 @@ SELECT
     CASE WHEN p.validity = 'valid' THEN r.validity ELSE p.validity END AS validity,
     list_distinct(list_concat(r.validity_reasons, p.validity_reasons)) AS validity_reasons,
     p.measured_at,
-    r.latest
+    u.measured_by AS reused_from,
+    r.latest AND coalesce(l.run_id = p.run_id, true) AS latest
 FROM store.load_points p
 JOIN runs r USING (run_id)
-LEFT JOIN store.engine_starts e ON e.run_id = p.run_id AND e.engine_start_id = p.engine_start_id;
+LEFT JOIN store.engine_starts e ON e.run_id = p.run_id AND e.engine_start_id = p.engine_start_id
+LEFT JOIN reused u ON u.run_id = p.run_id AND u.part = 'load ' || p.operating_point
+LEFT JOIN last_reuse l
+  ON l.measured_by = coalesce(u.measured_by, p.run_id) AND l.part = 'load ' || p.operating_point;
 
 -- The cost of every measured point at the prices of an instant; it is NULL if the hardware has no price.
 CREATE OR REPLACE MACRO cost_per_token_at(ts) AS TABLE
@@ -92,9 +108,8 @@ SELECT
     t.validity,
     t.validity_reasons,
     t.measured_at,
-    r.latest
+    t.latest
 FROM throughput_points t
-JOIN runs r USING (run_id)
 LEFT JOIN run_prices_at(ts) p USING (run_id);
 
 CREATE OR REPLACE VIEW cost_per_token AS SELECT * FROM cost_per_token_at(now());

@@ -3,7 +3,7 @@
 -- another text or k are never compared. Unknown figures are NULL, with null_reasons. A baseline with an A/A repeat (the
 -- same text after a restart of its engine) has a row too: its noise, which its candidates show as kl_aa_mean_nats.
 -- The previous run is the last earlier one of the same two checkpoints on the same text and architecture, on any engine
--- version. The thresholds of the alarms are in alarm_rules.
+-- version; a run that reuses the distributions of an earlier one (`reused_from`) has none and is none. The thresholds of the alarms are in alarm_rules.
 CREATE OR REPLACE VIEW fidelity AS
 WITH rule AS (
     SELECT map_from_entries(list({'key': rule, 'value': threshold})) AS lines FROM alarm_rules
@@ -39,10 +39,11 @@ figures AS (
         END AS reason,
         lag(struct_pack(run_id := r.run_id, engine_version := r.engine_version, kl := f.kl_mean_nats)) OVER (
             PARTITION BY r.revision, r.baseline_revision, r.sm_arch, f.text_id, f.k, f.vocab_size,
-                f.kl_mean_nats IS NULL
+                f.kl_mean_nats IS NULL, s.reused['fidelity'] IS NULL
             ORDER BY run_order(r.declared_order, r.started_at, r.run_id)
         ) AS earlier,
         nullif(s.manifest->>'$.fidelity.skipped', '') AS skipped,
+        s.reused['fidelity'] AS reused_from,
         r.measured_at,
         r.latest
     FROM runs r
@@ -55,10 +56,10 @@ figures AS (
     WHERE NOT r.is_baseline OR f.run_id IS NOT NULL
 ),
 trend AS (
-    SELECT *, CASE WHEN kl_mean_nats IS NOT NULL THEN earlier END AS previous FROM figures
+    SELECT *, CASE WHEN kl_mean_nats IS NOT NULL AND reused_from IS NULL THEN earlier END AS previous FROM figures
 )
 SELECT
-    t.* EXCLUDE (reason, previous, earlier, skipped, measured_at, latest),
+    t.* EXCLUDE (reason, previous, earlier, skipped, reused_from, measured_at, latest),
     list_filter([
         CASE WHEN t.kl_mean_nats > rule.lines['kl_high'] THEN 'kl_high' END,
         CASE WHEN t.nan_tokens > rule.lines['nan_logprobs'] THEN 'nan_logprobs' END
@@ -77,9 +78,10 @@ SELECT
         why_null('perplexity_baseline', t.perplexity_baseline, t.reason),
         why_null('perplexity', t.perplexity, t.reason),
         why_null('perplexity_ratio', t.perplexity_ratio, t.reason),
-        why_null('previous_kl_mean_nats', previous.kl, 'no_earlier_run')
+        why_null('previous_kl_mean_nats', previous.kl, CASE WHEN t.reused_from IS NULL THEN 'no_earlier_run' ELSE 'reused' END)
     ], lambda entry: entry IS NOT NULL)) AS null_reasons,
     t.skipped,
+    t.reused_from,
     t.measured_at,
     t.latest
 FROM trend t, rule

@@ -24,7 +24,7 @@ SELECT
     median(t.output_tok_s / r.gpu_count) AS tok_s, median(t.ttft_p50_ms) AS ttft_p50_ms
 FROM throughput_points t
 JOIN runs r USING (run_id)
-WHERE r.latest AND t.validity = 'valid' AND t.kernel_mode = 'native' AND r.weights = 'real'
+WHERE t.latest AND t.validity = 'valid' AND t.kernel_mode = 'native' AND r.weights = 'real'
   AND r.mig_slice IS NULL AND t.output_tok_s IS NOT NULL
 GROUP BY ALL;
 

@@ -64,10 +64,10 @@ def test_an_input_separates_runs_for_the_purposes_that_its_row_names(name: str) 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"limit": 5}, {Purpose.CONTINUATION, Purpose.SETTING}),
-        ({"full": True}, {Purpose.CONTINUATION, Purpose.SETTING, Purpose.COMPARISON}),
-        ({"tasks": []}, {Purpose.SETTING}),
-        ({"lm_eval": "0.0.1"}, set()),
+        ({"limit": 5}, {Purpose.CONTINUATION, Purpose.SETTING, Purpose.SERVING}),
+        ({"full": True}, set(Purpose) - {Purpose.FINGERPRINT}),
+        ({"tasks": []}, {Purpose.SETTING, Purpose.SERVING}),
+        ({"lm_eval": "0.0.1"}, {Purpose.SERVING}),
     ],
     ids=["a limit too small to decide", "everything asked at once", "other tasks", "another lm-eval"],
 )
@@ -81,10 +81,10 @@ def test_the_order_of_tasks_and_the_policy_s_words_are_no_other_question() -> No
     turned = FP8.inputs.suite | {"tasks": list(reversed(FP8.inputs.suite["tasks"]))}
     policy = FP8.policy.model_copy(update={"description": "In other words.", "planned_power": 0.5})
     other = changed(FP8, suite=turned, policy_fingerprint="other").model_copy(update={"policy": policy})
-    assert same(FP8, other) == {Purpose.CONTINUATION, Purpose.SETTING, Purpose.COMPARISON}
+    assert same(FP8, other) == set(Purpose) - {Purpose.FINGERPRINT}
     assert verdict_key(other) == verdict_key(FP8)
     looser = other.model_copy(update={"policy": policy.model_copy(update={"alpha": 0.1})})
-    assert same(FP8, looser) == {Purpose.SETTING}
+    assert same(FP8, looser) == {Purpose.SETTING, Purpose.SERVING}
 
 
 def test_more_gpus_and_another_device_of_the_same_architecture_ask_the_same_question() -> None:

@@ -51,7 +51,7 @@ def test_finished_levels_are_kept(tmp_path: Path) -> None:
 
 
 def test_rows_are_what_the_bench_measured(tmp_path: Path, one_level: Workload) -> None:
-    points, requests = bench.rows(one_level, tmp_path)
+    points, requests, _ = bench.rows(one_level, tmp_path)
     table = pa.Table.from_pylist(points, LOAD_POINTS)
     (point,) = table.to_pylist()
     result = RESULT["result"]
@@ -80,14 +80,14 @@ def test_rows_are_what_the_bench_measured(tmp_path: Path, one_level: Workload) -
 )
 def test_what_must_not_be_used_is_quarantined(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     finish(tmp_path, 1, **changes)
-    (point,), _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    (point,), _, _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
     assert point["validity"] == "quarantined"
     assert reason in point["validity_reasons"]
 
 
 def test_latencies_of_nothing_are_unknown_not_zero(tmp_path: Path) -> None:
     finish(tmp_path, 1, result={"completed": 0, "failed": 32, "median_ttft_ms": 0.0})
-    (point,), _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    (point,), _, _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
     assert point["ttft_p50_ms"] is None
 
 
@@ -95,7 +95,7 @@ def test_a_request_that_failed_has_no_latency(tmp_path: Path) -> None:
     errors = ["" for _ in RESULT["result"]["errors"]]
     errors[3] = "Connection refused"
     finish(tmp_path, 1, result={"errors": errors})
-    _, requests = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    _, requests, _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
     assert requests[3]["error"] == "Connection refused"
     assert requests[3]["ttft_ms"] is None
 
