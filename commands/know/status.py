@@ -155,13 +155,36 @@ def _waiting(home: Home) -> str | None:
     return f"{count} for `quantgate load`: {_tasks(waiting)}"
 
 
+_CHANGED = """
+    SELECT checkpoint, run_id, string_agg(use, ', ' ORDER BY use) AS uses, before, after, reason
+    FROM changed_verdicts
+    GROUP BY ALL ORDER BY checkpoint, run_id
+"""
+
+
+def _changed(home: Home) -> list[str]:
+    """Say which verdicts an update changed, and why; none before the first load of that version."""
+    from quantgate.model.errors import ConfigError
+    from warehouse.query import query
+
+    try:
+        changed = query(home.warehouse, _CHANGED).to_pylist()
+    except ConfigError:
+        return []
+    return [
+        f"{row['checkpoint']}: run {row['run_id']} for {row['uses']}: stood {row['before']} and stands {row['after']} "
+        f"since an update: {row['reason']}"
+        for row in changed
+    ]
+
+
 @click.command("status", cls=Verb, short_help="List measured, unfinished and failed runs.")
 def command() -> int:
     """List the runs of the warehouse by model, tasks and policy, with verdict and age, and what is unfinished.
 
     An unfinished or failed run is listed with its finished parts, the documents that it has answered, its log, and the
     command that goes on with it.
-    Finished bundles that no load has brought into the warehouse yet are named.
+    Finished bundles that no load has brought into the warehouse yet are named, and verdicts that an update changed.
     """
     from quantgate.bundles.staging import unfinished
 
@@ -169,6 +192,8 @@ def command() -> int:
     if home.warehouse.exists():
         runs = "\n\n".join(_runs(home))
         click.echo(f"runs in {home.warehouse} (logs: {home.logs}/RUN_ID)\n\n{runs}\n")
+        for line in _changed(home):
+            click.echo(line)
     else:
         click.echo(f"no runs yet in {home.path}")
     if waiting := _waiting(home):

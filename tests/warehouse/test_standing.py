@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import duckdb
 import pytest
 
 from quantgate.bundles.claims import Declaration, claim_key
@@ -14,6 +15,7 @@ from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Family
 from tests.support.sample_rows import policy_of
 from tests.support.written_runs import BASELINE, FP8, POLICY, START, Spec, build_manifest
+from warehouse import load
 from warehouse.load import load_bundles
 from warehouse.query import query
 
@@ -212,3 +214,25 @@ def test_the_kv_cache_and_a_setting_that_serves_another_model_are_claims_of_thei
     assert found["01-one"][1] == found["03-three"][1] == "INCONCLUSIVE", (
         "the number of requests at once changes no claim"
     )
+
+
+def test_verdicts_that_an_update_changes_are_listed_with_the_reason(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing(place, asked("one", SOME, 1), asked("two", FEW, 2))
+    with duckdb.connect(str(place.warehouse)) as connection:  # as an earlier version left it
+        connection.execute("UPDATE store.runs SET claim_key = NULL")
+        connection.execute(
+            "UPDATE store.standing_verdicts SET verdict = 'VALIDATED' WHERE verdict = 'INCONCLUSIVE'"
+        )
+    monkeypatch.setattr(load, "VERDICT_KEYS", "later")
+    assert load_bundles(place.warehouse, place.bundles).swapped
+    changed = query(
+        place.warehouse,
+        "SELECT run_id, use, before, after FROM changed_verdicts WHERE run_id = '02-two' ORDER BY use",
+    )
+    assert changed.to_pylist() == [
+        {"run_id": "02-two", "use": use, "before": "VALIDATED", "after": "INCONCLUSIVE"}
+        for use in ("all", "math")
+    ]
+    assert not load_bundles(place.warehouse, place.bundles).swapped

@@ -263,3 +263,9 @@ FROM every_verdict v
 JOIN runs r USING (run_id)
 ORDER BY r.model, NOT r.is_baseline, run_order(r.declared_order, r.started_at, r.run_id), v.declared, v.policy, v.policy_fingerprint,
     v.use <> 'all', v.use;
+
+-- Standing verdicts that changed when an update computed the keys of questions anew, and why.
+CREATE OR REPLACE VIEW changed_verdicts AS
+SELECT c.run_id, r.model, r.checkpoint, c.use, c.before, c.after, c.reason, c.changed_at
+FROM store.changed_verdicts c
+JOIN store.runs r USING (run_id);
