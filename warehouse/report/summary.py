@@ -24,11 +24,11 @@ from warehouse.report.render import NULL
 Row = dict[str, Any]
 
 _POINTS = """
-    SELECT v.*, r.is_baseline, r.fingerprint, d.reason,
+    SELECT v.* REPLACE (r.policy AS policy), r.is_baseline, r.fingerprint, d.standing_reason AS reason,
         p.alpha, p.stale_after_days, o.price_source, o.price_note
     FROM validated_table_at($ts) v
     JOIN runs r USING (run_id)
-    JOIN verdicts d ON d.run_id = v.verdict_run_id AND d.use = v.use AND d.declared = 'declared'
+    JOIN verdicts d ON d.run_id = v.run_id AND d.use = v.use AND d.declared = 'declared'
     JOIN store.policies p ON p.policy = r.policy AND p.policy_fingerprint = r.policy_fingerprint
     LEFT JOIN run_prices_at($ts) o
       ON o.run_id = v.run_id AND o.provider = v.provider AND o.region = v.region
@@ -38,7 +38,7 @@ _POINTS = """
         PARTITION BY v.run_id
         ORDER BY v.price_kind <> 'on_demand', v.usd_per_hour, v.provider, v.region
     ) = 1
-    ORDER BY v.model, v.gpu, v.engine, v.engine_version, v.workload, v.policy, NOT r.is_baseline,
+    ORDER BY v.model, v.gpu, v.engine, v.engine_version, v.workload, r.policy, NOT r.is_baseline,
         r.started_at, v.run_id, v.concurrency, v.use
 """
 _TASKS = """
