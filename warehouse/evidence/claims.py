@@ -54,10 +54,10 @@ class Select(Strict):
     price_kind: PriceKind | None = None
     versus_price_kind: PriceKind | None = None
     quantity: str | None = Field(default=None, description="A column of gpus, or a model of memory.")
-    dataset: str | None = None
-    round: str | None = None
+    dataset: str | None = Field(default=None, description="Of published figures; runs count whatever it is.")
+    round: str | None = Field(default=None, description="Of published figures; no run counts for a round.")
     models: tuple[str, ...] = ()
-    scenario: str | None = None
+    scenario: str | None = Field(default=None, description="Of published figures; runs count whatever it is.")
     gpu_count: int | None = None
     billion_parameters: tuple[float, float] | None = None
     concurrency: tuple[int, int | None] | None = None

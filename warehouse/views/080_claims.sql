@@ -79,7 +79,7 @@ chosen AS (
       ON (c.gpu IS NULL OR s.gpu = c.gpu)
      AND (len(c.precision) = 0 OR list_contains(c.precision, s.precision))
      AND (len(c.models) = 0 OR list_contains(c.models, s.model))
-     AND (c.dataset IS NULL OR s.dataset = c.dataset)
+     AND (c.dataset IS NULL OR s.dataset = c.dataset OR s.evidence <> 'published')
      AND (c.round IS NULL OR s.round = c.round)
      AND (c.scenario IS NULL OR s.scenario = c.scenario OR s.evidence <> 'published')
      AND s.billion_parameters >= c.min_billion_parameters
