@@ -57,7 +57,11 @@ def _values(row: dict[str, Any]) -> str:
     least, middle, greatest = (_number(row[name]) for name in ("value_min", "value_median", "value_max"))
     if least == greatest:
         return f"{middle} {row['unit']}"
-    return f"{least} to {greatest} {row['unit']}, median {middle} ({row['values']} values)"
+    text = f"{least} to {greatest} {row['unit']}, median {middle} ({row['values']} values)"
+    if row["interval_low"] is None:
+        return text
+    low, high = (_number(row[name]) for name in ("interval_low", "interval_high"))
+    return f"{text}, intervals {low} to {high}"
 
 
 def _number(value: float) -> str:

@@ -56,7 +56,8 @@ GROUP BY GROUPING SETS (
     (evidence, series, model, billion_parameters, precision, task)
 );
 
--- Every value that is evidence for a claim. `low` and `high` are its interval, if it has one.
+-- Every value that is evidence for a claim. `value_low` and `value_high` are its interval, if it has one; each end is
+-- one-sided at alpha .05, as a task's verdict is: a loss lies within a margin if the lower end does.
 CREATE OR REPLACE VIEW claim_values AS
 WITH prices AS (
     SELECT p.gpu, p.price_kind, p.usd_per_gpu_hour
@@ -226,7 +227,8 @@ SELECT
     g.amount AS value,
     g.low AS value_low,
     g.high AS value_high,
-    g.amount BETWEEN coalesce(c.low, '-infinity'::DOUBLE) AND coalesce(c.high, 'infinity'::DOUBLE) AS inside,
+    coalesce(g.low, g.amount) >= coalesce(c.low, '-infinity'::DOUBLE)
+        AND coalesce(g.high, g.amount) <= coalesce(c.high, 'infinity'::DOUBLE) AS inside,
     coalesce(g.high, g.amount) < c.low OR coalesce(g.low, g.amount) > c.high AS outside,
     g.what
 FROM gathered g
@@ -234,7 +236,7 @@ JOIN store.claims c USING (claim_id)
 WHERE g.amount IS NOT NULL;
 
 -- Every claim with its status, from the best available evidence. `every`: one value whose interval lies wholly
--- outside contradicts, all inside support. `typical`: the median decides.
+-- outside contradicts, all whose intervals lie inside support. `typical`: the median decides.
 CREATE OR REPLACE VIEW claims AS
 WITH tallied AS (
     SELECT
