@@ -54,14 +54,15 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _values(row: dict[str, Any]) -> str:
     if row["values"] is None:
         return NULL
-    least, middle, greatest = (_number(row[name]) for name in ("value_min", "value_median", "value_max"))
+    least, greatest = _number(row["value_min"]), _number(row["value_max"])
     if least == greatest:
-        return f"{middle} {row['unit']}"
-    text = f"{least} to {greatest} {row['unit']}, median {middle} ({row['values']} values)"
-    if row["interval_low"] is None:
-        return text
-    low, high = (_number(row[name]) for name in ("interval_low", "interval_high"))
-    return f"{text}, intervals {low} to {high}"
+        return f"{least} {row['unit']}"
+    text = f"{least} to {greatest} {row['unit']}"
+    if row["value_median"] is not None:
+        text += f", median {_number(row['value_median'])} ({row['values']} values)"
+    if row["interval_low"] is not None:
+        text += f", intervals {_number(row['interval_low'])} to {_number(row['interval_high'])}"
+    return text
 
 
 def _number(value: float) -> str:

@@ -65,8 +65,14 @@ WITH prices AS (
     JOIN store.guide USING (provider)
     QUALIFY row_number() OVER (PARTITION BY gpu, price_kind ORDER BY p.gpu_count, region) = 1
 ),
+-- The share of the memory that an engine takes is its user's choice: vLLM's usual one, and a high one.
 fits AS MATERIALIZED (
-    SELECT * FROM memory_fit_at(counts := [1])
+    FROM memory_fit_at(utilization := 0.9)
+    UNION
+    FROM memory_fit_at(utilization := 0.97)
+),
+one_gpu AS (
+    FROM fits WHERE gpu_count = 1
 ),
 limits AS MATERIALIZED (
     SELECT * FROM bounds_at(counts := [1], levels := [1, 4])
@@ -178,35 +184,6 @@ gathered AS (
      AND d.valid_from <= n.valid_from AND (d.valid_to IS NULL OR n.valid_from < d.valid_to)
     WHERE c.measure = 'saving'
     UNION ALL
-    SELECT c.claim_id, 'estimated', n.left_gb, NULL, NULL, format('{:.1f} GB of weights in {:.1f} GB', n.weights_gb, n.memory_gb)
-    FROM store.claims c
-    JOIN fits n
-      ON n.gpu = c.gpu AND n.memory_model = c.quantity
-     AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
-    WHERE c.measure = 'memory_left'
-    UNION ALL
-    SELECT c.claim_id, 'estimated', n.kv_cache_tokens, NULL, NULL, format('{:.1f} GiB of KV cache', n.kv_cache_gib)
-    FROM store.claims c
-    JOIN fits n
-      ON n.gpu = c.gpu AND n.memory_model = c.quantity
-     AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
-    WHERE c.measure = 'kv_tokens'
-    UNION ALL
-    SELECT DISTINCT c.claim_id, 'estimated', n.memory_gb, NULL::DOUBLE, NULL::DOUBLE, n.gpu || ' at its utilization'
-    FROM store.claims c
-    JOIN fits n ON n.gpu = c.gpu AND n.memory_model = c.quantity
-    WHERE c.measure = 'memory_usable'
-    UNION ALL
-    SELECT c.claim_id, 'estimated', n.left_gb / d.left_gb, NULL, NULL, format('{:.1f} to {:.1f} GB', n.left_gb, d.left_gb)
-    FROM store.claims c
-    JOIN fits n
-      ON n.gpu = c.gpu AND n.memory_model = c.quantity
-     AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
-    JOIN fits d
-      ON d.gpu = c.versus_gpu AND d.memory_model = n.memory_model
-     AND d.model = n.model AND d.precision = n.precision
-    WHERE c.measure = 'memory_left_ratio'
-    UNION ALL
     SELECT DISTINCT c.claim_id, 'estimated', n.crossover_batch_least, NULL::DOUBLE, NULL::DOUBLE,
         concat_ws(' ', n.gpu, n.precision, n.model)
     FROM store.claims c
@@ -220,10 +197,43 @@ gathered AS (
     JOIN limits d
       ON d.gpu = c.versus_gpu AND d.model = n.model AND d.precision = n.precision AND d.concurrency = n.concurrency
     WHERE c.measure = 'bound_ratio'
+),
+held AS (
+    SELECT c.claim_id, n.gpu_memory_utilization, n.left_gb AS amount,
+        format('{:.1f} GB left, {:.1f} GB of weights in {:.1f} GB', n.left_gb, n.weights_gb, n.memory_gb) AS what
+    FROM store.claims c
+    JOIN one_gpu n
+      ON n.gpu = c.gpu AND n.memory_model = c.quantity
+     AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
+    WHERE c.measure = 'memory_left'
+    UNION ALL
+    SELECT c.claim_id, n.gpu_memory_utilization, n.kv_cache_tokens, format('{:.1f} GiB of KV cache', n.kv_cache_gib)
+    FROM store.claims c
+    JOIN one_gpu n
+      ON n.gpu = c.gpu AND n.memory_model = c.quantity
+     AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
+    WHERE c.measure = 'kv_tokens'
+    UNION ALL
+    SELECT DISTINCT c.claim_id, n.gpu_memory_utilization, n.memory_gb, format('{:.1f} GB of {}', n.memory_gb, n.gpu)
+    FROM store.claims c
+    JOIN one_gpu n ON n.gpu = c.gpu AND n.memory_model = c.quantity
+    WHERE c.measure = 'memory_usable'
+    UNION ALL
+    SELECT c.claim_id, n.gpu_memory_utilization, n.left_gb / d.left_gb,
+        format('{:.1f} to {:.1f} GB', n.left_gb, d.left_gb)
+    FROM store.claims c
+    JOIN one_gpu n
+      ON n.gpu = c.gpu AND n.memory_model = c.quantity
+     AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
+    JOIN one_gpu d
+      ON d.gpu = c.versus_gpu AND d.memory_model = n.memory_model AND d.model = n.model
+     AND d.precision = n.precision AND d.gpu_memory_utilization IS NOT DISTINCT FROM n.gpu_memory_utilization
+    WHERE c.measure = 'memory_left_ratio'
 )
 SELECT
     c.claim_id,
     g.evidence,
+    g.gpu_memory_utilization,
     g.amount AS value,
     g.low AS value_low,
     g.high AS value_high,
@@ -231,17 +241,24 @@ SELECT
         AND coalesce(g.high, g.amount) <= coalesce(c.high, 'infinity'::DOUBLE) AS inside,
     coalesce(g.high, g.amount) < c.low OR coalesce(g.low, g.amount) > c.high AS outside,
     g.what
-FROM gathered g
+FROM (
+    FROM gathered
+    UNION ALL BY NAME
+    SELECT *, 'estimated' AS evidence FROM held
+) g
 JOIN store.claims c USING (claim_id)
 WHERE g.amount IS NOT NULL;
 
 -- Every claim with its status, from the best available evidence. `every`: one value whose interval lies wholly
 -- outside contradicts, all whose intervals lie inside support. `typical`: the median decides.
+-- What depends on gpu_memory_utilization is decided at each of its values: a claim that holds at only one of them isn't
+-- settled, and `bears_on` says what each decides.
 CREATE OR REPLACE VIEW claims AS
-WITH tallied AS (
+WITH judged AS (
     SELECT
         c.claim_id,
         v.evidence,
+        v.gpu_memory_utilization,
         count(*) AS n,
         min(v.value) AS least,
         median(v.value) AS middle,
@@ -250,6 +267,7 @@ WITH tallied AS (
         max(v.value_high) AS greatest_high,
         min({'value': v.value, 'what': v.what}).what AS least_what,
         max({'value': v.value, 'what': v.what}).what AS greatest_what,
+        CASE WHEN n = 1 THEN least_what ELSE least_what || ' … ' || greatest_what END AS what,
         CASE
             WHEN c.rule = 'typical' THEN coalesce(middle >= c.low, true) AND coalesce(middle <= c.high, true)
             WHEN bool_or(coalesce(v.outside, false)) THEN false
@@ -257,7 +275,25 @@ WITH tallied AS (
         END AS holds
     FROM store.claims c
     JOIN claim_values v USING (claim_id)
-    GROUP BY c.claim_id, c.rule, c.low, c.high, v.evidence
+    GROUP BY c.claim_id, c.rule, c.low, c.high, v.evidence, v.gpu_memory_utilization
+),
+tallied AS (
+    SELECT
+        claim_id,
+        evidence,
+        sum(n)::BIGINT AS n,
+        min(least) AS least,
+        CASE WHEN count(*) = 1 THEN any_value(middle) END AS middle,  -- of settings there is none
+        max(greatest) AS greatest,
+        min(least_low) AS least_low,
+        max(greatest_high) AS greatest_high,
+        CASE WHEN count(*) = 1 THEN any_value(what) ELSE string_agg(
+            format('at gpu_memory_utilization {:g} {}, {}', gpu_memory_utilization,
+                CASE WHEN holds THEN 'supported' WHEN NOT holds THEN 'contradicted' ELSE 'not settled' END, what),
+            '; ' ORDER BY gpu_memory_utilization) END AS what,
+        CASE WHEN count(holds) = count(*) AND min(holds) = max(holds) THEN min(holds) END AS holds
+    FROM judged
+    GROUP BY claim_id, evidence
 ),
 best AS (
     SELECT *
@@ -287,7 +323,7 @@ SELECT
     b.least_low AS interval_low,
     b.greatest_high AS interval_high,
     c.unit,
-    CASE WHEN b.n = 1 THEN b.least_what ELSE b.least_what || ' … ' || b.greatest_what END AS bears_on,
+    b.what AS bears_on,
     c.condition,
     c.section
 FROM store.claims c

@@ -76,8 +76,8 @@ def test_every_claim_is_a_row_with_one_of_three_statuses(claims: dict[str, dict[
         ("h100_best_throughput", "supported", "published", 24528.3, 24528.3),
         ("h200_cost_over_h100", "supported", "published", 1.5639, 2.0154),
         ("b200_memory", "contradicted", "published", 180, 180),
-        ("h100_memory_left", "contradicted", "estimated", 4.31, 4.32),
-        ("memory_left_ratio", "contradicted", "estimated", 14.61, 14.62),
+        ("h100_memory_left", "no_evidence", "estimated", 4.31, 10.30),
+        ("memory_left_ratio", "no_evidence", "estimated", 7.144, 14.61),
         ("compute_bound_from_32", "contradicted", "estimated", 206, 454),
         ("bandwidth_bound_below_8", "supported", "estimated", 206, 454),
         ("fp8_quality", "no_evidence", "published", -0.349, 0.174),
@@ -139,6 +139,28 @@ def test_a_loss_lies_within_a_margin_if_the_lower_end_does(
         "SELECT value_low FROM claim_values WHERE claim_id = 'fp8_quality' ORDER BY value_low"
     ).fetchall()
     assert [low for (low,) in lows] == pytest.approx([-2.0388, -2.0106, -1.8928, -1.3686], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("claim_id", "at_90", "at_97", "status"),
+    [
+        ("h100_memory_left", "contradicted, 4.3 GB left", "supported, 10.3 GB left", "no_evidence"),
+        ("h200_memory_left", "contradicted, 63.0 GB left", "supported, 73.6 GB left", "no_evidence"),
+        ("memory_left_ratio", "contradicted, 63.0 to 4.3 GB", "supported, 73.6 to 10.3 GB", "no_evidence"),
+        ("h200_70b_fp16", "contradicted, -5.4 GB left", "supported, 5.1 GB left", "no_evidence"),
+        ("h200_128k", "supported, 57.2 GiB", "supported, 67.0 GiB", "supported"),
+        ("h100_no_70b_fp16", "supported, -64.1 GB left", "supported, -58.2 GB left", "supported"),
+        ("b200_190b_fp8", "contradicted, 173.0 GB", "contradicted, 186.5 GB", "contradicted"),
+    ],
+)
+def test_a_claim_about_memory_is_decided_at_two_utilizations(
+    claims: dict[str, dict[str, Any]], claim_id: str, at_90: str, at_97: str, status: str
+) -> None:
+    row = claims[claim_id]
+    low, high = row["bears_on"].split("; ")
+    assert low.startswith(f"at gpu_memory_utilization 0.9 {at_90}")
+    assert high.startswith(f"at gpu_memory_utilization 0.97 {at_97}")
+    assert (row["status"], row["values"], row["value_median"]) == (status, 2, None)
 
 
 def test_the_page_is_the_view_s(paper: Connection) -> None:
