@@ -141,12 +141,6 @@ gathered AS (
     WHERE c.measure = 'best_system' AND NOT t.by_guide
     GROUP BY ALL
     UNION ALL
-    SELECT c.claim_id, t.evidence, min(t.gpu_count)::DOUBLE, NULL, NULL, min({'amount': t.gpu_count, 'what': t.entry}).what
-    FROM store.claims c
-    JOIN published_throughput t ON t.gpu = c.gpu AND list_contains(c.models, t.model)
-    WHERE c.measure = 'fewest_gpus' AND NOT t.by_guide
-    GROUP BY ALL
-    UNION ALL
     SELECT DISTINCT c.claim_id, t.evidence, TRY_CAST(regexp_extract(t.hardware, '(\d+)GB', 1) AS DOUBLE), NULL::DOUBLE, NULL::DOUBLE,
         t.hardware || coalesce(format(', NVML {:.0f} GiB', g.nvml_memory_mib / 1024), '')
     FROM store.claims c
@@ -229,6 +223,17 @@ held AS (
       ON d.gpu = c.versus_gpu AND d.memory_model = n.memory_model AND d.model = n.model
      AND d.precision = n.precision AND d.gpu_memory_utilization IS NOT DISTINCT FROM n.gpu_memory_utilization
     WHERE c.measure = 'memory_left_ratio'
+    UNION ALL
+    -- What somebody ran on eight GPUs shows that eight suffice, not that they are needed.
+    SELECT c.claim_id, n.gpu_memory_utilization, min(n.gpu_count),
+        min({'gpus': n.gpu_count, 'what': format('{:.0f} GB of weights in {} in {:.0f} GB of {} {}',
+            n.weights_gb, n.precision, n.memory_gb, n.gpu_count, n.gpu)}).what
+    FROM store.claims c
+    JOIN fits n
+      ON n.gpu = c.gpu AND n.memory_model = c.quantity AND n.fits
+     AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
+    WHERE c.measure = 'fewest_gpus'
+    GROUP BY c.claim_id, n.gpu_memory_utilization
 )
 SELECT
     c.claim_id,

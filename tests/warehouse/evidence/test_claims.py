@@ -76,6 +76,10 @@ def test_every_claim_is_a_row_with_one_of_three_statuses(claims: dict[str, dict[
         ("h100_best_throughput", "supported", "published", 24528.3, 24528.3),
         ("h200_cost_over_h100", "supported", "published", 1.5639, 2.0154),
         ("b200_memory", "contradicted", "published", 180, 180),
+        # In FP8 it fits on 4 H200, though what was published ran on 8; only 16 bits need 8.
+        ("maverick_h200", "contradicted", "estimated", 4, 4),
+        ("maverick_h200_bf16", "supported", "estimated", 8, 8),
+        ("maverick_needs_many", "supported", "estimated", 2, 2),
         ("h100_memory_left", "no_evidence", "estimated", 4.31, 10.30),
         ("memory_left_ratio", "no_evidence", "estimated", 7.144, 14.61),
         ("compute_bound_from_32", "contradicted", "estimated", 206, 454),
@@ -161,6 +165,16 @@ def test_a_claim_about_memory_is_decided_at_two_utilizations(
     assert low.startswith(f"at gpu_memory_utilization 0.9 {at_90}")
     assert high.startswith(f"at gpu_memory_utilization 0.97 {at_97}")
     assert (row["status"], row["values"], row["value_median"]) == (status, 2, None)
+
+
+def test_how_many_gpus_a_model_needs_is_what_memory_fit_says(
+    paper: Connection, claims: dict[str, dict[str, Any]]
+) -> None:
+    ((fewest,),) = paper.sql(
+        "SELECT min(gpu_count) FROM memory_fit WHERE fits AND memory_model = 'practical' "
+        "AND model = 'Llama-4-Maverick' AND gpu = 'h200' AND precision = 'fp8'"
+    ).fetchall()
+    assert claims["maverick_h200"]["value_min"] == claims["maverick_h200"]["value_max"] == fewest == 4
 
 
 def test_the_page_is_the_view_s(paper: Connection) -> None:
