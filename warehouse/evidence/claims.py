@@ -35,6 +35,7 @@ class Measure(StrEnum):
     KV_TOKENS = "kv_tokens"
     BOUND_BATCH = "bound_batch"
     BOUND_RATIO = "bound_ratio"
+    INTENSITY_RATIO = "intensity_ratio"
 
 
 class Rule(StrEnum):

@@ -75,7 +75,7 @@ one_gpu AS (
     FROM fits WHERE gpu_count = 1
 ),
 limits AS MATERIALIZED (
-    SELECT * FROM bounds_at(counts := [1], levels := [1, 4])
+    SELECT * FROM bounds_at(counts := [1], levels := [1, 4, 8, 32])
 ),
 chosen AS (
     SELECT c.claim_id, c.measure, c.versus_gpu, c.versus_precision, c.versus_price_kind, s.*,
@@ -190,7 +190,18 @@ gathered AS (
     JOIN limits n ON n.gpu = c.gpu AND list_contains(c.models, n.model) AND list_contains(c.precision, n.precision)
     JOIN limits d
       ON d.gpu = c.versus_gpu AND d.model = n.model AND d.precision = n.precision AND d.concurrency = n.concurrency
-    WHERE c.measure = 'bound_ratio'
+    WHERE c.measure = 'bound_ratio' AND n.concurrency BETWEEN c.min_concurrency AND c.max_concurrency
+    UNION ALL
+    -- FLOPs per byte of a decode step, at the most requests to those at the fewest.
+    SELECT c.claim_id, 'estimated', (n.decode_tflop / n.decode_gb) / (d.decode_tflop / d.decode_gb), NULL, NULL,
+        format('{} {} {} at {} to {}', n.gpu, n.precision, n.model, n.concurrency, d.concurrency)
+    FROM store.claims c
+    JOIN limits n
+      ON n.concurrency = c.max_concurrency AND list_contains(c.models, n.model)
+     AND list_contains(c.precision, n.precision)
+    JOIN limits d
+      ON d.concurrency = c.min_concurrency AND d.gpu = n.gpu AND d.model = n.model AND d.precision = n.precision
+    WHERE c.measure = 'intensity_ratio'
 ),
 held AS (
     SELECT c.claim_id, n.gpu_memory_utilization, n.left_gb AS amount,

@@ -82,7 +82,8 @@ def test_every_claim_is_a_row_with_one_of_three_statuses(claims: dict[str, dict[
         ("maverick_needs_many", "supported", "estimated", 2, 2),
         ("h100_memory_left", "no_evidence", "estimated", 4.31, 10.30),
         ("memory_left_ratio", "no_evidence", "estimated", 7.144, 14.61),
-        ("compute_bound_from_32", "contradicted", "estimated", 206, 454),
+        ("l40s_near_h100_bound", "contradicted", "estimated", 0.2579, 0.2579),
+        ("compute_bound_from_64", "contradicted", "estimated", 206, 454),
         ("bandwidth_bound_below_8", "supported", "estimated", 206, 454),
         ("fp8_quality", "no_evidence", "published", -0.349, 0.174),
         ("h100_mig", "supported", "published", 7, 7),
@@ -165,6 +166,28 @@ def test_a_claim_about_memory_is_decided_at_two_utilizations(
     assert low.startswith(f"at gpu_memory_utilization 0.9 {at_90}")
     assert high.startswith(f"at gpu_memory_utilization 0.97 {at_97}")
     assert (row["status"], row["values"], row["value_median"]) == (status, 2, None)
+
+
+def test_more_bound_by_compute_is_not_bound_by_it(
+    paper: Connection, claims: dict[str, dict[str, Any]]
+) -> None:
+    """The guide says that 32 requests are more compute-bound: more FLOPs per byte than 8, and still below the ridge."""
+    row = claims["more_compute_bound_from_32"]
+    assert (row["status"], row["evidence"]) == ("supported", "estimated")
+    assert "compute_bound_from_32" not in claims
+    steps = paper.sql(
+        "SELECT concurrency, decode_tflop / decode_gb AS intensity, decode_by FROM bounds "
+        "WHERE model = 'Llama-3.1-8B' AND precision = 'fp8' AND gpu = 'h100' AND gpu_count = 1 "
+        "AND concurrency IN (8, 32) ORDER BY concurrency"
+    ).fetchall()
+    (_, eight, bound_at_8), (_, many, bound_at_32) = steps
+    found = paper.sql(
+        "SELECT value FROM claim_values WHERE claim_id = 'more_compute_bound_from_32' "
+        "AND what = 'h100 fp8 Llama-3.1-8B at 32 to 8'"
+    ).fetchall()
+    assert found == [(pytest.approx(many / eight),)]
+    assert 1 < many / eight < 4
+    assert (bound_at_8, bound_at_32) == ("bandwidth", "bandwidth")
 
 
 def test_how_many_gpus_a_model_needs_is_what_memory_fit_says(
