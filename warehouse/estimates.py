@@ -142,9 +142,13 @@ class Load:
 
 
 def published_share(connection: Connection) -> float:
-    """Return the share of the physical limit that published engines reach: the median, a fraction."""
+    """Return the share of a roofline that published engines reach: the median, a fraction.
+
+    It is the roofline that `seconds_of` uses, with experts routed evenly.
+    """
     ((percent,),) = connection.execute(
-        "SELECT median(pct_of_bound) FROM published_evidence WHERE kind = 'throughput' AND counts"
+        "SELECT median(pct_of(t.output_tok_s, b.bound_tok_s)) FROM published_throughput t "
+        "JOIN bounds_of('published_points', even_routing := true) b USING (evidence_id) WHERE t.counts"
     ).fetchall()
     return float(percent) / 100
 
@@ -160,6 +164,9 @@ def seconds_of(
     share: float,
 ) -> tuple[float | None, str | None]:
     """Estimate how long loads take one after the other: sum of requests x osl / (share x bound_tok_s).
+
+    A mixture of experts reads what even routing would, since its limit (the experts of one token) lies far above what
+    an engine reaches.
 
     Args:
         connection: a warehouse with the configuration.
@@ -182,7 +189,7 @@ def seconds_of(
         "NULL::VARCHAR AS kernel_mode, 'auto' AS kv_cache_dtype, $gpu AS gpu, $gpus::INTEGER AS gpu_count, "
         "NULL::VARCHAR AS mig_slice, $gpus::INTEGER AS tensor_parallel "
         f"FROM (VALUES {values}) v(number, isl, osl, concurrency)) "
-        "SELECT number, bound_tok_s, no_bound FROM bounds_of('points') ORDER BY number",
+        "SELECT number, bound_tok_s, no_bound FROM bounds_of('points', even_routing := true) ORDER BY number",
         {"model": model, "precision": precision, "gpu": gpu, "gpus": gpu_count},
     ).fetchall()
     missing = [no_bound for _, _, no_bound in rows if no_bound]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,11 +58,11 @@ POINT = {
 NUMBERS = {"gpu_count", "tensor_parallel", "isl", "osl", "concurrency"}
 
 
-def bound(db: Connection, **changes: Any) -> dict[str, Any]:
+def bound(db: Connection, routing: str = "", **changes: Any) -> dict[str, Any]:
     """The limit of one point."""
     point = POINT | changes
     columns = ", ".join(f"${name}::{'INTEGER' if name in NUMBERS else 'VARCHAR'} AS {name}" for name in point)
-    sql = f"WITH one_point AS (SELECT {columns}) FROM bounds_of('one_point')"
+    sql = f"WITH one_point AS (SELECT {columns}) FROM bounds_of('one_point'{routing and ', ' + routing})"
     (row,) = fetch(db, sql, **point)
     return dict(row)
 
@@ -111,28 +112,48 @@ def test_a_weight_only_kernel_reads_few_bytes_and_computes_in_16_bits(db: Connec
 
 
 @settings(max_examples=30, deadline=None)
-@given(experts=st.integers(1, 256), share=st.floats(0, 1), tokens=st.integers(1, 4096))
-def test_experts_touched(db: Connection, experts: int, share: float, tokens: int) -> None:
+@given(data=st.data(), experts=st.integers(1, 256), share=st.floats(0, 1), tokens=st.integers(1, 64))
+def test_no_router_reads_fewer_experts(
+    db: Connection, data: st.DataObject, experts: int, share: float, tokens: int
+) -> None:
+    """However tokens choose, skewed or not, they touch at least as many as the limit counts."""
     chosen = max(1, round(share * experts))
+    favourites = data.draw(st.integers(chosen, experts), label="experts that the router uses")
+    seed = data.draw(st.integers(0, 1 << 32))
+    router = random.Random(seed)
+    touched = {expert for _ in range(tokens) for expert in router.sample(range(favourites), chosen)}
     shape = f"{{'experts': {experts}, 'experts_per_token': {chosen}}}"
-    (one, many, more, _) = db.sql(
-        f"SELECT experts_touched({shape}, 1), experts_touched({shape}, {tokens}), "
-        f"experts_touched({shape}, {tokens + 1}), 0"
+    (least, one, many, more) = db.sql(
+        f"SELECT experts_read({shape}, {tokens}, false), experts_read({shape}, 1, true), "
+        f"experts_read({shape}, {tokens}, true), experts_read({shape}, {tokens + 1}, true)"
     ).fetchall()[0]
+    assert least == chosen <= len(touched)
     assert one == pytest.approx(chosen)
     assert chosen <= many + 1e-9
     assert many <= more + 1e-9
     assert more <= min(experts, chosen * (tokens + 1)) + 1e-9
 
 
-def test_a_batch_of_one_reads_the_active_experts_and_a_large_one_all(db: Connection) -> None:
+def test_a_limit_holds_for_a_router_that_sends_all_tokens_to_the_same_experts(db: Connection) -> None:
+    """Such an engine reads the active parameters at any batch, and may be as fast as the limit."""
     point = {"model": "Mixtral-8x7B", "precision": "bf16", "gpu": "b200", "isl": 1, "osl": 2}
     (shape,) = fetch(db, "FROM model_shapes WHERE model = 'Mixtral-8x7B'")
-    unread = shape["embedding_parameters"]
-    one = bound(db, **point)
-    assert one["decode_gb"] * 1e9 == pytest.approx(2 * (shape["active_parameters"] - unread), rel=1e-3)
-    many = bound(db, **point, concurrency=512)
-    assert many["decode_gb"] * 1e9 == pytest.approx(2 * (shape["parameters"] - unread), rel=2e-3)
+    read_bytes = 2 * (shape["active_parameters"] - shape["embedding_parameters"])
+    assert bound(db, **point)["decode_gb"] * 1e9 == pytest.approx(read_bytes, rel=1e-3)
+    kv_bytes = 64 * 2 * 32 * 2 * 8 * 128 * 2  # of 64 requests, two tokens each at most
+    row = bound(db, **point, concurrency=64)
+    assert row["decode_gb"] * 1e9 == pytest.approx(read_bytes + kv_bytes, rel=1e-3)
+    assert row["bound_tok_s"] >= 64 * 8000e9 / (read_bytes + kv_bytes)
+
+
+def test_even_routing_reads_all_experts_for_a_large_batch(db: Connection) -> None:
+    point = {"model": "Mixtral-8x7B", "precision": "bf16", "gpu": "b200", "isl": 1, "osl": 2}
+    (shape,) = fetch(db, "FROM model_shapes WHERE model = 'Mixtral-8x7B'")
+    many = bound(db, "even_routing := true", **point, concurrency=512)
+    assert many["decode_gb"] * 1e9 == pytest.approx(
+        2 * (shape["parameters"] - shape["embedding_parameters"]), rel=2e-3
+    )
+    assert bound(db, **point, concurrency=512)["bound_tok_s"] > many["bound_tok_s"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +169,7 @@ def test_at_the_crossover_reading_takes_as_long_as_computing(db: Connection, mod
         "osl": 16,
     }
     crossover = bound(db, **point)["crossover_batch"]
-    assert crossover > 100
+    assert crossover > 20
     below, above = (bound(db, **point, concurrency=round(crossover * f)) for f in (0.98, 1.02))
     assert (below["decode_by"], above["decode_by"]) == ("bandwidth", "compute")
     assert bound(db, **point)["crossover_batch_least"] < crossover

@@ -92,6 +92,19 @@ def test_seconds_are_tokens_over_a_share_of_the_limit(db: Connection) -> None:
     assert seconds_of(db, [load], share=0.5, **(what | {"gpu": "cpu"})) == (None, "no_kernel")  # type: ignore[arg-type]
 
 
+def test_an_estimate_reads_the_experts_of_even_routing(db: Connection) -> None:
+    """The limit reads those of one token, and would make a mixture of experts several times too fast."""
+    what = {"model": "Qwen3-30B-A3B", "precision": "fp8", "gpu": "h100", "gpu_count": 1}
+    ((limit,),) = db.execute(
+        "SELECT bound_tok_s FROM bounds_at(isl_tokens := 128, osl_tokens := 128, levels := [8]) "
+        "WHERE model = 'Qwen3-30B-A3B' AND precision = 'fp8' AND gpu = 'h100' AND gpu_count = 1"
+    ).fetchall()
+    load = Load(isl_tokens=128, osl_tokens=128, concurrency=8, requests=8)
+    seconds, _ = seconds_of(db, [load], share=1.0, **what)  # type: ignore[arg-type]
+    assert seconds is not None
+    assert seconds > 2 * 8 * 128 / limit
+
+
 def test_published_engines_reach_less_than_the_limit(db: Connection) -> None:
     assert 0.1 < published_share(db) < 0.6
 

@@ -2,16 +2,18 @@
 -- and KV cache on tensor-parallel GPUs. It is an upper bound: memory, tensor cores and links are each used all the
 -- time and at their datasheet's rate, and overlap wholly; activations, sampling and launches cost nothing.
 
--- Experts of a layer that a batch touches, each token choosing k of E at random: E (1 - (1 - k/E)^batch).
--- 0 without experts.
-CREATE OR REPLACE MACRO experts_touched(shape, tokens) AS
-    CASE WHEN shape.experts = 0 THEN 0
-        ELSE shape.experts * (1 - pow(1 - shape.experts_per_token / shape.experts, tokens)) END;
+-- Experts of a layer that a batch reads: at least those of one token, since a router may send all tokens to the same
+-- ones. With even routing, each token choosing k of E at random, it is E (1 - (1 - k/E)^batch) on average; a skewed router
+-- reads fewer, so that this is an estimate and no limit. 0 without experts.
+CREATE OR REPLACE MACRO experts_read(shape, tokens, even_routing) AS
+    CASE WHEN even_routing AND shape.experts > 0
+        THEN shape.experts * (1 - pow(1 - shape.experts_per_token / shape.experts, tokens))
+        ELSE shape.experts_per_token END;
 
--- Bytes of weights that a forward pass reads: every layer's, the head (the embedding's matrix where tied), the
--- experts that its tokens touch. A row of the embedding per token is left out.
-CREATE OR REPLACE MACRO read_weight_bytes(shape, weight_bytes, touched) AS
-    (shape.attention_parameters + shape.dense_mlp_parameters + touched * shape.expert_parameters) * weight_bytes
+-- Bytes of weights that a forward pass reads: every layer's, the head (the embedding's matrix where tied), and so many
+-- experts of a layer. A row of the embedding per token is left out.
+CREATE OR REPLACE MACRO read_weight_bytes(shape, weight_bytes, experts) AS
+    (shape.attention_parameters + shape.dense_mlp_parameters + experts * shape.expert_parameters) * weight_bytes
         + (shape.vocab_size * shape.hidden_size + shape.router_parameters + shape.norm_parameters)
             * unquantized_bytes(weight_bytes);
 
@@ -38,15 +40,11 @@ CREATE OR REPLACE MACRO all_reduce_bytes(shape, tokens, gpus) AS
     2 * shape.layers * tokens * shape.hidden_size * 2 * 2 * (gpus - 1) / gpus;
 
 -- The batch from which decode is bound by compute instead of memory: the B that solves
---   weights(B) + B kv = B flops bandwidth/tflops,  weights(B) = fixed + experts (1 - (1 - k/E)^B),
--- by iterating B <- weights(B) / gain from above, which falls to the only solution (weights(B) is concave). NULL
--- if the KV cache of a request takes longer to read than its token to compute: then there is no such batch.
+--   weights + B kv = B flops bandwidth/tflops,
+-- where gain is what a request adds to the right less what it adds to the left. NULL if the KV cache of a request takes
+-- longer to read than its token to compute: then there is no such batch.
 CREATE OR REPLACE MACRO crossover_batch(shape, weight_bytes, gain) AS
-    CASE WHEN gain > 0 THEN list_reduce(
-        range(CASE WHEN shape.experts = 0 THEN 1 ELSE 40 END),
-        lambda batch, step: read_weight_bytes(shape, weight_bytes, experts_touched(shape, batch)) / gain,
-        read_weight_bytes(shape, weight_bytes, shape.experts) / gain
-    ) END;
+    CASE WHEN gain > 0 THEN read_weight_bytes(shape, weight_bytes, shape.experts_per_token) / gain END;
 
 CREATE OR REPLACE MACRO slowest(bandwidth_s, compute_s, interconnect_s) AS
     CASE
@@ -70,11 +68,13 @@ CREATE OR REPLACE MACRO unless(reason, value) AS CASE WHEN reason IS NULL THEN v
 --                    once than all of the memory holds at their mean context.
 --   bound_by         the limiting resource: bandwidth, compute or interconnect
 --   no_bound         why there is no limit
---   crossover_batch  requests from which a step computes longer than it reads (NULL: none); crossover_batch_least at
---                    no context, which is the least possible
+--   crossover_batch  requests from which a step can compute longer than it reads (NULL: none); crossover_batch_least
+--                    at no context, which is the least possible
 -- and the figures of a decode step, at the mean of the contexts from isl to isl + osl, and of one prompt. The limit
--- does not hold with speculative decoding or shared prefixes, which save steps and reads.
-CREATE OR REPLACE MACRO bounds_of(points) AS TABLE
+-- does not hold with speculative decoding or shared prefixes, which save steps and reads. Of a mixture of experts it lies
+-- far above what an engine reaches with a large batch. With even_routing the figures are what even routing would read,
+-- for an estimate of a duration: they are no limit.
+CREATE OR REPLACE MACRO bounds_of(points, even_routing := false) AS TABLE
 WITH facts AS (
     SELECT
         p.*,
@@ -126,13 +126,13 @@ batched AS (
 steps AS (
     SELECT
         *,
-        read_weight_bytes(shape, weight_bytes, experts_touched(shape, batch)) / sharing_gpus
+        read_weight_bytes(shape, weight_bytes, experts_read(shape, batch, even_routing)) / sharing_gpus
             + batch * request_kv_bytes AS step_bytes,
         (matrix_flops(shape) + head_flops(shape)) / sharing_gpus AS token_matrix_flops,
         token_matrix_flops + shape.decode_attention_flops * mean_layer_tokens / sharing_gpus
             AS token_flops,
         all_reduce_bytes(shape, batch, sharing_gpus) AS step_link_bytes,
-        (read_weight_bytes(shape, weight_bytes, experts_touched(shape, isl))
+        (read_weight_bytes(shape, weight_bytes, experts_read(shape, isl, even_routing))
             + kv_request_bytes(shape, isl, kv_value_bytes, kv_gpus)) / sharing_gpus AS prompt_bytes,
         (isl * matrix_flops(shape) + head_flops(shape) + shape.prefill_attention_flops
             * attended_layer_tokens(shape, isl)) / sharing_gpus AS prompt_flops,
@@ -169,7 +169,7 @@ SELECT
     unless(reason, slowest(load_bandwidth_s, load_compute_s, load_link_s)) AS bound_by,
     reason AS no_bound,
     unless(reason, batch) AS decode_batch,                  -- requests that a copy of the model decodes at once
-    unless(reason, step_bytes / 1e9) AS decode_gb,          -- that each GPU reads in a step
+    unless(reason, step_bytes / 1e9) AS decode_gb,          -- that each GPU reads in a step, at least
     unless(reason, batch * token_flops / 1e12) AS decode_tflop,
     unless(reason, step_link_bytes / 1e9) AS decode_all_reduce_gb,
     unless(reason, step_s * 1e3) AS decode_step_ms,
