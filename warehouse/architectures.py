@@ -131,10 +131,23 @@ def _with_shape(architecture: Architecture, where: str) -> Architecture:
     return architecture.model_copy(update={"config": read_config_json(path)})
 
 
+def _attention(config: ModelConfigKeys) -> dict[str, Any]:
+    """Return the columns of the local layers: chunks are a window whose layers are listed as chunked_attention."""
+    if config.attention_chunk_size is None or config.sliding_window is not None:
+        return {}
+    every = config.sliding_window_pattern or config.num_hidden_layers + 1
+    kinds = config.layer_types or tuple(
+        "chunked_attention" if layer % every else "full_attention"
+        for layer in range(1, config.num_hidden_layers + 1)
+    )
+    return {"sliding_window": config.attention_chunk_size, "layer_types": kinds}
+
+
 def _row(model: str, architecture: Architecture) -> Mapping[str, Any]:
     assert architecture.config is not None
     return {
-        **architecture.config.model_dump(),
+        **architecture.config.model_dump(exclude={"attention_chunk_size"}),
+        **_attention(architecture.config),
         **architecture.code.model_dump(),
         "model": model,
         "names": _names(model, architecture),

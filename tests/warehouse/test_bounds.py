@@ -184,6 +184,25 @@ def test_a_window_ends_what_a_step_reads(db: Connection) -> None:
     assert row["decode_gb"] * 1e9 == pytest.approx(none + kv_bytes, rel=1e-12)
 
 
+@settings(max_examples=30, deadline=None)
+@given(tokens=st.integers(0, 500), chunk=st.integers(1, 120))
+def test_a_token_attends_to_its_own_chunk(db: Connection, tokens: int, chunk: int) -> None:
+    ((found,),) = db.sql(f"SELECT attended_in_chunks({tokens}::BIGINT, {chunk}::BIGINT)").fetchall()
+    assert found == pytest.approx(sum(position % chunk + 0.5 for position in range(tokens)))
+
+
+@pytest.mark.parametrize(
+    ("isl", "osl", "local"),
+    [(1024, 1024, 1536), (16384, 1024, 512), (8192, 8192, 4096), (12288, 8192, 4096)],
+)
+def test_a_chunk_s_layer_reads_its_mean_length(db: Connection, isl: int, osl: int, local: int) -> None:
+    """Llama 4: 36 of 48 layers attend within chunks of 8,192; a new chunk begins empty."""
+    point = {"model": "Llama-4-Scout", "gpu_count": 8, "tensor_parallel": 8, "isl": isl, "osl": osl}
+    one, two = (bound(db, **point, concurrency=requests)["decode_gb"] for requests in (1, 2))
+    kv_bytes = (12 * (isl + osl / 2) + 36 * local) * 2 * 8 * 128 * 2
+    assert (two - one) * 8e9 == pytest.approx(kv_bytes, rel=1e-9)
+
+
 def test_reading_a_long_context_never_gives_way_to_computing(db: Connection) -> None:
     row = bound(db, isl=8192)
     assert row["crossover_batch"] is None

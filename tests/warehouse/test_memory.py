@@ -305,8 +305,8 @@ def read(tmp_path: Path, data: Any) -> ModelConfigKeys:
 def test_families_name_one_thing_differently(tmp_path: Path) -> None:
     for name in ("num_experts", "num_local_experts", "n_routed_experts"):
         assert read(tmp_path, {**BASE, name: 8, "num_experts_per_tok": 2}).num_experts == 8
-    for name in ("sliding_window", "attention_chunk_size"):
-        assert read(tmp_path, {**BASE, name: 512}).sliding_window == 512
+    for name in ("sliding_window_pattern", "no_rope_layer_interval"):
+        assert read(tmp_path, {**BASE, name: 4}).sliding_window_pattern == 4
     nested = {"architectures": ["X"], "vocab_size": 1, "text_config": {**BASE, "sliding_window": None}}
     assert read(tmp_path, nested) == read(tmp_path, BASE)
 
@@ -336,6 +336,31 @@ def test_any_config_json_gives_a_shape_or_a_config_error(tmp_path: Path, data: d
         found = read(tmp_path, {**BASE, **data})
         assert found.hidden_size >= 1
         assert found.num_experts is None or 1 <= (found.num_experts_per_tok or 0) <= found.num_experts
+
+
+def test_chunks_are_no_window(change: Connection, configs: Path) -> None:
+    base = {**BASE, "attention_chunk_size": 32}
+    shapes = {
+        "chunks": {**base, "no_rope_layer_interval": 4},
+        "all-chunks": base,
+        "kinds": {**base, "layer_types": ["chunked_attention", "full_attention"] * 6},
+        "window": {**BASE, "sliding_window": 32, "sliding_window_pattern": 4},
+    }
+    (configs / "architectures" / "t.yaml").write_text(
+        yaml.safe_dump({"architectures": {name: {"config": c, "source": "t"} for name, c in shapes.items()}})
+    )
+    refresh_shapes(change, read_shapes(configs))
+    found = change.execute(
+        "SELECT model, chunked, local_layers, window_tokens FROM model_shapes WHERE list_contains(?, model) "
+        "ORDER BY model",
+        [list(shapes)],
+    ).fetchall()
+    assert found == [
+        ("all-chunks", True, 12, 32),
+        ("chunks", True, 9, 32),
+        ("kinds", True, 6, 32),
+        ("window", False, 9, 32),
+    ]
 
 
 def test_layers_that_say_their_kind_are_counted(change: Connection, configs: Path) -> None:

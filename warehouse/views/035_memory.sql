@@ -79,6 +79,7 @@ SELECT
     local_layers,
     layers - local_layers AS global_layers,
     attention_window AS window_tokens,
+    coalesce(list_contains(layer_types, 'chunked_attention'), false) AS chunked,  -- the window is a chunk's length
     experts,
     experts_per_token,
     moe_layers,

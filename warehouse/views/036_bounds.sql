@@ -28,10 +28,15 @@ CREATE OR REPLACE MACRO head_flops(shape) AS 2 * shape.vocab_size * shape.hidden
 CREATE OR REPLACE MACRO attended(tokens, span) AS
     pow(least(tokens, span), 2) / 2 + greatest(tokens - span, 0) * span;
 
+-- The same in chunks, each token attending to those before it in its own: to half a chunk on average.
+CREATE OR REPLACE MACRO attended_in_chunks(tokens, chunk) AS
+    (tokens // chunk) * pow(chunk, 2) / 2 + pow(tokens % chunk, 2) / 2;
+
 -- The same, summed over the layers, each with its own span.
 CREATE OR REPLACE MACRO attended_layer_tokens(shape, tokens) AS
     shape.global_layers * attended(tokens, tokens)
-        + shape.local_layers * attended(tokens, coalesce(shape.window_tokens, tokens));
+        + shape.local_layers * CASE WHEN shape.chunked THEN attended_in_chunks(tokens, shape.window_tokens)
+            ELSE attended(tokens, coalesce(shape.window_tokens, tokens)) END;
 
 -- Bytes that each GPU sends in the all-reduces of a forward pass: two per layer (Shoeybi et al.,
 -- arXiv 1909.08053, section 3) of hidden_size 16-bit numbers per token, of which a ring sends 2 (n - 1)/n (Patarasuk

@@ -30,8 +30,12 @@ class ModelConfigKeys(Strict):
     sliding_window: int | None = Field(
         default=None,
         ge=1,
-        validation_alias=AliasChoices("sliding_window", "attention_chunk_size"),
-        description="Tokens that a local layer attends to; none is local if empty.",
+        description="Tokens that a local layer attends to; without it or a chunk size no layer is local.",
+    )
+    attention_chunk_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Llama 4: a local layer attends to the tokens before it in its chunk of so many.",
     )
     use_sliding_window: bool = True
     sliding_window_pattern: int | None = Field(
