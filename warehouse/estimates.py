@@ -13,19 +13,16 @@ from warehouse.database import Connection
 
 @dataclass(frozen=True)
 class Shape:
-    """The properties of a model that decide how many GPUs may share it."""
+    """A model's name in the view ``model_shapes``, and its longest context, tokens."""
 
     model: str
-    heads: int
-    kv_heads: int
-    mla: bool
     context_max_tokens: int | None
 
 
 def shape_of(connection: Connection, model: str) -> Shape | None:
     """Return the model's shape by any of its names, with or without its organization; None if unknown."""
     rows = connection.execute(
-        "SELECT model, heads, kv_heads, mla, context_max_tokens FROM model_shapes "
+        "SELECT model, context_max_tokens FROM model_shapes "
         "JOIN model_names USING (model) WHERE name_key = model_key(?)",
         [model],
     ).fetchall()
@@ -67,7 +64,8 @@ def memory_fits(
         counts: numbers of GPUs.
 
     Returns:
-        One row per count; none if the precision, the KV cache's type or the GPU's memory is unknown.
+        One row per count that can share the model's attention heads; none if the precision, the KV cache's type or the
+        GPU's memory is unknown.
     """
     rows = connection.execute(
         "SELECT gpu_count, memory_gb, weights_gb, kv_cache_tokens, fits FROM memory_fit_at("  # noqa: S608

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Hardware
-from tasks.engine.arguments import PARALLEL_ARGUMENTS, divides, gpu_count, serving_arguments, tokens_of
+from tasks.engine.arguments import PARALLEL_ARGUMENTS, gpu_count, serving_arguments, tokens_of
 from tasks.progress import Reporter
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
@@ -42,8 +42,8 @@ def fitting(
 
     The weights and one request of the longest context must fit the memory that the engine takes (the practical model
     of ``memory_fit``): vLLM refuses to start otherwise. That context is the engine's max-model-len, else the model's
-    own. The workload does not matter, since requests that find no memory wait. The count must divide the attention
-    heads.
+    own. The workload does not matter, since requests that find no memory wait. ``memory_fit`` leaves out counts
+    that can't share the attention heads.
 
     Args:
         connection: a warehouse with the configuration.
@@ -68,12 +68,11 @@ def fitting(
         raise _undecided(shape, gpu, "its longest context isn't, give max-model-len")
     weights = precision or WIDEST
     sizes = _sizes(connection, shape, weights, gpu, context, arguments)
-    kv_heads = None if shape.mla else shape.kv_heads
-    fits = [size for size in sizes if size.fits and divides(size.gpu_count, shape.heads, kv_heads)]
+    fits = [size for size in sizes if size.fits]
     if precision is None and (not fits or fits[0].gpu_count > 1):
         raise _undecided(shape, gpu, f"its precision isn't declared, and {WIDEST} takes more than one")
     if not fits:
-        return Fitting(None, True, _too_large(shape, weights, gpu, context, sizes[-1]))
+        return Fitting(None, True, _too_large(shape, weights, gpu, context, sizes))
     least = fits[0]
     return Fitting(
         least.gpu_count,
@@ -138,10 +137,11 @@ def _utilization(value: Any) -> float:
     return share
 
 
-def _too_large(shape: Shape, precision: str, gpu: str, context: int, most: Fit) -> str:
+def _too_large(shape: Shape, precision: str, gpu: str, context: int, sizes: Sequence[Fit]) -> str:
+    most = sizes[-1]
     return (
         f"{shape.model} in {precision} ({most.weights_gb:.1f} GB and a request of {context:,} tokens) "
-        f"fits on none of {', '.join(map(str, COUNTS))} {gpu} ({most.memory_gb:.1f} GB at most)"
+        f"fits on none of {', '.join(str(size.gpu_count) for size in sizes)} {gpu} ({most.memory_gb:.1f} GB at most)"
     )
 
 

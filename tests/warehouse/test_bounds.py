@@ -250,6 +250,7 @@ def test_no_more_requests_decode_than_memory_holds(db: Connection) -> None:
         ({"gpu": "cpu", "kernel_mode": "native"}, "no_bandwidth"),
         ({"isl": None}, "no_lengths"),
         ({"gpu": "l40s"}, "does_not_fit"),
+        ({"model": "Phi-4", "gpu_count": 4, "tensor_parallel": 4}, "heads_not_divisible"),
     ],
 )
 def test_why_there_is_no_limit(db: Connection, changes: dict[str, Any], reason: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from quantgate.model.config.architectures import ModelConfigKeys
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
+from tasks.engine.arguments import divides
 from warehouse.architectures import read_config_json, read_shapes, refresh_shapes
 from warehouse.configuration import CONFIGS, configured_in_memory
 from warehouse.database import Connection, fetch
@@ -182,6 +183,48 @@ def test_tensor_parallelism_splits_kv_heads_until_none_is_left(db: Connection) -
     assert len({row["weights_gb"] for row in found}) == 2
 
 
+def test_what_vllm_refuses_to_share_has_no_figures(db: Connection) -> None:
+    """vLLM divides heads over GPUs, and divides or repeats KV heads: Phi-4's 10 can't lie on 4 GPUs."""
+    refused = fetch(
+        db,
+        "SELECT DISTINCT model, gpu_count FROM memory_fit_at(counts := [1, 2, 3, 4, 5, 8, 16]) "
+        "WHERE null_reason = 'heads_not_divisible' AND model IN ('Phi-4', 'Qwen3-30B-A3B', 'DeepSeek-R1') "
+        "ORDER BY ALL",
+    )
+    assert [(row["model"], row["gpu_count"]) for row in refused] == [
+        ("DeepSeek-R1", 3),
+        ("DeepSeek-R1", 5),
+        ("Phi-4", 3),
+        ("Phi-4", 4),
+        ("Phi-4", 8),
+        ("Phi-4", 16),
+        ("Qwen3-30B-A3B", 3),
+        ("Qwen3-30B-A3B", 5),
+    ]
+    figures = (
+        "left_gb, left_gib, kv_cache_gib, kv_bytes_per_token, kv_cache_tokens, concurrent_requests, fits"
+    )
+    found = fetch(
+        db, f"SELECT DISTINCT {figures} FROM memory_fit WHERE model = 'Phi-4' AND gpu_count IN (4, 8)"
+    )
+    assert [set(row.values()) for row in found] == [{None}]
+    offered = fetch(
+        db, "SELECT DISTINCT gpu_count FROM bounds WHERE model = 'Phi-4' AND bound_tok_s > 0 ORDER BY ALL"
+    )
+    assert [row["gpu_count"] for row in offered] == [1, 2]
+
+
+def test_the_rule_of_heads_is_that_of_declared_sizes(db: Connection) -> None:
+    for model, heads, kv_heads, mla in db.sql(
+        "SELECT model, heads, kv_heads, mla FROM model_shapes"
+    ).fetchall():
+        found = db.execute(
+            "SELECT size, divides_heads(s, size) FROM model_shapes s, range(1, 130) r(size) WHERE model = ?",
+            [model],
+        ).fetchall()
+        assert found == [(n, divides(n, heads, None if mla else kv_heads)) for n in range(1, 130)], model
+
+
 def test_against_what_vllm_reported_on_gpus(db: Connection) -> None:
     """Logs of vllm-project/vllm: pull request 10511 (80 GB card at 0.9) and issue 21348 (4 H100, TP 4)."""
     eight = fit(
@@ -240,7 +283,9 @@ def test_one_row_per_model_precision_gpu_and_count(db: Connection) -> None:
         )
         == []
     )
-    reasons = fetch(db, "SELECT DISTINCT model, null_reason FROM memory_fit WHERE left_gb IS NULL")
+    reasons = fetch(
+        db, "SELECT DISTINCT model, null_reason FROM memory_fit WHERE left_gb IS NULL AND gpu_count <= 2"
+    )
     assert reasons == [{"model": "quantgate-demo", "null_reason": "no_nominal_parameters"}]
     assert fetch(
         db, "SELECT count(*) AS n FROM memory_fit WHERE (left_gb IS NULL) <> (null_reason IS NOT NULL)"

@@ -113,6 +113,12 @@ FROM parts;
 CREATE OR REPLACE MACRO cached_layer_tokens(shape, tokens) AS
     shape.global_layers * tokens + shape.local_layers * least(tokens, coalesce(shape.window_tokens, 0));
 
+-- True if vLLM splits the attention over so many GPUs: heads are divided; KV heads are divided, or repeated where there
+-- are fewer of them than GPUs (vLLM, verify_with_parallel_config of config/model.py, and the attention of its models;
+-- MLA has no KV heads to divide). NULL where the number of GPUs is unknown.
+CREATE OR REPLACE MACRO divides_heads(shape, gpus) AS
+    shape.heads % gpus = 0 AND (shape.mla OR shape.kv_heads % gpus = 0 OR gpus % shape.kv_heads = 0);
+
 -- How many copies of the KV cache tensor parallelism stores over all GPUs: KV heads are split until each GPU has one,
 -- then repeated; MLA's latent belongs to all heads and lies on every GPU (vLLM, QKVParallelLinear and MLA).
 CREATE OR REPLACE MACRO kv_copies(shape, gpus) AS
@@ -137,7 +143,7 @@ CREATE OR REPLACE MACRO checkpoint_bytes(shape, weight_bytes) AS
 --     scales counted), less the engine's own memory on each GPU: 1.5 GiB, from vLLM's profile on an H100 (0.16 GiB
 --     outside torch, vllm-project/vllm pull request 12126; 1.26 GiB of activations for an 8B model, 10511). It is
 --     more with larger batches. A context that the model doesn't have (context_max_tokens) is not refused.
--- A combination whose memory is unknown has NULL and a reason.
+-- A combination whose memory is unknown, or whose attention heads the GPUs can't share, has NULL and a reason.
 CREATE OR REPLACE MACRO memory_fit_at(
     context := 8192, utilization := 0.9, kv_dtype := 'auto', engine_gib := 1.5, counts := [1, 2, 4, 8]
 ) AS TABLE
@@ -155,7 +161,8 @@ WITH combinations AS (
         stored_bytes(w.bits, w.scale_bits, w.values_per_scale) AS weight_bytes,
         w.bits / 8 AS nominal_weight_bytes,
         k.format AS kv_cache_dtype,
-        stored_bytes(k.bits, k.scale_bits, k.values_per_scale) AS kv_value_bytes
+        stored_bytes(k.bits, k.scale_bits, k.values_per_scale) AS kv_value_bytes,
+        CASE WHEN NOT divides_heads(s, n.gpu_count) THEN 'heads_not_divisible' END AS not_shared
     FROM model_shapes s
     CROSS JOIN store.number_formats w
     CROSS JOIN store.gpus g
@@ -171,7 +178,7 @@ modelled AS (
         vram_gb * 1e9 * gpu_count AS memory_bytes,
         nominal_billions * 1e9 * nominal_weight_bytes AS weights_bytes,
         0 AS engine_bytes,
-        CASE WHEN nominal_billions IS NULL THEN 'no_nominal_parameters' END AS null_reason
+        coalesce(not_shared, CASE WHEN nominal_billions IS NULL THEN 'no_nominal_parameters' END) AS null_reason
     FROM combinations
     UNION ALL BY NAME
     SELECT
@@ -181,15 +188,16 @@ modelled AS (
         nvml_memory_mib * 1048576 * utilization * gpu_count AS memory_bytes,
         checkpoint_bytes(shape, weight_bytes) AS weights_bytes,
         engine_gib * 1073741824 * gpu_count AS engine_bytes,
-        CASE WHEN nvml_memory_mib IS NULL THEN 'no_nvml_memory' END AS null_reason
+        coalesce(not_shared, CASE WHEN nvml_memory_mib IS NULL THEN 'no_nvml_memory' END) AS null_reason
     FROM combinations
 ),
 fitted AS (
     SELECT
         *,
-        memory_bytes - weights_bytes AS left_bytes,
-        greatest(left_bytes - engine_bytes, 0) AS kv_bytes,
-        kv_request_bytes(shape, context, kv_value_bytes, gpu_count) AS request_bytes
+        CASE WHEN null_reason IS NULL THEN memory_bytes - weights_bytes END AS left_bytes,
+        CASE WHEN null_reason IS NULL THEN greatest(left_bytes - engine_bytes, 0) END AS kv_bytes,
+        CASE WHEN not_shared IS NULL THEN kv_request_bytes(shape, context, kv_value_bytes, gpu_count) END
+            AS request_bytes
     FROM modelled
 )
 SELECT

@@ -109,6 +109,7 @@ WITH facts AS (
             WHEN peak_flops IS NULL THEN 'no_tflops'
             WHEN gpu_memory IS NULL THEN 'no_memory'
             WHEN p.tensor_parallel > 1 AND link IS NULL THEN 'no_interconnect'
+            WHEN NOT divides_heads(s, p.tensor_parallel) THEN 'heads_not_divisible'
             WHEN p.isl IS NULL OR p.osl IS NULL THEN 'no_lengths'
         END AS unbounded
     FROM query_table(points) p

@@ -72,7 +72,9 @@ def test_tensor_parallel_divides_the_heads(db: Connection) -> None:
     little = {"max-model-len": 16384, "gpu-memory-utilization": 0.6}
     assert fitting(db, "Phi-4", "bf16", "l40s", little).gpus == 2
     least = {"max-model-len": 16384, "gpu-memory-utilization": 0.3}
-    assert fitting(db, "Phi-4", "bf16", "l40s", least).gpus is None
+    none = fitting(db, "Phi-4", "bf16", "l40s", least)
+    assert none.gpus is None
+    assert "fits on none of 1, 2 l40s" in none.reason
 
 
 def test_what_is_declared_stays(db: Connection) -> None:
