@@ -75,7 +75,7 @@ def test_what_is_scaled_is_an_estimate_and_across_precisions_is_marked(paper: Co
     sql = "SELECT config FROM reference_costs WHERE evidence = 'estimated'"
     assert paper.execute(sql).fetchall() == [("B200 FP8 on-demand",)]
     sql = "SELECT note FROM reference_ratios WHERE ratio = 'B200 to H200 throughput'"
-    assert paper.execute(sql).fetchall() == [("across precisions: FP4 to FP8",)]
+    assert paper.execute(sql).fetchall() == [("across rounds and precisions: v5.1 FP4 to v5.0 FP8",)]
     sql = "SELECT tok_s FROM reference_costs WHERE config = 'B200 FP8 on-demand'"
     assert paper.execute(sql).fetchone() == (pytest.approx(24524.9 / 8 * 4500 / 1979),)
 
