@@ -251,8 +251,8 @@ class MatrixParameters(Parameters):
         default=None,
         gt=0,
         title="Budget, USD",
-        description="Most that the runs may cost in total by their estimates, in USD. Runs start in the order of "
-        "configs/fleet.yaml and stop before the total exceeds this. Default: as configs/fleet.yaml says.",
+        description="Most that the runs may cost in total by the high end of their estimates, in USD. Runs start in "
+        "the order of configs/fleet.yaml and stop before the total exceeds this. Default: as configs/fleet.yaml says.",
     )
     everything: bool = Field(
         default=False,

@@ -49,8 +49,12 @@ class Cell:
     reason: str = ""
     gpus: int | None = None
     gpu_hours: float | None = None
-    """0 for what is measured already; None where it isn't known."""
+    """High end of the estimate: 0 for what is measured already; None where it isn't known."""
+    gpu_hours_low: float | None = None
+    """Low end of the estimate."""
     usd: float | None = None
+    """High end of the estimate, on which a budget rests."""
+    usd_low: float | None = None
     usd_per_gpu_hour: float | None = None
     no_usd: str = ""
     """Why there is no cost."""
@@ -104,6 +108,8 @@ class Plan:
 
     units: tuple[Unit, ...]
     budget_usd: float | None = None
+    answers: dict[str, str] = field(default_factory=dict)
+    """How long the answers are expected to be, in words, by model; only where an estimate rests on it."""
 
     @property
     def cells(self) -> list[Cell]:
@@ -145,7 +151,8 @@ def within_budget(units: Sequence[Unit], budget_usd: float) -> tuple[Unit, ...]:
 
     Args:
         units: in declared order.
-        budget_usd: the most that all of them may cost by their estimates.
+        budget_usd: the most that all of them may cost by the high end of their estimates: a guard that rested on
+            less would let a night cost more than it says.
     """
     purse = _Purse(budget_usd)
     return tuple(replace(unit, cells=_paid(unit.cells, purse)) for unit in units)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
+from flows.planning.answers import TaskSize
 from flows.planning.cells import Cell
-from flows.planning.measured import duration_s, measured_start_s, similar_run
+from flows.planning.measured import duration_s, measured_start_s, similar_runs
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.config.workloads import Workload
 from warehouse.database import Connection
@@ -14,8 +16,10 @@ from warehouse.estimates import Load, on_demand_price, seconds_of
 
 ASSUMED_START_S = 300.0
 """Assumed duration of an engine's start with large weights, where none was measured on that GPU."""
-DOCUMENT = Load(isl_tokens=1024, osl_tokens=256, concurrency=8, requests=1)
-"""Assumed load of one document of a suite; the concurrency is that of the quality task's requests."""
+PROMPT_TOKENS = 1024
+"""Assumed length of a document's prompt."""
+AT_ONCE = 256
+"""Prompts under way at once in a quality task: 8 requests of 32 (`tasks.quality.evaluate.Evaluation`)."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,17 @@ class RunSize:
     """The load that a run puts on an engine."""
 
     workload: Workload
-    documents: int
+    tasks: tuple[TaskSize, ...]
+    aa_documents: int = 0
+    """Documents of each task that a baseline answers once more, after another start of the engine."""
 
-    def loads(self) -> list[Load]:
-        """Return the load of the suite's documents, and that of each concurrency level with its warm-up."""
+    def loads(self, *, high: bool, is_baseline: bool = False) -> list[Load]:
+        """Return the load of the suite's documents, and that of each concurrency level with its warm-up.
+
+        Args:
+            high: True for the longest answers that are expected, False for the shortest.
+            is_baseline: True if some documents are answered twice.
+        """
         workload = self.workload
         levels = [
             Load(
@@ -37,7 +48,27 @@ class RunSize:
             )
             for level in workload.concurrency
         ]
-        return [replace(DOCUMENT, requests=self.documents), *levels]
+        documents = []
+        for task in self.tasks:
+            count = task.documents + (min(self.aa_documents, task.documents) if is_baseline else 0)
+            tokens = task.high_tokens if high else task.low_tokens
+            scored, generated = (ceil(count * each) for each in task.requests[:2])
+            documents += [Load(PROMPT_TOKENS, 1, AT_ONCE, scored)] if scored else []
+            documents += [Load(PROMPT_TOKENS, tokens, AT_ONCE, generated)] if generated else []
+        return [*documents, *levels]
+
+    @property
+    def answers(self) -> str:
+        """Return how long the answers are expected to be, in words; empty where no text is generated."""
+        tasks: dict[str, list[str]] = {}
+        for task in self.tasks:
+            if task.words:
+                tasks.setdefault(task.words, []).append(task.task)
+        return "; ".join(f"{words} for {', '.join(names)}" for words, names in tasks.items())
+
+    def starts(self, *, is_baseline: bool) -> int:
+        """Return how often the run starts its engine."""
+        return 2 if is_baseline and self.aa_documents else 1
 
 
 def estimate(
@@ -48,47 +79,67 @@ def estimate(
     manifests: Sequence[Manifest],
     share: float,
 ) -> Cell:
-    """Return the cell with GPU-hours, USD and their basis.
+    """Return the cell with GPU-hours, USD and their basis, each with a low and a high end.
 
-    ``measured``: duration of a run of the model with the same GPUs, suite and workload, from start to bundle.
-    ``estimated``: (engine start + documents x 256 / rate(1,024 in, 256 out, 8 at once) + sum over levels of
-    (requests + warm-up) x osl / rate(level)) / 3600 x GPUs, where rate is `bound_tok_s` of the view ``bounds``
-    times what published engines reach of it (median of ``published_evidence``). The download of the checkpoint
-    isn't counted. USD = GPU-hours x the cheapest current on-demand offer of the GPU.
+    ``measured``: durations of runs of the model with the same GPUs, suite and workload, from start to bundle: the
+    shortest and the longest of those that say most (`flows.planning.measured.similar_runs`).
+    ``estimated``: (engine starts + sum over tasks of requests x output / rate(1,024 in, output, 256 at once) + sum
+    over levels of (requests + warm-up) x osl / rate(level)) / 3600 x GPUs. The output is 1 token of a request that
+    scores a choice, else an answer's length, low end and high end (`flows.planning.answers`). The rate is
+    `bound_tok_s` of the view ``bounds`` times what published engines reach of it (median of
+    ``published_evidence``). The download of the checkpoint isn't counted. Interim looks may end a candidate
+    earlier, which isn't counted either. USD = GPU-hours x the cheapest current on-demand offer of the GPU.
 
     Args:
         connection: a warehouse with the configuration.
         cell: with precision, gpus and expected.
         architecture: of its model, a key of configs/architectures.
-        size: documents and workload.
+        size: tasks and workload.
         manifests: every bundle's.
         share: `warehouse.estimates.published_share`.
     """
     assert cell.expected is not None
     assert cell.gpus is not None
     assert cell.precision is not None
-    similar = similar_run(cell.expected, cell.model, cell.precision, manifests)
+    similar = similar_runs(cell.expected, cell.model, cell.precision, manifests)
     if similar:
-        seconds, precision = duration_s(similar), similar.checkpoint.precision
+        durations, precision = list(map(duration_s, similar)), similar[0].checkpoint.precision
+        low_s, high_s = min(durations), max(durations)
         basis = "measured" if precision == cell.precision else f"measured ({precision})"
     else:
-        busy_s, unbounded = seconds_of(
-            connection,
-            size.loads(),
-            model=architecture,
-            precision=cell.precision,
-            gpu=cell.gpu,
-            gpu_count=cell.gpus,
-            share=share,
-        )
-        if busy_s is None:
-            what = f"nothing like it was measured yet, and no physical limit is known: {unbounded}"
-            return replace(cell, no_usd=what)
+        ends = []
+        for high in (False, True):
+            busy_s, unbounded = seconds_of(
+                connection,
+                size.loads(high=high, is_baseline=cell.is_baseline),
+                model=architecture,
+                precision=cell.precision,
+                gpu=cell.gpu,
+                gpu_count=cell.gpus,
+                share=share,
+            )
+            if busy_s is None:
+                what = f"nothing like it was measured yet, and no physical limit is known: {unbounded}"
+                return replace(cell, no_usd=what)
+            ends.append(busy_s)
         start_s = measured_start_s(cell.gpu, manifests)
-        seconds, basis = (ASSUMED_START_S if start_s is None else start_s) + busy_s, "estimated"
-    gpu_hours = seconds / 3600 * cell.gpus
+        starts_s = (ASSUMED_START_S if start_s is None else start_s) * size.starts(
+            is_baseline=cell.is_baseline
+        )
+        (low_s, high_s), basis = sorted(starts_s + busy_s for busy_s in ends), "estimated"
+    return _priced(connection, replace(cell, basis=basis), cell.gpus, low_s, high_s)
+
+
+def _priced(connection: Connection, cell: Cell, gpus: int, low_s: float, high_s: float) -> Cell:
+    """Return the cell with GPU-hours and USD of a duration from its low end to its high end."""
+    low_hours, high_hours = (seconds / 3600 * gpus for seconds in (low_s, high_s))
     usd_per_gpu_hour = on_demand_price(connection, cell.gpu)
-    cell = replace(cell, gpu_hours=gpu_hours, basis=basis)
+    cell = replace(cell, gpu_hours_low=low_hours, gpu_hours=high_hours)
     if usd_per_gpu_hour is None:
         return replace(cell, no_usd=f"no_price: no on-demand offer for a {cell.gpu}")
-    return replace(cell, usd=gpu_hours * usd_per_gpu_hour, usd_per_gpu_hour=usd_per_gpu_hour)
+    return replace(
+        cell,
+        usd_low=low_hours * usd_per_gpu_hour,
+        usd=high_hours * usd_per_gpu_hour,
+        usd_per_gpu_hour=usd_per_gpu_hour,
+    )

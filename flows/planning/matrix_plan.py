@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from flows.fleet.deployments import validate_parameters
 from flows.parameters import MatrixParameters, PublishMode, ValidateParameters
 from flows.planning import gpu_fit, measured
+from flows.planning.answers import earlier_answers, task_size
 from flows.planning.cells import FAULTS, Cell, CellState, Plan, Unit, within_budget
 from flows.planning.estimate import RunSize, estimate
 from flows.planning.pools import PoolFacts, configured_environment, pool_facts
@@ -28,6 +29,7 @@ from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import commit_of, is_folder, resolve
 from tasks.engine import argument_files, environment
 from tasks.engine.arguments import gpu_count, serving_arguments
+from tasks.quality.requirements import document_requests
 from tasks.quality.suite import suite_content
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
@@ -64,14 +66,21 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
     for precision in precisions:
         choose(available, precision, "precisions of the models' candidates")
     commit = partial(commit_of, pins=Pins(pins_file(home)), keep=not parameters.dry_run)
+    store = BundleStore(home.bundles)
+    manifests = RunHistory.read(store).runs
     with configured_in_memory(warehouse=home.warehouse) as connection:
-        requests = _once(lambda name: _request(configured_models[name], home))
-        planner = _Planner(connection, home, commit, requests, everything=parameters.everything)
+        requests = _once(lambda name: _request(configured_models[name], home, manifests, store))
+        planner = _Planner(connection, manifests, commit, requests, everything=parameters.everything)
         units = [planner.unit(model, pool, precisions) for model in models for pool in pools]
     budget_usd = parameters.budget_usd or nightly.budget_usd
     if budget_usd:
         units = list(within_budget(units, budget_usd))
-    return Plan(tuple(_with_parameters(unit, fleet.pools[unit.pool]) for unit in units), budget_usd)
+    estimated = dict.fromkeys(cell.model for unit in units for cell in unit.due if cell.basis == "estimated")
+    return Plan(
+        tuple(_with_parameters(unit, fleet.pools[unit.pool]) for unit in units),
+        budget_usd,
+        {model: words for model in estimated if (words := requests(model).size.answers)},
+    )
 
 
 def _with_parameters(unit: Unit, pool: Pool) -> Unit:
@@ -109,23 +118,33 @@ class ModelRequest:
     size: RunSize
 
 
-def _request(model: ModelConfig, home: Home) -> ModelRequest:
+def _request(
+    model: ModelConfig, home: Home, manifests: Sequence[Manifest], store: BundleStore
+) -> ModelRequest:
     """Resolve suite, workload and policy; a task whose documents can't be counted yet has the policy's least.
+
+    Args:
+        model: that is measured.
+        home: of this host.
+        manifests: every bundle's, oldest first: what they say of the answers' lengths counts for any model.
+        store: that holds them.
 
     Raises:
         ConfigError: one of them is wrong.
     """
     # Whether generated code may run is for the host to decide: it is no part of what is measured.
     work = work_of(model, ValidateParameters(model=model.name, run_generated_code=True), home)
-    documents = 0
+    sizes = []
     for task in work.suite.tasks:
         count = work.documents[task.task]
-        documents += work.policy.families[task.family].min_documents if count is None else count
+        documents = work.policy.families[task.family].min_documents if count is None else count
+        samples = earlier_answers(task.task, manifests, store)
+        sizes.append(task_size(task.task, documents, document_requests(task), samples))
     return ModelRequest(
         suite=suite_content(work.suite, chat_template=work.chat_template),
         workload=work.workload.model_dump(mode="json", exclude={"description"}),
         policy=work.policy.fingerprint(),
-        size=RunSize(work.workload, documents),
+        size=RunSize(work.workload, tuple(sizes), work.policy.aa_documents),
     )
 
 
@@ -135,15 +154,14 @@ class _Planner:
     def __init__(
         self,
         connection: Connection,
-        home: Home,
+        manifests: Sequence[Manifest],
         commit: Callable[..., str],
         request: Callable[[str], ModelRequest],
         *,
         everything: bool,
     ) -> None:
-        """Read the manifests."""
-        self.connection, self.everything = connection, everything
-        self.manifests: tuple[Manifest, ...] = RunHistory.read(BundleStore(home.bundles)).runs
+        """Take what they all share."""
+        self.connection, self.everything, self.manifests = connection, everything, manifests
         self.share = published_share(connection)
         self.request = request
         self.commit = _once(commit)

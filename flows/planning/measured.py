@@ -55,14 +55,14 @@ def duration_s(run: Manifest) -> float:
     return (run.measured_at - run.started_at).total_seconds()
 
 
-def similar_run(
+def similar_runs(
     expected: Expected, model: str, precision: str | None, manifests: Iterable[Manifest]
-) -> Manifest | None:
-    """Return the last run of the model on the same GPUs, with the same suite and workload, to estimate a duration.
+) -> list[Manifest]:
+    """Return runs of the model on the same GPUs, with the same suite and workload, to estimate a duration.
 
-    One that inherited answers of an earlier run doesn't count. A run that
-    was continued after a kill counts the time between, so one with a single engine start goes before it. One
-    of the same precision goes before another's.
+    One that inherited answers of an earlier run doesn't count. Runs of the same precision go before another's, of
+    which only the last is returned. A run that was continued after a kill counts the time between, so those with the
+    fewest engine starts go before it.
 
     Args:
         expected: what is planned.
@@ -78,11 +78,10 @@ def similar_run(
         and (m.inputs.suite, m.inputs.workload) == (expected.suite, expected.workload)
         and all(start.started_at >= m.started_at for start in m.engine_starts)
     ]
-    return max(
-        similar,
-        key=lambda m: (m.checkpoint.precision == precision, len(m.engine_starts) == 1, m.measured_at),
-        default=None,
-    )
+    own = [m for m in similar if m.checkpoint.precision == precision]
+    chosen = own or sorted(similar, key=lambda m: (len(m.engine_starts) == 1, m.measured_at))[-1:]
+    least = min((len(m.engine_starts) for m in chosen), default=0)
+    return [m for m in chosen if len(m.engine_starts) == least]
 
 
 def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:

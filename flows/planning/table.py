@@ -22,6 +22,8 @@ ROWS = pa.schema(
         ("gpu_hours", pa.float64()),
         ("usd", pa.float64()),
         ("basis", pa.string()),
+        ("gpu_hours_low", pa.float64()),
+        ("usd_low", pa.float64()),
     ]
 )
 NUMERIC = (False, False, False, False, True, True, True, False)
@@ -33,6 +35,12 @@ def _number(value: float | None, digits: int) -> str:
     return f"{value:,.{digits}f}" if value == 0 or value >= 10**-digits / 2 else f"<{10**-digits:.{digits}f}"
 
 
+def _range(low: float | None, high: float | None, digits: int) -> str:
+    """Return both ends of a figure; one where they read the same."""
+    ends = dict.fromkeys((_number(high if low is None else low, digits), _number(high, digits)))
+    return "–".join(ends)
+
+
 def _cells(cell: Cell) -> list[str]:
     runs = cell.state is CellState.RUN
     return [
@@ -41,8 +49,8 @@ def _cells(cell: Cell) -> list[str]:
         f"{cell.precision or NULL}{' *' if cell.is_baseline else ''}",
         cell.state.value,
         NULL if cell.gpus is None else str(cell.gpus),
-        _number(cell.gpu_hours, 2) if runs else "",
-        _number(cell.usd, 2) if runs else "",
+        _range(cell.gpu_hours_low, cell.gpu_hours, 2) if runs else "",
+        _range(cell.usd_low, cell.usd, 2) if runs else "",
         cell.basis if runs else "",
     ]
 
@@ -62,25 +70,43 @@ def _reasons(cells: Sequence[Cell]) -> list[str]:
     return paragraphs
 
 
+def _answers(plan: Plan) -> list[str]:
+    """Return a paragraph for each model whose estimates rest on the length of its answers."""
+    return [
+        wrapped(f"{model}: an answer counts as {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+        for model, words in plan.answers.items()
+    ]
+
+
 def totals(plan: Plan) -> str:
     """Sum up in one sentence what is to be run: GPU-hours and USD, and for how many runs they are known."""
     due = plan.due
     if not due:
         return "Nothing is to be run."
     parts = [f"{len(due)} of {len(plan.cells)} to be run"]
-    timed = [cell.gpu_hours for cell in due if cell.gpu_hours is not None]
-    priced = [cell.usd for cell in due if cell.usd is not None]
+    timed = [cell for cell in due if cell.gpu_hours is not None]
+    priced = [cell for cell in due if cell.usd is not None]
     if timed:
-        parts.append(f"about {_number(sum(timed), 2)} GPU-hours{_of(timed, due)}")
+        parts.append(f"about {_hours(timed)} GPU-hours{_of(timed, due)}")
     if priced:
-        budget = f" (budget {plan.budget_usd:,.2f})" if plan.budget_usd else ""
-        parts.append(f"{_number(sum(priced), 2)} USD{budget}{_of(priced, due)}")
+        budget = f" (budget {plan.budget_usd:,.2f}, held to the high end)" if plan.budget_usd else ""
+        parts.append(f"{_usd(priced)} USD{budget}{_of(priced, due)}")
     if not priced:
         parts.append("at a cost that isn't known")
     return f"{', '.join(parts)}. Downloads aren't counted."
 
 
-def _of(some: Sequence[float], due: Sequence[Cell]) -> str:
+def _hours(cells: Sequence[Cell]) -> str:
+    """Sum up GPU-hours, low end and high end."""
+    return _range(sum(c.gpu_hours_low or 0 for c in cells), sum(c.gpu_hours or 0 for c in cells), 2)
+
+
+def _usd(cells: Sequence[Cell]) -> str:
+    """Sum up USD, low end and high end."""
+    return _range(sum(c.usd_low or 0 for c in cells), sum(c.usd or 0 for c in cells), 2)
+
+
+def _of(some: Sequence[Cell], due: Sequence[Cell]) -> str:
     return f" for {len(some)} of them" if len(some) < len(due) else ""
 
 
@@ -110,6 +136,7 @@ def text_of(plan: Plan) -> str:
             aligned(COLUMNS, [_cells(cell) for cell in plan.cells], NUMERIC),
             "* baseline",
             *_reasons(plan.cells),
+            *_answers(plan),
             wrapped(totals(plan), WIDTH),
         ]
     )

@@ -12,16 +12,25 @@ import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from quantgate.model.config.suites import Suite
+import jinja2
+
+from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
-from tasks.quality.sources import harness_folder, sources_of
+from tasks.quality.sources import LIMITS, harness_folder, sources_of
+from tasks.quality.suite import choices_of, rows_of
+from tasks.quality.task_yaml import TaskSource
 
 _HARNESS = "lm_eval"
 _GENERATED_TOKENS = 256
 """Tokens that lm-eval asks for where a task says nothing (`TemplateAPI.max_gen_toks`)."""
+ASSUMED_CHOICES = 4
+"""Choices of a document where neither the task's YAML nor data on this machine say them."""
+_DOCUMENTS_READ = 100
+"""Documents of which the choices are counted."""
 
 
 class RequestNeeds(NamedTuple):
@@ -50,6 +59,63 @@ def request_needs(suite: Suite) -> RequestNeeds:
             if isinstance(tokens, int) and tokens > needs.generated_tokens:
                 needs = needs._replace(generated_tokens=tokens, longest=task.task)
     return needs
+
+
+class DocumentRequests(NamedTuple):
+    """Requests that one document of a task asks, on average over its subtasks."""
+
+    scored: float
+    """Requests that score a text that is given, such as a choice: the engine makes one token for each."""
+    generated: float
+    """Requests for an answer."""
+    limit_tokens: int
+    """Most tokens of an answer, on average over the subtasks that ask for one; 0 where none does."""
+
+
+def document_requests(task: SuiteTask) -> DocumentRequests:
+    """Return what one document of a task asks of an engine, as the task's YAML says; no data set is loaded.
+
+    Args:
+        task: of a suite; a group counts as the average of its subtasks.
+
+    Raises:
+        ConfigError: no YAML has that name, or a YAML is wrong.
+    """
+    sources = sources_of(task)
+    scored, generated, limits = 0.0, 0.0, []
+    for source in sources:
+        kind = source.config.get("output_type", "generate_until")
+        if kind == "generate_until":
+            repeats = source.config.get("repeats")
+            generated += repeats if isinstance(repeats, int) and repeats > 0 else 1
+            limits.append(_limit_tokens(source))
+        else:
+            scored += _choices(source) if kind == "multiple_choice" else 1
+    return DocumentRequests(
+        scored / len(sources), generated / len(sources), round(sum(limits) / len(limits)) if limits else 0
+    )
+
+
+def _limit_tokens(source: TaskSource) -> int:
+    """Return the most tokens of an answer, by whatever name its YAML gives the limit."""
+    settings = source.config.get("generation_kwargs") or {}
+    tokens = next((settings[name] for name in LIMITS if name in settings), None)
+    return tokens if isinstance(tokens, int) and tokens > 0 else _GENERATED_TOKENS
+
+
+def _choices(source: TaskSource) -> float:
+    """Return the mean number of choices of a task's first documents that are on this machine, else an assumption."""
+    template = source.config.get("doc_to_choice")
+    if isinstance(template, list | dict):
+        return len(template) or ASSUMED_CHOICES
+    if not isinstance(template, str):
+        return ASSUMED_CHOICES
+    try:
+        documents = list(islice(rows_of(source), _DOCUMENTS_READ))
+        counts = [len(choices_of(template, document)) for document in documents]
+    except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, jinja2.TemplateError):
+        return ASSUMED_CHOICES  # whoever loads them says what is wrong
+    return sum(counts) / len(counts) if sum(counts) else ASSUMED_CHOICES
 
 
 def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:

@@ -28,7 +28,7 @@ from tasks.quality.task_yaml import TaskSource, is_group, names_in, read_source,
 
 SUITES = ROOT / "configs" / "suites"
 
-_LIMITS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
+LIMITS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
 """Names that lm-eval and engines know a token limit by."""
 
 
@@ -229,7 +229,7 @@ def _limited(source: TaskSource, max_gen_toks: int | None) -> TaskSource:
     """Set another token limit for a task that generates text, whatever name its YAML gives the limit."""
     if max_gen_toks is None or source.config.get("output_type", "generate_until") != "generate_until":
         return source
-    settings = {k: v for k, v in (source.config.get("generation_kwargs") or {}).items() if k not in _LIMITS}
+    settings = {k: v for k, v in (source.config.get("generation_kwargs") or {}).items() if k not in LIMITS}
     limit = {"generation_kwargs": settings | {"max_gen_toks": max_gen_toks}}
     return source._replace(config=source.config | limit, overrides=source.overrides | limit)
 

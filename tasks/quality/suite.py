@@ -320,10 +320,10 @@ def check_targets(source: TaskSource) -> None:
     if config.get("output_type") != "multiple_choice" or None in templates or computed or source.data is None:
         return
     misread = ""
-    for number, document in enumerate(_rows(source), 1):
+    for number, document in enumerate(rows_of(source), 1):
         try:
             index = _index(templates[0], document)
-            choices = [str(choice).strip() for choice in _choices(templates[1], document)]
+            choices = [str(choice).strip() for choice in choices_of(templates[1], document)]
         except (ArithmeticError, LookupError, SyntaxError, TypeError, ValueError, jinja2.TemplateError):
             return  # lm-eval, which renders it again, says what is wrong
         if index is None:
@@ -352,7 +352,13 @@ def _index(target: Any, document: dict[str, Any]) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _choices(choices: Any, document: dict[str, Any]) -> list[Any]:
+def choices_of(choices: Any, document: dict[str, Any]) -> list[Any]:
+    """Return a document's choices by a task's `doc_to_choice`, as lm-eval reads it.
+
+    Args:
+        choices: a list, a column's name, or a template.
+        document: one of the task's.
+    """
     if isinstance(choices, str):
         choices = document[choices] if choices in document else _template(choices).render(**document)
         choices = ast.literal_eval(choices) if isinstance(choices, str) else choices
@@ -369,7 +375,7 @@ def _template(text: str) -> jinja2.Template:
     return environment.from_string(text)
 
 
-def _rows(source: TaskSource) -> Iterator[dict[str, Any]]:
+def rows_of(source: TaskSource) -> Iterator[dict[str, Any]]:
     """Yield the documents of the evaluated split; those of a format that is left to lm-eval are not read."""
     for file in (source.data or {}).get(evaluated_split(source.config), ()):
         match file.suffix.lower():

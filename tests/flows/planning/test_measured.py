@@ -13,7 +13,7 @@ from flows.planning.measured import (
     measured_run,
     measured_start_s,
     new_gpu_hours,
-    similar_run,
+    similar_runs,
     why_missing,
 )
 from quantgate.bundles.identity import Expected, differences
@@ -123,15 +123,13 @@ def test_a_run_that_its_limit_did_not_cut_answers_for_any_limit() -> None:
 
 
 def test_durations_are_those_of_the_bundles() -> None:
-    found = similar_run(expected(FP8), "quantgate-demo", "fp8", manifests())
-    assert found is not None
+    (found,) = similar_runs(expected(FP8), "quantgate-demo", "fp8", manifests())
     assert (round(duration_s(found), 1), found.checkpoint.precision) == (75.5, "fp8")
-    other = similar_run(expected(FP8), "quantgate-demo", "int4", manifests())
-    assert other is not None
+    (other,) = similar_runs(expected(FP8), "quantgate-demo", "int4", manifests())
     assert other.checkpoint.precision == "nvfp4", "the last one, where none has its precision"
-    assert similar_run(expected(FP8), "another-model", "fp8", manifests()) is None
+    assert similar_runs(expected(FP8), "another-model", "fp8", manifests()) == []
     longer = replace(expected(FP8), workload={})
-    assert similar_run(longer, "quantgate-demo", "fp8", manifests()) is None
+    assert similar_runs(longer, "quantgate-demo", "fp8", manifests()) == []
     assert measured_start_s("cpu", manifests()) == pytest.approx(18.04, abs=0.01)
     assert measured_start_s("h100", manifests()) is None
 
@@ -143,9 +141,14 @@ def test_a_run_that_was_killed_in_between_tells_less() -> None:
             "measured_at": FP8.measured_at + timedelta(days=1),
         }
     )
-    found = similar_run(expected(FP8), "quantgate-demo", "fp8", [FP8, twice])
-    assert found is not None
+    (found,) = similar_runs(expected(FP8), "quantgate-demo", "fp8", [FP8, twice])
     assert duration_s(found) < 100
+
+
+def test_several_runs_of_the_same_precision_are_a_range() -> None:
+    later = FP8.model_copy(update={"measured_at": FP8.measured_at + timedelta(seconds=30)})
+    found = similar_runs(expected(FP8), "quantgate-demo", "fp8", [FP8, NVFP4, later])
+    assert [round(duration_s(run), 1) for run in found] == [75.5, 105.5]
 
 
 def test_what_it_took_counts_only_what_is_new() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,15 @@ from tasks.engine.arguments import tokens_of
 from tasks.engine.environment import EngineEnvironment, load_engine
 from tasks.engine.server import STOP_STRINGS, STOP_STRINGS_VARIABLE, allowing
 from tasks.quality import requirements
-from tasks.quality.requirements import RequestNeeds, check_packages, permitted, request_needs
+from tasks.quality.requirements import (
+    ASSUMED_CHOICES,
+    DocumentRequests,
+    RequestNeeds,
+    check_packages,
+    document_requests,
+    permitted,
+    request_needs,
+)
 from tasks.quality.sources import SUITES, sources_of, suite_from
 from tasks.quality.suite import suite_content
 from tests.tasks.quality.test_groups import write_task
@@ -157,3 +166,33 @@ def test_what_requests_need(tmp_path: Path) -> None:
     assert needs("t", "c") == (2, 9, "t")
     assert needs("t", "u") == (2, 256, "u")
     assert needs("c") == (0, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("task", "requests"),
+    [
+        (SuiteTask(task="qg_demo_cloze", path="demo/tasks"), (4, 0, 0)),  # counted in its data
+        (SuiteTask(task="qg_demo_chain", path="demo/tasks"), (0, 1, 48)),
+        (SuiteTask(task="qg_gsm8k_boxed", path="configs/suites/tasks"), (0, 1, 16384)),
+        (SuiteTask(task="gsm8k"), (0, 1, 256)),  # lm-eval's own limit, as its YAML names none
+        (SuiteTask(task="gsm8k", max_gen_toks=4000), (0, 1, 4000)),
+        (SuiteTask(task="winogrande"), (ASSUMED_CHOICES, 0, 0)),  # its data are the hub's
+        (SuiteTask(task="mmlu"), (4, 0, 0)),  # doc_to_choice: A to D; a group of 57
+        (SuiteTask(task="wikitext"), (1, 0, 0)),
+    ],
+)
+def test_what_a_document_asks_is_read_from_the_yaml(task: SuiteTask, requests: tuple[float, ...]) -> None:
+    assert document_requests(task) == DocumentRequests(*requests)
+
+
+def test_a_user_s_jsonl_and_any_name_of_the_limit_count(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    lines = [
+        {"prompt": "a", "answer": "x", "choices": list("xyz")},
+        {"prompt": "b", "answer": "x", "choices": ["x", "y"]},
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    (own,) = suite_from([str(file)], family=None, limit=None, out_dir=tmp_path / "out").tasks
+    assert document_requests(own) == DocumentRequests(2.5, 0, 0)
+    write_task(tmp_path, "law", more="generation_kwargs: {max_tokens: 77}\nrepeats: 3\n")
+    assert document_requests(SuiteTask(task="law", path=str(tmp_path))) == DocumentRequests(0, 3, 77)
