@@ -51,7 +51,7 @@ def matrix(parameters: MatrixParameters | None = None) -> MatrixReport:
     home, report = Home.current(), reporter()
     with report.used(), hub_token():
         planned = plan(parameters, home)
-    for line in text_of(planned).splitlines():
+    for line in filter(None, text_of(planned).splitlines()):
         report.line(f"matrix: {line}")
     if parameters.dry_run:
         _show(planned, {}, (), {})

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from commands.options import format_option, options_of
+from commands.outcome import terminal_width
 from commands.verb import Verb
 from flows.parameters import MatrixParameters
 from quantgate.model.errors import ConfigError
@@ -32,7 +33,9 @@ def command(*, form: str | None, **parameters: Any) -> int:
         from warehouse.report.render import render
 
         planned = plan(chosen, Home.current())
-        click.echo(text_of(planned) if form in {None, "table"} else render(rows_of(planned), form))
+        click.echo(
+            text_of(planned, terminal_width()) if form in {None, "table"} else render(rows_of(planned), form)
+        )
         return 0
     if form:
         raise ConfigError(

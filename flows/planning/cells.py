@@ -110,6 +110,8 @@ class Plan:
     budget_usd: float | None = None
     answers: dict[str, str] = field(default_factory=dict)
     """How long the answers are expected to be, in words, by model; only where an estimate rests on it."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why a pool of the fleet has no unit, by pool."""
 
     @property
     def cells(self) -> list[Cell]:

@@ -13,7 +13,7 @@ from flows.planning import gpu_fit, measured
 from flows.planning.answers import earlier_answers, task_size
 from flows.planning.cells import FAULTS, Cell, CellState, Plan, Unit, within_budget
 from flows.planning.estimate import RunSize, estimate
-from flows.planning.pools import PoolFacts, configured_environment, pool_facts
+from flows.planning.pools import PoolFacts, configured_environment, left_out, pool_facts
 from flows.planning.request import checkpoints_of, with_precisions, work_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import Expected
@@ -80,6 +80,7 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
         tuple(_with_parameters(unit, fleet.pools[unit.pool]) for unit in units),
         budget_usd,
         {model: words for model in estimated if (words := requests(model).size.answers)},
+        left_out(fleet, [pool.name for pool in pools], by_hand=bool(parameters.pools)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,22 @@ def pool_facts(fleet: FleetFile, names: Sequence[str]) -> list[PoolFacts]:
         gpu: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
         pools.append(PoolFacts(name, pool, pool.measured_gpu, gpu, _engine(pool, gpu)))
     return pools
+
+
+def left_out(fleet: FleetFile, chosen: Collection[str], *, by_hand: bool) -> dict[str, str]:
+    """Return why each other pool of the fleet gets nothing, by pool.
+
+    Args:
+        fleet: all pools.
+        chosen: names of those that are planned.
+        by_hand: True if the caller named them.
+    """
+    named = "--pool names others" if by_hand else "the fleet's matrix names others"
+    return {
+        name: "it has no hosts" if not pool.hosts else named
+        for name, pool in fleet.pools.items()
+        if name not in chosen
+    }
 
 
 def _engine(pool: Pool, gpu: GpuConfig) -> EngineConfig:

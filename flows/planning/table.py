@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from flows.planning.cells import Cell, CellState, Plan, run_name
-from warehouse.report.blocks import WIDTH, wrapped
-from warehouse.report.render import NULL, aligned
+from warehouse.report.blocks import WIDTH, Block, plain, wrapped
+from warehouse.report.render import NULL
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
 _TEXT = ("pool", "gpu", "model", "precision", "checkpoint", "revision")
@@ -26,6 +27,9 @@ ROWS = pa.schema(
         ("usd_low", pa.float64()),
     ]
 )
+DROPPABLE = ("basis", "GPUs")
+"""Columns that a narrow terminal leaves out."""
+SUBTOTALS = ("of", "name", "runs", "GPU-hours", "USD", "known")
 NUMERIC = (False, False, False, False, True, True, True, False)
 
 
@@ -41,9 +45,9 @@ def _range(low: float | None, high: float | None, digits: int) -> str:
     return "–".join(ends)
 
 
-def _cells(cell: Cell) -> list[str]:
+def _cells(cell: Cell) -> tuple[str, ...]:
     runs = cell.state is CellState.RUN
-    return [
+    return (
         cell.pool,
         cell.model,
         f"{cell.precision or NULL}{' *' if cell.is_baseline else ''}",
@@ -52,7 +56,7 @@ def _cells(cell: Cell) -> list[str]:
         _range(cell.gpu_hours_low, cell.gpu_hours, 2) if runs else "",
         _range(cell.usd_low, cell.usd, 2) if runs else "",
         cell.basis if runs else "",
-    ]
+    )
 
 
 def _reasons(cells: Sequence[Cell]) -> list[str]:
@@ -66,16 +70,13 @@ def _reasons(cells: Sequence[Cell]) -> list[str]:
     paragraphs = []
     for reason, units in by_reason.items():
         who = "; ".join(f"{unit} {', '.join(precisions)}" for unit, precisions in units.items())
-        paragraphs.append(wrapped(f"{who}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    "))
+        paragraphs.append(f"{who}: {reason}")
     return paragraphs
 
 
 def _answers(plan: Plan) -> list[str]:
     """Return a paragraph for each model whose estimates rest on the length of its answers."""
-    return [
-        wrapped(f"{model}: an answer counts as {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
-        for model, words in plan.answers.items()
-    ]
+    return [f"{model}: an answer counts as {words}" for model, words in plan.answers.items()]
 
 
 def totals(plan: Plan) -> str:
@@ -127,19 +128,57 @@ def rows_of(plan: Plan) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ROWS)
 
 
-def text_of(plan: Plan) -> str:
-    """Return the plan as an aligned table, with reasons and totals below it."""
+def text_of(plan: Plan, width: int = WIDTH) -> str:
+    """Return the plan as an aligned table, with reasons, subtotals and totals below it.
+
+    Args:
+        plan: what was planned.
+        width: columns of the terminal.
+    """
     if not plan.cells:
-        return "No model has a checkpoint for this choice."
-    return "\n".join(
-        [
-            aligned(COLUMNS, [_cells(cell) for cell in plan.cells], NUMERIC),
-            "* baseline",
-            *_reasons(plan.cells),
-            *_answers(plan),
-            wrapped(totals(plan), WIDTH),
-        ]
-    )
+        lines = ["No model has a checkpoint for this choice."]
+    else:
+        table = Block("", COLUMNS, tuple(map(_cells, plan.cells)), NUMERIC, droppable=DROPPABLE)
+        reasons = (*_reasons(plan.cells), *_answers(plan))
+        notes = [wrapped(n, width, initial_indent="  ", subsequent_indent="    ") for n in reasons]
+        lines = [plain(table, width).lstrip("\n"), "* baseline", *notes, *_subtotals(plan, width)]
+    lines += [wrapped(f"Gets nothing: {line}", width, subsequent_indent="  ") for line in _idle(plan)]
+    return "\n".join([*lines, *([wrapped(totals(plan), width)] if plan.cells else [])])
+
+
+def _subtotals(plan: Plan, width: int) -> list[str]:
+    """Return a table of what is to be run for each model and on each GPU; nothing where nothing is."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for kind in ("model", "gpu"):
+        for cell in plan.due:
+            groups.setdefault((kind, getattr(cell, kind)), []).append(cell)
+    rows = []
+    for (kind, name), cells in groups.items():
+        timed = [cell for cell in cells if cell.gpu_hours is not None]
+        priced = [cell for cell in cells if cell.usd is not None]
+        known = [f"GPU-hours of {len(timed)} runs" if len(timed) < len(cells) else ""]
+        known += [f"USD of {len(priced)} runs" if len(priced) < len(cells) else ""]
+        hours = _hours(timed) if timed else NULL
+        usd = _usd(priced) if priced else NULL
+        label = "GPU" if kind == "gpu" else kind
+        rows.append((label, name, str(len(cells)), hours, usd, ", ".join(filter(None, known))))
+    right = (False, False, True, True, True, False)
+    return ["", plain(Block("Subtotals", SUBTOTALS, tuple(rows), right), width), ""] if rows else []
+
+
+def _idle(plan: Plan) -> list[str]:
+    """Return a line for each reason why pools get nothing: not planned, or nothing is due there."""
+    reasons = dict(plan.left_out)
+    for pool in dict.fromkeys(unit.pool for unit in plan.units):
+        cells = [cell for cell in plan.cells if cell.pool == pool]
+        if not any(cell.state is CellState.RUN for cell in cells):
+            states = Counter(cell.state.value for cell in cells)
+            what = ", ".join(f"{state}: {count}" for state, count in states.items())
+            reasons[pool] = what or "no model has a checkpoint for this choice"
+    pools: dict[str, list[str]] = {}
+    for pool, reason in reasons.items():
+        pools.setdefault(reason, []).append(pool)
+    return [f"{', '.join(names)} ({reason})" for reason, names in pools.items()]
 
 
 def markdown_of(

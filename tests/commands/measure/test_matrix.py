@@ -31,6 +31,7 @@ def test_the_committed_fleet_s_dry_run_needs_no_server(monkeypatch: pytest.Monke
         "<0.01",
         "measured",
     ]
+    assert "Gets nothing: l40s, h100, h200, b200, b300 (it has no hosts)" in lines
     assert lines[-1] == "3 of 3 to be run, about 0.09 GPU-hours, 0.01 USD. Downloads aren't counted."
 
 
