@@ -78,6 +78,22 @@ def memory_fits(
     return [Fit(*row) for row in rows]
 
 
+def weights_gb(connection: Connection, model: str, precision: str) -> float | None:
+    """Return the size of a model's weights in GB (10^9 bytes); None if its shape or the precision is unknown.
+
+    Args:
+        connection: a warehouse with the configuration.
+        model: any of its names.
+        precision: of the weights.
+    """
+    ((found,),) = connection.execute(
+        "SELECT max(weights_gb) FROM memory_fit JOIN model_names USING (model) "
+        "WHERE name_key = model_key($model) AND precision = $precision AND gpu_count = 1",
+        {"model": model, "precision": precision},
+    ).fetchall()
+    return None if found is None else float(found)
+
+
 def on_demand_price(connection: Connection, gpu: str) -> float | None:
     """Return the USD per hour of one GPU by the cheapest current on-demand offer; None without an offer."""
     rows = connection.execute(

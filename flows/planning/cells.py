@@ -112,6 +112,8 @@ class Plan:
     """How long the answers are expected to be, in words, by model; only where an estimate rests on it."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Why a pool of the fleet has no unit, by pool."""
+    unknown_memory: tuple[str, ...] = ()
+    """CPU pools whose memory is not known, so that nothing is checked against it."""
 
     @property
     def cells(self) -> list[Cell]:

@@ -12,6 +12,7 @@ from flows.parameters import MatrixParameters, PublishMode, ValidateParameters
 from flows.planning import gpu_fit, measured
 from flows.planning.answers import earlier_answers, task_size
 from flows.planning.cells import FAULTS, Cell, CellState, Plan, Unit, within_budget
+from flows.planning.cpu_fit import too_large, weights_bytes
 from flows.planning.estimate import RunSize, estimate
 from flows.planning.pools import PoolFacts, configured_environment, left_out, pool_facts
 from flows.planning.request import checkpoints_of, with_precisions, work_of
@@ -81,6 +82,7 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
         budget_usd,
         {model: words for model in estimated if (words := requests(model).size.answers)},
         left_out(fleet, [pool.name for pool in pools], by_hand=bool(parameters.pools)),
+        tuple(pool.name for pool in pools if not pool.gpu_config.nvml_names and pool.memory_bytes is None),
     )
 
 
@@ -266,9 +268,13 @@ class _Planner:
 
     def _fitting(self, checkpoint: CheckpointConfig, model: ModelConfig, pool: PoolFacts) -> gpu_fit.Fitting:
         arguments = serving_arguments(pool.engine, checkpoint.engine_arguments)
-        if not pool.gpu_config.nvml_names:
-            return gpu_fit.Fitting(gpu_count(arguments), False, "")
         architecture = model.architecture or model.name
+        if not pool.gpu_config.nvml_names:
+            size = weights_bytes(self.connection, architecture, checkpoint.precision, checkpoint.source)
+            large = ""
+            if size is not None and pool.memory_bytes is not None:
+                large = too_large(size, pool.engine, arguments, pool.memory_bytes)
+            return gpu_fit.Fitting(None if large else gpu_count(arguments), False, large)
         return gpu_fit.fitting(self.connection, architecture, checkpoint.precision, pool.gpu, arguments)
 
     def _recorded(self, pool: PoolFacts, checkpoint: CheckpointConfig) -> tuple[dict[str, Any], str]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.planning.cpu_fit import pool_memory_bytes
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.config.fleet import FleetFile, Pool
 from quantgate.model.config.gpus import GpuConfig, GpuFile
@@ -26,6 +27,8 @@ class PoolFacts:
     gpu: str
     gpu_config: GpuConfig
     engine: EngineConfig
+    memory_bytes: float | None = None
+    """Of its smallest host, where the pool is a CPU's and says it; else None."""
 
 
 def pool_facts(fleet: FleetFile, names: Sequence[str]) -> list[PoolFacts]:
@@ -42,7 +45,8 @@ def pool_facts(fleet: FleetFile, names: Sequence[str]) -> list[PoolFacts]:
     for name in names:
         pool: Pool = choose(fleet.pools, name, "fleet: pools")
         gpu: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
-        pools.append(PoolFacts(name, pool, pool.measured_gpu, gpu, _engine(pool, gpu)))
+        memory_bytes = None if gpu.nvml_names else pool_memory_bytes(pool)
+        pools.append(PoolFacts(name, pool, pool.measured_gpu, gpu, _engine(pool, gpu), memory_bytes))
     return pools
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.parameters import DEFAULT_POLICY, DEFAULT_WORKLOAD, ValidateParameters
+from flows.planning.cpu_fit import check_memory
 from flows.planning.gpu_fit import spread
 from quantgate.bundles.store import open_bundles
 from quantgate.judge.judge import check_policy
@@ -207,6 +208,8 @@ def declare(parameters: ValidateParameters, home: Home) -> Request:
     for checkpoint in work.checkpoints:
         check_arguments(checkpoint, config, work)
         hardware_of(checkpoint, config, devices)
+    if not devices.uuids:
+        check_memory(work.model, work.checkpoints, config)
     checkpoints = spread(work.model, work.checkpoints, config, devices, Reporter.current())
     for checkpoint in checkpoints:
         hardware_of(checkpoint, config, devices)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.parameters import ValidateParameters
+from flows.planning.cpu_fit import check_size
 from flows.planning.request import Request, hardware_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint
@@ -101,6 +102,9 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     """
     pins = Pins(pins_file(home), update=parameters.update_pins)
     checkpoints = identified(resolved_checkpoints(request, pins, report), home, report)
+    if not request.hardware.uuids:
+        for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
+            check_size(checkpoint.source, checkpoint.size_bytes, request.engine, config.engine_arguments)
     request = dataclasses.replace(
         request, checkpoints=tuple(map(argument_files.with_code, request.checkpoints))
     )

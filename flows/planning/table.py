@@ -143,6 +143,16 @@ def text_of(plan: Plan, width: int = WIDTH) -> str:
         notes = [wrapped(n, width, initial_indent="  ", subsequent_indent="    ") for n in reasons]
         lines = [plain(table, width).lstrip("\n"), "* baseline", *notes, *_subtotals(plan, width)]
     lines += [wrapped(f"Gets nothing: {line}", width, subsequent_indent="  ") for line in _idle(plan)]
+    due = {cell.pool for cell in plan.due}
+    lines += [
+        wrapped(
+            f"Not checked: memory of pool {name} unknown (memory_gb of its hosts in fleet.yaml)",
+            width,
+            subsequent_indent="  ",
+        )
+        for name in plan.unknown_memory
+        if name in due
+    ]
     return "\n".join([*lines, *([wrapped(totals(plan), width)] if plan.cells else [])])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from quantgate.model.words import counted
 from quantgate.model.yaml_file import load_yaml
 
 CPUINFO = Path("/proc/cpuinfo")
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 X86_LEVELS = (
     ("amx", {"avx512f", "amx_tile", "amx_bf16", "amx_int8"}),
@@ -40,6 +42,28 @@ UNANSWERED = (
 
 HIDE_ALL = {"", "-1", "NoDevFiles"}
 """Values of CUDA_VISIBLE_DEVICES that mean: no GPU."""
+
+
+def host_memory_bytes() -> int:
+    """Return the main memory that a process of this host may use: the machine's, or its control group's limit.
+
+    Limits of the groups around the own one count too, in either version of control groups.
+    """
+    limits = [psutil.virtual_memory().total]
+    try:
+        groups = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
+    except OSError:
+        return limits[0]
+    for _, controllers, group in groups:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, name = (CGROUPS / "memory", "memory.limit_in_bytes") if controllers else (CGROUPS, "memory.max")
+        folder = root / group.lstrip("/")
+        for place in (folder, *folder.parents):
+            if place.is_relative_to(root):
+                with suppress(OSError, ValueError):  # "max", or a group that this container does not show
+                    limits.append(int((place / name).read_text()))
+    return min(limit for limit in limits if limit > 0)
 
 
 def detect(*, gpu_count: int = 1, gpus: GpuFile | None = None) -> Hardware:

@@ -17,6 +17,11 @@ class Host(Strict):
     name: str
     workers: int = Field(default=1, ge=1, description="Workers on it, each with one measurement at a time.")
     gpus_per_worker: int = Field(default=1, ge=0, description="GPUs that one worker may use; 0 on a CPU.")
+    memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Main memory in GB (10^9 bytes), against which a CPU pool's checkpoints are checked.",
+    )
 
 
 class Pool(Strict):

@@ -244,6 +244,22 @@ def _check_text(text: str, markdown: str) -> None:
     assert markdown.count("| skipped |") == 6
 
 
+def test_a_cpu_pool_is_checked_against_its_memory(fleet: Path) -> None:
+    small = FLEET.replace(
+        "{name: here, gpus_per_worker: 0}", "{name: here, gpus_per_worker: 0, memory_gb: 25.3}"
+    )
+    fleet.write_text(small)
+    found = planned(seventy(), demo(), pools=["cpu"])
+    assert states(Plan(found.units[:1])) == dict.fromkeys(("bf16", "fp8", "nvfp4", "int8"), "TOO_LARGE")
+    assert "141.1 GB of weights" in found.cells[0].reason
+    assert found.cells[0].reason.endswith("do not fit 25.3 GB of memory")
+    assert states(Plan(found.units[1:])) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "MEASURED")
+    fleet.write_text(FLEET)
+    unknown = planned(seventy(), pools=["cpu"])
+    assert states(unknown)["bf16"] == "RUN"
+    assert "Not checked: memory of pool cpu unknown" in text_of(unknown)
+
+
 def test_arguments_from_which_no_count_follows_are_a_fault_of_their_own() -> None:
     found = planned(
         seventy().model_copy(update={"engine_arguments": {"gpu-memory-utilization": "abc"}}),

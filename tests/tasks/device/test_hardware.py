@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -284,3 +285,33 @@ def test_any_cpuinfo_gives_a_name(text: str) -> None:
     name, architecture = hardware.cpu_identity(text, "x86_64")
     assert name
     assert architecture.startswith("x86_64")
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        (
+            "0::/a/b\n",
+            {"a/memory.max": "7000", "a/b/memory.max": "max"},
+            7000,
+        ),  # version 2, the outer group's
+        ("0::/a\n", {"a/memory.max": "max"}, 9000),
+        ("4:cpu,memory:/x\n0::/\n", {"memory/x/memory.limit_in_bytes": "6000"}, 6000),
+        ("4:memory:/x\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, 9000),
+        ("3:cpuset:/x\n", {"memory/x/memory.limit_in_bytes": "1"}, 9000),  # another controller's
+        (None, {}, 9000),
+    ],
+)
+def test_a_host_s_memory_is_what_its_control_groups_leave(
+    groups: str | None, files: dict[str, str], limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    if groups is not None:
+        own.write_text(groups)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    monkeypatch.setattr(hardware, "OWN_CGROUPS", own)
+    monkeypatch.setattr(hardware, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(total=9000))
+    assert hardware.host_memory_bytes() == limit
