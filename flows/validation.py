@@ -6,17 +6,18 @@ no server.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from pydantic import BaseModel, Field
 
 from flows.command_line import validate_command
 from flows.parameters import PublishMode, ValidateParameters
+from flows.planning.parts import time_left_of
 from flows.planning.runs import PlannedRuns, fresh_key
 from flows.results import load_new, not_loaded, publish_files
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.staging import end_fresh
+from quantgate.bundles.store import BundleStore
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import BaselineRef
@@ -91,7 +92,7 @@ def measure_all(
     failures: list[QuantgateError] = []
     baseline: BaselineRef | None = None
     expected_start_s: float | None = None
-    clock = time.monotonic()
+    time_left = report.time_left = time_left_of(planned, BundleStore(home.bundles))
     for index, planned_run in enumerate(planned.runs, 1):
         if isinstance(planned_run.decision, Refuse):
             failures.append(planned_run.decision.error)
@@ -112,6 +113,7 @@ def measure_all(
             steps=steps,
         )
         plan = planned_run.plan.model_copy(update={"baseline": baseline})
+        time_left.begin_run(checkpoint.name)
         try:
             manifest, now = measure(plan, planned_run.decision, context)
         except QuantgateError as error:
@@ -120,6 +122,8 @@ def measure_all(
             report.line(f"{checkpoint.name}: failed: {error}")
             failures.append(error)
             continue
+        finally:
+            time_left.end_run(checkpoint.name)
         done.append((manifest, now))
         baseline = baseline or BaselineRef(
             name=checkpoint.name,
@@ -129,12 +133,10 @@ def measure_all(
         )
         if manifest.engine_starts:
             expected_start_s = manifest.engine_starts[-1].start_duration_s
-        measured, left = sum(new for _, new in done), len(planned.runs) - index
-        if now and left:
-            left_min = (time.monotonic() - clock) / measured * left / 60
-            report.line(
-                f"validate: {index} of {len(planned.runs)} checkpoints, about {left_min:.1f} min left"
-            )
+        if now and index < len(planned.runs):
+            report.line(f"validate: {index} of {len(planned.runs)} checkpoints measured")
+            report.show_time_left()
+    report.time_left = None
     return done, failures
 
 

@@ -6,11 +6,16 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from tasks.time_left import TimeLeft
+
 PLAIN_EVERY_S = 15.0
+TIME_LEFT_EVERY_S = 60.0
+ASSUMED_MOST = 0.2
+"""Share of the time left up to which nobody needs to know that it rests on an assumption."""
 
 
 def _duration(seconds: float) -> str:
@@ -47,6 +52,7 @@ class Step:
             total: units in all, where known.
         """
         now = time.monotonic()
+        self._reporter.advance(done, total, now)
         if done and self._first_at is None:
             self._first_at, self._first_done = now, done
         moving = self._reporter.moving
@@ -83,6 +89,9 @@ class Reporter:
         self._write = write
         self.moving = write is None and sys.stderr.isatty()
         self._width = 0
+        self.time_left: TimeLeft | None = None
+        """What is left of a validation; None where nothing is planned."""
+        self._time_left_at = time.monotonic()
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -116,16 +125,48 @@ class Reporter:
         """Print a line that stays."""
         self.show(text)
 
+    def advance(self, done: int, total: int | None, now: float) -> None:
+        """Pass a step's progress to the time left, and report that every minute."""
+        if self.time_left is None:
+            return
+        self.time_left.progress(done, total, now)
+        if now - self._time_left_at >= TIME_LEFT_EVERY_S:
+            self.show_time_left(now)
+
+    def show_time_left(self, now: float | None = None) -> None:
+        """Report how long the validation still takes, once it has measured enough of itself to say so."""
+        now = time.monotonic() if now is None else now
+        found = self.time_left and self.time_left.seconds(now)
+        if not self.time_left or not found:
+            return
+        self._time_left_at = now
+        left_s, assumed_s = found
+        most = "at most about" if self.time_left.may_stop else "about"
+        rests = f", {_duration(assumed_s)} of it assumed" if assumed_s > ASSUMED_MOST * left_s else ""
+        self.line(f"validate: {most} {_duration(left_s)} left in all{rests}")
+
     @contextmanager
-    def step(self, title: str, unit: str = "", expected_s: float | None = None) -> Iterator[Step]:
+    def step(
+        self,
+        title: str,
+        unit: str = "",
+        expected_s: float | None = None,
+        *,
+        parts: Sequence[str] = (),
+        size: float | None = None,
+    ) -> Iterator[Step]:
         """Watch a piece of work: a line at its start in a pipe, a last line with its duration.
 
         Args:
             title: what runs.
             unit: what is counted.
             expected_s: how long it should take in all, if that was measured before.
+            parts: keys of the run's parts that it does (`tasks.time_left.Part`).
+            size: how much of its part it does; all if None.
         """
         step = Step(self, title, unit, expected_s)
+        if self.time_left and parts:
+            self.time_left.begin(parts, step.started, size)
         if self.moving:
             step.update()
         else:
@@ -134,9 +175,15 @@ class Reporter:
         try:
             yield step
         except BaseException:
+            self._end_parts(parts, completed=False)
             self.line(f"{title}: stopped after {_duration(time.monotonic() - step.started)}")
             raise
+        self._end_parts(parts, completed=True)
         self.line(f"{title}: done in {_duration(time.monotonic() - step.started)}")
+
+    def _end_parts(self, parts: Sequence[str], *, completed: bool) -> None:
+        if self.time_left and parts:
+            self.time_left.end(time.monotonic(), completed=completed)
 
 
 _TERMINAL: Reporter | None = None

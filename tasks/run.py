@@ -37,6 +37,7 @@ from tasks.resume import aa_repeat, interim_looks
 from tasks.resume.continuation import begin
 from tasks.resume.decision import Decision, Refuse, Reuse, unchanged
 from tasks.throughput import bench
+from tasks.time_left import AGAIN, FIDELITY_KEY, level_key, task_key
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class ActiveRun:
     plan: RunPlan
     staging: Staging
     context: Context
+    again: str = ""
+    """What the keys of its parts begin with: those of the second answers are parts of their own."""
 
     @property
     def name(self) -> str:
@@ -55,7 +58,13 @@ class ActiveRun:
     @property
     def second_answers(self) -> ActiveRun:
         """Return the A/A repeat of a baseline's run: the first documents of each task, in parts of their own."""
-        return replace(self, plan=aa_repeat.once_more(self.plan), staging=self.staging.controls)
+        return replace(self, plan=aa_repeat.once_more(self.plan), staging=self.staging.controls, again=AGAIN)
+
+    def finished(self, *keys: str) -> None:
+        """Count no time for parts that need nothing more."""
+        for key in keys:
+            if self.context.report.time_left:
+                self.context.report.time_left.done(f"{self.again}{key}")
 
     def report(self, text: str) -> None:
         """Report a line about the run."""
@@ -67,6 +76,7 @@ def evaluate(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask) -> N
     url, report = run.context.home.bundles, run.context.report
     while asked := interim_looks.next_documents(run.plan, task, run.staging, url, report):
         _ask(engine, run, task, asked)
+    run.finished(task_key(task.task))
     judged = interim_looks.has_interim_looks(run.plan)
     result = batches.join(run.staging, task.task, judged=judged)
     if result.truncated_prompts:
@@ -83,7 +93,12 @@ def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: i
     if interim_looks.has_interim_looks(run.plan):
         title += f": documents {asked.start + 1:,} to {asked.end:,}" if asked.end else ""
     with (
-        context.report.step(title, unit="requests") as step,
+        context.report.step(
+            title,
+            unit="requests",
+            parts=[f"{run.again}{task_key(task.task)}"],
+            size=asked.end - asked.start if asked.end else None,
+        ) as step,
         telemetry.watch(engine, task.task) as rows,
     ):
         evaluate_task(
@@ -108,7 +123,8 @@ def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: i
 def compare_tokens(engine: server.RunningEngine, run: ActiveRun, text: Text) -> None:
     """Ask the running engine for its distribution before each token of the fixed text."""
     title = f"{run.name}: fidelity"
-    with run.context.report.step(title, unit="passages") as step:
+    parts = [f"{run.again}{FIDELITY_KEY}"]
+    with run.context.report.step(title, unit="passages", parts=parts) as step:
         result = measure_fidelity(
             text,
             engine.endpoint,
@@ -283,6 +299,13 @@ def _complete(run: ActiveRun) -> Manifest:
     try:
         _join_answered(run)
         tasks, text, load_missing = _missing(run)
+        kept_tasks = [task_key(task.task) for task in plan.suite.tasks if task not in tasks]
+        levels = bench.unfinished(plan.workload, staging.load_dir)
+        left = {level["operating_point"] for level in levels}
+        kept_levels = [
+            level_key(c) for c in plan.workload.concurrency if bench.operating_point(c) not in left
+        ]
+        run.finished(*kept_tasks, *([] if text else [FIDELITY_KEY]), *kept_levels)
         if tasks or text or load_missing:
             if kept := len(plan.suite.tasks) - len(tasks):
                 run.report(f"{counted(kept, 'finished task')} kept from before")

@@ -31,6 +31,7 @@ from tasks.engine.log import (
 )
 from tasks.engine.process import Tied, child_environment, how_ended, is_secret, last_words
 from tasks.progress import Reporter, Step
+from tasks.time_left import START_KEY
 
 HOST = "127.0.0.1"
 SERVED_MODEL = "quantgate"
@@ -235,7 +236,9 @@ def serve(
     with Tied(command, log=log, environment=variables) as process:
         endpoint = _endpoint(process, environment.name, port, api_key, adapter, started_at)
         with report.step(
-            f"engine {environment.name} {environment.version}: start", expected_s=expected_s
+            f"engine {environment.name} {environment.version}: start",
+            expected_s=expected_s,
+            parts=[START_KEY],
         ) as step:
             _await_ready(endpoint, environment, log, step)
         output = process.output()

@@ -19,6 +19,7 @@ from tasks.engine.process import OutOfTimeError, await_end, child_environment, r
 from tasks.engine.server import RunningEngine
 from tasks.progress import Reporter
 from tasks.throughput import bench_driver
+from tasks.time_left import level_key
 
 # A single-threaded client that is busy this share of the time is what is being measured.
 CLIENT_SATURATED_SHARE = 0.9
@@ -105,12 +106,14 @@ def measure_load(
     variables = child_environment() | engine.environment.config.environment
     variables |= {"OPENAI_API_KEY": engine.endpoint.api_key, "HF_HUB_OFFLINE": "1"}
 
+    parts = [level_key(level["concurrency"]) for level in todo]
+
     def poll() -> None:
         engine.endpoint.check_alive()
         step.update(sum(Path(level["out"]).exists() for level in todo), len(todo))
 
     try:
-        with report.step(f"{title}: {counted(len(todo), 'load level')}", unit="levels") as step:
+        with report.step(f"{title}: {counted(len(todo), 'load level')}", unit="levels", parts=parts) as step:
             run_tied(
                 [str(engine.environment.python), bench_driver.__file__, str(spec_file)],
                 what=title,
