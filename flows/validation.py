@@ -129,7 +129,7 @@ def measure_all(
             name=checkpoint.name,
             revision=checkpoint.revision,
             run_id=manifest.run_id,
-            weights_sha256=manifest.checkpoint.weights_sha256,
+            weights_sha256=checkpoint.weights_sha256,
         )
         if manifest.engine_starts:
             expected_start_s = manifest.engine_starts[-1].start_duration_s

@@ -127,7 +127,10 @@ def test_with_an_adapter_the_table_names_another_model(
         names = [plan.checkpoint.name for plan, _ in measured]
         assert names == [f"quantgate-demo-{precision}{suffix}" for precision in ("BF16", "FP8", "NVFP4")]
         assert measured[1][0].baseline == BaselineRef(
-            name=names[0], revision=measured[0][0].checkpoint.revision, run_id="run-1"
+            name=names[0],
+            revision=measured[0][0].checkpoint.revision,
+            run_id="run-1",
+            weights_sha256=measured[0][0].checkpoint.weights_sha256,
         )
         (context,) = {(c.served.adapter, c.chat_template, c.trust_remote_code) for _, c in measured}
         assert context == (suffix.removeprefix("+") or None, None, bool(suffix))
