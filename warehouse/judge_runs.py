@@ -190,11 +190,12 @@ def _read_whole(run: _Read) -> StoredRun:
 
 
 def _judge(baseline: StoredRun, candidate: StoredRun, counted: PlainTasks) -> tuple[UseVerdict, ...]:
-    manifest, own = candidate.manifest, candidate.own
+    manifest = candidate.manifest
+    own = candidate.own.at_question(manifest.question)
     without = incomparable(baseline.manifest, manifest)
     if without is not None:
         return without
-    name, policy, tasks = manifest.policy_name, manifest.policy, manifest.tasks
+    name, policy, tasks = manifest.policy_name, manifest.policy.at_question(manifest.question), manifest.tasks
     if not tasks or not candidate.samples.table.num_rows:
         return judge(baseline.samples.table, candidate.samples.table, name, policy, tasks)
     evidence = evidence_of(baseline.samples, candidate.samples, counted, tasks, own)

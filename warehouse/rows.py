@@ -41,6 +41,7 @@ def run_row(manifest: Manifest) -> Row:
         "validity": manifest.validity,
         "validity_reasons": list(manifest.validity_reasons),
         "continues": manifest.continues,
+        "question": manifest.question,
         "reused": list(manifest.reused.items()),
         "started_at": manifest.started_at,
         "declared_order": manifest.declared_order,

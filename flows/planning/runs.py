@@ -32,7 +32,7 @@ from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.quality.suite import check_chat_template, clusters_of
 from tasks.resume.chains import Evidence
-from tasks.resume.claims import claim_lines, with_related_weights
+from tasks.resume.claims import claim_lines, question_number, with_related_weights
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
 from tasks.resume.second_try import unfinished_runs
 from warehouse.estimates import seen_flips
@@ -115,7 +115,12 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     served = served_with(checkpoints, request, engine, home, report, pins)
     store = BundleStore(home.bundles)
     history, declared = RunHistory.read(store), store.declarations()
-    plans = plans_of(with_related_weights(checkpoints, declared), served, engine, request)
+    plans = [
+        plan.model_copy(update={"question": question_number(plan, history, declared)})
+        if plan.baseline
+        else plan
+        for plan in plans_of(with_related_weights(checkpoints, declared), served, engine, request)
+    ]
     after = fresh_after(home, fresh_key(parameters), history.latest_order) if parameters.fresh else None
     decisions = decide_all(plans, Evidence(history, store), unfinished_runs(home), fresh_after=after)
     _report_refused(plans, decisions, report)

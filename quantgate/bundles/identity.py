@@ -53,7 +53,8 @@ def asked_of(suite: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def deciding_settings(policy: Policy) -> dict[str, Any]:
     """Return what of a policy decides a verdict; its description and planned power are left out."""
-    return policy.model_dump(mode="json", include={"alpha", "looks", "families", "uses", "min_clusters"})
+    deciding = policy.model_dump(mode="json", include={"alpha", "looks", "families", "uses", "min_clusters"})
+    return deciding | ({"reserve": policy.reserve} if policy.reserve else {})
 
 
 def kv_cache_dtype(run: Run) -> str:

@@ -105,6 +105,7 @@ class Manifest(Strict):
     workload: Workload | None
     policy_name: str
     policy: Policy
+    question: int = Field(default=1, ge=1, description="Its place among the questions about its claim.")
     evidence: Evidence = Evidence.MEASURED
     validity: Validity = Validity.VALID
     validity_reasons: tuple[str, ...] = ()

@@ -144,7 +144,7 @@ def judge_runs(
     Raises:
         ConfigError: as of ``judge``.
     """
-    policy_name, policy = candidate.policy_name, candidate.policy
+    policy_name, policy = candidate.policy_name, candidate.policy.at_question(candidate.question)
     return incomparable(baseline, candidate) or judge(
         baseline_samples, candidate_samples, policy_name, policy, candidate.tasks, own=own
     )

@@ -133,6 +133,7 @@ class RunPlan(Strict):
     contents: tuple[TaskContent, ...] = Field(
         default=(), description="What each task of the suite asks; empty where nobody has looked yet."
     )
+    question: int = Field(default=1, ge=1, description="Its place among the questions about its claim.")
 
 
 class TaskVerdict(Strict):

@@ -83,6 +83,13 @@ def earlier_questions(plan: RunPlan, history: RunHistory, declared: Sequence[Dec
     return sorted(killed + asked, key=lambda item: _order(item, history))
 
 
+def question_number(plan: RunPlan, history: RunHistory, declared: Sequence[Declared]) -> int:
+    """Return a candidate's place among the questions about its claim: its own if it was asked before, else the next."""
+    comparisons = [asked.comparison for asked in earlier_questions(plan, history, declared)]
+    distinct = [*dict.fromkeys([*comparisons, comparison_id(plan)])]
+    return distinct.index(comparison_id(plan)) + 1
+
+
 def _order(asked: Asked, history: RunHistory) -> tuple[int, str]:
     if asked.declared is not None:
         return asked.declared.question.declared_order, asked.run_id

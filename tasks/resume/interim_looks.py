@@ -118,7 +118,8 @@ def judged(plan: RunPlan, task: SuiteTask, staging: Staging, baseline: Baseline)
     """Judge a task after its finished batches."""
     samples = batches.samples_so_far(staging, task.task)
     result = batches.together(batches.finished(staging, task.task), samples, judged=True)
-    return judge_interim(baseline.samples, samples, result, plan.policy, len(plan.suite.tasks))
+    policy = plan.policy.at_question(plan.question)
+    return judge_interim(baseline.samples, samples, result, policy, len(plan.suite.tasks))
 
 
 def _report(report: Reporter, plan: RunPlan, verdict: TaskVerdict) -> None:

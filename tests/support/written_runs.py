@@ -64,6 +64,7 @@ class Spec:
     checkpoint: str | None = None
     started_at: datetime = START
     declared_order: int = 0
+    question: int = 1
     fingerprint: str | None = None
     continues: str | None = None
     reused: dict[str, str] = field(default_factory=dict)
@@ -287,6 +288,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
         workload=workload,
         policy_name="toys",
         policy=spec.policy,
+        question=spec.question,
         evidence=Evidence.MEASURED,
         validity=spec.validity,
         validity_reasons=spec.validity_reasons,

@@ -236,3 +236,39 @@ def test_verdicts_that_an_update_changes_are_listed_with_the_reason(
         for use in ("all", "math")
     ]
     assert not load_bundles(place.warehouse, place.bundles).swapped
+
+
+RESERVING = POLICY.model_copy(update={"reserve": 0.4})
+
+
+def test_the_alphas_of_all_questions_are_together_at_most_alpha() -> None:
+    alphas = [RESERVING.at_question(number).alpha for number in range(1, 60)]
+    assert alphas[:3] == pytest.approx([0.03, 0.01, 0.005])
+    assert sum(alphas) <= RESERVING.alpha
+    assert POLICY.at_question(7) is POLICY
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "number", "policy", "stands"),
+    [
+        (SOME, FEW, 2, RESERVING, "VALIDATED"),
+        (SOME, FEW, 1, RESERVING, "INCONCLUSIVE"),
+        (SOME, FEW, 2, POLICY, "INCONCLUSIVE"),
+        (MANY, FEW, 2, RESERVING, "REJECTED"),
+        (FEW, SOME, 2, RESERVING, "INCONCLUSIVE"),
+    ],
+    ids=[
+        "from the reserve",
+        "judged at an alpha that was spent",
+        "nothing was reserved",
+        "rejected before",
+        "not passed",
+    ],
+)
+def test_a_later_question_validates_from_what_the_policy_reserved(
+    place: Any, first: Any, second: Any, number: int, policy: Policy, stands: str
+) -> None:
+    later = asked("two", second, 2, policy=policy)
+    later[1] = replace(later[1], question=number)
+    found = standing(place, asked("one", first, 1, policy=policy), later)
+    assert {row[1] for row in found.values()} == {stands}

@@ -25,6 +25,8 @@ SELECT
     root.verdict_key,
     coalesce(root.claim_key, root.verdict_key) AS claim_key,
     root.candidate_key,
+    root.policy_fingerprint AS root_policy,
+    root.question AS root_question,
     run_order(root.declared_order, root.started_at, root.run_id) AS root_order,
     run_order(r.declared_order, r.started_at, r.run_id) AS own_order,
     root.started_at AS declared_at,
@@ -72,7 +74,8 @@ QUALIFY row_number() OVER (
 CREATE OR REPLACE VIEW store.tries AS
 SELECT
     claim_key, candidate_key, verdict_key AS question_key, use, use_key, root AS run_id, root_order,
-    min(declared_at) AS declared_at, bool_or(counts_as_try) AS counts, true AS finished
+    min(declared_at) AS declared_at, bool_or(counts_as_try) AS counts, true AS finished,
+    first(root_policy) AS policy_fingerprint, first(root_question) AS question
 FROM store.own_verdicts
 WHERE verdict NOT IN ('BASELINE', 'UNVALIDATED')
 GROUP BY ALL
@@ -81,7 +84,7 @@ SELECT
     d.claim_key, d.candidate_key, d.question_key, e.entry.key AS use,
     use_key(e.entry.key, e.entry.value) AS use_key, d.run_id,
     run_order(d.declared_order, d.declared_at, d.run_id) AS root_order, d.declared_at, d.scored AS counts,
-    false AS finished
+    false AS finished, d.policy_fingerprint, NULL AS question
 FROM store.declarations d, unnest(map_entries(d.uses)) AS e(entry)
 WHERE d.run_id NOT IN (SELECT run_id FROM store.runs)
   AND (d.continues IS NULL OR d.continues NOT IN (SELECT run_id FROM store.runs))
@@ -92,6 +95,7 @@ CREATE OR REPLACE VIEW store.claim_questions AS
 WITH asked AS (
     SELECT
         claim_key, use_key, question_key, min(root_order) AS first_order, arg_min(run_id, root_order) AS run_id,
+        arg_min(policy_fingerprint, root_order) AS policy_fingerprint, arg_min(question, root_order) AS declared_number,
         min(declared_at) AS declared_at, count(*) AS tries, arg_min(finished, root_order) AS finished
     FROM store.tries
     WHERE counts
@@ -112,9 +116,31 @@ SELECT
 FROM asked a
 LEFT JOIN store.deciders d ON d.verdict_key = a.question_key AND d.use_key = a.use_key;
 
--- The verdict that stands for each claim and use: every question must pass; the first one alone can make it pass.
+-- The verdict that stands for each claim and use: every question must pass, and the first one alone can make it pass; a
+-- later one only from alpha that the first one's policy has kept for it (`reserve`).
 -- docs/decisions/0016-one-standing-verdict-a-claim.md has the proof.
 CREATE OR REPLACE VIEW store.standing AS
+WITH numbered AS (
+    SELECT
+        q.*,
+        count(*) OVER of_claim AS questions,
+        number = 1 OR (
+            declared_number >= number
+            AND q.policy_fingerprint = first_value(q.policy_fingerprint) OVER in_order
+            AND first_value(coalesce(p.reserve, 0)) OVER in_order > 0
+        ) AS may_validate
+    FROM store.claim_questions q
+    LEFT JOIN (SELECT DISTINCT policy_fingerprint, reserve FROM store.policies) p USING (policy_fingerprint)
+    WINDOW
+        of_claim AS (PARTITION BY claim_key, use_key),
+        in_order AS (PARTITION BY claim_key, use_key ORDER BY number)
+),
+answered AS (
+    SELECT
+        *,
+        min(number) FILTER (verdict = 'VALIDATED' AND may_validate) OVER (PARTITION BY claim_key, use_key) AS validating
+    FROM numbered
+)
 SELECT
     claim_key,
     use_key,
@@ -123,21 +149,19 @@ SELECT
     run_id,
     number,
     CASE
-        WHEN number = 1 OR verdict = 'REJECTED' OR questions = 1 THEN reason
+        WHEN verdict <> 'INCONCLUSIVE' OR validating IS NULL THEN reason
         ELSE format('a later question of the same claim is not passed (run {}): {}', run_id, reason)
     END AS reason
-FROM (
-    SELECT *, count(*) OVER (PARTITION BY claim_key, use_key) AS questions
-    FROM store.claim_questions
-)
+FROM answered
 QUALIFY row_number() OVER (
     PARTITION BY claim_key, use_key
     ORDER BY
         CASE
             WHEN verdict = 'REJECTED' THEN 0
-            WHEN verdict = 'INCONCLUSIVE' OR (verdict = 'NOT_COMPARABLE' AND number = 1) THEN 1
-            WHEN verdict = 'VALIDATED' THEN 2
-            ELSE 3
+            WHEN validating IS NULL AND number = 1 THEN 1
+            WHEN verdict = 'INCONCLUSIVE' AND number > validating THEN 2
+            WHEN number = validating THEN 3
+            ELSE 4
         END,
         number
 ) = 1;

@@ -41,6 +41,13 @@ class Policy(Strict):
         ge=0,
         description="Documents of each task that the baseline answers again after an engine restart (A/A repeat).",
     )
+    reserve: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of alpha kept for later questions about a claim: the first is judged at the rest, the "
+        "second at half of the reserve, the third at a quarter, and so on.",
+    )
 
     @field_validator("uses")
     @classmethod
@@ -49,6 +56,17 @@ class Policy(Strict):
         if uses.get("all") != ():
             raise ValueError("it must have 'all: []', the use that requires every declared family")
         return uses
+
+    def at_question(self, number: int) -> Policy:
+        """Return the policy that judges a claim's question of this number: its alphas together are at most alpha.
+
+        Args:
+            number: 1 for the first question that was asked about the claim.
+        """
+        if not self.reserve:
+            return self
+        share = 1 - self.reserve if number == 1 else self.reserve / 2 ** (number - 1)
+        return self.model_copy(update={"alpha": self.alpha * share})
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the policy's content; settings of later versions count only where not the default."""
@@ -63,7 +81,7 @@ class Policy(Strict):
         )
 
 
-_LATER = ("looks", "min_clusters", "aa_documents")
+_LATER = ("looks", "min_clusters", "aa_documents", "reserve")
 """Settings that early policies lacked: at their defaults they leave fingerprints unchanged."""
 
 
