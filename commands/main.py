@@ -19,6 +19,7 @@ from commands.know import flips, import_, judge, load, publish, sql, status
 from commands.measure import demo, matrix, validate
 from commands.operate import fleet
 from commands.operate.doctor import doctor
+from commands.terminated import Terminated
 from commands.verb import VerbGroup
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 
@@ -66,10 +67,6 @@ _STOPPED = {
 }
 
 
-class _Terminated(BaseException):
-    """Raised by SIGTERM. It unwinds like Ctrl-C, so that engines stop and finished parts stay."""
-
-
 INTERRUPTED = "Query interrupted"
 """Error that DuckDB raises in place of what a signal's handler raises. If no signal was received here, it was SIGTERM:
 while a flow runs, Prefect has its own handler for it."""
@@ -89,7 +86,7 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
     last = threading.Timer(TERMINATED_WITHIN_S, _end_now)
     last.daemon = True
     last.start()
-    raise _Terminated
+    raise Terminated
 
 
 def _end_now() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
 from commands.outcome import NOT_VALIDATED
+from commands.terminated import Terminated
 from quantgate.model.config.fleet import FleetFile, load_fleet
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from flows.parameters import ValidateParameters
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def _say(text: str) -> None:
@@ -62,17 +64,17 @@ def _start(fleet: FleetFile, pool: str) -> str:
 
 
 def follow(client: SyncPrefectClient, run_id: UUID, *, require_validated: bool) -> int:
-    """Watch a run, print its table and return its exit status; Ctrl-C ends the watching, not the run."""
+    """Watch a run, print its table and return its exit status; Ctrl-C and SIGTERM end the watching, not the run."""
     from flows.fleet.watch import watch
 
     try:
         ended = watch(client, run_id, _say)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stop:
         _say(
             f"the run goes on: `quantgate fleet watch {run_id}` follows it again, "
             f"`prefect flow-run cancel {run_id}` cancels it"
         )
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     if ended.table:
         click.echo()
         click.echo(ended.table)
