@@ -15,15 +15,15 @@ from warehouse.query import query
 
 
 class LoadParameters(Parameters):
-    """Parameters of the flow ``load``."""
+    """Choose how long to wait, and the runs that must be loaded."""
 
     wait_s: float = Field(
-        default=600, gt=0, title="Wait, s", description="Seconds to wait for another load to end."
+        default=600, gt=0, title="Wait, s", description="Wait so many seconds for another load to end."
     )
     run_ids: list[str] = Field(
         default_factory=list,
         title="Runs",
-        description="Runs that must be in the warehouse afterwards. Default: none.",
+        description="Fail unless these runs are in the warehouse afterwards. Default: none.",
     )
 
 

@@ -62,6 +62,9 @@ class CliOption:
 FORM_ONLY = CliOption(shown=False)
 """Marks a field that Prefect's form offers and the command line does not."""
 
+ADVANCED = "advanced"
+"""Marks a field that Prefect's form shows after the others."""
+
 
 class Parameters(BaseModel):
     """Parameters of a flow; an unknown one is refused, so that a misspelt one does not change what is measured.
@@ -130,35 +133,35 @@ class PublishMode(StrEnum):
 
 
 class ValidateParameters(Parameters):
-    """Parameters of the flow ``validate``."""
+    """Choose a model, or name a baseline, candidates and tasks of your own. An empty field has its default."""
 
     model: Annotated[ModelName | None, CliOption("model")] = Field(
         default=None,
-        description="Model of configs/models. It brings its checkpoints, tasks, workload and policy.",
+        description="Choose a model of configs/models. It brings its checkpoints, tasks, workload and policy.",
     )
     precisions: Annotated[list[Precision], CliOption("--precision", metavar="NAME")] = Field(
         default_factory=list,
-        description="Precision of the model's candidates to measure. Default: all of them.",
+        description="Measure only the model's candidates of this precision. Default: all of them.",
     )
     baseline: Annotated[str | None, CliOption(metavar="FOLDER|HUB_ID")] = Field(
         default=None,
-        description="Checkpoint to compare the candidates with, in place of a model's: a folder or a hub id "
+        description="Compare the candidates with this checkpoint, in place of a model's: a folder or a hub id "
         "(org/name[@revision]).",
     )
     candidates: Annotated[list[str], CliOption("--candidate", metavar="FOLDER|HUB_ID")] = Field(
         default_factory=list,
-        description="Quantized checkpoint to validate, in place of a model's: a folder or a hub id.",
+        description="Validate this quantized checkpoint, in place of a model's: a folder or a hub id.",
     )
     name: Annotated[str | None, CliOption(metavar="NAME")] = Field(
-        default=None, description="Name of these checkpoints in the table. Default: the baseline's name."
+        default=None, description="Call these checkpoints so in the table. Default: the baseline's name."
     )
     tasks: Annotated[list[str], BeforeValidator(_listed), CliOption("--tasks", metavar="NAME|PATH")] = Field(
         default_factory=list,
-        description="Tasks to measure quality with: a suite of configs/suites, an lm-eval task or group, an lm-eval "
+        description="Measure quality with these tasks: a suite of configs/suites, an lm-eval task or group, an lm-eval "
         "YAML file, or a JSONL file of prompts and answers. Several make one suite. Default: the model's suite.",
     )
-    family: Family | None = Field(
-        default=None, description="Task family (sets the margin) for tasks that do not declare one."
+    family: Annotated[Family | None, ADVANCED] = Field(
+        default=None, description="Count tasks that declare no family to this one. It sets their margin."
     )
     limit: Annotated[int | None, CliOption(metavar="N")] = Field(
         default=None,
@@ -166,31 +169,31 @@ class ValidateParameters(Parameters):
         description="Ask only the first N documents of each task, in the task's fixed random order. Default: all. "
         "Under a policy with interim looks, an INCONCLUSIVE run continues when the limit is raised or left out.",
     )
-    full: bool = Field(
+    full: Annotated[bool, ADVANCED] = Field(
         default=False,
         description="Turn interim looks off: candidates answer every document and are judged once. Refused for a "
         "candidate that has already had an interim look.",
     )
-    workload: Annotated[str | None, CliOption(metavar="NAME|PATH")] = Field(
+    workload: Annotated[str | None, CliOption(metavar="NAME|PATH"), ADVANCED] = Field(
         default=None,
-        description="Concurrency sweep to measure throughput with: a name in configs/workloads, or the path of a YAML "
-        f"file. Default: the model's, or '{DEFAULT_WORKLOAD}'.",
+        description="Measure throughput with this concurrency sweep: a name in configs/workloads, or the path of a "
+        f"YAML file. Default: the model's, or '{DEFAULT_WORKLOAD}'.",
     )
-    concurrency: Annotated[list[int] | None, CliOption(metavar="N,N,…")] = Field(
-        default=None, description="Concurrency levels in place of the workload's, e.g. 1,8,32."
+    concurrency: Annotated[list[int] | None, CliOption(metavar="N,N,…"), ADVANCED] = Field(
+        default=None, description="Measure these concurrency levels in place of the workload's, e.g. 1,8,32."
     )
     policy: Annotated[PolicyName | None, CliOption(metavar="NAME")] = Field(
         default=None,
-        description=f"Policy of configs/policy.yaml to judge by. Default: the model's, or '{DEFAULT_POLICY}'.",
+        description=f"Judge by this policy of configs/policy.yaml. Default: the model's, or '{DEFAULT_POLICY}'.",
     )
     gpu: Annotated[GpuName | None, FORM_ONLY] = Field(
         default=None,
         title="GPU",
-        description="GPU type that the host must have: a key of configs/gpus.yaml. Default: any.",
+        description="Run only on a host with this GPU type, a key of configs/gpus.yaml. Default: any.",
     )
-    engine: Annotated[EngineName | None, CliOption(metavar="NAME")] = Field(
+    engine: Annotated[EngineName | None, CliOption(metavar="NAME"), ADVANCED] = Field(
         default=None,
-        description="Engine of configs/engines.yaml. Default: the one for the host's hardware.",
+        description="Serve with this engine of configs/engines.yaml. Default: the one for the host's hardware.",
     )
     engine_arguments: Annotated[
         dict[str, Any],
@@ -199,29 +202,32 @@ class ValidateParameters(Parameters):
             "Serving argument. It overrides the engine's own of the same key; null removes that one. Its value is read "
             "as YAML: max-model-len=4096, lora-modules={name: FOLDER}.",
         ),
+        ADVANCED,
     ] = Field(
         default_factory=dict,
-        description="Serving arguments, without dashes, e.g. max-model-len: 4096. They override the engine's own.",
+        description="Give the engine these serving arguments, without dashes, in place of its own, e.g. "
+        '{"max-model-len": 4096}.',
     )
-    chat_template: bool | None = Field(
+    chat_template: Annotated[bool | None, ADVANCED] = Field(
         default=None,
         description="Send prompts through the checkpoint's own chat template, or as plain text. Default: as the model "
         "declares.",
     )
-    revisions: Annotated[dict[str, str], FORM_ONLY] = Field(
-        default_factory=dict, description="Commit to measure, by hub id. Default: the pinned or newest one."
+    revisions: Annotated[dict[str, str], FORM_ONLY, ADVANCED] = Field(
+        default_factory=dict,
+        description="Measure these commits, by hub id. Default: the pinned or newest ones.",
     )
-    update_pins: bool = Field(
+    update_pins: Annotated[bool, ADVANCED] = Field(
         default=False,
         description="Measure the newest commit of a hub repository's main branch instead of the pinned one.",
     )
-    afterwards: Annotated[PublishMode, FORM_ONLY] = Field(
+    afterwards: Annotated[PublishMode, FORM_ONLY, ADVANCED] = Field(
         default=PublishMode.HERE,
         title="Load and publish",
-        description="Who loads the results and publishes the table. here: this host; fleet: the deployments of the CPU "
-        "pool; nobody: it is left to the caller.",
+        description="Choose who loads the results and publishes the table. here: this host; fleet: the deployments of "
+        "the CPU pool; nobody: it is left to the caller.",
     )
-    run_generated_code: bool = Field(
+    run_generated_code: Annotated[bool, ADVANCED] = Field(
         default=False,
         description="Allow tasks that run the programs a model writes, on the host that evaluates them.",
     )
@@ -233,25 +239,26 @@ class ValidateParameters(Parameters):
 
 
 class MatrixParameters(Parameters):
-    """Parameters of the flow ``matrix``."""
+    """Choose what to measure where. A field that is left empty is as configs/fleet.yaml says."""
 
     models: Annotated[list[ModelName], CliOption("--model", metavar="NAME")] = Field(
-        default_factory=list, description="Model of configs/models. Default: as configs/fleet.yaml says."
+        default_factory=list,
+        description="Measure this model of configs/models. Default: as configs/fleet.yaml says.",
     )
     precisions: Annotated[list[Precision], CliOption("--precision", metavar="NAME")] = Field(
         default_factory=list,
-        description="Precision of the models' candidates. Default: as configs/fleet.yaml says.",
+        description="Measure only candidates of this precision. Default: as configs/fleet.yaml says.",
     )
     pools: Annotated[list[str], CliOption("--pool", metavar="NAME")] = Field(
         default_factory=list,
-        description="Pool of configs/fleet.yaml to measure on. Default: the pools of that file's matrix, or else every "
-        "pool that has hosts.",
+        description="Measure on this pool of configs/fleet.yaml. Default: the pools of that file's matrix, or else "
+        "every pool that has hosts.",
     )
     budget_usd: Annotated[float | None, CliOption(metavar="USD")] = Field(
         default=None,
         gt=0,
         title="Budget, USD",
-        description="Most that the runs may cost in total by the high end of their estimates, in USD. Runs start in "
+        description="Spend at most this in total by the high end of the runs' estimates, in USD. Runs start in "
         "the order of configs/fleet.yaml and stop before the total exceeds this. Default: as configs/fleet.yaml says.",
     )
     everything: bool = Field(
@@ -260,13 +267,13 @@ class MatrixParameters(Parameters):
     )
     dry_run: bool = Field(
         default=False,
-        description="Only show what would run, where and at what cost. Needs no server.",
+        description="Only show what would run, where and at what cost. This needs no server.",
     )
     wait_h: Annotated[float, FORM_ONLY] = Field(
         default=20,
         gt=0,
         title="Wait, h",
-        description="Hours to wait for a run. A run that takes longer goes on, and counts as failed.",
+        description="Wait so many hours for a run. A run that takes longer goes on, and counts as failed.",
     )
 
 

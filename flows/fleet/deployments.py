@@ -134,7 +134,7 @@ def _entry(deployment: Deployment) -> dict[str, Any]:
         "entrypoint": deployment.entrypoint,
         "work_pool": {"name": deployment.pool, "work_queue_name": deployment.queue},
         "tags": [TAG],
-        "enforce_parameter_schema": False,
+        "enforce_parameter_schema": True,
     }
     if deployment.limit:
         entry["concurrency_limit"] = {

@@ -16,10 +16,10 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, Concurrency
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from flows.fleet.deployments import GRACE_S, PULL, SCHEDULE_SLUG, TAG, Deployment, deployments
+from flows.fleet.form import form_of
 from quantgate.model.config.fleet import FleetFile, Pool
 from quantgate.model.errors import ConfigError
 
@@ -85,7 +85,6 @@ def _pool(client: SyncPrefectClient, name: str, pool: Pool) -> Done:
 
 def _wanted(deployment: Deployment) -> dict[str, Any]:
     """Return a deployment's fields as the server keeps them."""
-    schema = parameter_schema(deployment.load_flow())
     return {
         "description": deployment.description,
         "entrypoint": deployment.entrypoint,
@@ -95,8 +94,8 @@ def _wanted(deployment: Deployment) -> dict[str, Any]:
         "pull_steps": PULL,
         "work_pool_name": deployment.pool,
         "work_queue_name": deployment.queue,
-        "parameter_openapi_schema": schema.model_dump(),
-        "enforce_parameter_schema": False,
+        "parameter_openapi_schema": form_of(deployment),
+        "enforce_parameter_schema": True,
         "concurrency_limit": deployment.limit,
         "concurrency_options": ConcurrencyOptions(
             collision_strategy=ConcurrencyLimitStrategy.ENQUEUE, grace_period_seconds=GRACE_S

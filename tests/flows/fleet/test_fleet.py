@@ -100,13 +100,9 @@ def test_init_makes_repeats_changes_and_tells_leftovers(fleet: Path, client: Syn
     assert client.read_work_pool("h100").concurrency_limit is None, (
         "a killed worker's run would keep its slot"
     )
-    form = (found.parameter_openapi_schema or {})["definitions"]["ValidateParameters"]["properties"]
-    assert all(field["title"] and field["description"] for field in form.values())
-    assert form["model"]["anyOf"][0]["enum"] == ["quantgate-demo"] or "quantgate-demo" in str(form["model"])
-    for closed in ("policy", "gpu", "engine"):
-        assert form[closed]["anyOf"][0]["enum"], closed
-    assert {"fp8", "nvfp4"} <= set(form["precisions"]["items"]["enum"])
-    assert "enum" not in str(form["tasks"]), "a path may stand there"
+    assert found.enforce_parameter_schema
+    (form,) = (found.parameter_openapi_schema or {})["definitions"].values()
+    assert form["properties"]["gpu"]["enum"] == ["cpu"]
 
     nightly = client.read_deployment_by_name("matrix/nightly")
     (schedule,) = nightly.schedules
