@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current
@@ -35,7 +39,8 @@ def load_and_publish(run_ids: list[str], report: Reporter) -> list[str]:
     loaded = _run(LOAD, {"run_ids": run_ids}, report)
     if not _completed(loaded):
         lost.append(_reason(LOAD, loaded))
-    published = _run(PUBLISH, {"run_ids": run_ids, "key": artifact_key(str(current.id))}, report)
+    own = {"run_ids": run_ids, "key": artifact_key(str(current.id)), "flow_run_id": str(current.id)}
+    published = _run(PUBLISH, own, report)
     if not _completed(published):
         raise RunError(" | ".join([*lost, _reason(PUBLISH, published)]), hint=_KEPT)
     return lost
@@ -44,6 +49,21 @@ def load_and_publish(run_ids: list[str], report: Reporter) -> list[str]:
 def artifact_key(flow_run_id: str) -> str:
     """Return the key of a validation's own table among a server's artifacts."""
     return f"runs-{flow_run_id}"
+
+
+def artifact(client: SyncPrefectClient, key: str) -> Any:
+    """Return the content of the newest artifact of a key; None if there is none."""
+    artifacts = client.read_artifacts(
+        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+        sort=ArtifactSort.CREATED_DESC,
+        limit=1,
+    )
+    if not artifacts:
+        return None
+    data = artifacts[0].data
+    if isinstance(data, str) and artifacts[0].type == "table":
+        return json.loads(data)
+    return data
 
 
 def _run(name: str, parameters: dict[str, Any], report: Reporter) -> FlowRun:

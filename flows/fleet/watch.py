@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -12,17 +11,15 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterKey,
     LogFilter,
     LogFilterFlowRunId,
     LogFilterTimestamp,
 )
 from prefect.client.schemas.objects import FlowRun, Log
-from prefect.client.schemas.sorting import ArtifactSort, LogSort
+from prefect.client.schemas.sorting import LogSort
 from prefect.exceptions import ObjectNotFound
 
-from flows.fleet.publish_mode import artifact_key
+from flows.fleet.publish_mode import artifact, artifact_key
 from flows.fleet.server import may_pass, what_went_wrong
 from quantgate.model.errors import ConfigError, RunError
 
@@ -125,23 +122,8 @@ class _Lines:
 
 def _ended(client: SyncPrefectClient, run: FlowRun) -> Ended:
     key = artifact_key(str(run.id))
-    table, rows = _artifact(client, key), _artifact(client, f"{key}-rows")
+    table, rows = artifact(client, key), artifact(client, f"{key}-rows")
     text = str(table).removeprefix("```text\n").removesuffix("\n```") if table is not None else None
     message = (run.state.message or "") if run.state else ""
     completed = run.state is not None and run.state.is_completed()
     return Ended(completed, message, text, rows if isinstance(rows, list) else [])
-
-
-def _artifact(client: SyncPrefectClient, key: str) -> Any:
-    """Return the content of the newest artifact of a key."""
-    artifacts = client.read_artifacts(
-        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
-        sort=ArtifactSort.CREATED_DESC,
-        limit=1,
-    )
-    if not artifacts:
-        return None
-    data = artifacts[0].data
-    if isinstance(data, str) and artifacts[0].type == "table":
-        return json.loads(data)
-    return data

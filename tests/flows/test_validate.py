@@ -23,6 +23,7 @@ def test_what_a_task_tells_goes_where_the_flows_own_lines_go(monkeypatch: pytest
     monkeypatch.setenv("HF_TOKEN", "of-no-use")
     monkeypatch.setattr(module, "reporter", lambda: Reporter(lines.append))
     monkeypatch.setattr(module, "_validate", pulls)
+    monkeypatch.setattr(module, "_ending", lambda _: "VALIDATED for all: fp8")
     validate.fn(ValidateParameters(model="quantgate-demo"))
     assert lines == ["the flow's own", "a pull's"]
 

@@ -109,7 +109,7 @@ def summarize(
     width: int = WIDTH,
 ) -> str:
     """Return the `summary_table` of an open connection."""
-    blocks = list(_blocks(connection, moment, run_ids))
+    blocks = list(blocks_of(connection, moment, run_ids))
     if not blocks:
         return "The warehouse has no run yet."
     comparison = published_block(connection, moment) if published else None
@@ -118,15 +118,17 @@ def summarize(
     return "\n\n".join(write_markdown(block) if markdown else plain(block, width) for block in blocks)
 
 
-def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | None) -> Iterator[Block]:
+def blocks_of(connection: Connection, moment: datetime, run_ids: Sequence[str] | None) -> Iterator[Block]:
+    """Yield the blocks of the table: for each model and setting its runs, its uses, and each candidate's tasks."""
+
     def section(row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in ("model", "gpu", "engine", "engine_version", "workload", "policy"))
 
     controls = control_notes(connection, run_ids)
-    for _, members in groupby(fetch(connection, _POINTS, ts=moment, run_ids=run_ids), key=section):
+    for _, members in groupby(points_of(connection, moment, run_ids), key=section):
         rows = list(members)
-        labels = _labels(rows)
-        use = _headline(rows)
+        labels = labels_of(rows)
+        use = headline_of(rows)
         shown = [row for row in rows if row["use"] == use]
         yield _main(shown, labels, tuple(_notes(connection, moment, shown, labels, controls)))
         if (uses := _uses(rows, labels)) is not None:
@@ -138,13 +140,18 @@ def _blocks(connection: Connection, moment: datetime, run_ids: Sequence[str] | N
                 yield _tasks(row, labels[row["run_id"]], tasks)
 
 
-def _headline(rows: list[Row]) -> str:
+def points_of(connection: Connection, moment: datetime, run_ids: Sequence[str] | None) -> list[Row]:
+    """Return a row for each run, operating point and use, at the price that the table shows."""
+    return fetch(connection, _POINTS, ts=moment, run_ids=run_ids)
+
+
+def headline_of(rows: Sequence[Row]) -> str:
     """Return the use of the main table: `all`, or the policy's first use if it has no `all`."""
     uses = [str(row["use"]) for row in rows]
     return "all" if "all" in uses else uses[0]
 
 
-def _labels(rows: list[Row]) -> dict[str, str]:
+def labels_of(rows: Sequence[Row]) -> dict[str, str]:
     """Name each run by its precision; add the number of GPUs if it varies, and #1, #2 if names repeat."""
     counts = {row["gpu_count"] for row in rows}
     precisions = {
@@ -171,8 +178,8 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
         Column("at", lambda row: (row["operating_point"] or NULL) + "*" * (row["validity"] != "valid")),
         Column("verdict", itemgetter("verdict")),
         Column("tasks/n", amount, right=True),
-        Column(f"Δ points [{level}]", _delta, right=True),
-        Column("USD/1M out", lambda row: _number(row["usd_per_mtok_output"], _money), right=True),
+        Column(f"Δ points [{level}]", delta_of, right=True),
+        Column("USD/1M out", lambda row: _number(row["usd_per_mtok_output"], money_of), right=True),
         Column("tok/s", lambda row: _number(row["output_tok_s"], "{:,.0f}".format), right=True),
         Column("TTFT ms", lambda row: _pair(row["ttft_p50_ms"], row["ttft_p99_ms"]), right=True),
         Column("kernel", itemgetter("kernel_mode")),
@@ -275,7 +282,7 @@ def _offer(row: Row) -> str:
 
 def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
     """Return the verdicts of the other uses; None if the policy has only one use."""
-    headline = _headline(rows)
+    headline = headline_of(rows)
     verdicts = {
         (row["run_id"], row["use"]): row for row in rows if row["use"] != headline and not row["is_baseline"]
     }
@@ -285,7 +292,7 @@ def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
         Column("verdict", itemgetter("verdict")),
         Column("tasks/n", amount, right=True),
         Column("worst task", lambda row: row["worst_task"] or NULL),
-        Column("Δ points", _delta, right=True),
+        Column("Δ points", delta_of, right=True),
     )
     if not verdicts:
         return None
@@ -307,7 +314,7 @@ def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
         Column("n", lambda task: f"{task['pairs']:,}", right=True),
         Column("base", lambda task: f"{100 * task['baseline_score']:.1f}", right=True),
         Column("cand", lambda task: f"{100 * task['candidate_score']:.1f}", right=True),
-        Column(f"Δ points [{level}]", _delta, right=True),
+        Column(f"Δ points [{level}]", delta_of, right=True),
         Column("margin", lambda task: f"{100 * task['margin']:g}", right=True),
         Column("flips", lambda task: f"{100 * task['flip_rate']:.1f}", right=True),
         Column("p", _p, right=True),
@@ -325,7 +332,8 @@ def _number(value: float | None, write: Callable[[float], str]) -> str:
     return NULL if value is None else write(value)
 
 
-def _money(value: float) -> str:
+def money_of(value: float) -> str:
+    """Return an amount of money in at least three digits."""
     return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
 
 
@@ -333,7 +341,8 @@ def _pair(low: float | None, high: float | None) -> str:
     return f"{_number(low, '{:.0f}'.format)}/{_number(high, '{:.0f}'.format)}"
 
 
-def _delta(row: Row) -> str:
+def delta_of(row: Row) -> str:
+    """Return a quality delta in points of 100, with its interval: ``-0.70 [-1.40, -0.12]``."""
     if row["quality_delta"] is None:
         return NULL
     delta = f"{100 * row['quality_delta']:+.2f}"
