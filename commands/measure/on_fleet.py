@@ -16,6 +16,7 @@ from quantgate.model.home import Home
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
     from flows.parameters import ValidateParameters
 
@@ -38,7 +39,7 @@ def run_on_fleet(
     fleet = load_fleet()
     submission = prepare(fleet, gpu, parameters, home)
     with server() as client:
-        run = submit(client, submission)
+        run, joined = submit(client, submission)
         for note in submission.notes:
             _say(note)
         if not workers_online(client, submission.pool):
@@ -46,11 +47,25 @@ def run_on_fleet(
                 f"no worker of pool {submission.pool} is online, so the run waits. "
                 f"{_start(fleet, submission.pool)}"
             )
-        _say(f"submitted {run.name} to pool {submission.pool}: {url_for(run) or run.id}")
+        where = url_for(run) or run.id
+        if joined:
+            _say(_joined(run, submission.pool, where))
+        else:
+            _say(f"submitted {run.name} to pool {submission.pool}: {where}")
         if not watched:
             _say(f"follow it with `quantgate fleet watch {run.id}`")
             return 0
         return follow(client, run.id, require_validated=require_validated)
+
+
+def _joined(run: FlowRun, pool: str, where: object) -> str:
+    """Return the line about a run that is joined; one whose worker died is running until somebody cancels it."""
+    state = (run.state_name or "scheduled").lower()
+    since = f" since {run.state.timestamp:%Y-%m-%d %H:%M} UTC" if run.state else ""
+    return (
+        f"joined {run.name} in pool {pool}, {state}{since}, and queued no second run: {where} "
+        f"(`prefect flow-run cancel {run.id}` cancels it)"
+    )
 
 
 def _start(fleet: FleetFile, pool: str) -> str:

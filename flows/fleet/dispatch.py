@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from flows.fleet.server import OUTDATED, is_refusal, what_went_wrong
+from flows.naming import name_of, tags_of
+from flows.parameters import ValidateParameters
 from flows.planning.cells import Unit, run_name
 
 POLL_S = 5.0
@@ -63,14 +66,17 @@ async def _ended(
     """Start (or join) a run of a deployment, and return how it ended."""
     joined = False
     try:
-        key = None
+        key, title, tags = None, None, None
         if unit:
             key, joined = await free_key(client, f"matrix {unit.pool} {unit.model} {unit.fingerprint[:16]}")
+            record = ValidateParameters.model_validate(unit.parameters)
+            title, tags = name_of(record), tags_of(record)
         run = await arun_deployment(
             deployment,
             client=client,
             parameters={"parameters": unit.parameters} if unit else {},
-            flow_run_name=name if unit else None,
+            flow_run_name=title,
+            tags=tags,
             idempotency_key=key,
             as_subflow=not joined,
             timeout=wait_s,
@@ -78,6 +84,9 @@ async def _ended(
         )
     except ObjectNotFound:
         return Outcome(name, f"the server has no deployment '{deployment}'; `quantgate fleet init` makes it")
+    except PrefectHTTPStatusError as error:
+        reason, hint = what_went_wrong(error), f"; {OUTDATED}" if is_refusal(error) else ""
+        return Outcome(name, f"{deployment}: {reason}{hint}")
     except Exception as error:  # the other runs go on, whatever failed at the server or on the way to it
         return Outcome(name, f"{deployment}: {' '.join(str(error).split())[:300] or type(error).__name__}")
     return Outcome(name, _problem(run, wait_s), joined)
@@ -108,14 +117,30 @@ async def free_key(client: PrefectClient, stem: str) -> tuple[str, bool]:
     first = 1
     while True:
         keys = [f"{stem} {attempt}" for attempt in range(first, first + ATTEMPTS)]
-        runs = await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys)),
-            limit=ATTEMPTS,
-        )
-        ended = {run.idempotency_key: run.state is not None and run.state.is_final() for run in runs}
-        for key in keys:
-            if key not in ended:
-                return key, False
-            if not ended[key]:
-                return key, True
+        runs = await client.read_flow_runs(flow_run_filter=with_keys(keys), limit=ATTEMPTS)
+        for key, run in runs_by_key(keys, runs):
+            if run is None or in_progress(run):
+                return key, run is not None
         first += ATTEMPTS
+
+
+def with_keys(keys: list[str]) -> FlowRunFilter:
+    """Return the filter of the runs that have one of these idempotency keys."""
+    return FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
+
+
+def runs_by_key(keys: list[str], runs: Iterable[FlowRun]) -> Iterator[tuple[str, FlowRun | None]]:
+    """Yield each key with its run; None where no run has used it."""
+    found = {run.idempotency_key: run for run in runs}
+    for key in keys:
+        yield key, found.get(key)
+
+
+def in_progress(run: FlowRun) -> bool:
+    """Return whether a run is queued or running, and not about to end because somebody cancelled it."""
+    return run.state is None or not (run.state.is_final() or run.state.is_cancelling())
+
+
+def is_queued(run: FlowRun) -> bool:
+    """Return whether a run waits for its worker."""
+    return run.state is None or run.state.is_scheduled() or run.state.is_pending()

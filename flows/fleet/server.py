@@ -14,6 +14,7 @@ from prefect.settings import get_current_settings
 from quantgate.model.errors import ConfigError, RunError
 
 TIMEOUT_S = 10.0
+OUTDATED = "`quantgate fleet init` gives the server the parameters and names that this checkout has now."
 _START = "`prefect server start` starts one, and PREFECT_API_URL=http://127.0.0.1:4200/api names it."
 
 
@@ -56,6 +57,11 @@ def what_went_wrong(error: httpx.HTTPError) -> str:
         request, answer = error.request, error.response
         return f"answered {answer.status_code} to {request.method} {request.url.path}: {answer.text[:300]}"
     return f"stopped answering ({error})"
+
+
+def is_refusal(error: httpx.HTTPError) -> bool:
+    """Return whether the server refused a run's parameters, which it holds to its copy of the deployment's form."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.CONFLICT
 
 
 def may_pass(error: httpx.HTTPError) -> bool:

@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID, uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from flows.fleet.deployments import validate_parameters
+from flows.fleet.dispatch import ATTEMPTS, in_progress, is_queued, runs_by_key, with_keys
+from flows.fleet.server import OUTDATED, is_refusal, what_went_wrong
+from flows.naming import name_of, tags_of
 from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.pools import pool_facts
 from flows.planning.request import check_arguments, checkpoints_of, chosen_model, declare_work
@@ -20,11 +24,15 @@ from quantgate.model.config.fleet import FleetFile, fleet_path
 from quantgate.model.config.policy import load_policy
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
-from quantgate.model.yaml_file import choose
+from quantgate.model.yaml_file import choose, fingerprint_of
 from tasks.engine import environment
 from tasks.engine.argument_files import LORA, PATHS, SPECULATIVE
 from tasks.engine.arguments import dashed, gpu_count, serving_arguments
 from tasks.quality import sources
+from tasks.quality.suite import suite_content
+
+MARK = "quantgate.submission"
+"""Label of a run that says which submission made it: the server gives a key's second submitter the first one's run."""
 
 
 class Submission(NamedTuple):
@@ -33,6 +41,8 @@ class Submission(NamedTuple):
     pool: str
     parameters: ValidateParameters
     notes: list[str]
+    digest: str
+    """Of the parameters and of what they name on this machine (hex)."""
 
 
 def pool_of(fleet: FleetFile, gpu: str) -> str:
@@ -87,6 +97,7 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
     notes = []
     if local:
         notes.append(f"must have the same path on the hosts of pool {name}: {', '.join(local)}")
+    named: list[Any] = [sent.model_dump(mode="json")]
     elsewhere = [path for path in local if not Path(path).exists()]
     config = _engine(fleet, name, sent.engine)
     if elsewhere:
@@ -98,13 +109,19 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
             gpu_count(serving_arguments(config, checkpoint.engine_arguments))
     else:
         work = declare_work(sent, home)
+        named += [
+            suite_content(work.suite),
+            work.workload.model_dump(mode="json"),
+            work.policy.model_dump(mode="json"),
+        ]
+        named += [checkpoint.model_dump(mode="json") for checkpoint in work.checkpoints]
         for checkpoint in work.checkpoints:
             check_arguments(checkpoint, config, work)
     if pool.simulated_by:
         notes.append(
             f"pool {name} has no {pool.gpu}, {pool.simulated_by} stands for it: its rows say gpu={pool.simulated_by}"
         )
-    return Submission(name, sent, notes)
+    return Submission(name, sent, notes, fingerprint_of(named)[:16])
 
 
 def _engine(fleet: FleetFile, pool: str, name: str | None) -> EngineConfig:
@@ -169,11 +186,26 @@ def _absolute(given: str, local: list[str]) -> str:
     return str(path)
 
 
-def submit(client: SyncPrefectClient, submission: Submission) -> FlowRun:
-    """Give the run to its pool's deployment.
+class Submitted(NamedTuple):
+    """A run on the server."""
+
+    run: FlowRun
+    joined: bool
+    """True if the run was queued or running already."""
+
+
+def submit(client: SyncPrefectClient, submission: Submission) -> Submitted:
+    """Give the run to its pool's deployment, or join the same run that is queued or running there.
+
+    It is the same run if pool, parameters and everything that they name on this machine are the same; one that a form,
+    a schedule or a matrix started is not looked at. A run that has ended is not joined: a new one reuses what was
+    measured. With ``fresh`` a run that has begun isn't joined either, since it may have measured a part long ago; one
+    that is still queued will measure all of it, so it is joined.
+
+    Two submitters at the same moment get the same run: they choose the same idempotency key.
 
     Raises:
-        ConfigError: the server has no such deployment.
+        ConfigError: the server has no such deployment, or refuses the parameters.
     """
     name = f"validate/{submission.pool}"
     try:
@@ -182,7 +214,50 @@ def submit(client: SyncPrefectClient, submission: Submission) -> FlowRun:
         raise ConfigError(
             "the server has no such deployment", where=name, hint="`quantgate fleet init` makes it."
         ) from None
-    parameters: dict[str, Any] = {
-        "parameters": submission.parameters.model_dump(mode="json", exclude_defaults=True)
-    }
-    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    stem = f"validate {submission.pool} {submission.digest}"
+    joinable = is_queued if submission.parameters.fresh else in_progress
+    while True:
+        key, same = _free_key(client, stem, joinable)
+        if same is not None:
+            return Submitted(same, joined=True)
+        mark = {MARK: uuid4().hex}
+        run = _create(client, deployment.id, submission, key, mark)
+        if run.labels.get(MARK) == mark[MARK]:
+            return Submitted(run, joined=False)
+        if joinable(run):
+            return Submitted(run, joined=True)
+
+
+def _create(
+    client: SyncPrefectClient, deployment_id: UUID, submission: Submission, key: str, mark: dict[str, str]
+) -> FlowRun:
+    """Return the run of a key, which another submitter may have made."""
+    try:
+        return client.create_flow_run_from_deployment(
+            deployment_id,
+            parameters={"parameters": submission.parameters.model_dump(mode="json", exclude_defaults=True)},
+            name=name_of(submission.parameters),
+            tags=tags_of(submission.parameters),
+            idempotency_key=key,
+            labels={**mark},
+        )
+    except PrefectHTTPStatusError as error:
+        if not is_refusal(error):
+            raise
+        raise ConfigError(
+            what_went_wrong(error), where=f"validate/{submission.pool}", hint=OUTDATED
+        ) from None
+
+
+def _free_key(
+    client: SyncPrefectClient, stem: str, joinable: Callable[[FlowRun], bool]
+) -> tuple[str, FlowRun | None]:
+    """Return the first key of a stem that no run has used up, and the run to join, if it has one."""
+    first = 1
+    while True:
+        keys = [f"{stem} {attempt}" for attempt in range(first, first + ATTEMPTS)]
+        runs = client.read_flow_runs(flow_run_filter=with_keys(keys), limit=ATTEMPTS)
+        for key, run in runs_by_key(keys, runs):
+            if run is None or joinable(run):
+                return key, run
+        first += ATTEMPTS

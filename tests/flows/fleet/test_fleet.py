@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,21 +14,37 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 import yaml
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterName,
+)
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling, Completed, Running
 
+from flows.fleet import submit as submitting
+from flows.fleet.check import checked_fleet
+from flows.fleet.deployments import TAG, Deployment, deployments
+from flows.fleet.form import form_of
+from flows.fleet.provision import initialize
 from flows.fleet.secrets import hub_token
-from quantgate.model.home import ROOT
+from flows.fleet.submit import Submission, prepare, submit
+from flows.parameters import ValidateParameters
+from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT, Home
 from tests.stub_engine.make import make
 from tests.support import prefect_server
 from tests.support.command import QUANTGATE, nothing_left, quantgate
 from tests.support.prefect_server import Server
+from tests.tasks.engine.test_process import wait_for
 
 OURS, WORKERS_OWN = "hf_planted0in0a0secret", "hf_planted0in0an0environment"
 FLEET: dict[str, Any] = {
@@ -101,8 +118,7 @@ def test_init_makes_repeats_changes_and_tells_leftovers(fleet: Path, client: Syn
         "a killed worker's run would keep its slot"
     )
     assert found.enforce_parameter_schema
-    (form,) = (found.parameter_openapi_schema or {})["definitions"].values()
-    assert form["properties"]["gpu"]["enum"] == ["cpu"]
+    assert found.parameter_openapi_schema == form_of(_deployment_of("validate/h100"))
 
     nightly = client.read_deployment_by_name("matrix/nightly")
     (schedule,) = nightly.schedules
@@ -126,6 +142,116 @@ def test_init_makes_repeats_changes_and_tells_leftovers(fleet: Path, client: Syn
     wider = client.read_deployment_by_name("validate/h100").global_concurrency_limit
     assert wider is not None
     assert wider.limit == 2
+
+
+def _deployment_of(name: str) -> Deployment:
+    return next(one for one in deployments(checked_fleet()) if one.full_name == name)
+
+
+@pytest.fixture
+def submission(client: SyncPrefectClient, home: Path) -> Iterator[Submission]:
+    """A validation that nobody runs; the runs that come of it are removed."""
+    initialize(client, checked_fleet())
+    before = {run.id for run in client.read_flow_runs()}
+    parameters = ValidateParameters(model="quantgate-demo", precisions=["fp8"])
+    yield prepare(checked_fleet(), "h100", parameters, Home(home))
+    for run in client.read_flow_runs():
+        if run.id not in before:
+            client.delete_flow_run(run.id)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"model": "quantgate-demo"}, "Additional properties are not allowed ('model' was unexpected)"),
+    ({"parameters": {"model": "no-such"}}, "'no-such' is not one of ["),
+    ({"parameters": {"model": "quantgate-demo", "limitt": 3}}, "('limitt' was unexpected)"),
+    ({"parameters": {"model": "quantgate-demo", "gpu": "b200"}}, "'b200' is not one of ['cpu']"),
+    ({"parameters": {"limit": 3}}, "'model' is a required property"),
+    ({"parameters": {"baseline": "a", "candidates": ["b"]}}, "'tasks' is a required property"),
+]
+
+
+@pytest.mark.usefixtures("submission")
+def test_what_a_form_does_not_offer_is_refused_when_it_is_submitted(
+    server: Server, client: SyncPrefectClient
+) -> None:
+    deployment = client.read_deployment_by_name("validate/h100")
+    address = f"{server.url}/deployments/{deployment.id}/create_flow_run"
+    before = len(client.read_flow_runs())
+    for given, reason in REFUSED:
+        answer = httpx.post(address, json={"parameters": given})
+        assert answer.status_code == 409, given
+        assert reason in answer.json()["detail"]
+    assert len(client.read_flow_runs()) == before
+
+
+def test_a_server_with_older_names_says_how_it_gets_these(
+    client: SyncPrefectClient, submission: Submission
+) -> None:
+    newer = submission.parameters.model_copy(update={"policy": "newer"})
+    with pytest.raises(
+        ConfigError, match=r"'newer' is not one of .* `quantgate fleet init` gives the server"
+    ):
+        submit(client, submission._replace(parameters=newer))
+
+
+def test_the_same_run_is_joined_until_it_has_ended(
+    client: SyncPrefectClient, submission: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, joined = submit(client, submission)
+    assert not joined
+    assert first.name == "quantgate-demo fp8 on cpu"
+    assert {"model:quantgate-demo", "precision:fp8", "gpu:cpu", "policy:demo", TAG} <= set(first.tags)
+    assert submit(client, submission) == (first, True)
+
+    with monkeypatch.context() as race:  # another submitter asks before the first one's run is there
+        race.setattr(submitting, "_free_key", lambda *_: (first.idempotency_key, None))
+        run, joined = submit(client, submission)
+        assert (run.id, joined) == (first.id, True)
+
+    client.set_flow_run_state(first.id, Running(), force=True)
+    run, joined = submit(client, submission)
+    assert (run.id, joined) == (first.id, True)
+    other, joined = submit(client, submission._replace(digest="of-other-questions"))
+    assert (other.id != first.id, joined) == (True, False)
+
+    client.set_flow_run_state(first.id, Cancelling(), force=True)
+    second, joined = submit(client, submission)
+    assert (second.id != first.id, joined) == (True, False)
+    client.set_flow_run_state(second.id, Completed(), force=True)
+    third, joined = submit(client, submission)
+    assert (third.id in {first.id, second.id}, joined) == (False, False)
+
+
+def test_a_fresh_run_is_joined_only_while_it_is_queued(
+    client: SyncPrefectClient, submission: Submission
+) -> None:
+    fresh = submission._replace(parameters=submission.parameters.model_copy(update={"fresh": True}))
+    first, _ = submit(client, fresh)
+    again, joined = submit(client, fresh)
+    assert (again.id, joined) == (first.id, True)
+    client.set_flow_run_state(first.id, Running(), force=True)
+    second, joined = submit(client, fresh)
+    assert (second.id != first.id, joined) == (True, False)
+
+
+def test_sigterm_ends_the_watching_and_the_run_goes_on(
+    client: SyncPrefectClient, submission: Submission, tmp_path: Path
+) -> None:
+    queued, _ = submit(client, submission)
+    log = tmp_path / "log"
+    with log.open("w") as err:
+        command = [QUANTGATE, "validate", "quantgate-demo", "--precision", "fp8", "--gpu", "h100", "--watch"]
+        watching = subprocess.Popen(command, stderr=err)
+    assert wait_for(lambda: f"{queued.name}: Scheduled" in log.read_text(), 60)
+    watching.terminate()
+    assert watching.wait(timeout=60) == 143
+    told = log.read_text().splitlines()
+    assert any(line.startswith(f"joined {queued.name} in pool h100, scheduled since ") for line in told)
+    assert told[-1] == (
+        f"the run goes on: `quantgate fleet watch {queued.id}` follows it again, "
+        f"`prefect flow-run cancel {queued.id}` cancels it"
+    )
+    assert client.read_flow_run(queued.id).state_name == "Scheduled"
 
 
 def test_the_token_comes_from_the_secret_where_the_environment_has_none(
@@ -186,9 +312,13 @@ def test_one_run_on_a_schedule_and_one_by_hand(
         assert "For comparison, not measured here" not in out
         run_id = err.split("/flow-run/")[1].split()[0]
         assert quantgate("fleet", "watch", run_id).out == out
+        _says_its_verdict(client, UUID(run_id))
         on_schedule = quantgate("fleet", "watch", scheduled)
         assert on_schedule.status == 0, on_schedule.err
-        assert client.read_flow_run(UUID(scheduled)).auto_scheduled
+        by_schedule = client.read_flow_run(UUID(scheduled))
+        assert by_schedule.auto_scheduled
+        assert by_schedule.name == "quantgate-demo nvfp4 on cpu"
+        assert "precision:nvfp4" in by_schedule.tags
     rows = _rows()
     assert len(rows) == 4, "a baseline and a candidate each"
     assert {row["gpu"] for row in rows} == {"cpu"}
@@ -198,6 +328,20 @@ def test_one_run_on_a_schedule_and_one_by_hand(
     assert nothing_left(home) == []
     told = out + err + on_schedule.out + on_schedule.err
     _no_token(server, home, told)
+
+
+def _says_its_verdict(client: SyncPrefectClient, run_id: UUID) -> None:
+    """The run's own page has name, tags, verdict and artifact; a verdict that isn't VALIDATED fails no run."""
+    run = client.read_flow_run(run_id)
+    assert run.name == "quantgate-demo fp8 on cpu"
+    assert {"precision:fp8", "gpu:cpu", "suite:cloze.yaml"} <= set(run.tags)
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert re.fullmatch(r"[A-Z]+ for all: fp8 \(.* points\)", run.state.message or "")
+    own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    (page,) = client.read_artifacts(artifact_filter=own)
+    assert page.key == "verdict-quantgate-demo-cpu"
+    assert str(page.data).startswith(f"**{run.state.message}**")
 
 
 def _scheduled(deployment: str, **parameters: object) -> str:

@@ -173,3 +173,22 @@ def test_what_only_the_host_has_is_left_to_it() -> None:
     )
     assert sent.parameters.candidates == ["/there/FP8", "org/name"]
     assert any("so only the pool's hosts check it: /there/BF16, /there/FP8" in note for note in sent.notes)
+
+
+def test_the_digest_is_of_what_is_measured_not_of_its_name_alone(tmp_path: Path) -> None:
+    """Two commands with one digest are one run, so a question that was edited between them has to change it."""
+    questions = tmp_path / "mine.jsonl"
+    asked = ValidateParameters(model="quantgate-demo", tasks=[str(questions)], family="math", policy="demo")
+
+    def digest(text: str, parameters: ValidateParameters = asked, gpu: str = "h100") -> str:
+        questions.write_text(text)
+        return prepare(FLEET, gpu, parameters, Home.current()).digest
+
+    first = digest('{"prompt": "a", "answer": "b"}\n')
+    assert digest('{"prompt": "a", "answer": "b"}\n') == first
+    others = [
+        digest('{"prompt": "a", "answer": "c"}\n'),
+        digest('{"prompt": "a", "answer": "b"}\n', asked.model_copy(update={"limit": 1})),
+        digest('{"prompt": "a", "answer": "b"}\n', gpu="l40s-a"),
+    ]
+    assert len({first, *others}) == 4
