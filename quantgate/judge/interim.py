@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quantgate.bundles.manifest import TaskResult
-from quantgate.judge.pairing import DeclaredTask, Unpaired
+from quantgate.judge.pairing import DOCUMENT, DeclaredTask, Unpaired
 from quantgate.judge.stats.group_sequential import Design
 from quantgate.model.config.policy import Policy
 from quantgate.model.words import counted
@@ -103,7 +103,8 @@ def stopped_early(task: DeclaredTask, policy: Policy) -> bool:
 def answered_first(baseline: pa.Table, candidate: pa.Table, task: str) -> pa.Table | Unpaired:
     """Return a baseline's samples of the documents that a candidate answered before it stopped.
 
-    They must be the first of the declared order, without a gap, so that nobody chose among them.
+    They must be the first of the candidate's order, without a gap, so that nobody chose among them. The baseline's own
+    positions do not matter: an older one was asked in another order.
 
     Args:
         baseline: samples (``quantgate.bundles.schema.SAMPLES``).
@@ -116,7 +117,7 @@ def answered_first(baseline: pa.Table, candidate: pa.Table, task: str) -> pa.Tab
     baseline, candidate = (
         samples.filter(pc.equal(samples["task"], task)) for samples in (baseline, candidate)
     )
-    if baseline["position"].null_count or candidate["position"].null_count:
+    if candidate["position"].null_count:
         return Unpaired(
             f"task {task}: the candidate stopped early, and the order of its documents was not recorded"
         )
@@ -125,7 +126,9 @@ def answered_first(baseline: pa.Table, candidate: pa.Table, task: str) -> pa.Tab
         return Unpaired(
             f"task {task}: the documents that the candidate answered are not the first of its order"
         )
-    return baseline.filter(pc.less(baseline["position"], answered.size))
+    return baseline.join(
+        candidate.select(DOCUMENT).group_by(DOCUMENT).aggregate([]), DOCUMENT, join_type="left semi"
+    )
 
 
 def judged_by_another(result: TaskResult, own: Policy, other: Policy) -> str | None:

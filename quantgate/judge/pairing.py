@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple, Protocol
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,9 @@ import pyarrow.compute as pc
 from quantgate.judge.stats.tango import Floats, Ints
 from quantgate.model.enums import Family
 
-_KEY = ["doc_id", "doc_repeat"]
+DOCUMENT = ["doc_id", "doc_repeat"]
+"""Columns that name a document."""
+
 _MUST_EQUAL = {
     "prompt_hash": "prompt",
     "doc_hash": "document",
@@ -104,12 +108,12 @@ def pair_task(
             return Unpaired(
                 f"task {name}: the {side}'s samples have the filters {', '.join(filters)}: name one"
             )
-        repeated = rows.num_rows - rows.group_by(_KEY).aggregate([]).num_rows
+        repeated = rows.num_rows - rows.group_by(DOCUMENT).aggregate([]).num_rows
         if repeated:
             return Unpaired(f"task {name}: {_documents(repeated)} twice in the {side}'s samples")
     joined = baseline.join(
-        candidate, keys=_KEY, join_type="full outer", left_suffix="_baseline", right_suffix="_candidate"
-    ).sort_by([(column, "ascending") for column in _KEY])
+        candidate, keys=DOCUMENT, join_type="full outer", left_suffix="_baseline", right_suffix="_candidate"
+    ).sort_by([(column, "ascending") for column in DOCUMENT])
     only_candidate = joined["doc_hash_baseline"].null_count
     only_baseline = joined["doc_hash_candidate"].null_count
     if only_candidate or only_baseline:
@@ -143,12 +147,12 @@ def _rows(samples: pa.Table, declared: DeclaredTask) -> pa.Table:
     wanted = pc.equal(samples["task"], declared.task)
     if declared.filter is not None:
         wanted = pc.and_(wanted, pc.equal(samples["filter"], declared.filter))
-    return samples.select([*_KEY, *_MUST_EQUAL, "score", "position"]).filter(wanted)
+    return samples.select([*DOCUMENT, *_MUST_EQUAL, "score", "position"]).filter(wanted)
 
 
 def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
     """Return the scores of paired documents, if all are numbers from 0 to 1."""
-    joined = _in_declared_order(joined, name)
+    joined = _in_declared_order(joined)
     scores = {
         side: joined[f"score_{side}"].to_numpy().astype(np.float64, copy=False)
         for side in ("baseline", "candidate")
@@ -160,33 +164,46 @@ def _scores(joined: pa.Table, name: str) -> Pairs | Unpaired:
         outside = int(np.count_nonzero((values < 0) | (values > 1)))
         if outside:
             return Unpaired(f"task {name}: the {side}'s score is not from 0 to 1 on {_documents(outside)}")
-    return Pairs(scores["baseline"], scores["candidate"], _clusters(joined, name))
+    return Pairs(scores["baseline"], scores["candidate"], _clusters(joined))
 
 
-def _in_declared_order(joined: pa.Table, name: str) -> pa.Table:
-    """Sort the documents as they were asked; where a run didn't record that, shuffle them by the task's name."""
-    if joined["position_baseline"].null_count == 0:
-        return joined.sort_by("position_baseline")
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    return joined.take(pa.array(np.random.default_rng(seed).permutation(joined.num_rows)))
+def _in_declared_order(joined: pa.Table) -> pa.Table:
+    """Sort the documents as the candidate was asked them; where that was not recorded, shuffle them by content."""
+    if joined["position_candidate"].null_count == 0:
+        return joined.sort_by("position_candidate")
+    return joined.take(pa.array(np.argsort(np.array(_draws(joined)), kind="stable")))
 
 
-def _clusters(joined: pa.Table, task: str) -> Ints | None:
+def _draws(joined: pa.Table) -> list[str]:
+    """Return a random number of each document, as hexadecimal digits, by its prompt and target: no name moves it."""
+    columns = (joined[f"{name}_baseline"].to_pylist() for name in ("prompt_hash", "target_hash"))
+    return [hashlib.sha256(repr(hashes).encode()).hexdigest() for hashes in zip(*columns, strict=True)]
+
+
+def _clusters(joined: pa.Table) -> Ints | None:
     """Return numbers for the names of clusters; a document without a name is a cluster of its own.
 
-    The betting test goes through them in this order, so it is random and depends only on the names. In the order of
-    names, kinds that sort together would follow each other and win capital before the first broken one is seen.
+    The betting test goes through them in this order, so it is random and depends only on what their documents ask. In
+    the order of names, kinds that sort together would follow each other and win capital before the first broken one
+    is seen.
     """
     names = joined["cluster_baseline"]
     if names.null_count == len(names):
         return None
-    columns = (names, *(joined[key] for key in _KEY))
-    drawn = [
-        hashlib.sha256(repr((task, document if name is None else name)).encode()).hexdigest()
-        for name, *document in zip(*(column.to_pylist() for column in columns), strict=True)
-    ]
-    _, numbers = np.unique(np.array(drawn), return_inverse=True)
-    return numbers.astype(np.int64) if numbers.max() + 1 < numbers.size else None
+    keys = zip(*(joined[column].to_pylist() for column in DOCUMENT), strict=True)
+    members: dict[Any, list[tuple[str, int]]] = defaultdict(list)
+    for index, (name, key, draw) in enumerate(zip(names.to_pylist(), keys, _draws(joined), strict=True)):
+        members[key if name is None else name].append((draw, index))
+    ordered = sorted(members.values(), key=lambda cluster: _draw_of(draw for draw, _ in cluster))
+    numbers = np.empty(len(names), np.int64)
+    for number, cluster in enumerate(ordered):
+        numbers[[index for _, index in cluster]] = number
+    return numbers if len(ordered) < numbers.size else None
+
+
+def _draw_of(draws: Iterable[str]) -> str:
+    """Return a random number of a cluster from those of its documents; large clusters come no earlier than small."""
+    return hashlib.sha256("".join(sorted(draws)).encode()).hexdigest()
 
 
 def shares_clusters(samples: pa.Table, task: str, available: int | None) -> bool:

