@@ -107,6 +107,7 @@ def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: i
                 engine=engine.endpoint,
                 start=asked.start,
                 end=asked.end,
+                seed=run.plan.policy.seed,
                 tokenizer=run.plan.checkpoint.path,
                 chat_template=context.chat_template,
                 trust_remote_code=context.trust_remote_code,

@@ -1,6 +1,7 @@
 """Fix the order in which a task's documents are asked.
 
-It follows from what is known before anything is measured: the task's name and its documents.
+It follows from what is known before anything is measured: what the documents ask, and the policy's seed. No name of a
+task, a file or a subject and no id moves a document, so that nobody can search for one that suits a checkpoint.
 Every checkpoint gets the same documents first, so that a candidate that stops early pairs with its baseline.
 """
 
@@ -17,21 +18,25 @@ class DocumentKey(NamedTuple):
 
     doc_id: str
     doc_repeat: int
-    cluster: str | None
+    content: str
+    """Hash of what it asks, in hexadecimal digits."""
+    cluster: str | None = None
     stratum: str | None = None
     """Its subject, where the verdict is about new documents of these subjects only."""
 
 
-def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
-    """Return a random order that depends only on the task's name and documents, proportional over strata and clusters.
+def document_order(documents: Sequence[DocumentKey], seed: int = 0) -> list[int]:
+    """Return a random order that depends only on the documents' contents, proportional over strata and clusters.
 
-    Documents without either are shuffled. Those of a stratum, or else of a cluster, are spread evenly from a random
-    start, so that the first n of all documents contain nearly the share of each (systematic sampling; W. G. Cochran,
-    Sampling Techniques, 3rd ed. 1977, chapter 8).
+    Each document has a random number of its own, from the seed and its content: documents without stratum or cluster
+    go by it. Those of a stratum, or else of a cluster, are sorted by it too, so that none that is added or left out
+    moves two others, and are then spread evenly: document number r of n lies at a random point between r/n and
+    (r + 1)/n. So the first of all documents contain nearly the share of each (systematic sampling with a random point
+    in each interval; W. G. Cochran, Sampling Techniques, 3rd ed. 1977, chapter 8).
 
     Args:
-        task: the task's name.
         documents: every document that the task has, in any order.
+        seed: the policy's.
 
     Returns:
         Indices into ``documents``: the first is asked first.
@@ -39,17 +44,23 @@ def document_order(task: str, documents: Sequence[DocumentKey]) -> list[int]:
     members: dict[str | None, list[int]] = defaultdict(list)
     for index, document in enumerate(documents):
         members[document.cluster if document.stratum is None else document.stratum].append(index)
-    sort_keys: dict[int, tuple[float, str]] = {}
+    draws = {
+        index: (_draw(seed, document.content), *document[:2]) for index, document in enumerate(documents)
+    }
+    sort_keys: dict[int, tuple[float, tuple[str, str, int]]] = {}
     for group, indices in members.items():
-        draws = {index: _draw(task, *documents[index][:3]) for index in indices}
-        if group is None:
-            sort_keys |= {index: (int(draw, 16) / 16 ** len(draw), draw) for index, draw in draws.items()}
-            continue
-        start = _draw(task, "cluster", group)
-        begin = int(start, 16) / 16 ** len(start)
-        for rank, index in enumerate(sorted(indices, key=lambda index: draws[index])):
-            sort_keys[index] = ((rank + begin) / len(indices), draws[index])
-    return sorted(sort_keys, key=lambda index: sort_keys[index])
+        for rank, index in enumerate(sorted(indices, key=draws.__getitem__)):
+            place = int(draws[index][0][:13], 16) / 16**13  # as many digits as a float holds
+            spread = (
+                place if group is None else (rank + _point(seed, documents[index].content)) / len(indices)
+            )
+            sort_keys[index] = (spread, draws[index])
+    return sorted(sort_keys, key=sort_keys.__getitem__)
+
+
+def _point(seed: int, content: str) -> float:
+    """Return a second random number of a document, from 0 to below 1, which its rank says nothing about."""
+    return int(_draw(seed, content, "point")[:13], 16) / 16**13
 
 
 def _draw(*parts: object) -> str:

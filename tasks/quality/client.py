@@ -73,7 +73,8 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
     log-probabilities than asked for, a continuation without a token of its own (it would always win),
     a generation that can't fit the context. Counted: prompts cut on the left to fit. Greedy where a task says
     so (`do_sample: false`), whatever temperature it gives as well. A sampled answer has a seed of its own, by
-    task, document and repeat: repeats differ, documents don't share their chance, and every checkpoint has the same.
+    prompt and repeat: repeats differ, documents don't share their chance, every checkpoint has the same, and no name
+    moves it.
 
     Args:
         spec: what is evaluated and where.
@@ -201,7 +202,7 @@ def _with_seeds(requests: Sequence[Any]) -> list[Any]:
             settings["temperature"] = 0.0
         seed, document = None, (request.task_name, request.doc_id)
         if float(settings.get("temperature") or 0) > 0:
-            drawn = hashlib.sha256("\n".join(map(str, (*document, repeats[document]))).encode()).digest()
+            drawn = hashlib.sha256(f"{repeats[document]}\n{text}".encode()).digest()
             seed = int.from_bytes(drawn[:4], "big") >> 1
         repeats[document] += 1
         made.append(dataclasses.replace(request, arguments=(_Prompt(text, seed), settings)))

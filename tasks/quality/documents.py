@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from quantgate.judge.document_order import DocumentKey, document_order
+from tasks.quality.content.document import Content
+from tasks.quality.content.task import Part
 from tasks.quality.jsonl import CLUSTER_FIELDS, PASSAGE_FIELDS, SUBJECT_FIELDS, TEXT_FIELDS
 
 LONGEST_CLUSTER = 80
 """Characters up to which a cluster goes by its text; a longer one, a passage, by its hash."""
 
 
-FEW_COPIES = 0.01
-"""Share of documents that may be copies of others before they count as clusters."""
+FEW_SHARING = 0.01
+"""Share of documents that may share another's passage before passages count as clusters."""
 
 
 class Placed(NamedTuple):
@@ -28,72 +30,95 @@ class Placed(NamedTuple):
     position: int
 
 
-def keys_of(documents: Sequence[Any], *, fixed_subjects: bool = False) -> list[DocumentKey]:
+def keys_of(
+    documents: Sequence[Any], contents: Sequence[Content], *, fixed_subjects: bool = False
+) -> list[DocumentKey]:
     """Return each document's key: its `id`, or the hash that lm-eval logs of its content.
 
     Args:
         documents: every document that the task has, in the data set's order: those that share an id are numbered.
+        contents: of each.
         fixed_subjects: True if subjects are strata and not clusters.
     """
     names = PASSAGE_FIELDS if fixed_subjects else CLUSTER_FIELDS
     seen: Counter[str] = Counter()
     keys = []
-    for document, content, passage in zip(documents, _copies(documents), _passages(documents), strict=True):
-        fields = document if isinstance(document, Mapping) else {}
+    for document, content in zip(documents, contents, strict=True):
+        fields = _fields(document)
         given = fields.get("id")
         doc_id = str(given) if given is not None else _hash(document)
         subject = _shared(fields, SUBJECT_FIELDS) if fixed_subjects else None
-        keys.append(DocumentKey(doc_id, seen[doc_id], _shared(fields, names) or passage or content, subject))
+        keys.append(DocumentKey(doc_id, seen[doc_id], content.normalised, _shared(fields, names), subject))
         seen[doc_id] += 1
     return keys
 
 
-def _passages(documents: Sequence[Any]) -> list[str | None]:
-    """Return for each document the passage that it shares with others, or None."""
-    passages = []
-    for document in documents:
-        fields = document if isinstance(document, Mapping) else {}
-        name = next((name for name in TEXT_FIELDS if fields.get(name)), None)
-        passages.append(None if name is None else f"{name}:{_hash(fields[name])[:16]}")
-    return _in_common(passages)
+def _fields(document: Any) -> Mapping[str, Any]:
+    return document if isinstance(document, Mapping) else {}
 
 
-def _copies(documents: Sequence[Any]) -> list[str | None]:
-    """Return for each document what it has in common with its copies, whatever their ids; else None.
+class _Found(NamedTuple):
+    """A document of a task, where it lies in its data set."""
 
-    Copies are answered alike and say no more than one of them, so they are a cluster.
-    """
-    contents = [
-        _hash({k: v for k, v in document.items() if k != "id"} if isinstance(document, Mapping) else document)
-        for document in documents
+    part: str
+    place: int
+    key: DocumentKey
+    passage: str | None
+    exact: str
+
+
+def _once(found: Iterable[_Found]) -> list[_Found]:
+    """Return one of each document and its copies, always the same one, whatever the order in the data set."""
+    kept: dict[str, _Found] = {}
+    for one in found:
+        other = kept.setdefault(one.key.content, one)
+        if _rank(one) < _rank(other):
+            kept[one.key.content] = one
+    return list(kept.values())
+
+
+def _rank(one: _Found) -> tuple[str, ...]:
+    return (one.exact, one.part, one.key.cluster or "", one.key.stratum or "")
+
+
+def _passage(document: Any) -> str | None:
+    """Return the passage that a document is about, where it has one in a column of its own."""
+    fields = _fields(document)
+    name = next((name for name in TEXT_FIELDS if fields.get(name)), None)
+    return None if name is None else f"{name}:{_hash(fields[name])[:16]}"
+
+
+def _with_passages(found: Sequence[_Found]) -> list[_Found]:
+    """Make passages that several documents share their clusters, where they have none; a few are left alone."""
+    count = Counter(one.passage for one in found if one.passage)
+    if count.total() - len(count) <= FEW_SHARING * len(found):
+        return list(found)
+    return [
+        one._replace(key=one.key._replace(cluster=one.key.cluster or one.passage))
+        if one.passage and count[one.passage] > 1
+        else one
+        for one in found
     ]
-    return _in_common([f"copies:{content[:16]}" for content in contents])
-
-
-def _in_common(contents: Sequence[str | None]) -> list[str | None]:
-    """Return the contents that several documents share; up to `FEW_COPIES` are left alone."""
-    count = Counter(filter(None, contents))
-    if count.total() - len(count) <= FEW_COPIES * len(contents):
-        return [None] * len(contents)
-    return [content if content and count[content] > 1 else None for content in contents]
 
 
 def placed_in(
-    task: str,
-    parts: Mapping[str, Sequence[Any]],
+    parts: Mapping[str, Part],
     start: int,
     end: int | None,
     *,
+    seed: int = 0,
     grouped: bool = False,
     fixed_subjects: bool = False,
 ) -> dict[str, dict[int, Placed]]:
     """Return the documents at positions from ``start`` to before ``end``, by the part of the task that has them.
 
+    Of documents that are equal after normalising one is asked.
+
     Args:
-        task: the task's name.
-        parts: every document of each of its parts: of a group's subtasks, else of the task itself.
+        parts: a group's subtasks by name, else the task itself, each with every document.
         start: the first position.
         end: the position after the last; all that there are if None.
+        seed: the policy's.
         grouped: True for a group's subtasks: a subtask's name is part of its documents' keys, and is their cluster,
             whatever else they share.
         fixed_subjects: True if subtasks and other subjects are strata and not clusters.
@@ -101,27 +126,33 @@ def placed_in(
     Returns:
         By part, and within it by place in its data set, ascending; a part without such documents isn't there.
     """
-    places = [(part, index) for part, documents in parts.items() for index in range(len(documents))]
+    kept: list[_Found] = []
+    every = _once(one for name, part in parts.items() for one in _found(name, part, fixed=fixed_subjects))
+    for name in parts:
+        kept += _with_passages([one for one in every if one.part == name])
     keys = [
-        _in_part(part, key, fixed_subjects=fixed_subjects) if grouped else key
-        for part, documents in parts.items()
-        for key in keys_of(documents, fixed_subjects=fixed_subjects)
+        _in_part(one.part, one.key, fixed_subjects=fixed_subjects) if grouped else one.key for one in kept
     ]
-    order = document_order(task, keys)
-    placed: dict[str, dict[int, Placed]] = {}
+    order = document_order(keys, seed)
     asked = {order[position]: position for position in range(start, min(end or len(order), len(order)))}
-    for number in sorted(asked):
-        part, index = places[number]
-        placed.setdefault(part, {})[index] = Placed(keys[number], asked[number])
-    return placed
+    placed: dict[str, dict[int, Placed]] = {name: {} for name in parts}
+    for number, position in asked.items():
+        placed[kept[number].part][kept[number].place] = Placed(keys[number], position)
+    return {name: dict(sorted(places.items())) for name, places in placed.items() if places}
+
+
+def _found(name: str, part: Part, *, fixed: bool) -> Iterator[_Found]:
+    keys = keys_of(part.documents, part.contents, fixed_subjects=fixed)
+    for index, (key, document) in enumerate(zip(keys, part.documents, strict=True)):
+        yield _Found(name, index, key, _passage(document), part.contents[index].exact)
 
 
 def _in_part(part: str, key: DocumentKey, *, fixed_subjects: bool) -> DocumentKey:
     """Return the key of a subtask's document in its group."""
     name = f"{part}/{key.doc_id}"
     if not fixed_subjects:
-        return DocumentKey(name, key.doc_repeat, part)
-    return DocumentKey(name, key.doc_repeat, key.cluster and f"{part}/{key.cluster}", part)
+        return key._replace(doc_id=name, cluster=part)
+    return key._replace(doc_id=name, cluster=key.cluster and f"{part}/{key.cluster}", stratum=part)
 
 
 def ask_only(task: Any, documents: Sequence[Any], indices: Sequence[int]) -> None:

@@ -42,6 +42,7 @@ class Evaluation(Strict):
     end: int | None = Field(
         default=None, ge=1, description="Position after the last; all there are if empty."
     )
+    seed: int = Field(default=0, description="The policy's, of the documents' order.")
     tokenizer: str = Field(description="Folder of the checkpoint, with the tokenizer that the engine uses.")
     chat_template: ChatTemplate | None = Field(default=None, description="Prompts are plain text if empty.")
     trust_remote_code: bool = Field(default=False, description="The tokenizer may run code of its own.")
@@ -115,19 +116,31 @@ def evaluate_task(
 
 
 def _environment(evaluation: Evaluation, work: Path) -> dict[str, str]:
-    """Return the worker's environment: no cache shared between checkpoints, no network for local data.
+    """Return the worker's environment, with the engine's key."""
+    environment = worker_environment(
+        evaluation.task,
+        work,
+        runs_other_code=evaluation.trust_remote_code or evaluation.task.run_generated_code,
+    )
+    return environment | {"OPENAI_API_KEY": evaluation.engine.api_key}
+
+
+def worker_environment(task: SuiteTask, work: Path, *, runs_other_code: bool) -> dict[str, str]:
+    """Return the environment of lm-eval: no cache shared between checkpoints, no network for local data.
 
     The hub's token goes to it for data of a hub alone, and never where a tokenizer's own code, or what the model
     writes, runs beside it.
+
+    Args:
+        task: that is loaded.
+        work: folder of the process's own.
+        runs_other_code: whether code runs there that is neither the task's nor ours.
     """
-    task = evaluation.task
     has_local_data = all(source.data for source in sources_of(task))
-    runs_foreign_code = evaluation.trust_remote_code or task.run_generated_code
     local = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "datasets")} if has_local_data else {}
-    fetching = () if has_local_data else PROXIES if runs_foreign_code else (*PROXIES, "HF_TOKEN")
+    fetching = () if has_local_data else PROXIES if runs_other_code else (*PROXIES, "HF_TOKEN")
     return {
         **child_environment(keep=fetching),
-        "OPENAI_API_KEY": evaluation.engine.api_key,
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",

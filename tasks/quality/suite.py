@@ -97,14 +97,14 @@ def suite_content(suite: Suite, *, chat_template: bool = False) -> dict[str, Any
         content = _content(task)
         tasks.append(task.model_dump(mode="json", exclude=_unmeasured(task)) | content)
     content = {"lm_eval": importlib.metadata.version("lm_eval"), "limit": suite.limit, "tasks": tasks}
-    # Which documents a limit leaves changed once, from the data set's order to the one they are asked in.
-    drawn = {} if suite.limit is None else {"limit_of": "documents in the order they are asked"}
+    # Which documents a limit leaves changed twice: from the data set's order to one by the task's name, and to this.
+    drawn = {} if suite.limit is None else {"limit_of": "documents in the order of their contents"}
     return content | drawn | ({"chat_template": True} if chat_template else {})
 
 
 def _unmeasured(task: SuiteTask) -> set[str]:
     """Return keys of a suite's task that change no question; later keys count only if they are set."""
-    later = ("num_fewshot", "max_gen_toks", "thinking_end", "fixed_subjects")
+    later = ("num_fewshot", "max_gen_toks", "thinking_end", "fixed_subjects", "floor")
     facts = {"path", "documents", "clusters", "run_generated_code"}
     return {*facts, *(name for name in later if getattr(task, name) is None or getattr(task, name) is False)}
 

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ import requests
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import _import_fun_from_str, load_yaml
+from lm_eval.utils import env
 
 from quantgate.bundles import batches
 from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import PROMPTS, SAMPLES
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from tasks.quality.client import EngineClient, Progress, context_tokens_of
+from tasks.quality.content.task import Part, Scored, task_content
 from tasks.quality.documents import Placed, ask_only, placed_in
 from tasks.quality.evaluate import FAILURE, PROGRESS, STOPPED_ANSWERING, Evaluation
 from tasks.quality.rows import prompt_rows, sample_rows
@@ -42,14 +46,18 @@ from tasks.quality.task_yaml import FILE_BUILDERS, Function, TaskSource
 RANDOM_SEED, NUMPY_SEED = 0, 1234
 """lm-eval's own, which it sets too late for a task that is loaded before: some shuffle choices as they load."""
 
+env.from_string = lru_cache(maxsize=256)(
+    env.from_string
+)  # lm-eval compiles a template anew for each document
 
-def load_tasks(spec: Evaluation, manager: TaskManager) -> dict[str, Any]:
+
+def load_tasks(task: SuiteTask, manager: TaskManager) -> dict[str, Any]:
     """Load lm-eval's task by name; of a group all its subtasks.
 
     Data files are found wherever we are, and it is the same in every process.
     """
     loaded: dict[str, Any] = {}
-    for source in sources_of(spec.task):
+    for source in sources_of(task):
         _seed()
         try:
             loaded |= manager.load([_settings(source)])["tasks"]
@@ -76,68 +84,69 @@ def _settings(source: TaskSource) -> dict[str, Any]:
     return dict(config)
 
 
+def read_parts(loaded: Mapping[str, Any]) -> dict[str, Part]:
+    """Return each of lm-eval's tasks with every document of it."""
+    return {name: Part.of(task, _documents(task)) for name, task in loaded.items()}
+
+
 def _documents(task: Any) -> list[Any]:
     """Return every document of a task; some tasks shuffle each time they are read."""
     _seed()
     return list(task.eval_docs)
 
 
-def choose_score(spec: Evaluation, tasks: Iterable[Any]) -> tuple[str, str]:
+def choose_score(task: SuiteTask, loaded: Iterable[Any]) -> Scored:
     """Return the metric and the filter that are kept: the suite's, else the task's first.
 
     Raises:
         ConfigError: there is no such filter, the metric is better when it is lower, or a group's subtasks differ.
     """
-    chosen = {_score_of(spec, task) for task in tasks}
+    chosen = {_score_of(task, one) for one in loaded}
     if len(chosen) > 1:
         differing = " and ".join(f"{metric} of filter {name}" for metric, name in sorted(chosen)[:2])
         hint = "List its subtasks in a file of configs/suites."
-        raise ConfigError(
-            f"its subtasks are scored differently: {differing}", where=spec.task.task, hint=hint
-        )
+        raise ConfigError(f"its subtasks are scored differently: {differing}", where=task.task, hint=hint)
     return chosen.pop()
 
 
-def _score_of(spec: Evaluation, task: Any) -> tuple[str, str]:
-    better = task.higher_is_better()
-    metric = spec.task.metric or next(iter(better), "")
+def _score_of(task: SuiteTask, loaded: Any) -> Scored:
+    better = loaded.higher_is_better()
+    metric = task.metric or next(iter(better), "")
     if better.get(metric) is False:
         hint = "A margin needs a score that is better when it is higher."
         raise ConfigError(f"metric '{metric}' is better when it is lower", hint=hint)
-    filters = [ensemble.name for ensemble in task._filters]
-    chosen = spec.task.filter or filters[0]
+    filters = [ensemble.name for ensemble in loaded._filters]
+    chosen = task.filter or filters[0]
     if chosen not in filters:
         raise ConfigError(f"has no filter '{chosen}'", hint=f"It has: {', '.join(filters)}.")
-    return metric, chosen
+    return Scored(metric, chosen)
 
 
-def _prepare(
-    spec: Evaluation, tasks: Mapping[str, Any], documents: Mapping[str, Sequence[Any]], chosen: str
-) -> dict[str, dict[int, Placed]]:
+def _prepare(spec: Evaluation, parts: Mapping[str, Part], chosen: str) -> dict[str, dict[int, Placed]]:
     """Make lm-eval's tasks ask the documents of the spec and score them as it says.
 
     Args:
         spec: what is evaluated.
-        tasks: lm-eval's tasks by name; changed in place.
-        documents: every document of each task.
+        parts: lm-eval's tasks by name, with every document; the tasks are changed in place.
         chosen: the filter whose answers are scored.
 
     Returns:
         The documents that are asked, by task and by their number in it.
     """
     asked = placed_in(
-        spec.task.task,
-        documents,
+        parts,
         spec.start,
         spec.end,
+        seed=spec.seed,
         grouped=group_of(spec.task) is not None,
         fixed_subjects=spec.task.fixed_subjects,
     )
     for name, placed in asked.items():
-        ask_only(tasks[name], documents[name], list(placed))
-        score_each(tasks[name], chosen)
+        task = parts[name].task
+        ask_only(task, parts[name].documents, list(placed))
+        score_each(task, chosen)
         if spec.task.thinking_end is not None:
-            leave_thinking_out(tasks[name], spec.task.thinking_end)
+            leave_thinking_out(task, spec.task.thinking_end)
     return asked
 
 
@@ -146,11 +155,13 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
     started = time.monotonic()
     context_tokens = context_tokens_of(spec, api_key)
     manager = TaskManager(include_defaults=False)  # lm-eval's own index would take ten seconds to build
-    loaded = load_tasks(spec, manager)
-    metric, chosen = choose_score(spec, loaded.values())
+    loaded = load_tasks(spec.task, manager)
+    scored = choose_score(spec.task, loaded.values())
     engine = EngineClient(spec, context_tokens, progress, api_key)
-    documents = {name: _documents(task) for name, task in loaded.items()}
-    asked = _prepare(spec, loaded, documents, chosen)
+    parts = read_parts(loaded)
+    has_template = spec.chat_template is not None
+    content = task_content(spec.task, parts.values(), scored, chat_template=has_template)
+    asked = _prepare(spec, parts, scored.filter)
     evaluated = simple_evaluate(
         model=engine,
         tasks=[loaded[name] for name in asked],
@@ -158,28 +169,15 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         bootstrap_iters=0,
         confirm_run_unsafe_code=spec.task.run_generated_code,
         log_samples=True,
-        apply_chat_template=spec.chat_template is not None,
-        fewshot_as_multiturn=spec.chat_template is not None,
+        apply_chat_template=has_template,
+        fewshot_as_multiturn=has_template,
     )
-    rows, samples = [], []
-    for name, placed in asked.items():
-        task = loaded[name]
-        own = [row for row in evaluated["samples"][name] if row["filter"] == chosen]
-        samples += own
-        rows += sample_rows(
-            own,
-            spec.task,
-            placed,
-            metric=metric,
-            choices_of=task.doc_to_choice if task.OUTPUT_TYPE == "multiple_choice" else None,
-            generations=engine.generations[name],
-            engine_start_id=spec.engine.engine_start_id,
-        )
+    rows, samples = _rows(spec, evaluated["samples"], parts, asked, scored, engine)
     result = TaskResult(
         task=spec.task.task,
         family=spec.task.family,
-        metric=metric,
-        filter=chosen,
+        metric=scored.metric,
+        filter=scored.filter,
         version=", ".join(sorted({str(task.VERSION) for task in loaded.values()})),
         documents=len(rows),
         mean_score=_mean(spec, rows),
@@ -187,13 +185,42 @@ def run(spec: Evaluation, out_dir: Path, progress: Progress, api_key: str) -> No
         duration_s=time.monotonic() - started,
         engine_start_id=spec.engine.engine_start_id,
         truncated_prompts=engine.truncated,
-        documents_available=sum(map(len, documents.values())),
+        documents_available=content.documents,
+        content_sha256=content.content_sha256,
+        copies=content.copies,
+        floor=content.floor,
     )
     tables = (
         pa.Table.from_pylist(rows, schema=SAMPLES),
         pa.Table.from_pylist(prompt_rows(samples), schema=PROMPTS),
     )
     batches.write_part(out_dir, result, *tables)
+
+
+def _rows(
+    spec: Evaluation,
+    logged: Mapping[str, Sequence[Mapping[str, Any]]],
+    parts: Mapping[str, Part],
+    asked: Mapping[str, Mapping[int, Placed]],
+    scored: Scored,
+    engine: EngineClient,
+) -> tuple[list[dict[str, Any]], list[Mapping[str, Any]]]:
+    """Return the rows of the documents that were asked, and lm-eval's samples that they were made of."""
+    rows, samples = [], []
+    for name, placed in asked.items():
+        task = parts[name].task
+        own = [sample for sample in logged[name] if sample["filter"] == scored.filter]
+        samples += own
+        rows += sample_rows(
+            own,
+            spec.task,
+            placed,
+            metric=scored.metric,
+            choices_of=task.doc_to_choice if task.OUTPUT_TYPE == "multiple_choice" else None,
+            generations=engine.generations[name],
+            engine_start_id=spec.engine.engine_start_id,
+        )
+    return rows, samples
 
 
 def _mean(spec: Evaluation, rows: list[dict[str, Any]]) -> float:

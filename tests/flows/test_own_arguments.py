@@ -32,6 +32,7 @@ from tasks.engine.log import metric_sum
 from tasks.fidelity.measure import measure_fidelity, with_max_logprobs
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
+from tasks.quality.content.document import Question, content_of
 from tasks.quality.evaluate import ChatTemplate, Evaluation, evaluate_task
 from tasks.quality.suite import suite_content
 from tasks.run import Context
@@ -224,7 +225,8 @@ def test_adapter_speculation_and_chat_template_on_the_real_engine(tmp_path: Path
     assert results[arithmetic.task].mean_score > 0.5, "the model itself is served beside it"
     prompts = pq.read_table(tmp_path / arithmetic.task / "prompts.parquet")["text"].to_pylist()
     documents = [json.loads(line) for line in (ROOT / "demo/tasks/arithmetic.jsonl").read_text().splitlines()]
-    order = document_order(arithmetic.task, [DocumentKey(one["id"], 0, None) for one in documents])
+    contents = [content_of(one, Question(one["prompt"], None, one["answer"])).normalised for one in documents]
+    order = document_order([DocumentKey("", 0, content) for content in contents])
     asked = [documents[index] for index in order[:20]]
     assert sorted(prompts) == sorted(f"{document['prompt']} " for document in asked), "through the template"
     assert metric_sum(metrics, "vllm:spec_decode_num_drafts_total") is not None, "told with speculation only"

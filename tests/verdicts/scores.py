@@ -74,20 +74,19 @@ def as_samples(scores: pa.Table) -> pa.Table:
     for column in ("target", "responses", "answer", "engine_start_id"):
         filled[column] = pa.array([""] * len(scores))
     filled["doc_repeat"] = pa.array(np.zeros(len(scores), np.int32))
-    filled["position"] = pa.array(
-        positions(scores["task"].to_pylist(), scores["doc_id"].to_pylist()), pa.int32()
-    )
+    columns = (scores[name].to_pylist() for name in ("task", "doc_id", "prompt_hash"))
+    filled["position"] = pa.array(positions(*columns), pa.int32())
     return pa.table(filled, schema=SAMPLES)
 
 
-def positions(tasks: Sequence[str], doc_ids: Sequence[str]) -> list[int]:
-    """Each document's rank in the order in which its task's documents are asked."""
+def positions(tasks: Sequence[str], doc_ids: Sequence[str], prompts: Sequence[str]) -> list[int]:
+    """Each document's rank in the order of its task: by its prompt's hash, since no text was kept."""
     by_task: dict[str, list[int]] = {}
     for row, task in enumerate(tasks):
         by_task.setdefault(task, []).append(row)
     ranks = [0] * len(tasks)
-    for task, rows in by_task.items():
-        order = document_order(task, [DocumentKey(doc_ids[row], 0, None) for row in rows])
+    for rows in by_task.values():
+        order = document_order([DocumentKey(doc_ids[row], 0, prompts[row]) for row in rows])
         for rank, index in enumerate(order):
             ranks[rows[index]] = rank
     return ranks

@@ -48,6 +48,7 @@ class Policy(Strict):
         description="Share of alpha kept for later questions about a claim: the first is judged at the rest, the "
         "second at half of the reserve, the third at a quarter, and so on.",
     )
+    seed: int = Field(default=0, description="Seed of the order in which documents are asked.")
 
     @field_validator("uses")
     @classmethod
@@ -81,7 +82,7 @@ class Policy(Strict):
         )
 
 
-_LATER = ("looks", "min_clusters", "aa_documents", "reserve")
+_LATER = ("looks", "min_clusters", "aa_documents", "reserve", "seed")
 """Settings that early policies lacked: at their defaults they leave fingerprints unchanged."""
 
 

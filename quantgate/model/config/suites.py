@@ -49,6 +49,12 @@ class SuiteTask(Strict):
         default=False,
         description="Subtasks, `subject` and `category` are strata: the verdict is about these very ones.",
     )
+    floor: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Score of an answer that ignores the question, a fraction; of generated text 0 if empty.",
+    )
 
 
 class Suite(Strict):

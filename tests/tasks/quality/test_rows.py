@@ -13,6 +13,7 @@ from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import RunError
+from tasks.quality.content.document import content_of
 from tasks.quality.documents import Placed, keys_of
 from tasks.quality.rows import Generation, prompt_rows, sample_rows
 
@@ -39,7 +40,8 @@ def sample(number: int = 0, **changes: Any) -> dict[str, Any]:
 
 def rows(*samples: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
     arguments: dict[str, Any] = {"metric": "exact_match", "choices_of": None, "generations": {}}
-    keys = keys_of([one["doc"] for one in samples])
+    contents = [content_of(one["doc"], None) for one in samples]
+    keys = keys_of([one["doc"] for one in samples], contents)
     documents = {one["doc_id"]: Placed(key, 7) for one, key in zip(samples, keys, strict=True)}
     made = sample_rows(samples, TASK, documents, engine_start_id="start", **(arguments | changes))
     assert pa.Table.from_pylist(made, schema=SAMPLES).num_rows == len(samples)

@@ -71,6 +71,7 @@ def test_a_task_of_lm_evals_by_name(tmp_path: Path) -> None:
         "documents": 1319,
         "clusters": None,
         "fixed_subjects": False,
+        "floor": None,
     }
     (source,) = sources_of(suite.tasks[0])
     assert source.config["dataset_path"] == "openai/gsm8k"

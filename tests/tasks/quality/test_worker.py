@@ -60,7 +60,7 @@ GENERATED = [
     {"id": "a", "prompt": "w1 w2 w3", "answer": "w4", "subject": "odd"},
     {"id": "b", "prompt": "w1 w2", "answer": "w5 w6", "subject": "even"},
     {"prompt": "w9", "answer": "w1"},
-    {"id": "d", "prompt": "w1 w2", "answer": "w5 w6"},
+    {"id": "d", "prompt": "w1 w2", "answer": "w5 w9"},
     {"id": "e", "prompt": "w7 w7 w7 w7", "answer": "w7"},
 ]
 CHOSEN = [
@@ -80,11 +80,11 @@ def test_generated_answers(spec: Evaluation, completions: Any, tmp_path: Path, e
     ]
     rows = pq.read_table(out / "samples.parquet").to_pylist()
     assert [row["doc_id"] for row in rows][:2] == ["a", "b"]
-    assert [row["score"] for row in rows] == [1.0, 1.0, 0.0, 1.0, 0.0]
+    assert [row["score"] for row in rows] == [1.0, 1.0, 0.0, 0.0, 0.0]
     assert [row["answer"] for row in rows] == ["w4", "w5 w6", " ".join(["w2"] * 32), "w5 w6", "w7 w7"]
     assert [row["finish_reason"] for row in rows] == ["stop", "stop", "length", "stop", "stop"]
     assert [row["output_tokens"] for row in rows] == [2, 3, 32, 3, 3]
-    assert [row["target"] for row in rows] == ["w4", "w5 w6", "w1", "w5 w6", "w7"]
+    assert [row["target"] for row in rows] == ["w4", "w5 w6", "w1", "w5 w9", "w7"]
     assert [row["cluster"] for row in rows] == ["odd", "even", None, None, None]
     assert {(row["engine_start_id"], row["family"], row["metric"], row["filter"]) for row in rows} == {
         ("start-1", "math", "exact_match", "trimmed")
@@ -94,7 +94,8 @@ def test_generated_answers(spec: Evaluation, completions: Any, tmp_path: Path, e
     assert len(prompts) == 4
     result = TaskResult.model_validate_json((out / "result.json").read_text())
     assert (result.task, result.version, result.output_type) == ("own", "1", "generate_until")
-    assert (result.documents, result.mean_score, result.truncated_prompts) == (5, 0.6, 0)
+    assert (len(result.content_sha256 or ""), result.copies, result.floor) == (64, 0, 0.0)
+    assert (result.documents, result.mean_score, result.truncated_prompts) == (5, 0.4, 0)
     assert json.loads((tmp_path / "progress.json").read_text()) == {"done": 5, "total": 5}
 
 

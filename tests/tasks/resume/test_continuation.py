@@ -193,12 +193,15 @@ def test_fewer_documents_under_another_load_are_a_run_of_their_own(
 
 
 def test_a_chain_goes_on_while_any_use_is_inconclusive(looked_runs: LookedRuns) -> None:
-    """The first task is lost, and with it `all`; half of the points lost in the second are near its margin."""
+    """The first task is lost, and with it `all`; half of the points lost in the second are near its margin.
+
+    So it is in the order of this seed: which documents come first decides what 60 of them show.
+    """
     families = {Family.MATH: FamilyPolicy(margin=0.05, min_documents=40)}
     families[Family.REASONING] = FamilyPolicy(margin=0.45, min_documents=40)
     uses = {"all": (), "math": (Family.MATH,), "reasoning": (Family.REASONING,), "code": (Family.CODE,)}
     looked_runs.policy = LOOKS.model_copy(
-        update={"families": families, "uses": uses, "looks": (0.06, 0.12, 0.18)}
+        update={"families": families, "uses": uses, "looks": (0.06, 0.12, 0.18), "seed": 2}
     )
     declared = [
         {"task": f"qg_demo_{task}", "path": "demo/tasks", "family": family}
