@@ -20,7 +20,7 @@ from quantgate.bundles.store import BundleStore
 from quantgate.judge.power import SeenFlips, clusters_line, resolution_line
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.home import Home
-from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan
+from quantgate.model.records import BaselineRef, Checkpoint, RunInputs, RunPlan, TaskContent
 from quantgate.model.words import counted
 from tasks.checkpoint.contents import contents_of
 from tasks.checkpoint.pins import Pins, pins_file
@@ -30,6 +30,7 @@ from tasks.engine.argument_files import ResolvedArguments
 from tasks.engine.arguments import check_known, check_limits, dashed, serving_arguments
 from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
+from tasks.quality.content.describe import describe_suite
 from tasks.quality.suite import check_chat_template, clusters_of
 from tasks.resume.chains import Evidence
 from tasks.resume.claims import claim_lines, question_number, with_related_weights
@@ -113,13 +114,18 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     seen = seen_flips(home.warehouse, families, {checkpoint.precision for checkpoint in checkpoints[1:]})
     _report_request(request, engine, report, seen)
     served = served_with(checkpoints, request, engine, home, report, pins)
+    contents = describe_suite(
+        request.suite, request.suite_content, home, report, chat_template=request.chat_template
+    )
     store = BundleStore(home.bundles)
     history, declared = RunHistory.read(store), store.declarations()
     plans = [
         plan.model_copy(update={"question": question_number(plan, history, declared)})
         if plan.baseline
         else plan
-        for plan in plans_of(with_related_weights(checkpoints, declared), served, engine, request)
+        for plan in plans_of(
+            with_related_weights(checkpoints, declared), served, engine, request, tuple(contents.values())
+        )
     ]
     after = fresh_after(home, fresh_key(parameters), history.latest_order) if parameters.fresh else None
     decisions = decide_all(plans, Evidence(history, store), unfinished_runs(home), fresh_after=after)
@@ -208,6 +214,7 @@ def plans_of(
     served: Sequence[ResolvedArguments],
     engine: EngineEnvironment,
     request: Request,
+    contents: tuple[TaskContent, ...] = (),
 ) -> list[RunPlan]:
     """Plan every run, baseline first. Candidates get the baseline's run id after it has been measured."""
     plans: list[RunPlan] = []
@@ -216,7 +223,8 @@ def plans_of(
         # With an adapter the measured model is another one, and the table must not call it by the same name.
         name = f"{resolved.name}+{named.adapter}" if named.adapter else resolved.name
         checkpoint = resolved.model_copy(update={"name": name})
-        plans.append(plan_of(checkpoint, config, named, baseline, engine, request))
+        plan = plan_of(checkpoint, config, named, baseline, engine, request)
+        plans.append(plan.model_copy(update={"contents": contents}))
         baseline = baseline or BaselineRef(
             name=checkpoint.name,
             revision=checkpoint.revision,

@@ -23,6 +23,7 @@ from quantgate.model.home import ROOT, Home
 from quantgate.model.records import RunPlan
 from tasks import run
 from tasks.quality import evaluate, worker
+from tasks.quality.content import describe, reader
 from tasks.resume.interim_looks import baseline_of
 from tasks.throughput import bench
 from tests.stub_engine.make import make
@@ -80,6 +81,7 @@ class LookedRuns:
         patch.setattr(bench, "unfinished", lambda *_: [])
         patch.setattr(bench, "rows", lambda *_: NO_LOAD)
         patch.setattr(evaluate, "run_tied", self._worker)
+        patch.setattr(describe, "run_tied", lambda command, **_: reader.main(command[3:]))
         patch.setenv("KMP_DUPLICATE_LIB_OK", "True")  # lm-eval's import sets it, and a run records it
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
 
