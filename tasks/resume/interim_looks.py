@@ -17,7 +17,9 @@ from quantgate.judge.judge import judge_interim
 from quantgate.judge.pairing import shares_clusters
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Outcome
+from quantgate.model.errors import ConfigError
 from quantgate.model.records import RunPlan, TaskVerdict
+from quantgate.model.words import counted
 from tasks.progress import Reporter
 
 
@@ -83,6 +85,7 @@ def next_documents(
         report: gets a line about what the judge said, unless None.
 
     Raises:
+        ConfigError: what was answered so far are the first documents of another order.
         RunError: the baseline's bundle is damaged or gone.
     """
     done, limit = batches.finished(staging, task.task), plan.suite.limit
@@ -90,6 +93,7 @@ def next_documents(
     if done and _is_all(done[-1], answered, limit):
         return None
     if not has_interim_looks(plan):
+        _check_order(plan, task, done)
         return Asked(answered, limit)
     assert plan.baseline is not None
     baseline = baseline_of(bundles_url, plan.baseline.run_id)
@@ -101,11 +105,31 @@ def next_documents(
         if verdict.outcome is not Outcome.UNDECIDED or not verdict.pairs:
             return None
     available = done[-1].documents_available if done else baseline.available.get(task.task)
+    _check_order(plan, task, done)
     at_the_end = is_full(plan) or shares_clusters(baseline.samples, task.task, available)
     shares = () if at_the_end else plan.policy.looks
     looks = look_sizes(available or 0, shares, plan.policy.families[task.family].min_documents)
     following = [size for size in (*looks, limit) if size and size > answered]
     return Asked(answered, min(following, default=None))
+
+
+def _check_order(plan: RunPlan, task: SuiteTask, done: list[TaskResult]) -> None:
+    """Refuse to go on from answers to other documents than the first of today's order.
+
+    Earlier versions recorded no content and asked in an order by the task's name; a hub's data may have changed.
+
+    Raises:
+        ConfigError: the answers so far can't be gone on from.
+    """
+    planned = {content.task: content.content_sha256 for content in plan.contents}.get(task.task)
+    contents = {batch.content_sha256 for batch in done} | ({planned} if planned and done else set())
+    if None in contents or len(contents) > 1:
+        why = "in the order of an earlier version" if None in contents else "before its documents changed"
+        raise ConfigError(
+            f"{task.task}: {counted(done[-1].documents, 'document')} answered {why}, which others can't join",
+            where=plan.checkpoint.name,
+            hint="Measure it anew with --fresh.",
+        )
 
 
 def _is_all(last: TaskResult, answered: int, limit: int | None) -> bool:

@@ -6,18 +6,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles import batches
 from quantgate.bundles.manifest import Manifest
-from quantgate.bundles.schema import SAMPLES
+from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.bundles.staging import open_staging
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
+from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
-from quantgate.model.records import BaselineRef, RunPlan
+from quantgate.model.records import BaselineRef, RunPlan, TaskContent
 from tasks.resume import interim_looks
 from tasks.resume.interim_looks import Asked, Baseline, next_documents
 from tests.quantgate.bundles.test_seal import plan, sample
 from tests.quantgate.bundles.test_staging import inputs
 from tests.support.looked_runs import ALL, LOOKS, Killed, LookedRuns, looked_runs
+from tests.support.sample_rows import task_result
 
 __all__ = ["looked_runs"]
 
@@ -111,3 +114,39 @@ def test_what_is_asked_first(
     assert next_documents(alone, TASK, staging, "place") == Asked(0, limit)
     once = planned(limit, **suite).model_copy(update={"policy": LOOKS.model_copy(update={"looks": ()})})
     assert next_documents(once, TASK, staging, "place") == Asked(0, limit)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "why"),
+    [
+        ("today", None),
+        (None, "a: 60 documents answered in the order of an earlier version, which others can't join"),
+        ("changed", "a: 60 documents answered before its documents changed, which others can't join"),
+    ],
+)
+@pytest.mark.parametrize("is_candidate", [False, True])
+def test_answers_to_documents_of_another_order_are_not_gone_on_from(
+    monkeypatch: pytest.MonkeyPatch, recorded: str | None, why: str | None, is_candidate: bool
+) -> None:
+    rows = [
+        sample("a", number) | {"position": number, "score": number % 2, "filter": "none"}
+        for number in range(ALL)
+    ]
+    monkeypatch.setattr(
+        interim_looks, "baseline_of", lambda *_: Baseline(pa.Table.from_pylist(rows, SAMPLES), {"a": ALL})
+    )
+    staging = open_staging(Home.current(), inputs(), {"checkpoint": "x"})
+    result = task_result("a", 60, documents_available=ALL, content_sha256=recorded, looks=(60,))
+    wrong = [row | {"score": 1.0 - row["score"]} if number < 6 else row for number, row in enumerate(rows)]
+    answered = pa.Table.from_pylist(wrong[:60], SAMPLES)
+    batches.write_part(batches.batch_dir(staging, "a", 0), result, answered, PROMPTS.empty_table())
+    content = TaskContent(task="a", content_sha256="today", documents=ALL)
+    asking = planned().model_copy(update={"contents": (content,)})
+    if not is_candidate:
+        asking = asking.model_copy(update={"baseline": None})
+    if why is None:
+        assert next_documents(asking, TASK, staging, "place") == Asked(60, 120 if is_candidate else None)
+    else:
+        with pytest.raises(ConfigError, match="Measure it anew with --fresh") as raised:
+            next_documents(asking, TASK, staging, "place")
+        assert raised.value.what == why
