@@ -131,6 +131,11 @@ def _deciding(run: Run) -> Any:
     return deciding_settings(run.policy)
 
 
+def _deciding_in_order(run: Run) -> Any:
+    """Return what decides, and the seed of the order: another order asks the same question, but none goes on in it."""
+    return _deciding(run) | ({"seed": run.policy.seed} if run.policy.seed else {})
+
+
 _Part = Callable[[Run], Any] | bool
 """How an input counts: whole, not at all, or a part of it."""
 COUNTS: dict[str, tuple[_Part, _Part, _Part, _Part, _Part]] = {
@@ -148,7 +153,7 @@ COUNTS: dict[str, tuple[_Part, _Part, _Part, _Part, _Part]] = {
     "serving": (True, True, True, answer_arguments, True),
     "suite": (True, _asked, _how_asked, _question_if_deciding, False),
     "workload": (True, False, False, False, False),
-    "policy_fingerprint": (True, _deciding, False, _deciding, False),
+    "policy_fingerprint": (True, _deciding_in_order, False, _deciding, False),
     # Of the checkpoint's files and the serving arguments.
     "kv_cache_dtype": (False, False, False, kv_cache_dtype, False),
 }
@@ -276,13 +281,21 @@ def is_served_alike(plan: RunPlan, run: Manifest) -> bool:
 def reusable_result(plan: RunPlan, task: SuiteTask, run: Manifest) -> TaskResult | None:
     """Return a task's result in a run that `is_reusable_baseline`, if the task's content is the same there.
 
-    None too where it was measured before the order of documents was recorded.
+    None too where it was measured before the order of documents was recorded. A part of a task's documents is reused
+    only where it is the first of the plan's order.
     """
     planned, measured = (_task_content(inputs, task.task) for inputs in (plan.inputs, run.inputs))
-    if planned is None or planned != measured:
-        return None
     result = next((result for result in run.tasks if result.task == task.task), None)
-    return result if result and result.documents_available is not None else None
+    if planned is None or planned != measured or result is None or result.documents_available is None:
+        return None
+    content = next((content for content in plan.contents if content.task == task.task), None)
+    if content is None:
+        return result
+    if result.content_sha256 not in {None, content.content_sha256}:
+        return None
+    in_plans_order = result.content_sha256 is not None and run.policy.seed == plan.policy.seed
+    is_whole = result.documents == result.documents_available == content.documents
+    return result if in_plans_order or (is_whole and plan.suite.limit is None) else None
 
 
 def _task_content(inputs: RunInputs, task: str) -> dict[str, Any] | None:

@@ -117,6 +117,8 @@ SELECT
     p.looks,
     p.min_clusters,
     p.aa_documents,
+    p.reserve,
+    p.seed,
     family,
     p.families[family].margin AS margin,
     p.families[family].min_documents AS min_documents,

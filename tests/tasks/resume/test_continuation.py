@@ -146,8 +146,8 @@ def loads(looked_runs: LookedRuns, monkeypatch: pytest.MonkeyPatch) -> list[tupl
         measured.append(tuple(run.plan.workload.concurrency))
         run.staging.load_dir.mkdir()
 
-    def unfinished(_: Any, folder: Path) -> list[int]:
-        return [] if folder.exists() else [1]
+    def unfinished(_: Any, folder: Path) -> list[dict[str, Any]]:
+        return [] if folder.exists() else [{"operating_point": "c1"}]
 
     monkeypatch.setattr(flow_runs, "STEPS", replace(flow_runs.STEPS, load=load))
     monkeypatch.setattr(bench, "unfinished", unfinished)

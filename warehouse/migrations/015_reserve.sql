@@ -1,4 +1,0 @@
--- The question's place among those about its claim when it was declared, and the share of alpha that a policy keeps for
--- later ones.
-ALTER TABLE store.runs ADD COLUMN question BIGINT DEFAULT 1;
-ALTER TABLE store.policies ADD COLUMN reserve DOUBLE DEFAULT 0;
