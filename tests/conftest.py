@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from quantgate.model.home import ROOT
 
@@ -16,6 +17,9 @@ sys.path.insert(0, str(ROOT))
 from tasks.progress import Reporter
 from tests.support import prefect_server
 from tests.support.hub_server import HubServer
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+settings.load_profile("untimed")
 
 pytest_plugins = ["tests.support.loaded_homes"]
 

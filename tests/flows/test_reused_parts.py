@@ -14,7 +14,7 @@ import pytest
 from flows.planning import request
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES
-from quantgate.bundles.staging import Staging, write_json
+from quantgate.bundles.staging import write_json
 from quantgate.model.home import Home
 from tasks.run import STEPS, ActiveRun
 from tests.support import flow_runs
@@ -39,7 +39,7 @@ class Asked:
         def evaluate(engine: Any, run: ActiveRun, task: Any) -> None:
             self.parts.append(task.task)
             answered(run.staging, task.task, start_id=engine.start.engine_start_id)
-            _in_order(run.staging, task.task)
+            _in_order(run, task.task)
 
         def noted(part: str, step: Callable[..., None]) -> Callable[..., None]:
             def noting(*given: Any) -> None:
@@ -61,15 +61,17 @@ class Asked:
         return parts
 
 
-def _in_order(staging: Staging, task: str) -> None:
-    """Give the answers their places in the order of documents, as lm-eval's step does."""
+def _in_order(run: ActiveRun, task: str) -> None:
+    """Give the answers their places in the order of documents, and the task its content, as lm-eval's step does."""
+    staging = run.staging
+    (content,) = (content.content_sha256 for content in run.plan.contents if content.task == task)
     file = staging.task_dir(task) / "samples.parquet"
     rows = pq.read_table(file).to_pylist()
     placed = [row | {"position": position} for position, row in enumerate(rows)]
     pq.write_table(pa.Table.from_pylist(placed, SAMPLES), file)
     result = staging.task_result(task)
     assert result is not None
-    known = result.model_copy(update={"documents_available": 1000})
+    known = result.model_copy(update={"documents_available": 1000, "content_sha256": content})
     write_json(file.with_name("result.json"), known.model_dump(mode="json"))
 
 
