@@ -18,6 +18,7 @@ from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_mo
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
+from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from quantgate.model.records import Hardware
@@ -177,6 +178,8 @@ def work_of(model: ModelConfig, parameters: ValidateParameters, home: Home) -> W
     policy_name = parameters.policy or model.policy
     policy = load_policy(policy_name)
     check_policy(policy_name, policy, suite.tasks)
+    if parameters.family is not None:
+        _check_family(parameters.family, suite, policy_name, policy)
     template = parameters.chat_template
     needs = request_needs(suite)
     return Work(
@@ -192,6 +195,25 @@ def work_of(model: ModelConfig, parameters: ValidateParameters, home: Home) -> W
         chat_template=model.chat_template if template is None else template,
         full=parameters.full,
     )
+
+
+def _check_family(family: Family, suite: Suite, policy_name: str, policy: Policy) -> None:
+    """Refuse a family for a task that a suite of configs/suites holds to a smaller margin.
+
+    Raises:
+        ConfigError: the family's margin is greater.
+    """
+    for task in suite.tasks:
+        known = sources.known_families(task) & policy.families.keys() if task.family is family else set()
+        strictest = min(known, key=lambda other: policy.families[other].margin, default=family)
+        margins = [policy.families[name].margin for name in (family, strictest)]
+        if margins[0] > margins[1]:
+            raise ConfigError(
+                f"task {task.task} is of family '{strictest}' (margin {margins[1]:g}); '{family}' would allow a loss "
+                f"of {margins[0]:g}",
+                where=f"--family {family}",
+                hint=f"Leave --family out, or declare a policy of your own in place of '{policy_name}'.",
+            )
 
 
 def declare(parameters: ValidateParameters, home: Home) -> Request:

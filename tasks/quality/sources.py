@@ -125,6 +125,17 @@ def _facts_of(name: str) -> dict[str, Any]:
     return {}
 
 
+def known_families(task: SuiteTask) -> set[Family]:
+    """Return the families under which the suites of configs/suites list a task, by its name and its folder."""
+    suites = (load_yaml(path, Suite) for path in sorted(SUITES.glob("*.yaml")))
+    return {
+        listed.family
+        for suite in suites
+        for listed in suite.tasks
+        if (listed.task, listed.path) == (task.task, task.path)
+    }
+
+
 def is_suite(path: Path) -> bool:
     """Return True if a YAML is a suite's and not an lm-eval task's."""
     if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():

@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from flows.parameters import ValidateParameters
-from flows.planning.request import declare
+from flows.planning.request import declare, declare_work
+from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from tasks.device import hardware
-from tests.commands.test_command import BASELINE, validate
+from tests.commands.test_command import BASELINE, CANDIDATE, validate
 from tests.support import command_in_process
 from tests.support.command import Ended, quantgate
 from tests.support.fake_engine import make
@@ -331,3 +332,29 @@ def test_a_checkpoint_without_a_chat_template(refused: Refused) -> None:
 def test_values_of_engine_arguments_are_yaml(refused: Refused) -> None:
     text = json.dumps({"model": "/nowhere/draft"})
     assert refused("--engine-arg", f"speculative-config={text}").startswith("/nowhere/draft: ")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "task"),
+    [("gsm8k", "gsm8k"), (str(ROOT / "demo" / "tasks" / "arithmetic.yaml"), "qg_demo_arithmetic")],
+    ids=["name", "file"],
+)
+def test_a_looser_family_of_a_task_that_a_suite_knows(refused: Refused, tasks: str, task: str) -> None:
+    """`standard` allows 1 point for mathematics and 2 for conversation."""
+    told = refused("--family", "conversation", "--policy", "standard", tasks=tasks)
+    assert told == (
+        f"--family conversation: task {task} is of family 'math' (margin 0.01); 'conversation' would allow a loss of "
+        "0.02. Leave --family out, or declare a policy of your own in place of 'standard'."
+    )
+
+
+@pytest.mark.parametrize("family", [Family.MATH, Family.SCIENCE])
+def test_a_family_that_is_no_looser_is_taken(home: Path, family: Family) -> None:
+    """The same margin, in policy `standard`; what no suite knows may have any."""
+    known = str(ROOT / "demo" / "tasks" / "arithmetic.yaml")
+    own = documents(home.parent / "own.jsonl", ONE)
+    for tasks, given in ((known, family), (own, Family.CONVERSATION)):
+        parameters = ValidateParameters(
+            baseline=BASELINE, candidates=[CANDIDATE], tasks=[tasks], family=given, policy="standard"
+        )
+        assert [task.family for task in declare_work(parameters, Home.current()).suite.tasks] == [given]
