@@ -52,6 +52,7 @@ _KEYS = pa.schema(
         ("claim_key", pa.string()),
         ("candidate_key", pa.string()),
         ("weights_sha256", pa.string()),
+        ("baseline_weights", pa.string()),
         ("counts_as_try", pa.bool_()),
         ("serving_arguments", pa.map_(pa.string(), pa.string())),
     ]

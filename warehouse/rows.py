@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from quantgate.bundles.claims import candidate_key, claim_key, counts_as_try
-from quantgate.bundles.identity import kv_cache_dtype, verdict_key
+from quantgate.bundles.claims import candidate_id, candidate_key, claim_key, counts_as_try
+from quantgate.bundles.identity import baseline_weights, kv_cache_dtype, verdict_key
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import Declared
 from quantgate.model.config.policy import Policy
 from quantgate.model.records import UseVerdict
-from quantgate.model.yaml_file import fingerprint_of
 
 Row = dict[str, Any]
 
@@ -59,6 +58,7 @@ def claim_row(manifest: Manifest) -> Row:
         "claim_key": claim_key(manifest),
         "candidate_key": candidate_key(manifest),
         "weights_sha256": manifest.checkpoint.weights_sha256,
+        "baseline_weights": baseline_weights(manifest),
         "counts_as_try": counts_as_try(
             [(task.family, task.documents) for task in manifest.tasks], manifest.policy
         ),
@@ -72,7 +72,7 @@ def declaration_row(declared: Declared) -> Row:
     return {
         **question.model_dump(exclude={"tasks", "policy"}),
         "file": declared.name,
-        "candidate_key": fingerprint_of([question.weights, question.baseline_weights]),
+        "candidate_key": candidate_id(question.weights),
         "tasks": [task.task for task in question.tasks],
         "families": sorted({str(task.family) for task in question.tasks}),
         "policy": question.policy_name,

@@ -1,7 +1,8 @@
 """What a claim is, and the declaration that a run leaves in the store before it asks anything.
 
-A claim says that one candidate answers as well as one baseline, on an architecture, with the kernels and the engine
-version that served them. Every question that is asked about it is counted, whatever its tasks and files are called:
+A claim says that one candidate answers as well as its baseline, on an architecture, with the kernels and the engine
+version that served them. Every question that is asked about it is counted, whatever its tasks and files are called and
+whatever checkpoint is named as its baseline:
 docs/decisions/0016-one-standing-verdict-a-claim.md has the rule, and the view ``questions`` shows the ledger.
 """
 
@@ -74,12 +75,14 @@ def candidate_weights(run: Run) -> str:
 
 
 def subject_of(run: Run) -> dict[str, Any]:
-    """Return what a claim is about, but for the kernels that the engine chooses when it starts."""
+    """Return what a claim is about, but for the kernels that the engine chooses when it starts.
+
+    The baseline is no part of it: with another one the same candidate would get a second chance.
+    """
     return {
         "candidate": candidate_weights(run),
         "served": answer_arguments(run, ("model",)),
         "kv_cache_dtype": kv_cache_dtype(run),
-        "baseline": baseline_weights(run),
         "sm_arch": run.inputs.sm_arch,
         "engine": [run.inputs.engine, run.inputs.engine_version],
     }
@@ -96,9 +99,13 @@ def claim_key(manifest: Manifest) -> str | None:
 
 
 def candidate_key(manifest: Manifest) -> str | None:
-    """Return the key of a measured candidate and its baseline, wherever they are served; None for a baseline."""
-    pair = [candidate_weights(manifest), baseline_weights(manifest)]
-    return fingerprint_of(pair) if manifest.baseline else None
+    """Return the key of a measured candidate, wherever it is served and compared; None for a baseline."""
+    return candidate_id(candidate_weights(manifest)) if manifest.baseline else None
+
+
+def candidate_id(weights: str) -> str:
+    """Return the key of a candidate, as a SHA-256 (hex), by what its weights are known by."""
+    return fingerprint_of([weights])
 
 
 def declaration_of(

@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 from quantgate.bundles.claims import subject_of
 from quantgate.bundles.history import RunHistory
-from quantgate.bundles.identity import comparison_id
+from quantgate.bundles.identity import baseline_weights, comparison_id
 from quantgate.bundles.store import BundleStore, Declared
 from quantgate.model.records import Checkpoint, RunPlan
 from quantgate.model.yaml_file import fingerprint_of
 from tasks.checkpoint.contents import share_alike
 
 NEARLY_EQUAL = 0.9
-"""Share of sampled bytes that are the same in weights that count as one candidate's."""
+"""Share of sampled bytes that are the same in weights that count as one candidate's, against one baseline."""
+COPIED = 0.99
+"""The same, whatever the baseline: two training steps of one model differ in more, and each has its own candidate."""
 OVERLAP = 0.01
 """Share of a task's documents that must have been asked before to be worth a line."""
 
@@ -24,6 +26,8 @@ class KnownWeights(NamedTuple):
 
     sha256: str
     sample: str | None
+    threshold: float
+    """Share of the sample from which other weights are nearly equal to these."""
 
 
 def with_related_weights(checkpoints: Sequence[Checkpoint], declared: Iterable[Declared]) -> list[Checkpoint]:
@@ -36,17 +40,19 @@ def with_related_weights(checkpoints: Sequence[Checkpoint], declared: Iterable[D
     baseline, *candidates = checkpoints
     reference = baseline.weights_sha256 or baseline.revision
     known = [
-        KnownWeights(item.question.weights, item.question.weights_sample)
+        KnownWeights(
+            item.question.weights,
+            item.question.weights_sample,
+            NEARLY_EQUAL if item.question.baseline_weights == reference else COPIED,
+        )
         for item in declared
-        if item.question.baseline_weights == reference
     ]
     related = [baseline]
     for candidate in candidates:
         first = _nearly_equal(candidate, known)
         related.append(candidate.model_copy(update={"related_weights": first}))
-        known.append(
-            KnownWeights(first or candidate.weights_sha256 or candidate.revision, candidate.weights_sample)
-        )
+        own = first or candidate.weights_sha256 or candidate.revision
+        known.append(KnownWeights(own, candidate.weights_sample, NEARLY_EQUAL))
     return related
 
 
@@ -55,7 +61,7 @@ def _nearly_equal(checkpoint: Checkpoint, known: Iterable[KnownWeights]) -> str 
     for weights in known:
         if weights.sha256 == checkpoint.weights_sha256:
             return None
-        if share_alike(weights.sample or "", checkpoint.weights_sample or "") >= NEARLY_EQUAL:
+        if share_alike(weights.sample or "", checkpoint.weights_sample or "") >= weights.threshold:
             return weights.sha256
     return None
 
@@ -65,6 +71,9 @@ class Asked(NamedTuple):
 
     run_id: str
     comparison: str
+    baseline: str
+    baseline_weights: str | None
+    """What the baseline's weights are known by."""
     declared: Declared | None
     """None where its run was measured before runs declared what they ask."""
 
@@ -75,11 +84,21 @@ def earlier_questions(plan: RunPlan, history: RunHistory, declared: Sequence[Dec
     key = fingerprint_of(subject)
     by_run = {item.question.run_id: item for item in declared if item.question.subject_key == key}
     asked = [
-        Asked(run.run_id, comparison_id(run), by_run.pop(run.run_id, None))
+        Asked(
+            run.run_id,
+            comparison_id(run),
+            run.baseline.name,
+            baseline_weights(run),
+            by_run.pop(run.run_id, None),
+        )
         for run in history
         if run.baseline and run.tasks and subject_of(run) == subject
     ]
-    killed = [Asked(run_id, item.question.comparison, item) for run_id, item in by_run.items() if item.scored]
+    killed = [
+        Asked(run_id, item.question.comparison, item.question.baseline, item.question.baseline_weights, item)
+        for run_id, item in by_run.items()
+        if item.scored
+    ]
     return sorted(killed + asked, key=lambda item: _order(item, history))
 
 
@@ -115,10 +134,17 @@ def claim_lines(
     others = [asked for asked in earlier if asked.comparison != own]
     if not others:
         return
-    if earlier[0].comparison != own:
+    first = earlier[0]
+    if first.comparison != own:
+        same = first.baseline_weights == baseline_weights(plan)
+        how = (
+            "with other documents or another policy"
+            if same
+            else f"against another baseline, {first.baseline}"
+        )
         yield (
-            f"{name}: run {earlier[0].run_id} asked about it first, with other documents or another policy: this "
-            "question can lower the verdict that stands, and can't raise it"
+            f"{name}: run {first.run_id} asked about it first, {how}: this question can lower the verdict that stands, "
+            "and can't raise it"
         )
     yield from _overlaps(plan, others, store)
 

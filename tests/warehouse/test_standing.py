@@ -272,3 +272,51 @@ def test_a_later_question_validates_from_what_the_policy_reserved(
     later[1] = replace(later[1], question=number)
     found = standing(place, asked("one", first, 1, policy=policy), later)
     assert {row[1] for row in found.values()} == {stands}
+
+
+def against(name: str, pair: list[Spec]) -> list[Spec]:
+    """The same pair of runs, with another checkpoint as the baseline."""
+    baseline = replace(pair[0], checkpoint=name)
+    return [baseline, replace(pair[1], baseline=baseline)]
+
+
+def reasons(place: Any) -> dict[str, str]:
+    rows = query(
+        place.warehouse,
+        "SELECT run_id, standing_reason FROM verdicts WHERE use = 'all' AND verdict <> 'BASELINE'",
+    ).to_pylist()
+    return {row["run_id"]: row["standing_reason"] for row in rows}
+
+
+@pytest.mark.parametrize(("first", "stands"), [(MANY, "REJECTED"), (SOME, "INCONCLUSIVE")], ids=str)
+def test_another_baseline_is_no_second_chance(place: Any, first: Any, stands: str) -> None:
+    found = standing(place, asked("one", first, 1), against("damaged-copy", asked("one", FEW, 2)))
+    assert found["02-one"] == ("VALIDATED", stands, 2)
+    assert reasons(place)["02-one"].startswith("another baseline was tried first: toy-bf16 (run 01-one): ")
+    asked_about = query(
+        place.warehouse,
+        "SELECT baseline, question, standing FROM questions WHERE use = 'all' ORDER BY question",
+    ).to_pylist()
+    assert [(row["baseline"], row["question"]) for row in asked_about] == [
+        ("toy-bf16", 1),
+        ("damaged-copy", 2),
+    ]
+    assert {row["standing"] for row in asked_about} == {stands}
+
+
+def test_a_later_baseline_can_lower_what_a_damaged_one_validated(place: Any) -> None:
+    found = standing(place, against("damaged-copy", asked("one", FEW, 1)), asked("one", MANY, 2))
+    assert {row[1] for row in found.values()} == {"REJECTED"}
+    assert reasons(place)["01-one"].startswith("another baseline was tried, too: toy-bf16 (run 02-one): ")
+
+
+def test_a_killed_try_against_another_baseline_counts(place: Any) -> None:
+    declare(place, against("damaged-copy", asked("killed", FEW, 0))[1], scored=True)
+    assert standing(place, asked("one", FEW, 1)) == {"01-one": ("VALIDATED", "INCONCLUSIVE", 2)}
+
+
+def test_no_reserve_pays_for_another_baseline(place: Any) -> None:
+    later = against("damaged-copy", asked("two", FEW, 2, policy=RESERVING))
+    later[1] = replace(later[1], question=2)
+    found = standing(place, asked("one", SOME, 1, policy=RESERVING), later)
+    assert {row[1] for row in found.values()} == {"INCONCLUSIVE"}

@@ -18,6 +18,7 @@ from warehouse.configuration import CONFIGS
 from warehouse.load import load_bundles
 from warehouse.query import query
 from warehouse.report.render import render
+from warehouse.report.summary import summary_table
 
 CONTRACT = """
     model checkpoint revision baseline precision weight_format kv_cache_dtype kernel kernel_mode
@@ -97,7 +98,28 @@ def test_the_columns_are_the_contract_s_in_its_order(odd_rows: list[dict[str, An
         "tries",
         "serving_arguments",
         "alarms",
+        "baseline_precision",
     ]
+
+
+def test_a_quantized_baseline_s_precision_is_shown(place: Any, spec: Any) -> None:
+    baseline = spec("run-fp8", "fp8")
+    place.write(baseline, spec("run-nvfp4", "nvfp4", baseline=baseline))
+    assert load_bundles(place.warehouse, place.bundles).problems == ()
+    rows = query(
+        place.warehouse, "SELECT DISTINCT run_id, baseline_precision FROM validated_table"
+    ).to_pylist()
+    assert {row["run_id"]: row["baseline_precision"] for row in rows} == {
+        "run-fp8": "fp8",
+        "run-nvfp4": "fp8",
+    }
+    printed = summary_table(place.warehouse, width=140)
+    assert "VALIDATED against FP8" in printed
+    assert "BASELINE against" not in printed
+
+
+def test_a_baseline_of_16_bits_is_not_mentioned(odd: Any) -> None:
+    assert "against BF16" not in summary_table(odd.warehouse, width=140)
 
 
 def test_the_key_is_unique(odd_rows: list[dict[str, Any]]) -> None:

@@ -176,7 +176,7 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
     columns = (
         Column("precision", lambda row: labels[row["run_id"]]),
         Column("at", lambda row: (row["operating_point"] or NULL) + "*" * (row["validity"] != "valid")),
-        Column("verdict", itemgetter("verdict")),
+        Column("verdict", _verdict),
         Column("tasks/n", amount, right=True),
         Column(f"Δ points [{level}]", delta_of, right=True),
         Column("USD/1M out", lambda row: _number(row["usd_per_mtok_output"], money_of), right=True),
@@ -236,6 +236,13 @@ def _notes(
     stale = sorted({reason for row in rows for reason in row["stale_reasons"]})
     if stale:
         yield f"Stale (older than {first['stale_after_days']} days): {', '.join(stale)}."
+
+
+def _verdict(row: Row) -> str:
+    """Return the verdict, with the baseline's precision where that is quantized: ``VALIDATED against FP8``."""
+    precision = row["baseline_precision"]
+    unsaid = row["is_baseline"] or precision in {None, "bf16", "fp16", "fp32"}
+    return str(row["verdict"]) if unsaid else f"{row['verdict']} against {precision.upper()}"
 
 
 def _judgement(row: Row) -> str:

@@ -27,6 +27,8 @@ SELECT
     root.candidate_key,
     root.policy_fingerprint AS root_policy,
     root.question AS root_question,
+    root.baseline,
+    root.baseline_weights,
     run_order(root.declared_order, root.started_at, root.run_id) AS root_order,
     run_order(r.declared_order, r.started_at, r.run_id) AS own_order,
     root.started_at AS declared_at,
@@ -73,7 +75,8 @@ QUALIFY row_number() OVER (
 -- of one that scored too few answers to decide anything.
 CREATE OR REPLACE VIEW store.tries AS
 SELECT
-    claim_key, candidate_key, verdict_key AS question_key, use, use_key, root AS run_id, root_order,
+    claim_key, candidate_key, verdict_key AS question_key, use, use_key, root AS run_id, root_order, baseline,
+    baseline_weights,
     min(declared_at) AS declared_at, bool_or(counts_as_try) AS counts, true AS finished,
     first(root_policy) AS policy_fingerprint, first(root_question) AS question
 FROM store.own_verdicts
@@ -81,7 +84,7 @@ WHERE verdict NOT IN ('BASELINE', 'UNVALIDATED')
 GROUP BY ALL
 UNION ALL BY NAME
 SELECT
-    d.claim_key, d.candidate_key, d.question_key, e.entry.key AS use,
+    d.claim_key, d.candidate_key, d.question_key, d.baseline, d.baseline_weights, e.entry.key AS use,
     use_key(e.entry.key, e.entry.value) AS use_key, d.run_id,
     run_order(d.declared_order, d.declared_at, d.run_id) AS root_order, d.declared_at, d.scored AS counts,
     false AS finished, d.policy_fingerprint, NULL AS question
@@ -96,7 +99,8 @@ WITH asked AS (
     SELECT
         claim_key, use_key, question_key, min(root_order) AS first_order, arg_min(run_id, root_order) AS run_id,
         arg_min(policy_fingerprint, root_order) AS policy_fingerprint, arg_min(question, root_order) AS declared_number,
-        min(declared_at) AS declared_at, count(*) AS tries, arg_min(finished, root_order) AS finished
+        min(declared_at) AS declared_at, count(*) AS tries, arg_min(finished, root_order) AS finished,
+        arg_min(baseline, root_order) AS baseline, arg_min(baseline_weights, root_order) AS baseline_weights
     FROM store.tries
     WHERE counts
     GROUP BY ALL
@@ -117,7 +121,7 @@ FROM asked a
 LEFT JOIN store.deciders d ON d.verdict_key = a.question_key AND d.use_key = a.use_key;
 
 -- The verdict that stands for each claim and use: every question must pass, and the first one alone can make it pass; a
--- later one only from alpha that the first one's policy has kept for it (`reserve`).
+-- later one only from alpha that the first one's policy has kept for it (`reserve`), and only against the same baseline.
 -- docs/decisions/0016-one-standing-verdict-a-claim.md has the proof.
 CREATE OR REPLACE VIEW store.standing AS
 WITH numbered AS (
@@ -128,6 +132,7 @@ WITH numbered AS (
             declared_number >= number
             AND q.policy_fingerprint = first_value(q.policy_fingerprint) OVER in_order
             AND first_value(coalesce(p.reserve, 0)) OVER in_order > 0
+            AND q.baseline_weights IS NOT DISTINCT FROM first_value(q.baseline_weights) OVER in_order
         ) AS may_validate
     FROM store.claim_questions q
     LEFT JOIN (SELECT DISTINCT policy_fingerprint, reserve FROM store.policies) p USING (policy_fingerprint)
@@ -148,6 +153,8 @@ SELECT
     decided_by,
     run_id,
     number,
+    baseline,
+    baseline_weights,
     CASE
         WHEN verdict <> 'INCONCLUSIVE' OR validating IS NULL THEN reason
         ELSE format('a later question of the same claim is not passed (run {}): {}', run_id, reason)
@@ -209,7 +216,7 @@ ORDER BY d.checkpoint, t.claim_key, t.use <> 'all', t.use, t.root_order;
 -- One row per run, policy and use of the policy. `verdict` is the run's own; `standing` is the verdict that stands for
 -- its claim, and `decided_by` the run that gave it: publish and decisions go by these. `declared` tells the policy that
 -- the run declared from one that it was judged under later (post_hoc), which decides nothing. `tries` counts the runs
--- that compared this candidate with this baseline, on whatever architecture and engine version.
+-- that compared this candidate with any baseline, on whatever architecture and engine version.
 CREATE OR REPLACE VIEW verdicts AS
 WITH tried AS (
     SELECT candidate_key, use_key, count(DISTINCT run_id) AS tries
@@ -229,8 +236,13 @@ every_verdict AS (
         o.claim_key,
         CASE WHEN o.verdict IN ('BASELINE', 'UNVALIDATED') THEN o.verdict ELSE coalesce(s.verdict, d.verdict, o.verdict) END
             AS standing,
-        CASE WHEN o.verdict IN ('BASELINE', 'UNVALIDATED') THEN o.reason ELSE coalesce(s.reason, d.reason, o.reason) END
-            AS standing_reason,
+        CASE
+            WHEN o.verdict IN ('BASELINE', 'UNVALIDATED') THEN o.reason
+            WHEN s.baseline_weights <> o.baseline_weights THEN format(
+                'another baseline was tried{}: {} (run {}): {}',
+                CASE WHEN s.number = 1 THEN ' first' ELSE ', too' END, s.baseline, s.run_id, s.reason)
+            ELSE coalesce(s.reason, d.reason, o.reason)
+        END AS standing_reason,
         CASE WHEN o.verdict = 'BASELINE' THEN 0 ELSE coalesce(t.tries, 1) END AS tries
     FROM store.own_verdicts o
     JOIN runs r USING (run_id)

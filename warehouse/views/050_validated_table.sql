@@ -57,10 +57,12 @@ SELECT
     r.started_at,
     coalesce(t.measured_at, r.measured_at) AS measured_at,
     r.run_id,
-    q.serving_arguments
+    q.serving_arguments,
+    CASE WHEN r.is_baseline THEN r.precision ELSE br.precision END AS baseline_precision
 FROM main.runs r
 JOIN (SELECT run_id, serving_arguments FROM store.runs) q USING (run_id)
 JOIN store.policies pol USING (policy, policy_fingerprint)
+LEFT JOIN store.runs br ON br.run_id = r.baseline_run_id
 LEFT JOIN main.throughput_points t USING (run_id)
 LEFT JOIN last_start s USING (run_id)
 LEFT JOIN store.run_bounds l ON l.run_id = t.run_id AND l.operating_point = t.operating_point
@@ -247,7 +249,8 @@ SELECT
         why_null('margin', margin, no_quality),
         why_null('looks_used', looks_used, no_quality),
         why_null('baseline_revision', baseline_revision, no_quality),
-        why_null('serving_arguments', serving_arguments, 'not_recorded')
+        why_null('serving_arguments', serving_arguments, 'not_recorded'),
+        why_null('baseline_precision', baseline_precision, 'not_recorded')
     ], lambda entry: entry IS NOT NULL)) AS null_reasons,
     measured_at,
     len(stale_reasons) > 0 AS stale,
@@ -264,7 +267,8 @@ SELECT
     looks_used,
     tries,
     serving_arguments,
-    alarms
+    alarms,
+    baseline_precision
 FROM reasoned
 ORDER BY model, gpu, engine_version, workload, NOT is_baseline, started_at, run_id, concurrency,
     provider, region, price_kind, use <> 'all', use;

@@ -10,7 +10,7 @@ import pytest
 
 from quantgate.bundles.store import BundleStore
 from quantgate.model.home import Home
-from tests.support.looked_runs import Killed, LookedRuns, looked_runs
+from tests.support.looked_runs import Killed, LookedRuns, looked_runs, with_other_weights
 
 __all__ = ["looked_runs"]
 
@@ -90,3 +90,35 @@ def test_a_run_killed_after_a_look_holds_the_claim(looked_runs: LookedRuns) -> N
     row = looked_runs.verdicts()[second.run_id]
     assert (row["verdict"], row["standing"]) == ("VALIDATED", "INCONCLUSIVE")
     assert "never finished" in row["standing_reason"]
+
+
+def damaged_copy(looked_runs: LookedRuns) -> str:
+    """The baseline with other weights, in a folder that is named as it is; the stub answers worse from there."""
+    folder = Path(shutil.copytree(looked_runs.baseline, looked_runs.folder / "copy" / "quantgate-demo-BF16"))
+    with_other_weights(folder, "damaged")
+    return str(folder)
+
+
+def test_a_damaged_copy_of_the_baseline_cannot_validate_what_was_rejected(looked_runs: LookedRuns) -> None:
+    (_, first) = looked_runs.validate(looked_runs.bad)
+    assert standing(looked_runs, first.run_id) == "REJECTED"
+    copy = damaged_copy(looked_runs)
+    looked_runs.engine({"quantgate-demo-BF16": 0.3})  # worse than the candidate, which passes now
+    looked_runs.lines.clear()
+    (_, second) = looked_runs.validate(looked_runs.bad, baseline=copy)
+    assert any("against another baseline, quantgate-demo-BF16" in line for line in looked_runs.lines)
+    row = looked_runs.verdicts()[second.run_id]
+    assert (row["verdict"], row["standing"], row["tries"]) == ("VALIDATED", "REJECTED", 2)
+    assert row["decided_by"] == first.run_id
+    assert row["standing_reason"].startswith("another baseline was tried first: quantgate-demo-BF16 (run ")
+
+
+def test_a_copied_candidate_is_known_again_under_another_baseline(looked_runs: LookedRuns) -> None:
+    (_, first) = looked_runs.validate(looked_runs.bad)
+    twin = Path(shutil.copytree(looked_runs.bad, looked_runs.folder / "twin" / "bad"))
+    file = next(twin.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-8] + b"\x01" * 8)
+    looked_runs.engine({"quantgate-demo-BF16": 0.3})
+    (_, second) = looked_runs.validate(str(twin), baseline=damaged_copy(looked_runs))
+    assert second.checkpoint.related_weights == first.checkpoint.weights_sha256
+    assert standing(looked_runs, second.run_id) == "REJECTED"
