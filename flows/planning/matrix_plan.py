@@ -32,6 +32,7 @@ from tasks.engine import argument_files, environment
 from tasks.engine.arguments import gpu_count, serving_arguments
 from tasks.quality.requirements import document_requests
 from tasks.quality.suite import suite_content
+from tasks.resume.baseline_role import check_role, check_same_model, folder_of
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
 from warehouse.estimates import published_share
@@ -186,7 +187,7 @@ class _Planner:
         baseline = self.cell(blank, baseline_config, model, pool, request, None)
         candidates = _without_faulty_twins(
             [
-                self.cell(cell, checkpoint, model, pool, request, baseline)
+                _of_one_model(self.cell(cell, checkpoint, model, pool, request, baseline), baseline)
                 for cell, checkpoint in zip(blanks, candidate_configs, strict=True)
             ]
         )
@@ -230,6 +231,9 @@ class _Planner:
     ) -> Cell:
         """Plan one checkpoint on a pool."""
         try:
+            if baseline is None:
+                native = model.native_precision
+                check_role(checkpoint.precision, native, checkpoint.source, checkpoint.engine_arguments)
             fit = self._fitting(checkpoint, model, pool)
         except ConfigError as error:
             return replace(cell, state=CellState.WRONG, reason=str(error))
@@ -295,6 +299,17 @@ class _Planner:
             return self.commit(checkpoint.source, checkpoint.precision), ""
         except NotAskedError as error:
             return None, error.what
+
+
+def _of_one_model(cell: Cell, baseline: Cell) -> Cell:
+    """Mark a candidate that shows in its folder that it isn't the baseline quantized; hosts check what is pulled."""
+    folders = folder_of(baseline.source), folder_of(cell.source)
+    if cell.is_sound and baseline.is_sound and folders[0] and folders[1]:
+        try:
+            check_same_model(folders[0], folders[1], cell.source, baseline.source)
+        except ConfigError as error:
+            return replace(cell, state=CellState.WRONG, reason=str(error))
+    return cell
 
 
 def _without_faulty_twins(cells: list[Cell]) -> list[Cell]:

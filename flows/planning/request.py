@@ -32,6 +32,7 @@ from tasks.progress import Reporter
 from tasks.quality import sources
 from tasks.quality.requirements import check_packages, permitted, request_needs
 from tasks.quality.suite import check_chat_template, check_suite, suite_content
+from tasks.resume.baseline_role import check_revision, check_role
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,10 @@ def declare_work(parameters: ValidateParameters, home: Home) -> Work:
         ConfigError: the first thing that is wrong.
     """
     model = chosen_model(parameters)
+    check_revision(model.baseline, parameters.revisions)
     for checkpoint in checkpoints_of(model, parameters):
         check_source(checkpoint.source, checkpoint.precision)
+    check_role(model.baseline.precision, model.native_precision, model.baseline.source)
     return work_of(model, parameters, home)
 
 

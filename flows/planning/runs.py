@@ -32,6 +32,7 @@ from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.quality.content.describe import describe_suite
 from tasks.quality.suite import check_chat_template, clusters_of
+from tasks.resume.baseline_role import check_no_candidate, check_pairs, check_role
 from tasks.resume.chains import Evidence
 from tasks.resume.claims import claim_lines, question_number, with_related_weights
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
@@ -102,7 +103,9 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
         ConfigError: a checkpoint or an argument is wrong, or every candidate is refused.
     """
     pins = Pins(pins_file(home), update=parameters.update_pins)
-    checkpoints = identified(resolved_checkpoints(request, pins, report), home, report)
+    resolved = resolved_checkpoints(request, pins, report)
+    check_pairs(resolved, report)
+    checkpoints = identified(resolved, home, report)
     if not request.hardware.uuids:
         for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
             check_size(checkpoint.source, checkpoint.size_bytes, request.engine, config.engine_arguments)
@@ -119,6 +122,8 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     )
     store = BundleStore(home.bundles)
     history, declared = RunHistory.read(store), store.declarations()
+    if parameters.model is None:
+        check_no_candidate(checkpoints[0], history, declared)
     plans = [
         plan.model_copy(update={"question": question_number(plan, history, declared)})
         if plan.baseline
@@ -164,6 +169,9 @@ def resolved_checkpoints(request: Request, pins: Pins, report: Reporter) -> list
                 progress=_hashing(source, report),
             )
         )
+        if len(checkpoints) == 1:  # before a candidate is pulled
+            native = request.model.native_precision
+            check_role(checkpoints[0].precision, native, config.source, config.engine_arguments)
     return checkpoints
 
 

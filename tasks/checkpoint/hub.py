@@ -39,8 +39,8 @@ HUB_ID = re.compile(
 )
 """``org/name`` or ``org/name@revision``, by the hub's own rules for names."""
 
-CONFIGURATION = ("config.json", QUANT_FILE, "tokenizer_config.json")
-"""Small files that show most faults of a checkpoint without its weights."""
+CONFIGURATION = ("config.json", QUANT_FILE, "tokenizer_config.json", "README.md")
+"""Small files that show most faults of a checkpoint without its weights, and what it was made from."""
 
 ANSWER_TIMEOUT_S = 30.0
 """Limit for the hub's answer; its client would wait without end."""

@@ -75,6 +75,10 @@ class ModelConfig(Strict):
     active_parameters_billions: float | None = Field(
         default=None, gt=0, description="Per token, in units of 10^9; the same as in all for a dense model."
     )
+    native_precision: str | None = Field(
+        default=None,
+        description="Precision of its own weights where they are quantized, e.g. fp8: its baseline may have it.",
+    )
     chat_template: bool = Field(
         default=False, description="True if prompts go through the checkpoint's own chat template."
     )

@@ -89,6 +89,19 @@ def states(found: Plan, pool: str | None = None) -> dict[str | None, str]:
     return {c.precision: c.state.name for c in found.cells if pool in {None, c.pool}}
 
 
+def test_a_baseline_that_is_none_is_shown(tmp_path: Path) -> None:
+    declared = demo()
+    quantized = planned(demo(baseline=declared.candidates[0], candidates=declared.candidates[1:]))
+    assert states(quantized) == {"fp8": "WRONG", "nvfp4": "NO_BASELINE"}
+    assert "a baseline has 16 or 32 bits" in quantized.cells[0].reason
+    copy = Path(shutil.copytree(ROOT / declared.baseline.source, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
+    other = planned(demo(baseline=declared.baseline.model_copy(update={"source": str(copy)})))
+    assert states(other)["fp8"] == states(other)["nvfp4"] == "WRONG"
+    assert "num_hidden_layers 5, 4" in other.cells[1].reason
+
+
 def test_what_is_measured_and_unchanged_is_left_out() -> None:
     found = planned(demo())
     assert states(found) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "MEASURED")
