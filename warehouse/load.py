@@ -12,7 +12,9 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
+from quantgate.bundles.claims import candidate_key, claim_key
 from quantgate.bundles.identity import VERDICT_KEYS
+from quantgate.bundles.manifest import parse_manifest
 from quantgate.bundles.schema import BUNDLE_FILES, PROMPTS_FILE
 from quantgate.bundles.store import Bundle, BundleStore, scored_runs
 from quantgate.model.errors import QuantgateError
@@ -183,6 +185,7 @@ def _write(
         for batch in _batches(bundles):
             _insert(connection, batch)
             loaded.extend(bundle.manifest.run_id for bundle in batch)
+        _join_earlier_versions(connection)
         if configuration is not None:
             with transaction(connection):
                 refresh(connection, configuration)
@@ -278,6 +281,31 @@ def _refresh_keys(connection: Connection, store: BundleStore) -> None:
             )
             connection.unregister("incoming")
         set_setting(connection, "verdict_keys", VERDICT_KEYS)
+
+
+_UNREAD_WEIGHTS = """
+    SELECT r.run_id, r.manifest, any_value(coalesce(k.manifest ->> '$.checkpoint.related_weights', k.weights_sha256))
+    FROM store.runs r
+    JOIN store.runs k ON k.revision = r.revision AND k.weights_sha256 IS NOT NULL
+    WHERE r.weights_sha256 IS NULL
+    GROUP BY ALL
+"""
+
+
+def _join_earlier_versions(connection: Connection) -> None:
+    """Join runs of earlier versions to the claims of later runs of the same revision, whose tensors were read."""
+    changed = []
+    for run_id, raw, weights in connection.execute(_UNREAD_WEIGHTS).fetchall():
+        manifest = parse_manifest(raw.encode(), run_id)
+        checkpoint = manifest.checkpoint.model_copy(update={"weights_sha256": weights})
+        known = manifest.model_copy(update={"checkpoint": checkpoint})
+        changed.append((weights, claim_key(known), candidate_key(known), run_id))
+    if changed:
+        with transaction(connection):
+            connection.executemany(
+                "UPDATE store.runs SET weights_sha256 = ?, claim_key = ?, candidate_key = ? WHERE run_id = ?",
+                changed,
+            )
 
 
 def _keep_standing(connection: Connection) -> bool:

@@ -48,6 +48,9 @@ class Spec:
     tasks: dict[str, Family] = field(
         default_factory=lambda: {"sums": Family.MATH, "cloze": Family.CONVERSATION}
     )
+    schema_version: int = 4
+    weights: str | None = None
+    """Hash of its tensors, where they were read."""
     contents: dict[str, str] = field(default_factory=dict)
     """By task, the hash of what it asks, where that was recorded."""
     documents: int = 100
@@ -237,6 +240,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
         policy_fingerprint=spec.policy.fingerprint(),
     )
     return Manifest(
+        schema_version=spec.schema_version,
         run_id=spec.run_id,
         fingerprint=spec.fingerprint or run_fingerprint(inputs),
         inputs=inputs,
@@ -245,6 +249,7 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
             path=f"checkpoints/{spec.name}",
             name=spec.name,
             revision=spec.revision,
+            weights_sha256=spec.weights,
             model="toy",
             architecture="LlamaForCausalLM",
             precision=spec.precision,

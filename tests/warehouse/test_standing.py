@@ -320,3 +320,17 @@ def test_no_reserve_pays_for_another_baseline(place: Any) -> None:
     later[1] = replace(later[1], question=2)
     found = standing(place, asked("one", SOME, 1, policy=RESERVING), later)
     assert {row[1] for row in found.values()} == {"INCONCLUSIVE"}
+
+
+@pytest.mark.parametrize(
+    ("before", "stands"), [(MANY, "REJECTED"), (SOME, "VALIDATED"), (FEW, "VALIDATED")], ids=str
+)
+def test_what_an_earlier_version_decided_counts_for_the_same_revision(
+    place: Any, before: Any, stands: str
+) -> None:
+    earlier = asked("one", before, 1, schema_version=3)
+    place.write(*earlier)
+    load_bundles(place.warehouse, place.bundles)  # nobody has read its tensors
+    later = asked("two", FEW, 2, weights="read", contents={"two": "c"})
+    found = standing(place, later)
+    assert found["02-two"][1] == found["01-one"][1] == stands

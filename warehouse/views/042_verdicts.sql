@@ -29,6 +29,7 @@ SELECT
     root.question AS root_question,
     root.baseline,
     root.baseline_weights,
+    root.schema_version < 4 AS earlier_version,
     run_order(root.declared_order, root.started_at, root.run_id) AS root_order,
     run_order(r.declared_order, r.started_at, r.run_id) AS own_order,
     root.started_at AS declared_at,
@@ -78,7 +79,7 @@ SELECT
     claim_key, candidate_key, verdict_key AS question_key, use, use_key, root AS run_id, root_order, baseline,
     baseline_weights,
     min(declared_at) AS declared_at, bool_or(counts_as_try) AS counts, true AS finished,
-    first(root_policy) AS policy_fingerprint, first(root_question) AS question
+    first(root_policy) AS policy_fingerprint, first(root_question) AS question, first(earlier_version) AS earlier_version
 FROM store.own_verdicts
 WHERE verdict NOT IN ('BASELINE', 'UNVALIDATED')
 GROUP BY ALL
@@ -87,38 +88,45 @@ SELECT
     d.claim_key, d.candidate_key, d.question_key, d.baseline, d.baseline_weights, e.entry.key AS use,
     use_key(e.entry.key, e.entry.value) AS use_key, d.run_id,
     run_order(d.declared_order, d.declared_at, d.run_id) AS root_order, d.declared_at, d.scored AS counts,
-    false AS finished, d.policy_fingerprint, NULL AS question
+    false AS finished, d.policy_fingerprint, NULL AS question, false AS earlier_version
 FROM store.declarations d, unnest(map_entries(d.uses)) AS e(entry)
 WHERE d.run_id NOT IN (SELECT run_id FROM store.runs)
   AND (d.continues IS NULL OR d.continues NOT IN (SELECT run_id FROM store.runs))
   AND (len(e.entry.value) = 0 OR list_has_any(e.entry.value, d.families));
 
 -- The questions of each claim and use, the first declared first; what was scored too little for any decision is none.
+-- Nothing can go on from a run of an earlier version, whose documents had another order: where it decided nothing, it
+-- doesn't hold a claim that was asked about since.
 CREATE OR REPLACE VIEW store.claim_questions AS
 WITH asked AS (
     SELECT
         claim_key, use_key, question_key, min(root_order) AS first_order, arg_min(run_id, root_order) AS run_id,
         arg_min(policy_fingerprint, root_order) AS policy_fingerprint, arg_min(question, root_order) AS declared_number,
         min(declared_at) AS declared_at, count(*) AS tries, arg_min(finished, root_order) AS finished,
-        arg_min(baseline, root_order) AS baseline, arg_min(baseline_weights, root_order) AS baseline_weights
+        arg_min(earlier_version, root_order) AS earlier_version, arg_min(baseline, root_order) AS baseline, arg_min(baseline_weights, root_order) AS baseline_weights
     FROM store.tries
     WHERE counts
     GROUP BY ALL
+),
+answered AS (
+    SELECT
+        a.*,
+        bool_and(a.earlier_version) OVER (PARTITION BY a.claim_key, a.use_key) AS all_earlier,
+        -- A try that nobody finished holds its question: a later run of it would be a second draw.
+        CASE WHEN a.finished OR d.root_order < a.first_order THEN coalesce(d.verdict, 'NOT_COMPARABLE') ELSE 'INCONCLUSIVE' END
+            AS verdict,
+        CASE WHEN a.finished OR d.root_order < a.first_order THEN d.run_id END AS decided_by,
+        CASE
+            WHEN NOT (a.finished OR coalesce(d.root_order < a.first_order, false))
+                THEN 'run ' || a.run_id || ' was declared first and never finished; finish it where it was begun'
+            ELSE d.reason
+        END AS reason
+    FROM asked a
+    LEFT JOIN store.deciders d ON d.verdict_key = a.question_key AND d.use_key = a.use_key
 )
-SELECT
-    a.*,
-    row_number() OVER (PARTITION BY a.claim_key, a.use_key ORDER BY a.first_order) AS number,
-    -- A try that nobody finished holds its question: a later run of it would be a second draw.
-    CASE WHEN a.finished OR d.root_order < a.first_order THEN coalesce(d.verdict, 'NOT_COMPARABLE') ELSE 'INCONCLUSIVE' END
-        AS verdict,
-    CASE WHEN a.finished OR d.root_order < a.first_order THEN d.run_id END AS decided_by,
-    CASE
-        WHEN NOT (a.finished OR coalesce(d.root_order < a.first_order, false))
-            THEN 'run ' || a.run_id || ' was declared first and never finished; finish it where it was begun'
-        ELSE d.reason
-    END AS reason
-FROM asked a
-LEFT JOIN store.deciders d ON d.verdict_key = a.question_key AND d.use_key = a.use_key;
+SELECT *, row_number() OVER (PARTITION BY claim_key, use_key ORDER BY first_order) AS number
+FROM answered
+WHERE all_earlier OR NOT earlier_version OR verdict IN ('VALIDATED', 'REJECTED');
 
 -- The verdict that stands for each claim and use: every question must pass, and the first one alone can make it pass; a
 -- later one only from alpha that the first one's policy has kept for it (`reserve`), and only against the same baseline.
