@@ -8,7 +8,7 @@ import pytest
 
 from flows.parameters import ValidateParameters
 from flows.planning.runs import resolved_checkpoints
-from quantgate.model.config.models import Allowed, CheckpointConfig
+from quantgate.model.config.models import Allowed, CheckpointConfig, load_model
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint.pins import Pins, pins_file, read_pins
@@ -26,6 +26,7 @@ class Wanted:
     """Of a declaration, what finding the checkpoints takes."""
 
     name = None
+    model = load_model("quantgate-demo")
 
     def __init__(self, *checkpoints: CheckpointConfig) -> None:
         self.checkpoints = checkpoints
