@@ -32,7 +32,7 @@ from tasks.engine.environment import EngineEnvironment
 from tasks.progress import Reporter
 from tasks.quality.content.describe import describe_suite
 from tasks.quality.suite import check_chat_template, clusters_of
-from tasks.resume.baseline_role import check_no_candidate, check_pairs, check_role
+from tasks.resume.baseline_role import check_no_candidate, check_pairs, check_role, check_serving
 from tasks.resume.chains import Evidence
 from tasks.resume.claims import claim_lines, question_number, with_related_weights
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
@@ -157,6 +157,8 @@ def fresh_key(parameters: ValidateParameters) -> dict[str, object]:
 def resolved_checkpoints(request: Request, pins: Pins, report: Reporter) -> list[Checkpoint]:
     """Resolve the checkpoints, baseline first; candidates carry the model's name, whatever their folders are called."""
     checkpoints: list[Checkpoint] = []
+    given = [config.engine_arguments for config in request.checkpoints]
+    check_serving(given, request.checkpoints[0].source)
     for config in request.checkpoints:
         source = f"{config.source}@{config.revision}" if config.revision else config.source
         checkpoints.append(

@@ -15,6 +15,7 @@ import yaml
 from quantgate.bundles.identity import baseline_weights, weights
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import Declared
+from quantgate.model.config.answer_settings import answer_settings
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
@@ -85,6 +86,30 @@ def check_role(
             where=where,
             hint="Give it to the candidate alone: engine_arguments of a checkpoint in configs/models.",
         )
+
+
+def check_serving(arguments: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Refuse a baseline that is served as another model, or with another KV cache, where a candidate is not.
+
+    Args:
+        arguments: each checkpoint's own serving arguments, the baseline's first.
+        where: the baseline as messages name it.
+
+    Raises:
+        ConfigError: such an argument isn't the same for every candidate.
+    """
+    listed = {
+        "kv-cache-dtype",
+        *(name for name, rule in answer_settings().items() if rule.changes == "model"),
+    }
+    baseline, *candidates = [dashed(given) for given in arguments]
+    for name, value in baseline.items():
+        if name in listed and value != "auto" and any(other.get(name) != value for other in candidates):
+            raise ConfigError(
+                f"the baseline alone is served with '{name}={value}', which can change its answers",
+                where=where,
+                hint="Give it to the candidates too, or leave it out.",
+            )
 
 
 def check_pairs(checkpoints: Sequence[Checkpoint], report: Reporter) -> None:

@@ -142,9 +142,14 @@ def claim_lines(
             if same
             else f"against another baseline, {first.baseline}"
         )
+        raises = (
+            f"can raise it only at alpha {plan.policy.at_question(plan.question).alpha:.2g}, from the policy's reserve"
+            if plan.policy.reserve and same
+            else "can't raise it"
+        )
         yield (
             f"{name}: run {first.run_id} asked about it first, {how}: this question can lower the verdict that stands, "
-            "and can't raise it"
+            f"and {raises}"
         )
     yield from _overlaps(plan, others, store)
 

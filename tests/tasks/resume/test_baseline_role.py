@@ -16,7 +16,7 @@ from quantgate.model.config import models
 from quantgate.model.config.models import load_model
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
-from tasks.resume.baseline_role import check_role, check_same_model, source_lines
+from tasks.resume.baseline_role import check_role, check_same_model, check_serving, source_lines
 from tests.support.looked_runs import LookedRuns, looked_runs
 from tests.support.tiny_checkpoints import bare_checkpoint, checkpoint_files, write_checkpoint
 
@@ -255,3 +255,23 @@ def test_a_checkpoint_compared_with_itself_stays_a_baseline(looked_runs: LookedR
     same = shutil.copytree(BF16, looked_runs.folder / "same" / "quantgate-demo-BF16")
     looked_runs.validate(str(same))
     looked_runs.validate(looked_runs.good)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused_for"),
+    [
+        ([{"kv_cache_dtype": "fp8"}, {}], "kv-cache-dtype=fp8"),
+        ([{"hf-overrides": "{}"}, {"hf-overrides": "{}"}, {}], "hf-overrides={}"),
+        ([{"kv-cache-dtype": "fp8"}, {"kv-cache-dtype": "fp8"}], None),
+        ([{"kv-cache-dtype": "auto"}, {"kv-cache-dtype": "fp8"}], None),
+        ([{"max-num-seqs": 4, "tensor-parallel-size": 2}, {}], None),
+    ],
+)
+def test_a_baseline_is_not_served_worse_than_its_candidates(
+    arguments: list[dict[str, Any]], refused_for: str | None
+) -> None:
+    if refused_for is None:
+        check_serving(arguments, "base")
+        return
+    with pytest.raises(ConfigError, match=refused_for):
+        check_serving(arguments, "base")
