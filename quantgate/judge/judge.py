@@ -1,7 +1,8 @@
 """Judge a candidate: from its samples and its baseline's to a verdict per use, as a pure function.
 
 A task passes if any loss is shown to stay within its family's margin (non-inferiority at alpha) on at least
-as many documents as the policy asks for. A use is VALIDATED if all of its tasks pass: an intersection-union
+as many documents as the policy asks for, and its baseline scores enough for a loss to show: an insensitive task can't
+pass. A use is VALIDATED if all of its tasks pass: an intersection-union
 test, each task at alpha without correction (R. L. Berger, Technometrics 24 (1982) 295-300). It is REJECTED
 if the loss is shown to exceed the margin on any task, at alpha after Holm's correction. Otherwise it is
 INCONCLUSIVE, also where some of its families were not measured. It is UNVALIDATED where none was.
@@ -27,6 +28,7 @@ from quantgate.judge.pairing import (
     is_graded,
     pair_task,
     shares_clusters,
+    whole_score,
 )
 from quantgate.judge.stats.exact import MISS
 from quantgate.judge.task_verdict import (
@@ -212,7 +214,7 @@ def pairs_of(
     # Unanswered documents decide the kind of test from the first look on: two kinds would each spend alpha.
     if pairs.clusters is None and shares_clusters(baseline, task.task, available_of(task)):
         pairs = pairs._replace(clusters=np.arange(pairs.baseline.size))
-    return pairs._replace(graded=is_graded(baseline, task.task))
+    return pairs._replace(graded=is_graded(baseline, task.task), whole=whole_score(baseline, task))
 
 
 def _withheld(declared: Sequence[DeclaredTask], own: Policy, policy: Policy) -> dict[str, str]:
@@ -262,6 +264,10 @@ def _judge_use(
     if failed:
         return give(Verdict.REJECTED, "; ".join(failed), tasks)
     undecided = [task for task in tasks if task.outcome is Outcome.UNDECIDED]
+    insensitive = [task.reason for task in tasks if task.outcome is Outcome.INSENSITIVE]
+    if insensitive:
+        others = f" (and {len(undecided)} undecided)" if undecided else ""
+        return give(Verdict.INCONCLUSIVE, f"{'; '.join(insensitive)}{others}", tasks)
     if undecided:
         hardest = max(undecided, key=lambda task: (task.p_noninferior, task.documents_needed or 0))
         others = f" (and {len(undecided) - 1} more undecided)" if len(undecided) > 1 else ""

@@ -31,6 +31,7 @@ from quantgate.judge.pairing import (
     is_graded,
     shares_clusters,
 )
+from quantgate.judge.stats.baseline_score import BaselineScore, score_of_counts
 from quantgate.model.config.policy import Policy
 
 KEY = ("task", "filter", "doc_id", "doc_repeat")
@@ -120,6 +121,12 @@ class RunSamples:
         """Return the positions of a task's rows in its order, -1 where there is none."""
         rows = pc.equal(self.table["task"], task)
         return np.asarray(self.table["position"].filter(rows).fill_null(-1), dtype=np.int64)
+
+    def right_wrong_score(self, task: str, filter_: str) -> BaselineScore:
+        """Return the score on a task whose scores are all 0 or 1."""
+        own = pc.and_(pc.equal(self.table["task"], task), pc.equal(self.table["filter"], filter_))
+        scores = self.table["score"].filter(own)
+        return score_of_counts(int(pc.sum(scores).as_py()), len(scores))
 
     def as_samples(self, task: str) -> pa.Table:
         """Return the rows of a task, for ``pairs_of``."""
@@ -249,14 +256,13 @@ def _counts(
     if counted is None:
         return None
     if stopped_early(declared, policy):
-        whole = (
+        first = (
             not is_graded(baseline.table, declared.task)
             and not shares_clusters(baseline.table, declared.task, available_of(declared))
             and _are_the_first(baseline, candidate, declared.task, counted)
         )
-    else:
-        whole = baseline.documents.get(key) == counted.counts.pairs
-    return counted.counts if whole else None
+        return counted.counts._replace(whole=baseline.right_wrong_score(*key)) if first else None
+    return counted.counts if baseline.documents.get(key) == counted.counts.pairs else None
 
 
 def _are_the_first(baseline: RunSamples, candidate: RunSamples, task: str, counted: Counted) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quantgate.judge.stats.baseline_score import BaselineScore, score_of_documents
 from quantgate.judge.stats.tango import Floats, Ints
 from quantgate.model.enums import Family
 
@@ -53,6 +54,8 @@ class Pairs(NamedTuple):
     """Each document's cluster, numbered from 0; None where no two documents share one."""
     graded: bool = False
     """True if documents not answered yet have scores between 0 and 1: then all count as such."""
+    whole: BaselineScore | None = None
+    """The baseline's score on all that it answered; None where these pairs are all."""
 
     @property
     def differences(self) -> Floats:
@@ -68,6 +71,8 @@ class Counts(NamedTuple):
     better: int
     baseline_right: int
     candidate_right: int
+    whole: BaselineScore | None = None
+    """The baseline's score on all that it answered; None where these pairs are all."""
 
 
 class Unpaired(NamedTuple):
@@ -139,7 +144,22 @@ def counts_of(pairs: Pairs) -> Counts | None:
         int(np.count_nonzero(pairs.candidate > pairs.baseline)),
         int(np.count_nonzero(pairs.baseline)),
         int(np.count_nonzero(pairs.candidate)),
+        pairs.whole,
     )
+
+
+def whole_score(baseline: pa.Table, declared: DeclaredTask) -> BaselineScore:
+    """Return a baseline's score on all documents of a task that it answered, wherever a candidate stopped.
+
+    Args:
+        baseline: samples, of one document of the task at least.
+        declared: the task.
+    """
+    rows = _rows(baseline, declared).sort_by("position")
+    named = [(number,) if name is None else name for number, name in enumerate(rows["cluster"].to_pylist())]
+    _, clusters = np.unique([repr(name) for name in named], return_inverse=True)
+    shared = clusters.max() + 1 < clusters.size
+    return score_of_documents(rows["score"].to_numpy(), clusters if shared else None)
 
 
 def _rows(samples: pa.Table, declared: DeclaredTask) -> pa.Table:

@@ -13,6 +13,7 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.judge.interim import BetweenLooks, Look, available_of, look_of
 from quantgate.judge.pairing import Counts, DeclaredTask, Pairs, counts_of
 from quantgate.judge.power import FIXED_SUBJECTS_HINT, least_documents, more_documents_needed
+from quantgate.judge.stats.baseline_score import BaselineScore, score_of_counts, score_of_documents
 from quantgate.judge.stats.betting import betting_interval, p_inferior_betting, p_noninferior_betting
 from quantgate.judge.stats.boundaries import boundaries
 from quantgate.judge.stats.clustered import (
@@ -55,7 +56,7 @@ class _Seen(NamedTuple):
     def of(cls, evidence: Pairs | Counts) -> _Seen:
         """Derive it from pairs of any scores, or from the counts of right/wrong ones."""
         if isinstance(evidence, Counts):
-            n, worse, better, baseline_right, candidate_right = evidence
+            n, worse, better, baseline_right, candidate_right, _ = evidence
             return cls(n, worse, better, baseline_right / n, candidate_right / n, (better - worse) / n)
         return cls(
             evidence.baseline.size,
@@ -110,6 +111,7 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
             figures = figures._replace(
                 p_noninferior=1.0, p_inferior=1.0, withheld=_CLUSTERS_WAIT.format(everything=everything)
             )
+    whole = _whole_score(evidence)
     return TaskVerdict(
         task=task.task,
         family=task.family,
@@ -130,6 +132,34 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         clusters=None if totals is None else totals.documents.size,
         largest_cluster=None if totals is None else int(totals.documents.max()),
         reason=figures.withheld,
+        insensitive=_insensitive(whole, task, look.design.margin),
+        baseline_documents=whole.documents,
+    )
+
+
+def _whole_score(evidence: Pairs | Counts) -> BaselineScore:
+    """Return the baseline's score on all that it answered."""
+    if evidence.whole is not None:
+        return evidence.whole
+    if isinstance(evidence, Counts):
+        return score_of_counts(evidence.baseline_right, evidence.pairs)
+    return score_of_documents(evidence.baseline, evidence.clusters)
+
+
+def _insensitive(baseline: BaselineScore, task: DeclaredTask, margin: float) -> str:
+    """Say why a task could show no loss of the margin; empty where it could.
+
+    A candidate that ignores every question scores the floor. It loses the margin or less unless the baseline scores
+    more than floor and margin together, so on such a task a destroyed model would pass.
+    """
+    floor = (task.floor if isinstance(task, TaskResult) else None) or 0.0
+    if baseline.low - floor > margin:
+        return ""
+    score, low, least = (f"{100 * fraction:.3g} %" for fraction in (baseline.score, baseline.low, floor))
+    return (
+        f"{task.task}: insensitive: the baseline scores {score} of {counted(baseline.documents, 'document')}, at least "
+        f"{low} (one-sided 95 %), which is not more than the margin of {_points(margin)} above {least}, the score of "
+        "an answer that ignores the question: a destroyed model could pass"
     )
 
 
@@ -255,6 +285,8 @@ def _decide_task(task: TaskVerdict, policy: Policy) -> TaskVerdict:
     if not task.reason and task.p_inferior_holm <= policy.alpha:
         reason = f"{seen}: worse than the margin allows (Holm's p {task.p_inferior_holm:.2g})"
         return task.model_copy(update={"outcome": Outcome.FAIL, "reason": reason})
+    if task.insensitive:
+        return task.model_copy(update={"outcome": Outcome.INSENSITIVE, "reason": task.insensitive})
     shown = not task.reason and task.p_noninferior <= policy.alpha
     if shown and task.pairs >= least:
         return task.model_copy(

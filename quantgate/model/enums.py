@@ -56,6 +56,8 @@ class Outcome(StrEnum):
     PASS = "pass"  # noqa: S105 - no password
     FAIL = "fail"
     UNDECIDED = "undecided"
+    INSENSITIVE = "insensitive"
+    """The baseline scores too little for a loss of the margin to show; the task can't pass."""
 
 
 class TestKind(StrEnum):

@@ -179,6 +179,14 @@ class TaskVerdict(Strict):
         default=None, description="At delta 0 and the flip rate's upper bound."
     )
     reason: str = ""
+    insensitive: str = Field(
+        default="",
+        exclude=True,
+        description="Why no loss could show, from the baseline's score; empty where it could.",
+    )
+    baseline_documents: int = Field(
+        default=0, exclude=True, description="All that the baseline answered, of which its interval is made."
+    )
 
 
 class UseVerdict(Strict):

@@ -124,12 +124,15 @@ class Chain(NamedTuple):
 
     def is_open(self, plan: RunPlan) -> bool:
         """Return True if more of the documents that a run may answer could decide a use."""
+        limits = {task.task: wanted(plan, task) for task in self.tip.tasks}
         undecided = {
             task.task
             for run_id, verdict in self.standing.values()
             if run_id == self.tip.run_id and verdict.verdict is Verdict.INCONCLUSIVE
             for task in verdict.tasks
             if task.outcome is Outcome.UNDECIDED
+            # With more of the baseline's answers a loss may be able to show; with more of the candidate's alone, never.
+            or (task.outcome is Outcome.INSENSITIVE and task.baseline_documents < limits[task.task])
         }
         return not undecided.isdisjoint(unanswered(plan, self.tip.tasks))
 

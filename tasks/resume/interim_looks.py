@@ -74,8 +74,9 @@ def next_documents(
     """Return the documents that a task is asked next; None where it has been asked enough.
 
     A baseline, and a candidate under a policy without interim looks, answers all at once. A candidate under one with
-    them stops where the judge passes or fails the task, and otherwise goes on to the next look. Tasks whose documents
-    share clusters are judged at their end alone, so nothing interrupts them.
+    them stops where the judge passes or fails the task, or finds that no loss could show on it (the baseline's answers
+    are complete, so more of the candidate's change nothing), and otherwise goes on to the next look. Tasks whose
+    documents share clusters are judged at their end alone, so nothing interrupts them.
 
     Args:
         plan: the run.
@@ -152,6 +153,7 @@ def _report(report: Reporter, plan: RunPlan, verdict: TaskVerdict) -> None:
     words = {
         Outcome.PASS: f"validated within {points}, stopped",
         Outcome.FAIL: f"worse than the margin of {points}, stopped",
+        Outcome.INSENSITIVE: f"stopped, more documents would change nothing: {verdict.reason}",
     }.get(verdict.outcome, "undecided, going on")
     share = f"{verdict.pairs:,} of {verdict.documents_available or 0:,} documents: {words}"
     if not verdict.pairs:

@@ -15,6 +15,7 @@ from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.judge import pairs_of
 from quantgate.judge.pair_counts import COLUMNS, REPETITIVE, RunSamples, count_pairs, evidence_of
 from quantgate.judge.pairing import Counts, DeclaredTask, Pairs, Unpaired, counts_of
+from quantgate.judge.stats.baseline_score import score_of_counts
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Family
 from tests.support.sample_rows import policy_of, sample_row, task_result
@@ -145,7 +146,8 @@ def test_a_candidate_that_stopped_is_counted_on_the_first_documents() -> None:
     answered = [one | {"score": 1.0} for one in asked if one["position"] < 3]
     task = stopped("sums", 3, 5)
     (first,) = found(asked, answered, declared=[task])
-    assert first["sums"] == Counts(pairs=3, worse=0, better=1, baseline_right=2, candidate_right=3)
+    whole = score_of_counts(2, 5)
+    assert first["sums"] == Counts(3, worse=0, better=1, baseline_right=2, candidate_right=3, whole=whole)
     others = [one for one in asked if one["position"] in {0, 1, 3}]
     (chosen,) = found(asked, others, declared=[task])
     assert isinstance(chosen["sums"], Unpaired), "somebody chose among the documents"

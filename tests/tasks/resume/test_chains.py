@@ -89,6 +89,22 @@ def test_a_use_keeps_its_first_decision_and_the_chain_goes_on_for_the_others(
     assert not chain.is_open(planned()), "all is decided"
 
 
+@pytest.mark.parametrize(("answered", "is_open"), [(300, False), (200, True), (60, True)])
+def test_an_insensitive_task_goes_on_only_where_the_baseline_can_answer_more(
+    monkeypatch: pytest.MonkeyPatch, answered: int, is_open: bool
+) -> None:
+    left = TaskVerdict.model_construct(
+        task=TASK, outcome=Outcome.INSENSITIVE, baseline_documents=answered, insensitive="why"
+    )
+    verdict = use_verdict("all", "INCONCLUSIVE").model_copy(update={"tasks": (left,)})
+    monkeypatch.setattr(chains, "judge_runs", lambda *_: [verdict])
+    runs = [run("first", 0)]
+    evidence = chains.Evidence(RunHistory(runs), cast("BundleStore", Store()))
+    (chain,) = chains.deciding_chains(runs, evidence)
+    assert chain.is_open(planned()) is is_open
+    assert not chain.is_open(planned(60)), "no document is left"
+
+
 def test_the_chain_that_began_first_decides_and_a_use_that_it_cannot_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -70,6 +70,35 @@ def test_a_kill_between_batches_asks_nothing_twice(looked_runs: LookedRuns) -> N
     assert positions(baseline) == list(range(ALL))
 
 
+def test_a_task_that_the_baseline_cannot_do_stops_at_its_first_look(looked_runs: LookedRuns) -> None:
+    """Its candidate answers as it does, and passed by the differences alone."""
+    looked_runs.engine({"quantgate-demo-BF16": 0.02})
+    baseline, candidate = looked_runs.validate(looked_runs.good)
+    assert baseline.tasks[0].mean_score < 0.05
+    assert (baseline.tasks[0].documents, candidate.tasks[0].documents) == (ALL, 60)
+    assert looked_runs.asked_of(looked_runs.good) == [(0, 60)]
+    lines = "\n".join(looked_runs.lines)
+    assert "60 of 300 documents: stopped, more documents would change nothing: sums: insensitive" in lines
+    verdict = looked_runs.verdicts()[candidate.run_id]
+    assert verdict["verdict"] == "INCONCLUSIVE"
+    assert "sums: insensitive: the baseline scores" in verdict["reason"]
+    assert "of 300 documents" in verdict["reason"]
+    looked_runs.lines.clear()
+    assert looked_runs.validate(looked_runs.good)[1].run_id == candidate.run_id
+    assert looked_runs.asked == []
+
+
+def test_more_answers_of_the_baseline_may_let_the_candidate_go_on(looked_runs: LookedRuns) -> None:
+    """A few are right: of 20 documents they are not surely more than the margin of 5 points, of 300 they are."""
+    looked_runs.engine({"quantgate-demo-BF16": 0.13})
+    _, first = looked_runs.validate(looked_runs.good, limit=20)
+    assert "insensitive" in looked_runs.verdicts()[first.run_id]["reason"]
+    baseline, second = looked_runs.validate(looked_runs.good)
+    assert baseline.tasks[0].documents == ALL
+    assert (second.continues, second.tasks[0].documents > 20) == (first.run_id, True)
+    assert looked_runs.verdicts()[second.run_id]["verdict"] == "VALIDATED"
+
+
 TASK = SuiteTask(task="a", family=Family.MATH)
 
 
