@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantgate.judge.power import SeenFlips
+from quantgate.judge.power import KnownScore, SeenFlips
 from quantgate.model.errors import QuantgateError
 from warehouse.database import Connection
 
@@ -143,6 +143,23 @@ def seen_flips(
         row["task"]: SeenFlips(row["rate"], row["precision"], "this task" if row["own"] else "this family")
         for row in rows
     }
+
+
+def known_scores(warehouse: Path, checkpoint: str) -> list[KnownScore]:
+    """Return the published scores of a baseline by its name; none where the warehouse has none.
+
+    Args:
+        warehouse: the DuckDB file; it need not exist.
+        checkpoint: the baseline's name.
+    """
+    from warehouse.query import query  # it loads pandas, which no other estimate needs
+
+    wanted = "SELECT task, metric, filter, score FROM store.known_scores WHERE checkpoint = $name"
+    try:
+        rows = query(warehouse, wanted, {"name": checkpoint}).to_pylist()
+    except QuantgateError:  # none yet, or of another version: the next load says so
+        return []
+    return [KnownScore(**row, source="published") for row in rows]
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,9 @@ from tasks.resume.baseline_role import check_no_candidate, check_pairs, check_ro
 from tasks.resume.chains import Evidence
 from tasks.resume.claims import claim_lines, question_number, with_related_weights
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
+from tasks.resume.insensitive import insensitive_lines
 from tasks.resume.second_try import unfinished_runs
-from warehouse.estimates import seen_flips
+from warehouse.estimates import known_scores, seen_flips
 
 HASHING_EVERY_S = 15.0
 
@@ -132,6 +133,8 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
             with_related_weights(checkpoints, declared), served, engine, request, tuple(contents.values())
         )
     ]
+    for line in insensitive_lines(plans[0], history.runs, known_scores(home.warehouse, checkpoints[0].name)):
+        report.line(f"validate: {line}")
     after = fresh_after(home, fresh_key(parameters), history.latest_order) if parameters.fresh else None
     decisions = decide_all(plans, Evidence(history, store), unfinished_runs(home), fresh_after=after)
     _report_refused(plans, decisions, report)

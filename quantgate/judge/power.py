@@ -197,6 +197,34 @@ def resolution_line(
     )
 
 
+class KnownScore(NamedTuple):
+    """Score of a baseline on a task, published or of an earlier run."""
+
+    task: str
+    metric: str
+    filter: str
+    score: float
+    """A fraction."""
+    source: str
+
+
+def insensitive_line(known: KnownScore, floor: float, margin: float) -> str | None:
+    """Say before a task is run that its baseline scores too little for a loss to show; None where it may show.
+
+    Args:
+        known: what the baseline scored elsewhere, or the lower end of that.
+        floor: score of an answer that ignores the question, a fraction.
+        margin: the non-inferiority margin, a fraction.
+    """
+    if known.score - floor > margin:
+        return None
+    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+    return (
+        f"{known.task}: may validate nothing: the baseline scores {100 * known.score:.3g} % ({known.source}), not more "
+        f"than {points} above the {100 * floor:.3g} % of an answer that ignores the question"
+    )
+
+
 def shown_points(points: float, margin: float) -> str:
     """Write points with two digits, or with a third where two would put them on the margin's other side."""
     two = f"{points:.2g}"

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from quantgate.judge.power import SeenFlips
+from quantgate.judge.power import KnownScore, SeenFlips
 from tests.support.loaded_homes import Place
 from tests.support.written_runs import BASELINE, FP8, NVFP4
 from warehouse.configuration import configured_in_memory, import_prices
 from warehouse.database import Connection
 from warehouse.estimates import (
     Load,
+    known_scores,
     memory_fits,
     on_demand_price,
     published_share,
@@ -126,3 +127,14 @@ def test_flips_of_the_same_precision_and_task_go_before_those_of_the_family(plac
 
 def test_no_flips_are_known_without_a_warehouse(tmp_path: Path) -> None:
     assert seen_flips(tmp_path / "none.duckdb", {"sums": "math"}, {"fp8"}) == {}
+
+
+def test_published_scores_of_a_baseline_are_found_by_its_name(place: Place) -> None:
+    load_bundles(place.warehouse, place.bundles)
+    found = known_scores(place.warehouse, "deepseek-ai/DeepSeek-R1")
+    assert {(known.task, known.score, known.source) for known in found} >= {
+        ("qg_gsm8k_boxed", 0.963, "published")
+    }
+    assert all(isinstance(known, KnownScore) for known in found)
+    assert known_scores(place.warehouse, "nobody/nothing") == []
+    assert known_scores(place.path / "none.duckdb", "deepseek-ai/DeepSeek-R1") == []
