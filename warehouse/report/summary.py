@@ -61,6 +61,10 @@ _MODE_NOTES = {
     ),
 }
 
+_INSENSITIVE_NOTE = (
+    "insensitive: the baseline scores too little for a loss of the margin to show: it can't validate."
+)
+
 _TASK_NOTE = (
     "n: paired documents; base, cand, flips (where they fit): % of them; p: the chance of figures this good if "
     "the loss were the margin (where a task fails: this bad, after Holm)."
@@ -327,7 +331,10 @@ def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
         Column("p", _p, right=True),
         Column("outcome", _outcome),
     )
-    return block_of(heading, columns, tasks, notes=(_TASK_NOTE,), droppable=("flips", "family", "cand"))
+    notes = [_TASK_NOTE]
+    if any(task["outcome"] == Outcome.INSENSITIVE for task in tasks):
+        notes.append(_INSENSITIVE_NOTE)
+    return block_of(heading, columns, tasks, notes=tuple(notes), droppable=("flips", "family", "cand"))
 
 
 def amount(row: Row) -> str:

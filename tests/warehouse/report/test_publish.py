@@ -116,6 +116,23 @@ def test_markdown_and_plain_text_show_the_same_cells(loaded: Any) -> None:
 
 
 @pytest.mark.usefixtures("begun")
+def test_a_task_that_the_baseline_cannot_do_is_named(place: Any, three: Any) -> None:
+    """Of 100 sums the baseline gets one right, and the candidate none: within the margin of 10 points."""
+    baseline = replace(three[0], wrong={"sums": range(1, 99)})
+    place.write(baseline, replace(three[1], baseline=baseline, wrong={"sums": range(100)}))
+    load_bundles(place.warehouse, place.bundles)
+    text = " ".join(summary_table(place.warehouse, AS_OF).split())
+    assert "sums: insensitive: the baseline scores 1 % of 100 documents, at least 0.0513 %" in text
+    assert "fp8 math INCONCLUSIVE" in text
+    assert "fp8 conversation VALIDATED" in text
+    assert "insensitive: the baseline scores too little for a loss of the margin to show" in text
+    (outcome,) = query(
+        place.warehouse, "SELECT outcome FROM quality_delta WHERE use = 'math' AND declared = 'declared'"
+    )["outcome"].to_pylist()
+    assert outcome == "insensitive"
+
+
+@pytest.mark.usefixtures("begun")
 def test_an_inconclusive_verdict_says_how_many_documents_it_needs(place: Any, three: Any) -> None:
     baseline = replace(three[0], documents=30)
     place.write(baseline, replace(three[1], baseline=baseline, documents=30))
