@@ -110,7 +110,7 @@ def outcome_of(rule: Rule, flip_rate: float, delta: float) -> Outcome:
     (walk,) = walks(looks, np.array([(flip_rate - delta) / 2]), np.array([(flip_rate + delta) / 2]))
     stops = np.zeros(len(looks))
     for look, paths in enumerate(walk.path_densities()):
-        statistic = rule.sign * _statistics(paths, looks[look], rule.design.margin)
+        statistic = rule.sign * statistics_of(paths, looks[look], rule.design.margin)
         ended = statistic >= rule.least(look, *_counts(paths))
         stops[look] = paths.density[ended].sum()
         paths.density[ended] = 0
@@ -140,7 +140,7 @@ def _allowed(design: Design, grid: Floats, sign: int) -> Floats:
     for index, walk in enumerate(walks(design.looks, *edge)):
         before = 0.0
         for look, paths in enumerate(walk.path_densities()):
-            statistic = sign * _statistics(paths, design.looks[look], design.margin)
+            statistic = sign * statistics_of(paths, design.looks[look], design.margin)
             # The tail from each statistic on: what stopped before, and what stops now.
             slots = np.clip(np.ceil((statistic - _STATISTICS[0]) / STEP), 0, _STATISTICS.size).astype(
                 np.int64
@@ -163,6 +163,7 @@ def _counts(paths: PathDensity) -> tuple[Ints, Ints]:
     return b[:, None], c
 
 
-def _statistics(paths: PathDensity, n: int, margin: float) -> Floats:
+def statistics_of(paths: PathDensity, n: int, margin: float) -> Floats:
+    """Return the statistic of every outcome that a look's paths cover, of the density's shape."""
     b, c = _counts(paths)
     return score_at_loss(b, c, n, margin)

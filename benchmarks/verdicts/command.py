@@ -1,9 +1,10 @@
 """Measure error rates, power and documents to a verdict: `python -m benchmarks.verdicts --seed 0 --out FOLDER`.
 
-Three parts. *cells*: false validation at the margin and power at delta 0 of the fixed and the sequential test, over
+Four parts. *cells*: false validation at the margin and power at delta 0 of the fixed and the sequential test, over
 flip rates, sizes and margins, as sums over outcomes (benchmarks/verdicts/cells.py). *documents*: what unpaired
 fixed-n, paired fixed-n and the sequential test take at equal alpha and power. *draws*: simulated candidates that the
-shipped judge follows from look to look; its decisions are compared with the sums.
+shipped judge follows from look to look; its decisions are compared with the sums. *estimates*: how far the observed
+delta and the corrected one are off (benchmarks/verdicts/estimates.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scipy.stats import norm
 
 from benchmarks.verdicts.cells import Rule, outcome_of, rule_of
 from benchmarks.verdicts.draws import drawn
+from benchmarks.verdicts.estimates import bias_of
 from benchmarks.verdicts.tables import markdown
 from benchmarks.warehouse import numbers, save
 from quantgate.judge.interim import look_sizes
@@ -35,6 +37,8 @@ FLIP_RATES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 ALPHA, POWER, LEAST = 0.05, 0.8, 100
 SCENARIOS = ((0.05, 0.02, 0.7), (0.02, 0.01, 0.7), (0.1, 0.03, 0.7))
 """Flip rate, margin, accuracy."""
+BIASED = ((300, 0.03, 0.03), (1000, 0.02, 0.05), (1319, 0.01, 0.03))
+"""Documents, margin, flip rate of the cells whose estimates are examined."""
 DRAWN = ((200, 0.05, 0.05), (200, 0.05, 0.1), (300, 0.03, 0.03), (500, 0.05, 0.1))
 """Documents, margin, flip rate of the simulated cells."""
 
@@ -53,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         "cells": lambda: list(_cells(options.sizes)),
         "documents": lambda: [_documents(*scenario) for scenario in SCENARIOS],
         "draws": lambda: list(_draws(options.draws, options.seed)),
+        "estimates": lambda: list(_estimates(options.sizes)),
     }
     for name in options.parts:
         begin = time.monotonic()
@@ -90,6 +95,18 @@ def _draws(draws: int, seed: int) -> Iterator[Row]:
     for n, margin, rate in DRAWN:
         yield drawn(*_rules(n, margin, (rate,)), rate, draws, seed)
         _say(f"{draws} candidates of {n} documents, margin {margin:g}")
+
+
+def _estimates(sizes: list[int]) -> Iterator[Row]:
+    """Compute how far estimates are off, at the margin and at delta 0, in cells up to the greatest size."""
+    for n, margin, rate in BIASED:
+        if n > max(sizes):
+            continue
+        _, passes = _rules(n, margin, (rate,))
+        fails = rule_of(passes.design, (rate, rate), -1)
+        for delta in (-margin, 0.0):
+            yield bias_of(passes, fails, rate, delta)
+            _say(f"estimates of {n} documents, margin {margin:g}, delta {delta:g}")
 
 
 def _rules(n: int, margin: float, rates: list[float] | tuple[float, ...]) -> tuple[Rule, Rule]:
@@ -158,5 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=1000, help="simulated candidates a cell")
     parser.add_argument("--sizes", type=numbers, default=list(SIZES))
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=["cells", "documents", "draws"])
+    parser.add_argument(
+        "--parts", type=lambda text: text.split(","), default=["cells", "documents", "draws", "estimates"]
+    )
     return parser

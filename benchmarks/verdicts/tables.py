@@ -14,7 +14,12 @@ def markdown(result: Row) -> str:
     lines = [f"`{result['command']}`", ""]
     seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in result["seconds"].items())
     lines += [f"Looks at {', '.join(f'{share:g}' for share in result['looks'])} and 1. {seconds}.", ""]
-    for name, section in (("cells", _cells), ("documents", _documents), ("draws", _draws)):
+    for name, section in (
+        ("cells", _cells),
+        ("documents", _documents),
+        ("draws", _draws),
+        ("estimates", _estimates),
+    ):
         if name in result:
             lines += [*section(result[name]), ""]
     return "\n".join(lines)
@@ -154,6 +159,43 @@ def _draws(rows: list[Row]) -> Iterator[str]:
         ],
         lines,
     )
+
+
+def _estimates(rows: list[Row]) -> Iterator[str]:
+    """Write how far the observed and the corrected delta are off."""
+    kinds = ("raw", "corrected")
+    lines = [
+        [
+            f"{row['n']:,}",
+            _points(row["margin"]),
+            f"{row['flip_rate']:.0%}",
+            f"{100 * row['delta']:g}",
+            f"{row['early']:.3f}",
+            *(
+                f"{100 * row[kind][figure] + 0.0:+.3f}"
+                for figure in ("mean", "median", "early_mean")
+                for kind in kinds
+            ),
+        ]
+        for row in rows
+    ]
+    yield from _table(
+        [
+            "documents",
+            "margin",
+            "flips",
+            "true delta, points",
+            "stops early",
+            *(
+                f"{what}, {kind}"
+                for what in ("mean error, points", "median error", "mean error of early stops")
+                for kind in kinds
+            ),
+        ],
+        lines,
+    )
+    yield ""
+    yield f"Outcomes left out, at most: {max(row['left_out'] for row in rows):.1e}."
 
 
 def _points(fraction: float) -> str:

@@ -31,6 +31,7 @@ from quantgate.judge.stats.group_sequential import (
     p_noninferior_at,
     sequential_interval,
 )
+from quantgate.judge.stats.stopped_estimate import corrected_estimate
 from quantgate.judge.stats.tango import Floats, Interval, tango_interval
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Outcome, TestKind
@@ -117,6 +118,7 @@ def figures_of(task: DeclaredTask, evidence: Pairs | Counts, policy: Policy) -> 
         family=task.family,
         margin=look.design.margin,
         **seen._asdict(),
+        quality_delta_corrected=_corrected(seen, look, figures.test),
         ci_low=figures.interval.low,
         ci_high=figures.interval.high,
         flip_rate=(seen.worse + seen.better) / seen.pairs,
@@ -179,6 +181,20 @@ def _right_wrong(worse: int, better: int, look: Look | BetweenLooks) -> Figures:
     at_look = worse, better, look.at, design
     noninferior, inferior = (p(*at_look) for p in (p_noninferior_at, p_inferior_at))
     return Figures(TestKind.EXACT, sequential_interval(*at_look), noninferior, inferior, any_loss)
+
+
+def _corrected(seen: _Seen, look: Look | BetweenLooks, test: TestKind) -> float | None:
+    """Return the delta corrected for the looks that could have stopped the task; None where nothing can be said.
+
+    A test of clusters stops nothing early. Of the test by betting no ranking of results is at hand.
+    """
+    if test is TestKind.CLUSTER or len(look.design.looks) == 1:
+        return seen.quality_delta
+    if test is TestKind.BETTING:
+        return None
+    if isinstance(look, BetweenLooks):
+        return None if look.number else seen.quality_delta
+    return corrected_estimate(seen.worse, seen.better, look.at, look.design)
 
 
 def _partial(differences: Floats, look: Look | BetweenLooks) -> Figures:

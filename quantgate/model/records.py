@@ -148,6 +148,11 @@ class TaskVerdict(Strict):
     quality_delta: float = Field(
         description="Candidate - baseline, a fraction: as observed, also where the run stopped early."
     )
+    quality_delta_corrected: float | None = Field(
+        default=None,
+        description="The same, corrected for the looks that could have stopped the run early: equal to it where none "
+        "could, None where nothing can be said.",
+    )
     ci_low: float = Field(
         description="Lower end of the two-sided 1-2α interval, adjusted for stopping early."
     )

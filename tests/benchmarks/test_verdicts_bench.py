@@ -9,6 +9,7 @@ import pytest
 from benchmarks.verdicts.cells import Rule, outcome_of, rule_of
 from benchmarks.verdicts.command import main
 from benchmarks.verdicts.draws import drawn
+from benchmarks.verdicts.estimates import bias_of
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
 from quantgate.judge.stats.tango import score_at_loss
 from tests.support.interim_looks import ending
@@ -72,3 +73,23 @@ def test_simulated_candidates_are_judged_as_the_sums_say() -> None:
     for name in ("fixed_false", "sequential_false", "fixed_power", "sequential_power"):
         assert abs(row[name] - row[f"{name}_expected"]) < 0.3
     assert row["sequential_documents"] < row["fixed_documents"] == 60
+
+
+def test_the_corrected_estimate_is_off_by_less_at_delta_0_over_every_end() -> None:
+    design = Design((40, 70, 100), 0.1, 0.1)
+    passes, fails = (rule_of(design, (0.15, 0.15), sign) for sign in (1, -1))
+    found = bias_of(passes, fails, 0.15, 0.0)
+    assert found["left_out"] < 1e-4
+    assert 0.2 < found["early"] < 1
+    for figure in ("mean", "early_mean"):
+        assert 0 < found["corrected"][figure] < found["raw"][figure]
+    assert abs(found["corrected"]["median"]) < abs(found["raw"]["median"])
+    stops = outcome_of(passes, 0.15, 0.0).stops
+    assert found["early"] >= sum(stops[:-1]) - 1e-6, "stops for a loss count too"
+
+
+def test_the_command_shows_the_bias_of_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path), "--sizes", "300", "--parts", "estimates"]) == 0
+    rows = json.loads((tmp_path / "result.json").read_text())["estimates"]
+    assert [(row["n"], row["delta"]) for row in rows] == [(300, -0.03), (300, 0.0)]
+    assert "mean error, points, corrected" in capsys.readouterr().out

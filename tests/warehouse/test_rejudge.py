@@ -75,6 +75,11 @@ def test_post_hoc_verdicts_stand_beside_the_declared_ones(place: Any, three: Any
         {"declared": "declared", "policy": "toys", "margin": 0.1, "outcome": "fail"},
         {"declared": "post_hoc", "policy": "wide", "margin": 0.5, "outcome": "pass"},
     ]
+    once = query(
+        place.warehouse,
+        "SELECT DISTINCT declared, quality_delta_corrected = quality_delta AS same FROM quality_delta ORDER BY ALL",
+    ).to_pylist()
+    assert once == [{"declared": "declared", "same": True}, {"declared": "post_hoc", "same": True}]
 
 
 @pytest.mark.usefixtures("begun")

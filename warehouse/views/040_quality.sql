@@ -93,6 +93,7 @@ SELECT
     v.baseline_score,
     v.candidate_score,
     v.quality_delta,
+    v.quality_delta_corrected,
     v.ci_low AS quality_delta_ci_low,
     v.ci_high AS quality_delta_ci_high,
     v.worse,

@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def score_at_loss(b: Ints | float, c: Ints | float, n: float, loss: float) -> Floats:
+def score_at_loss(b: Ints | Floats | float, c: Ints | Floats | float, n: Ints | float, loss: float) -> Floats:
     """Return Tango's statistic of H0: delta = -loss, for whole arrays of outcomes.
 
     The statistic is large where the candidate does better than H0 says. It falls with every document that turns from
@@ -42,7 +42,7 @@ def score_at_loss(b: Ints | float, c: Ints | float, n: float, loss: float) -> Fl
     Args:
         b: worse documents, any shape.
         c: better documents, the same shape.
-        n: paired documents.
+        n: paired documents, one number or the same shape.
         loss: the loss that H0 claims, a fraction above 0 and below 1.
 
     Returns:
@@ -52,7 +52,7 @@ def score_at_loss(b: Ints | float, c: Ints | float, n: float, loss: float) -> Fl
     return np.asarray((better - worse + n * loss) / np.sqrt(n * _variance(worse, better, n, loss)))
 
 
-def _variance(worse: Floats, better: Floats, n: float, loss: float) -> Floats:
+def _variance(worse: Floats, better: Floats, n: Ints | float, loss: float) -> Floats:
     """Return the variance of one document's difference, estimated under H0: delta = -loss."""
     # The constrained maximum-likelihood estimate q of P(better) is the positive root of
     # 2n q^2 - linear q - constant; P(worse) is q + loss.

@@ -14,8 +14,11 @@ from quantgate.bundles.manifest import Manifest, TaskResult
 from quantgate.bundles.schema import SAMPLES
 from quantgate.judge.interim import BetweenLooks, Look, look_of, look_sizes
 from quantgate.judge.judge import judge, judge_interim, judge_runs
+from quantgate.judge.pairing import Pairs
 from quantgate.judge.stats.exact import p_noninferior
 from quantgate.judge.stats.group_sequential import Design, p_inferior_at, p_noninferior_at
+from quantgate.judge.stats.stopped_estimate import corrected_estimate
+from quantgate.judge.task_verdict import figures_of, not_paired
 from quantgate.model.config.policy import FamilyPolicy
 from quantgate.model.enums import Family, Outcome, TestKind, Verdict
 from quantgate.model.records import TaskVerdict
@@ -133,6 +136,30 @@ def test_judged_once_it_is_the_fixed_test():
     looked = at(ALL, 16, 14)
     assert looked.looks == len(LOOKS)
     assert looked.p_noninferior > p_noninferior(16, 14, ALL, MARGIN)
+
+
+def test_the_delta_is_corrected_where_an_earlier_look_could_have_stopped_the_task():
+    for task in (at(200, 0, 9), at(150, 0, 9)):
+        assert task.quality_delta_corrected == task.quality_delta, "no look before it"
+    assert at(250, 0, 9).quality_delta_corrected is None, "between two looks"
+    late = at(600, 9, 19)
+    assert late.outcome is Outcome.PASS
+    assert late.quality_delta_corrected == corrected_estimate(9, 19, 2, DESIGN)
+    assert late.ci_low < late.quality_delta_corrected < late.quality_delta
+    (once,) = judge(*both(ALL, 16, 14), "looks", POLICY, [result(ALL, looks=(ALL,))])
+    assert once.tasks[0].quality_delta_corrected == once.tasks[0].quality_delta
+
+
+def test_the_delta_of_partial_credit_is_not_corrected_and_that_of_clusters_needs_none():
+    baseline = np.where(np.arange(ALL) % 2, 0.5, 1.0)
+    pairs = Pairs(baseline, baseline - 0.25)
+    graded = figures_of(result(ALL), pairs, POLICY)
+    assert (graded.test, graded.quality_delta_corrected) == (TestKind.BETTING, None)
+    once = figures_of(result(ALL, looks=(ALL,)), pairs, POLICY)
+    assert once.quality_delta_corrected == once.quality_delta == -0.25
+    clustered = figures_of(result(ALL), pairs._replace(clusters=np.arange(ALL) // 4), POLICY)
+    assert (clustered.test, clustered.quality_delta_corrected) == (TestKind.CLUSTER, -0.25)
+    assert not_paired(result(ALL), POLICY, "").quality_delta_corrected is None
 
 
 def test_where_a_task_stands():
