@@ -85,8 +85,9 @@ def in_process(home: Home) -> Iterator[None]:
     except QuantgateError:
         raise
     except Exception:
-        # Without the server flows fail in many ways, and no error names it.
-        if len(servers) == 1 and servers[0].exit_status() is None:
+        # Without the server flows fail in many ways, and no error names it. One that is ending answers no more.
+        is_alive = servers[0].exit_status() is None and _healthy(os.environ["PREFECT_API_URL"])
+        if len(servers) == 1 and is_alive:
             raise
         raise _ended(f"ended while it was in use, {len(servers)} times at most", servers[0]) from None
     finally:

@@ -74,7 +74,8 @@ def test_measuring_anew_is_over_when_its_table_is_published(
         steps.validate.fn(FRESH)
 
     monkeypatch.setattr(steps, "publish", lambda _: tmp_path)
-    assert steps.validate.fn(FRESH).published == str(tmp_path)
+    state: Any = steps.validate.fn(FRESH)
+    assert state.data.published == str(tmp_path)
     names = [f"quantgate-demo-{precision}" for precision in ("BF16", "FP8", "NVFP4")]
     assert measured == [(names, begun)] * 3
     assert after(9) > begun, "over: the next one measures anew"

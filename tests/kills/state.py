@@ -26,7 +26,7 @@ DOUBLED = """
 """
 # Columns that tell when and by which process something was measured, not what.
 OWN = {
-    "validated_table": {"run_id", "measured_at", "as_of", "verdict_run_id"},
+    "validated_table": {"run_id", "measured_at", "declared_at", "as_of", "verdict_run_id"},
     "samples": {"run_id", "engine_start_id"},
     "load_points": {"run_id", "engine_start_id", "measured_at", "client_cpu_share"},
     "requests": {"run_id"},
