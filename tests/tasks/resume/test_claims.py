@@ -122,3 +122,18 @@ def test_a_copied_candidate_is_known_again_under_another_baseline(looked_runs: L
     (_, second) = looked_runs.validate(str(twin), baseline=damaged_copy(looked_runs))
     assert second.checkpoint.related_weights == first.checkpoint.weights_sha256
     assert standing(looked_runs, second.run_id) == "REJECTED"
+
+
+def test_a_copy_of_the_task_under_other_names_is_never_another_chance(looked_runs: LookedRuns) -> None:
+    (_, first) = looked_runs.validate(looked_runs.close)
+    assert standing(looked_runs, first.run_id) == "INCONCLUSIVE"
+    looked_runs.engine({"close": 1.0})  # now it would pass
+    for number in range(3):
+        renamed = Path(copied(looked_runs, f"sums-{number}"))
+        lines = [json.loads(line) for line in renamed.read_text().splitlines()]
+        changed = [line | {"id": f"other-{index}"} for index, line in enumerate(reversed(lines))]
+        renamed.write_text("".join(json.dumps(line) + "\n" for line in changed))
+        done = looked_runs.validate(looked_runs.close, tasks=str(renamed))
+        rows = looked_runs.verdicts()
+        assert {rows[run.run_id]["standing"] for run in done[1:]} == {"INCONCLUSIVE"}
+    assert {row["standing"] for row in rows.values()} == {"BASELINE", "INCONCLUSIVE"}
