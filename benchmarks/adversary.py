@@ -117,8 +117,8 @@ class Judge:
                 documents_available=looks[-1],
                 looks=looks[: look + 1],
             )
-            # How many were right beside the flips decides nothing.
-            figures = figures_of(result, Counts(n, b, c, b, c), self.policy)
+            right = max(b, 7 * n // 10)  # decides nothing, as long as the baseline can do the task
+            figures = figures_of(result, Counts(n, b, c, right, right - b + c), self.policy)
             self._known[key] = decide_interim(figures, self.policy, 1).outcome
         return self._known[key]
 

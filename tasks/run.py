@@ -388,7 +388,12 @@ def _declare_question(engine: server.RunningEngine, run: ActiveRun) -> None:
     plan, staging = run.plan, run.staging
     if plan.baseline is not None:
         question = declaration_of(
-            plan, staging.run_id, staging.declared_order, engine.start, batches.continues(staging)
+            plan,
+            staging.run_id,
+            staging.declared_order,
+            staging.started_at,
+            engine.start,
+            batches.continues(staging),
         )
         documents = {content.task: content.document_hashes for content in plan.contents}
         BundleStore(run.context.home.bundles).declare_question(question, documents)

@@ -9,7 +9,7 @@ docs/decisions/0016-one-standing-verdict-a-claim.md has the rule, and the view `
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import Field
@@ -109,7 +109,12 @@ def candidate_id(weights: str) -> str:
 
 
 def declaration_of(
-    plan: RunPlan, run_id: str, declared_order: int, start: EngineStart, continues: str | None
+    plan: RunPlan,
+    run_id: str,
+    declared_order: int,
+    started_at: datetime,
+    start: EngineStart,
+    continues: str | None,
 ) -> Declaration:
     """Return what a candidate's run declares once its engine answers.
 
@@ -117,6 +122,7 @@ def declaration_of(
         plan: the candidate's; it names its baseline's run.
         run_id: the run's.
         declared_order: its number in the store.
+        started_at: when it began, by which runs of one number are ordered.
         start: of the engine that will answer.
         continues: the run whose answers it begins with.
     """
@@ -125,7 +131,7 @@ def declaration_of(
     return Declaration(
         run_id=run_id,
         declared_order=declared_order,
-        declared_at=datetime.now(UTC),
+        declared_at=started_at,
         claim_key=claim_id(plan, [start]),
         subject_key=fingerprint_of(subject_of(plan)),
         question_key=question_id(plan, [start]),

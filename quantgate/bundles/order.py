@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from quantgate.bundles.claims import Declaration
 from quantgate.bundles.manifest import Manifest
 
 
-def declared_order(run: Manifest) -> tuple[int, datetime, str]:
+def declared_order(run: Manifest | Declaration) -> tuple[int, datetime, str]:
     """Return what runs are sorted by, the first declared first; bundles of earlier versions come before all others."""
-    return run.declared_order, run.started_at, run.run_id
+    started_at = run.started_at if isinstance(run, Manifest) else run.declared_at
+    return run.declared_order, started_at, run.run_id
 
 
 def counts_as_fresh(number: int, fresh_after: int | None) -> bool:

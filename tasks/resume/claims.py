@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from quantgate.bundles.claims import subject_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import baseline_weights, comparison_id
+from quantgate.bundles.order import declared_order
 from quantgate.bundles.store import BundleStore, Declared
 from quantgate.model.records import Checkpoint, RunPlan
 from quantgate.model.yaml_file import fingerprint_of
@@ -84,22 +86,30 @@ def earlier_questions(plan: RunPlan, history: RunHistory, declared: Sequence[Dec
     key = fingerprint_of(subject)
     by_run = {item.question.run_id: item for item in declared if item.question.subject_key == key}
     asked = [
-        Asked(
-            run.run_id,
-            comparison_id(run),
-            run.baseline.name,
-            baseline_weights(run),
-            by_run.pop(run.run_id, None),
+        (
+            declared_order(run),
+            Asked(
+                run.run_id,
+                comparison_id(run),
+                run.baseline.name,
+                baseline_weights(run),
+                by_run.pop(run.run_id, None),
+            ),
         )
         for run in history
         if run.baseline and run.tasks and subject_of(run) == subject
     ]
     killed = [
-        Asked(run_id, item.question.comparison, item.question.baseline, item.question.baseline_weights, item)
+        (
+            declared_order(item.question),
+            Asked(
+                run_id, item.question.comparison, item.question.baseline, item.question.baseline_weights, item
+            ),
+        )
         for run_id, item in by_run.items()
         if item.scored
     ]
-    return sorted(killed + asked, key=lambda item: _order(item, history))
+    return [question for _, question in sorted(asked + killed, key=itemgetter(0))]
 
 
 def question_number(plan: RunPlan, history: RunHistory, declared: Sequence[Declared]) -> int:
@@ -107,12 +117,6 @@ def question_number(plan: RunPlan, history: RunHistory, declared: Sequence[Decla
     comparisons = [asked.comparison for asked in earlier_questions(plan, history, declared)]
     distinct = [*dict.fromkeys([*comparisons, comparison_id(plan)])]
     return distinct.index(comparison_id(plan)) + 1
-
-
-def _order(asked: Asked, history: RunHistory) -> tuple[int, str]:
-    if asked.declared is not None:
-        return asked.declared.question.declared_order, asked.run_id
-    return next(run.declared_order for run in history if run.run_id == asked.run_id), asked.run_id
 
 
 def claim_lines(
