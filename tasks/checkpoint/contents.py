@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from quantgate.bundles.staging import write_json
 from quantgate.model.records import Checkpoint
 from quantgate.model.yaml_file import Strict, fingerprint_of
 from tasks.checkpoint.files import read_json_if_any, read_weights
+from tasks.checkpoint.safetensors import Span, Tensor, read_spans
 
 _CHUNK_BYTES = 1 << 24
 _SAMPLED_TENSORS, _SAMPLES_EACH = 128, 8
@@ -30,15 +30,18 @@ class Contents(Strict):
     weights_sample: str = Field(description="Bytes of elements drawn by the tensors' names, hexadecimal.")
 
 
-class _Span(NamedTuple):
-    """Where a tensor's bytes lie."""
+class _Stored(NamedTuple):
+    """A tensor and where its bytes lie."""
 
     name: str
-    dtype: str
-    shape: tuple[int, ...]
+    tensor: Tensor
     file: Path
-    begin: int
-    end: int
+    span: Span
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the bytes that it takes."""
+        return self.span.end - self.span.begin
 
 
 def contents_of(
@@ -58,13 +61,13 @@ def contents_of(
     if file.exists():
         return Contents.model_validate_json(file.read_text(encoding="utf-8"))
     folder = Path(checkpoint.path)
-    spans = sorted(_spans(folder, checkpoint.source))
+    stored = sorted(_tensors(folder, checkpoint.source))
     contents = Contents(
-        weights_sha256=_tensors_hash(spans, progress) if spans else None,
+        weights_sha256=_tensors_hash(stored, progress) if stored else None,
         settings_sha256=fingerprint_of(
             [_without_comments(read_json_if_any(folder / name, checkpoint.source)) for name in _SETTINGS]
         ),
-        weights_sample=_sample(spans),
+        weights_sample=_sample(stored),
     )
     write_json(file, contents.model_dump(mode="json"))
     return contents
@@ -78,27 +81,22 @@ def share_alike(first: str, second: str) -> float:
     return sum(a == b for a, b in elements) / len(elements)
 
 
-def _spans(folder: Path, where: str) -> Iterator[_Span]:
+def _tensors(folder: Path, where: str) -> Iterator[_Stored]:
     """Yield the tensors of the weights that are served; none where they are not safetensors."""
     if not any(folder.glob("*.safetensors")):
         return
     for path in read_weights(folder, where)[0]:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            table = json.loads(file.read(header_bytes))
-        for name, entry in table.items():
-            if name != "__metadata__":
-                begin, end = (8 + header_bytes + offset for offset in entry["data_offsets"])
-                yield _Span(name, entry["dtype"], tuple(entry["shape"]), path, begin, end)
+        for name, (tensor, span) in read_spans(path, where).items():
+            yield _Stored(name, tensor, path, span)
 
 
-def _tensors_hash(spans: list[_Span], progress: Callable[[int, int], None] | None) -> str:
+def _tensors_hash(stored: list[_Stored], progress: Callable[[int, int], None] | None) -> str:
     """Return the SHA-256 over sorted lines ``name dtype shape sha256`` of the tensors."""
-    total_bytes, done_bytes = sum(span.end - span.begin for span in spans), 0
+    total_bytes, done_bytes = sum(tensor.size_bytes for tensor in stored), 0
     digest = hashlib.sha256()
-    for span in spans:
+    for name, tensor, path, span in stored:
         content = hashlib.sha256()
-        with span.file.open("rb") as file:
+        with path.open("rb") as file:
             file.seek(span.begin)
             left = span.end - span.begin
             while left:
@@ -108,19 +106,19 @@ def _tensors_hash(spans: list[_Span], progress: Callable[[int, int], None] | Non
                 done_bytes += len(chunk)
                 if progress:
                     progress(done_bytes, total_bytes)
-        digest.update(f"{span.name} {span.dtype} {list(span.shape)} {content.hexdigest()}\n".encode())
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {content.hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
-def _sample(spans: list[_Span]) -> str:
+def _sample(stored: list[_Stored]) -> str:
     """Return bytes of the largest tensors, drawn by their names: they show whether two checkpoints are nearly one."""
-    largest = sorted(spans, key=lambda span: (span.begin - span.end, span.name))[:_SAMPLED_TENSORS]
+    largest = sorted(stored, key=lambda tensor: (-tensor.size_bytes, tensor.name))[:_SAMPLED_TENSORS]
     drawn = bytearray()
-    for span in largest:
-        with span.file.open("rb") as file:
+    for tensor in largest:
+        with tensor.file.open("rb") as file:
             for number in range(_SAMPLES_EACH):
-                place = int(hashlib.sha256(f"{span.name} {number}".encode()).hexdigest(), 16)
-                file.seek(span.begin + place % max(1, span.end - span.begin))
+                place = int(hashlib.sha256(f"{tensor.name} {number}".encode()).hexdigest(), 16)
+                file.seek(tensor.span.begin + place % max(1, tensor.size_bytes))
                 drawn += file.read(1)
     return drawn.hex()
 

@@ -41,8 +41,20 @@ class Tensor(NamedTuple):
         return math.prod(self.shape)
 
 
+class Span(NamedTuple):
+    """Where a tensor's bytes lie in its file: from ``begin`` to before ``end``."""
+
+    begin: int
+    end: int
+
+
 def read_header(path: Path, where: str) -> dict[str, Tensor]:
-    """Read the tensors in a safetensors file's header, and compare the file's size with them.
+    """Read the tensors in a safetensors file's header; errors are those of `read_spans`."""
+    return {name: tensor for name, (tensor, _) in read_spans(path, where).items()}
+
+
+def read_spans(path: Path, where: str) -> dict[str, tuple[Tensor, Span]]:
+    """Read the tensors in a safetensors file's header and where each lies, and compare the file's size with them.
 
     The format: 8 bytes little-endian header size, a JSON header of dtype, shape and data offsets by tensor,
     then the data without gaps (huggingface/safetensors, README, "Format").
@@ -64,16 +76,20 @@ def read_header(path: Path, where: str) -> dict[str, Tensor]:
         what = f"{path.name} can't be read ({error.strerror})"
         raise ConfigError(what, where=where, hint=DOWNLOAD_HINT) from None
     try:
-        tensors, data_bytes = _parse_header(raw)
+        tensors, offsets = _parse_header(raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = f"{path.name} has a damaged header ({_reason(error)})"
         raise ConfigError(what, where=where, hint=DOWNLOAD_HINT) from None
-    expected_bytes = 8 + header_bytes + data_bytes
+    begin = 8 + header_bytes
+    expected_bytes = begin + max((span.end for span in offsets.values()), default=0)
     if size_bytes != expected_bytes:
         state = "is truncated" if size_bytes < expected_bytes else "is longer than its header says"
         what = f"{path.name} {state}: {size_bytes:,} bytes, {expected_bytes:,} expected"
         raise ConfigError(what, where=where, hint=DOWNLOAD_HINT)
-    return tensors
+    return {
+        name: (tensor, Span(begin + offsets[name].begin, begin + offsets[name].end))
+        for name, tensor in tensors.items()
+    }
 
 
 def _reason(error: Exception) -> str:
@@ -82,14 +98,14 @@ def _reason(error: Exception) -> str:
     return str(error)[:120] if is_ours else "not a tensor table"
 
 
-def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], int]:
-    """Return the tensors and the size of their data (bytes), which must have no gap or overlap."""
+def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], dict[str, Span]]:
+    """Return the tensors and their spans from the beginning of the data, which must have no gap or overlap."""
     table = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     metadata = table.pop("__metadata__", None)
     if metadata is not None and not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("metadata that isn't text")
     tensors: dict[str, Tensor] = {}
-    spans: list[tuple[int, int, str]] = []
+    spans: dict[str, Span] = {}
     for name, entry in table.items():
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if dtype not in DTYPE_BITS:
@@ -97,15 +113,15 @@ def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], int]:
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
             raise ValueError(f"tensor '{name}' has no proper shape or offsets")
         tensors[name] = Tensor(dtype, tuple(shape))
-        spans.append((begin, end, name))
+        spans[name] = Span(begin, end)
         if (end - begin) * 8 != tensors[name].elements * DTYPE_BITS[dtype]:
             raise ValueError(f"tensor '{name}' doesn't have the bytes of its shape")
     reached = 0
-    for begin, end, name in sorted(spans):
+    for (begin, end), name in sorted((span, name) for name, span in spans.items()):
         if begin != reached:
             raise ValueError(f"gap or overlap before tensor '{name}'")
         reached = end
-    return tensors, reached
+    return tensors, spans
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
