@@ -178,8 +178,10 @@ def _write(
     """Bring the database at ``path`` to the next state; return the runs loaded and the runs judged."""
     with writing(path) as connection:
         migrate(connection)
-        keys_change = _keep_standing(connection)
-        _refresh_keys(connection, store)
+        keys_change = setting(connection, "verdict_keys") != VERDICT_KEYS
+        if keys_change:
+            _keep_standing(connection)
+            _refresh_keys(connection, store)
         _load_declarations(connection, store)
         loaded: list[str] = []
         for batch in _batches(bundles):
@@ -258,7 +260,7 @@ def _judge_all(connection: Connection, store: BundleStore, problems: list[str]) 
 
 
 def _refresh_keys(connection: Connection, store: BundleStore) -> None:
-    """Give every stored run the keys that it has by now; once for each change of what makes one.
+    """Give every stored run the keys that it has by now.
 
     A run whose bundle is gone keeps the keys that it had. Verdicts that this changes are kept for ``quantgate status``.
 
@@ -266,8 +268,6 @@ def _refresh_keys(connection: Connection, store: BundleStore) -> None:
         connection: a warehouse that is being written, with today's views.
         store: where the bundles lie.
     """
-    if setting(connection, "verdict_keys") == VERDICT_KEYS:
-        return
     changed = []
     for (run_id,) in connection.execute("SELECT run_id FROM store.runs").fetchall():
         with contextlib.suppress(QuantgateError):
@@ -308,14 +308,11 @@ def _join_earlier_versions(connection: Connection) -> None:
             )
 
 
-def _keep_standing(connection: Connection) -> bool:
-    """Keep what stands now, where keys will be computed anew; return True if they will."""
-    if setting(connection, "verdict_keys") == VERDICT_KEYS:
-        return False
+def _keep_standing(connection: Connection) -> None:
+    """Keep what stands before keys are computed anew."""
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE stood AS SELECT run_id, use, verdict FROM store.standing_verdicts"
     )
-    return True
 
 
 def _note_changed_verdicts(connection: Connection) -> None:

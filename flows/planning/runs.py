@@ -34,7 +34,7 @@ from tasks.quality.content.describe import describe_suite
 from tasks.quality.suite import check_chat_template, clusters_of
 from tasks.resume.baseline_role import check_no_candidate, check_pairs, check_role, check_serving
 from tasks.resume.chains import Evidence
-from tasks.resume.claims import claim_lines, question_number, with_related_weights
+from tasks.resume.claims import claim_lines, earlier_questions, question_number, with_related_weights
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
 from tasks.resume.insensitive import insensitive_lines
 from tasks.resume.second_try import unfinished_runs
@@ -125,22 +125,22 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     history, declared = RunHistory.read(store), store.declarations()
     if parameters.model is None:
         check_no_candidate(checkpoints[0], history, declared)
+    related = with_related_weights(checkpoints, declared)
+    baseline, *candidates = plans_of(related, served, engine, request, tuple(contents.values()))
+    earlier = [earlier_questions(plan, history, declared) for plan in candidates]
+    numbers = map(question_number, candidates, earlier)
     plans = [
-        plan.model_copy(update={"question": question_number(plan, history, declared)})
-        if plan.baseline
-        else plan
-        for plan in plans_of(
-            with_related_weights(checkpoints, declared), served, engine, request, tuple(contents.values())
-        )
+        baseline,
+        *(plan.model_copy(update={"question": n}) for plan, n in zip(candidates, numbers, strict=True)),
     ]
     for line in insensitive_lines(plans[0], history.runs, known_scores(home.warehouse, checkpoints[0].name)):
         report.line(f"validate: {line}")
     after = fresh_after(home, fresh_key(parameters), history.latest_order) if parameters.fresh else None
     decisions = decide_all(plans, Evidence(history, store), unfinished_runs(home), fresh_after=after)
     _report_refused(plans, decisions, report)
-    for plan in plans[1:]:
+    for plan, asked in zip(plans[1:], earlier, strict=True):
         if not isinstance(decisions[run_fingerprint(plan.inputs)], Refuse | Reuse):
-            for line in claim_lines(plan, history, declared, store):
+            for line in claim_lines(plan, asked, store):
                 report.line(line)
     runs = [
         PlannedRun(plan, decisions[run_fingerprint(plan.inputs)], arguments)

@@ -112,29 +112,24 @@ def earlier_questions(plan: RunPlan, history: RunHistory, declared: Sequence[Dec
     return [question for _, question in sorted(asked + killed, key=itemgetter(0))]
 
 
-def question_number(plan: RunPlan, history: RunHistory, declared: Sequence[Declared]) -> int:
+def question_number(plan: RunPlan, earlier: Sequence[Asked]) -> int:
     """Return a candidate's place among the questions about its claim: its own if it was asked before, else the next."""
-    comparisons = [asked.comparison for asked in earlier_questions(plan, history, declared)]
-    distinct = [*dict.fromkeys([*comparisons, comparison_id(plan)])]
-    return distinct.index(comparison_id(plan)) + 1
+    own = comparison_id(plan)
+    return [*dict.fromkeys([*(asked.comparison for asked in earlier), own])].index(own) + 1
 
 
-def claim_lines(
-    plan: RunPlan, history: RunHistory, declared: Sequence[Declared], store: BundleStore
-) -> Iterator[str]:
+def claim_lines(plan: RunPlan, earlier: Sequence[Asked], store: BundleStore) -> Iterator[str]:
     """Yield what a user should know before a candidate is asked another question about its claim.
 
     Args:
         plan: the candidate's.
-        history: the runs of the store.
-        declared: what runs declared before they asked.
+        earlier: the questions about its claim (`earlier_questions`).
         store: where the documents of earlier questions lie.
 
     Raises:
         RunError: the store can't be read.
     """
     name, own = plan.checkpoint.name, comparison_id(plan)
-    earlier = earlier_questions(plan, history, declared)
     others = [asked for asked in earlier if asked.comparison != own]
     if not others:
         return
