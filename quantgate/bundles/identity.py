@@ -180,19 +180,19 @@ def run_fingerprint(inputs: RunInputs) -> str:
     return fingerprint_of({name: content[name] for name, row in COUNTS.items() if row[column]})
 
 
+_KEY_NAMES = {
+    "checkpoint_revision": "candidate",
+    "baseline_revision": "baseline",
+    "policy_fingerprint": "policy",
+}
+"""What the first warehouses called an input of a verdict's key; they keep the hashes."""
+
+
 def comparison_key(run: Run) -> dict[str, Any]:
     """Return what a run's verdict belongs to, but for the kernels that its engine chooses when it starts."""
     values = compared(run, Purpose.COMPARISON)
-    return {  # the names are those of the first warehouses, which keep the hashes
-        "candidate": values["checkpoint_revision"],
-        "baseline": values["baseline_revision"],
-        "suite": values["suite"],
-        "sm_arch": values["sm_arch"],
-        "kv_cache_dtype": values["kv_cache_dtype"],
-        "engine": [values["engine"], values["engine_version"]],
-        "serving": values["serving"],
-        "policy": values["policy_fingerprint"],
-    }
+    values["engine"] = [values["engine"], values.pop("engine_version")]
+    return {_KEY_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def comparison_id(run: Run) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from quantgate.bundles.identity import (
     COUNTS,
+    VERDICT_KEYS,
+    Expected,
     Purpose,
     Run,
     compared,
     comparison_id,
+    comparison_key,
     may_continue,
     run_fingerprint,
     setting_differences,
@@ -59,6 +63,44 @@ def test_an_input_separates_runs_for_the_purposes_that_its_row_names(name: str) 
     other = changed(FP8, **{name: OTHER[name]})
     separates = {purpose for purpose, part in zip(Purpose, COUNTS[name], strict=True) if part is not False}
     assert same(FP8, other) == set(Purpose) - separates
+    compares = same(FP8, other) >= {Purpose.COMPARISON}
+    assert (comparison_id(other) == comparison_id(FP8)) is compares
+
+
+def test_a_verdict_s_key_has_every_input_that_counts_for_comparison() -> None:
+    column = list(Purpose).index(Purpose.COMPARISON)
+    counting = [name for name, row in COUNTS.items() if row[column] is not False]
+    assert len(comparison_key(FP8)) == len(counting) - 1  # engine and version are a pair
+    # A warehouse computes its keys anew only where VERDICT_KEYS changes: raise it with this list.
+    assert (VERDICT_KEYS, counting) == (
+        "4",
+        [
+            "checkpoint_revision",
+            "baseline_revision",
+            "sm_arch",
+            "engine",
+            "engine_version",
+            "serving",
+            "suite",
+            "policy_fingerprint",
+            "kv_cache_dtype",
+        ],
+    )
+
+
+def test_a_plan_knows_every_input_of_a_fingerprint_but_a_host_s_own() -> None:
+    """The matrix would call a run unchanged that a new input has changed."""
+    expected = {
+        "checkpoint": "checkpoint_revision",
+        "baseline": "baseline_revision",
+        "gpus": "gpu_count",
+        "policy": "policy_fingerprint",
+    } | dict.fromkeys(("arguments", "environment", "plugins"), "serving")
+    planned = {expected.get(field.name, field.name) for field in fields(Expected)}
+    column = list(Purpose).index(Purpose.FINGERPRINT)
+    fingerprinted = {name for name, row in COUNTS.items() if row[column]}
+    # "gpu" has the MIG slice in it; the rest is known on the measuring host alone.
+    assert fingerprinted - planned == {"mig_slice", "sm_arch", "device_name", "cpu_cores"}
 
 
 @pytest.mark.parametrize(
