@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from quantgate.bundles.claims import Declaration
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, damaged, parse_manifest
+from quantgate.bundles.order import declared_order
 from quantgate.bundles.schema import (
     BUNDLE_FILES,
     CONTROL_SAMPLES_FILE,
@@ -275,7 +276,7 @@ class BundleStore:
             with contextlib.suppress(ValueError):
                 question = Declaration.model_validate_json(raw)
                 declared.append(Declared(name, question, question.run_id in scored))
-        return declared
+        return sorted(declared, key=lambda entry: declared_order(entry.question))
 
     def is_bundle(self, run_id: str) -> bool:
         """Return True if a folder holds a manifest, which is written last."""

@@ -9,10 +9,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from quantgate.bundles.claims import Declaration, claim_key
+from quantgate.bundles.claims import AskedTask, claim_key
 from quantgate.bundles.store import BundleStore
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Family
+from tests.support.declared import declaration
 from tests.support.sample_rows import policy_of
 from tests.support.written_runs import BASELINE, FP8, POLICY, START, Spec, build_manifest
 from warehouse import load
@@ -151,27 +152,17 @@ def declare(place: Any, of: Spec, *, scored: bool, policy: Policy = POLICY) -> N
     manifest = build_manifest(of, {})
     store = BundleStore(place.bundles)
     store.declare_question(
-        Declaration(
-            run_id=f"{of.run_id}-killed",
-            declared_order=0,
+        declaration(
+            f"{of.run_id}-killed",
             declared_at=of.started_at,
             claim_key=str(claim_key(manifest)),
-            question_key="killed",
             checkpoint=of.name,
             weights=of.revision,
-            weights_sample=None,
-            settings_sha256=None,
             baseline=BASELINE.name,
             baseline_weights=BASELINE.revision,
-            sm_arch="sm_90",
-            engine="vllm",
-            engine_version="0.25.1",
-            kernels={},
-            suite="toys",
             tasks=tuple(
-                {"task": task, "family": family, "content": None} for task, family in of.tasks.items()
+                AskedTask(task=task, family=family, content=None) for task, family in of.tasks.items()
             ),
-            policy_name="toys",
             policy=policy,
         )
     )

@@ -24,6 +24,7 @@ from quantgate.bundles.staging import open_staging, staged
 from quantgate.bundles.store import BundleStore
 from quantgate.model.home import ROOT, Home
 from tests.quantgate.bundles.test_seal import finished, plan
+from tests.support.declared import declaration
 from tests.support.demo_bundles import manifests
 from tests.support.loaded_homes import Place
 from tests.support.written_runs import BASELINE, START, Spec
@@ -76,6 +77,16 @@ def test_the_first_declared_verdict_stands_whatever_the_clocks_say(place: Place)
     assert {decided[run] for run in ("run-a", "run-b", "run-c")} == {"run-b"}
     shown = query(place.warehouse, "SELECT run_id FROM runs WHERE latest AND NOT is_baseline").to_pylist()
     assert shown == [{"run_id": "run-c"}], "validated_table shows the last that was declared"
+
+
+def test_declarations_of_one_number_are_in_the_order_of_the_rule(tmp_path: Path) -> None:
+    """Two hosts that did not see each other share a number; their run ids sort the other way."""
+    store = BundleStore(tmp_path)
+    for run_id, declared_at in (("run-a", START + timedelta(hours=1)), ("run-b", START)):
+        store.declare_question(declaration(run_id, declared_order=1, declared_at=declared_at))
+    questions = [declared.question for declared in store.declarations()]
+    assert [question.run_id for question in questions] == ["run-b", "run-a"]
+    assert questions == sorted(questions, key=declared_order)
 
 
 @pytest.mark.parametrize(
