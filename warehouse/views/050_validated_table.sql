@@ -44,8 +44,10 @@ SELECT
         WHEN t.output_tok_s IS NULL THEN 'no_completed_requests'
         WHEN t.kernel_mode = 'emulated' OR b.kernel_mode = 'emulated' THEN 'emulated_no_speed'
         WHEN b.output_tok_s IS NULL THEN 'no_baseline_point'
-        WHEN b.gpu <> r.gpu OR b.mig_slice IS DISTINCT FROM r.mig_slice
-            OR b.engine_version <> t.engine_version OR b.isl <> t.isl OR b.osl <> t.osl THEN 'not_comparable'
+        -- What is not known is not the same.
+        WHEN b.mig_slice IS DISTINCT FROM r.mig_slice OR NOT coalesce(
+            b.gpu = r.gpu AND b.engine_version = t.engine_version AND b.isl = t.isl AND b.osl = t.osl,
+            false) THEN 'not_comparable'
         WHEN t.validity <> 'valid' OR b.validity <> 'valid' THEN 'quarantined'
     END AS no_speedup,
     CASE WHEN no_speedup IS NULL THEN t.output_tok_s / nullif(b.output_tok_s, 0) END AS speedup_vs_baseline,
