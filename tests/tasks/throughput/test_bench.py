@@ -52,6 +52,7 @@ def test_finished_levels_are_kept(tmp_path: Path) -> None:
 
 def test_rows_are_what_the_bench_measured(tmp_path: Path, one_level: Workload) -> None:
     points, requests, _ = bench.rows(one_level, tmp_path)
+    assert set(points[0]) == set(LOAD_POINTS.names)
     table = pa.Table.from_pylist(points, LOAD_POINTS)
     (point,) = table.to_pylist()
     result = RESULT["result"]
