@@ -21,6 +21,8 @@ COUNTS = (1, 2, 4, 8)
 """Tensor-parallel sizes to try: those of one host."""
 UTILIZATION = 0.9
 """vLLM's default of gpu-memory-utilization."""
+CHANGES_WEIGHTS = frozenset({"quantization", "cpu-offload-gb"})
+"""Serving arguments under which a checkpoint takes less of a GPU's memory than its files have."""
 WIDEST = "bf16"
 """Largest form that vLLM gives a checkpoint's weights by itself: what fits in it, fits in any other precision."""
 
@@ -135,6 +137,33 @@ def _utilization(value: Any) -> float:
             hint="Give a share above 0 and at most 1, e.g. 0.9.",
         )
     return share
+
+
+def check_gpus(source: str, size_bytes: int, arguments: Mapping[str, Any], devices: Hardware) -> None:
+    """Refuse a checkpoint whose weight files alone are larger than what the engine takes of the GPUs' memory.
+
+    Weights that the engine changes as it loads them (``quantization``, ``cpu-offload-gb``) are not judged by their
+    files.
+
+    Args:
+        source: of the checkpoint.
+        size_bytes: of its weight files.
+        arguments: all its serving arguments.
+        devices: the GPUs that serve it.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    share = _utilization(arguments.get("gpu-memory-utilization", UTILIZATION))
+    memory_bytes = share * devices.memory_bytes * devices.gpu_count
+    if CHANGES_WEIGHTS & arguments.keys() or size_bytes <= memory_bytes:
+        return
+    raise ConfigError(
+        f"{size_bytes / 1e9:.1f} GB of weights do not fit {memory_bytes / 1e9:.1f} GB, the engine's share of "
+        f"{devices.gpu_count} {devices.gpu}",
+        where=source,
+        hint="Use more GPUs (the engine argument tensor-parallel-size), larger ones, or a smaller checkpoint.",
+    )
 
 
 def _too_large(shape: Shape, precision: str, gpu: str, context: int, sizes: Sequence[Fit]) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flows.parameters import ValidateParameters
 from flows.planning.cpu_fit import check_size
+from flows.planning.gpu_fit import check_gpus
 from flows.planning.request import Request, hardware_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint
@@ -107,9 +109,8 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     resolved = resolved_checkpoints(request, pins, report)
     check_pairs(resolved, report)
     checkpoints = identified(resolved, home, report)
-    if not request.hardware.uuids:
-        for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
-            check_size(checkpoint.source, checkpoint.size_bytes, request.engine, config.engine_arguments)
+    for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
+        check_weights(request, config, checkpoint.size_bytes)
     request = dataclasses.replace(
         request, checkpoints=tuple(map(argument_files.with_code, request.checkpoints))
     )
@@ -164,20 +165,35 @@ def resolved_checkpoints(request: Request, pins: Pins, report: Reporter) -> list
     check_serving(given, request.checkpoints[0].source)
     for config in request.checkpoints:
         source = f"{config.source}@{config.revision}" if config.revision else config.source
-        checkpoints.append(
-            resolve(
-                source,
-                declared=config.precision,
-                model=checkpoints[0].model if checkpoints else request.name,
-                allow=config.allow,
-                pins=pins,
-                progress=_hashing(source, report),
-            )
+        checkpoint = resolve(
+            source,
+            declared=config.precision,
+            allow=config.allow,
+            pins=pins,
+            progress=_hashing(source, report),
+            check_bytes=partial(check_weights, request, config),
         )
+        model = checkpoints[0].model if checkpoints else request.name or checkpoint.model
+        checkpoints.append(checkpoint.model_copy(update={"model": model}))
         if len(checkpoints) == 1:  # before a candidate is pulled
             native = request.model.native_precision
             check_role(checkpoints[0].precision, native, config.source, config.engine_arguments)
     return checkpoints
+
+
+def check_weights(request: Request, config: CheckpointConfig, size_bytes: int) -> None:
+    """Refuse a checkpoint whose weights the memory of this host, or of the GPUs that serve it, does not hold.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    if request.hardware.uuids:
+        gpus = hardware_of(config, request.engine, request.hardware)
+        check_gpus(
+            config.source, size_bytes, serving_arguments(request.engine, config.engine_arguments), gpus
+        )
+    else:
+        check_size(config.source, size_bytes, request.engine, config.engine_arguments)
 
 
 def identified(checkpoints: Sequence[Checkpoint], home: Home, report: Reporter) -> list[Checkpoint]:

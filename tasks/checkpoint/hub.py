@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -46,8 +46,9 @@ ANSWER_TIMEOUT_S = 30.0
 """Limit for the hub's answer; its client would wait without end."""
 
 
-Inspect = Callable[[Path, list[str]], None]
-"""Check of a checkpoint's configuration, in a folder, and of the names of all its files; raises for what is wrong."""
+Inspect = Callable[[Path, Mapping[str, int]], None]
+"""Check of a checkpoint's configuration, in a folder, and of the bytes of all its files by name; raises for what is
+wrong."""
 
 
 def pull(
@@ -242,7 +243,8 @@ class _Hub:
         check_listing(names, self.where, self.allow)
         if room:
             check_room(self.missing_bytes(sha), self.repository.cache, self.where)
-        self.inspect(self.configuration(sha, names), names)
+        sizes = {file.name: file.size_bytes for file in self.listing(sha)}
+        self.inspect(self.configuration(sha, names), sizes)
         self.checked.add(sha)
 
     def served(self, sha: str) -> list[RemoteFile]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +20,11 @@ from tasks.checkpoint.files import (
     content_hash,
     is_pickled_weight,
     is_served,
+    is_weight,
     read_json,
     read_json_if_any,
     read_weights,
+    served_under,
 )
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins
@@ -51,11 +53,11 @@ def resolve(
     *,
     cache: Path | None = None,
     declared: str | None = None,
-    model: str | None = None,
     allow: Allowed | None = None,
     pins: Pins | None = None,
     patience: Patience | None = None,
     progress: Callable[[int, int], None] | None = None,
+    check_bytes: Callable[[int], None] | None = None,
 ) -> Checkpoint:
     """Find a checkpoint, check that it can be served, and read from its files what it is.
 
@@ -63,11 +65,11 @@ def resolve(
         source: a folder (from here or the project's root), or a hub id: ``org/name`` or ``org/name@revision``.
         cache: the hub's cache folder, its own default where there is none.
         declared: the precision that the user expects it to have.
-        model: the base model's name; from the checkpoint's name where there is none.
         allow: what this one may do that none may otherwise; only a hub id with its commit may.
         pins: the commits that hub ids without a revision stand for; None pins nothing.
         patience: how long a hub in trouble is waited for.
         progress: called with (bytes hashed, bytes in all) while a local folder is hashed.
+        check_bytes: called with the size of a hub's weights before they are fetched; raises for what is too large.
 
     Returns:
         The checkpoint; its revision is the commit's SHA, or ``sha256:`` and the hash of what is served.
@@ -79,7 +81,7 @@ def resolve(
     if folder is None:
         name, asked = _hub_id(source)
         allow = _pinned(allow, asked, source)
-        inspect = partial(inspect_configuration, source, declared, allow)
+        inspect = partial(inspect_configuration, source, declared, allow, check_bytes)
         folder, revision = hub.pull(
             name, asked, where=source, cache=cache, allow=allow, pins=pins, patience=patience, inspect=inspect
         )
@@ -92,7 +94,7 @@ def resolve(
             path=str(folder.resolve()),
             name=name,
             revision=revision or content_hash(folder, contents.weight_files, progress),
-            model=model or model_name(name if "/" in name else str(folder.resolve())),
+            model=model_name(name if "/" in name else str(folder.resolve())),
             architecture=_architecture(contents.config, source),
             **contents.format._asdict(),
             size_bytes=contents.size_bytes,
@@ -145,7 +147,7 @@ def commit_of(
         keep=keep,
         cache=cache,
         patience=patience,
-        inspect=partial(inspect_configuration, source, declared, Allowed()),
+        inspect=partial(inspect_configuration, source, declared, Allowed(), None),
     )
 
 
@@ -179,20 +181,29 @@ class _Contents(NamedTuple):
 
 
 def inspect_configuration(
-    where: str, declared: str | None, allow: Allowed, folder: Path, names: list[str]
+    where: str,
+    declared: str | None,
+    allow: Allowed,
+    check_bytes: Callable[[int], None] | None,
+    folder: Path,
+    sizes: Mapping[str, int],
 ) -> None:
-    """Check the configuration before a download of hours.
+    """Check the configuration, and the bytes of the weights, before a download of hours.
 
     Raises:
-        ConfigError: it needs code that isn't allowed, or isn't what the user declared.
+        ConfigError: it needs code that isn't allowed, isn't what the user declared, or is too large.
     """
     config = read_json(folder / "config.json", where)
-    _needs_code(folder, names, config, where, allow)
+    _needs_code(folder, sizes, config, where, allow)
     hf_quant = read_json_if_any(folder / QUANT_FILE, where)
     precision, weight_format = stated_format(config, hf_quant, where)
     if precision is not None:
         _check_declared(declared, precision, weight_format, where)
     _architecture(config, where)
+    if check_bytes:
+        check_bytes(
+            sum(size for name, size in sizes.items() if is_weight(name) and served_under(allow, name))
+        )
 
 
 def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Contents:
@@ -300,7 +311,7 @@ def _not_found(source: str) -> ConfigError:
 
 
 def _needs_code(
-    folder: Path, names: list[str], config: Mapping[str, Any], where: str, allow: Allowed
+    folder: Path, names: Collection[str], config: Mapping[str, Any], where: str, allow: Allowed
 ) -> bool:
     """Return True if a checkpoint is served with its own code; a known architecture does without it.
 

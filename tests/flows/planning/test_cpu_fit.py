@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from flows.parameters import ValidateParameters
 from flows.planning import cpu_fit
 from flows.planning.cpu_fit import check_memory, check_size, pool_memory_bytes, too_large, weights_bytes
+from flows.planning.request import declare
+from flows.planning.runs import resolved_checkpoints
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.fleet import Host, Pool
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT, Home
+from tasks.checkpoint.pins import Pins
 from tasks.engine.environment import load_engine
+from tasks.progress import Reporter
+from tests.support.hub_server import HubServer
+from tests.support.tiny_checkpoints import checkpoint_files
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
 
@@ -69,6 +77,22 @@ def test_a_host_refuses_a_70b_before_it_is_pulled() -> None:
     check_memory(demo, demo.checkpoints, load_engine("vllm-cpu", "cpu")[1])
     with pytest.raises(ConfigError, match=r"org/unheard-of: 30\.0 GB"):
         check_size("org/unheard-of", 30 * GB, load_engine("vllm-cpu", "cpu")[1], {})
+
+
+def test_a_hub_says_the_size_of_an_unknown_architecture_before_its_weights_are_fetched(
+    home: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("acme/large", checkpoint_files() | {"model-2.safetensors": b"x" * 9_000_000})
+    baseline = ROOT / "demo" / "checkpoints" / "quantgate-demo-BF16"
+    asked = declare(
+        ValidateParameters(baseline=str(baseline), candidates=["acme/large"], tasks=["demo"]), Home(home)
+    )
+    size = sum(file.stat().st_size for file in baseline.glob("*.safetensors"))
+    kv_and_engine = 2**30 + 2 * 10**9
+    monkeypatch.setattr(cpu_fit, "host_memory_bytes", lambda: size + kv_and_engine + 1_000_000)
+    with pytest.raises(ConfigError, match=r"acme/large: 0\.0 GB of weights, .* do not fit"):
+        resolved_checkpoints(asked, Pins(home / "pins.json"), Reporter(lambda line: None))
+    assert not {name for name in hub.downloaded() if name.endswith(".safetensors")}
 
 
 def test_weights_are_those_of_the_files_else_of_the_shape(db: Connection, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.parameters import ValidateParameters
 from flows.planning import request
-from flows.planning.gpu_fit import fitting, spread
+from flows.planning.gpu_fit import check_gpus, fitting, spread
 from flows.planning.request import declare, hardware_of
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
@@ -157,6 +157,17 @@ def test_a_host_takes_two_h100_for_bf16_and_one_for_fp8() -> None:
     told: list[str] = []
     assert sizes(seventy(**{"max-model-len": 8192}), host("h100"), told) == [2, None]
     assert told[0].startswith("org/bf16: 141.1 GB of bf16 weights leave 29,323 tokens of KV cache on 2 h100")
+
+
+def test_files_larger_than_the_gpus_are_refused_whatever_the_architecture() -> None:
+    two = host("h100").model_copy(update={"gpu_count": 2, "memory_bytes": 80 * 10**9})
+    check_gpus("org/new", 144 * 10**9, {}, two)
+    with pytest.raises(
+        ConfigError, match=r"org/new: 144\.1 GB of weights do not fit 144\.0 GB, .* of 2 h100"
+    ):
+        check_gpus("org/new", 144_100_000_000, {}, two)
+    check_gpus("org/new", 145 * 10**9, {"gpu-memory-utilization": 0.95}, two)
+    check_gpus("org/new", 200 * 10**9, {"quantization": "fp8"}, two)
 
 
 def test_a_cpu_and_a_slice_stay_as_they_are() -> None:

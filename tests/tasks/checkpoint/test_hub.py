@@ -63,6 +63,18 @@ def test_main_is_pinned_and_only_what_is_served_is_fetched(hub: HubServer, cache
     assert all(sha in path for _, path in hub.requests if "/resolve/" in path)
 
 
+def test_weights_that_are_refused_for_their_size_are_not_fetched(hub: HubServer, cache: Path) -> None:
+    hub.add(ORG, SERVED | NOT_SERVED)
+
+    def refuse(size_bytes: int) -> None:
+        assert size_bytes == len(SERVED["model.safetensors"])
+        raise ConfigError("too large", where=ORG)
+
+    with pytest.raises(ConfigError, match="too large"):
+        resolve(ORG, cache=cache, check_bytes=refuse)
+    assert not {name for name in hub.downloaded() if name.endswith(".safetensors")}
+
+
 def test_a_second_time_nothing_is_fetched_and_a_pinned_commit_asks_nothing(
     hub: HubServer, cache: Path
 ) -> None:

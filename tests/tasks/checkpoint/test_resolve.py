@@ -108,11 +108,6 @@ def test_a_folder_is_looked_for_here_and_in_the_project(
     assert resolve("here/tiny").path == str(tmp_path / "here" / "tiny")
 
 
-def test_a_model_name_may_be_given(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path / "fp8", FP8_FILES)
-    assert resolve(str(folder), model="tiny").model == "tiny"
-
-
 @pytest.mark.parametrize(
     ("name", "model"),
     [
