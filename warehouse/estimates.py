@@ -211,6 +211,8 @@ def seconds_of(
     Returns:
         Seconds and None; or None and the reason why there is no limit (``no_bound`` of the view ``bounds``).
     """
+    if not loads:
+        return 0.0, None
     values = ", ".join(
         f"({number}, {load.isl_tokens}, {load.osl_tokens}, {load.concurrency})"
         for number, load in enumerate(loads)

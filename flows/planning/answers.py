@@ -1,4 +1,7 @@
-"""Expect how long a task's answers are: as earlier runs measured them, else from the task's limit."""
+"""Expect how long a task's prompts and answers are.
+
+Prompts: by the documents, else assumed. Answers: as earlier runs measured them, else from the task's limit.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,10 @@ from tasks.quality.requirements import DocumentRequests
 
 LEAST_SHARE_OF_LIMIT = 0.25
 """Assumed low end of an answer's length where none was measured, as a share of its limit; the high end is all of it."""
+PROMPT_TOKENS = 1024
+"""Assumed length of a prompt whose documents are not on this machine."""
+FEWEST_CHARACTERS, MOST_CHARACTERS = 3.0, 5.0
+"""Characters of a token: fewer in code and numbers, more in English."""
 RUNS_READ = 3
 """Latest runs of a task whose answers are read."""
 LONG = 0.9
@@ -34,6 +41,28 @@ class TaskSize:
     high_tokens: int
     is_measured: bool = False
     """True if earlier runs say the lengths."""
+    prompt_characters: float | None = None
+    """Mean of its prompts; None where the documents are not on this machine."""
+    least_documents: int | None = None
+    """Documents at a candidate's first interim look, where it may stop; None if it answers all."""
+
+    @property
+    def prompt_tokens(self) -> tuple[int, int]:
+        """Return the mean length of a prompt, low end and high end, tokens."""
+        if self.prompt_characters is None:
+            return PROMPT_TOKENS, PROMPT_TOKENS
+        low, high = (
+            self.prompt_characters / characters for characters in (MOST_CHARACTERS, FEWEST_CHARACTERS)
+        )
+        return max(1, round(low)), max(1, round(high))
+
+    @property
+    def prompt_words(self) -> str:
+        """Return how long a prompt is expected to be, in words."""
+        low, high = self.prompt_tokens
+        return (
+            f"{low:,} tokens (assumed)" if low == high else f"{low:,} to {high:,} tokens (by its documents)"
+        )
 
     @property
     def words(self) -> str:

@@ -108,8 +108,8 @@ class Plan:
 
     units: tuple[Unit, ...]
     budget_usd: float | None = None
-    answers: dict[str, str] = field(default_factory=dict)
-    """How long the answers are expected to be, in words, by model; only where an estimate rests on it."""
+    lengths: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """How long prompts and answers are expected to be, in words, by model; only where an estimate rests on it."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Why a pool of the fleet has no unit, by pool."""
     unknown_memory: tuple[str, ...] = ()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 from flows.planning.answers import TaskSize
 from flows.planning.cells import Cell
-from flows.planning.measured import duration_s, measured_start_s, similar_runs
+from flows.planning.measured import (
+    NOTHING_REUSED,
+    Reusable,
+    duration_s,
+    measured_start_s,
+    reusable,
+    similar_runs,
+)
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.config.workloads import Workload
 from warehouse.database import Connection
@@ -16,8 +23,6 @@ from warehouse.estimates import Load, on_demand_price, seconds_of
 
 ASSUMED_START_S = 300.0
 """Assumed duration of an engine's start with large weights, where none was measured on that GPU."""
-PROMPT_TOKENS = 1024
-"""Assumed length of a document's prompt."""
 AT_ONCE = 256
 """Prompts under way at once in a quality task: 8 requests of 32 (`tasks.quality.evaluate.Evaluation`)."""
 
@@ -31,12 +36,16 @@ class RunSize:
     aa_documents: int = 0
     """Documents of each task that a baseline answers once more, after another start of the engine."""
 
-    def loads(self, *, high: bool, is_baseline: bool = False) -> list[Load]:
+    def loads(
+        self, *, high: bool, is_baseline: bool = False, measured: Reusable = NOTHING_REUSED
+    ) -> list[Load]:
         """Return the load of the suite's documents, and that of each concurrency level with its warm-up.
 
         Args:
-            high: True for the longest answers that are expected, False for the shortest.
+            high: True for the longest prompts and answers that are expected, and every document; False for the
+                shortest, and a candidate that stops at its first interim look.
             is_baseline: True if some documents are answered twice.
+            measured: what the run reuses of earlier ones.
         """
         workload = self.workload
         levels = [
@@ -47,28 +56,40 @@ class RunSize:
                 max(workload.prompts_per_concurrency * level, workload.min_prompts) + level,
             )
             for level in workload.concurrency
+            if level not in measured.levels
         ]
         documents = []
         for task in self.tasks:
-            count = task.documents + (min(self.aa_documents, task.documents) if is_baseline else 0)
+            asked = task.documents if high or is_baseline else task.least_documents or task.documents
+            if task.task in measured.tasks:
+                asked = 0
+            count = asked + (min(self.aa_documents, task.documents) if is_baseline else 0)
             tokens = task.high_tokens if high else task.low_tokens
+            prompt = task.prompt_tokens[1 if high else 0]
             scored, generated = (ceil(count * each) for each in task.requests[:2])
-            documents += [Load(PROMPT_TOKENS, 1, AT_ONCE, scored)] if scored else []
-            documents += [Load(PROMPT_TOKENS, tokens, AT_ONCE, generated)] if generated else []
+            documents += [Load(prompt, 1, AT_ONCE, scored)] if scored else []
+            documents += [Load(prompt, tokens, AT_ONCE, generated)] if generated else []
         return [*documents, *levels]
 
     @property
-    def answers(self) -> str:
-        """Return how long the answers are expected to be, in words; empty where no text is generated."""
-        tasks: dict[str, list[str]] = {}
-        for task in self.tasks:
-            if task.words:
-                tasks.setdefault(task.words, []).append(task.task)
-        return "; ".join(f"{words} for {', '.join(names)}" for words, names in tasks.items())
+    def lengths(self) -> tuple[str, ...]:
+        """Return how long prompts and answers are expected to be, in words."""
+        prompts = _by_words({task.task: task.prompt_words for task in self.tasks})
+        answers = _by_words({task.task: task.words for task in self.tasks if task.words})
+        said = (("a prompt", prompts), ("an answer", answers))
+        return tuple(f"{what} counts as {words}" for what, words in said if words)
 
     def starts(self, *, is_baseline: bool) -> int:
         """Return how often the run starts its engine."""
         return 2 if is_baseline and self.aa_documents else 1
+
+
+def _by_words(tasks: Mapping[str, str]) -> str:
+    """Return what is said of tasks, those of which the same is said together."""
+    names: dict[str, list[str]] = {}
+    for task, words in tasks.items():
+        names.setdefault(words, []).append(task)
+    return "; ".join(f"{words} for {', '.join(together)}" for words, together in names.items())
 
 
 def estimate(
@@ -83,12 +104,12 @@ def estimate(
 
     ``measured``: durations of runs of the model with the same GPUs, suite and workload, from start to bundle: the
     shortest and the longest of those that say most (`flows.planning.measured.similar_runs`).
-    ``estimated``: (engine starts + sum over tasks of requests x output / rate(1,024 in, output, 256 at once) + sum
-    over levels of (requests + warm-up) x osl / rate(level)) / 3600 x GPUs. The output is 1 token of a request that
-    scores a choice, else an answer's length, low end and high end (`flows.planning.answers`). The rate is
-    `bound_tok_s` of the view ``bounds`` times what published engines reach of it (median of
-    ``published_evidence``). The download of the checkpoint isn't counted. Interim looks may end a candidate
-    earlier, which isn't counted either. USD = GPU-hours x the cheapest current on-demand offer of the GPU.
+    ``estimated``: (engine starts + sum over tasks of requests x output / rate(prompt, output, 256 at once) + sum over
+    levels of (requests + warm-up) x osl / rate(level)) / 3600 x GPUs. The output is 1 token of a request that scores a
+    choice, else an answer's length; prompts and answers have a low end and a high end (`flows.planning.answers`). The
+    rate is `bound_tok_s` of the view ``bounds`` times what published engines reach of it (median of
+    ``published_evidence``). The low end counts what interim looks and reuse may save, the high end does not. The
+    download of the checkpoint isn't counted. USD = GPU-hours x the cheapest current on-demand offer of the GPU.
 
     Args:
         connection: a warehouse with the configuration.
@@ -108,10 +129,12 @@ def estimate(
         basis = "measured" if precision == cell.precision else f"measured ({precision})"
     else:
         ends = []
+        reused = reusable(cell.expected, size.workload, manifests, is_baseline=cell.is_baseline)
         for high in (False, True):
+            measured = NOTHING_REUSED if high else reused
             busy_s, unbounded = seconds_of(
                 connection,
-                size.loads(high=high, is_baseline=cell.is_baseline),
+                size.loads(high=high, is_baseline=cell.is_baseline, measured=measured),
                 model=architecture,
                 precision=cell.precision,
                 gpu=cell.gpu,

@@ -20,8 +20,11 @@ from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import Expected
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
+from quantgate.judge.interim import look_sizes
 from quantgate.model.config.fleet import Pool, load_fleet
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_models
+from quantgate.model.config.policy import Policy
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.yaml_file import choose
@@ -30,8 +33,8 @@ from tasks.checkpoint.pins import Pins, pins_file
 from tasks.checkpoint.resolve import commit_of, is_folder, resolve
 from tasks.engine import argument_files, environment
 from tasks.engine.arguments import gpu_count, serving_arguments
-from tasks.quality.requirements import document_requests
-from tasks.quality.suite import suite_content
+from tasks.quality.requirements import document_requests, prompt_characters
+from tasks.quality.suite import clusters_of, suite_content
 from tasks.resume.baseline_role import check_role, check_same_model, folder_of
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
@@ -81,7 +84,7 @@ def plan(parameters: MatrixParameters, home: Home) -> Plan:
     return Plan(
         tuple(_with_parameters(unit, fleet.pools[unit.pool]) for unit in units),
         budget_usd,
-        {model: words for model in estimated if (words := requests(model).size.answers)},
+        {model: requests(model).size.lengths for model in estimated},
         left_out(fleet, [pool.name for pool in pools], by_hand=bool(parameters.pools)),
         tuple(pool.name for pool in pools if not pool.gpu_config.nvml_names and pool.memory_bytes is None),
     )
@@ -143,13 +146,27 @@ def _request(
         count = work.documents[task.task]
         documents = work.policy.families[task.family].min_documents if count is None else count
         samples = earlier_answers(task.task, manifests, store)
-        sizes.append(task_size(task.task, documents, document_requests(task), samples))
+        size = task_size(task.task, documents, document_requests(task), samples)
+        sizes.append(
+            replace(
+                size,
+                prompt_characters=prompt_characters(task),
+                least_documents=_least_documents(task, documents, work.policy),
+            )
+        )
     return ModelRequest(
         suite=suite_content(work.suite, chat_template=work.chat_template),
         workload=work.workload.model_dump(mode="json", exclude={"description"}),
         policy=work.policy.fingerprint(),
         size=RunSize(work.workload, tuple(sizes), work.policy.aa_documents),
     )
+
+
+def _least_documents(task: SuiteTask, documents: int, policy: Policy) -> int | None:
+    """Return the documents at a candidate's first interim look; None where it has none before its last document."""
+    if not policy.looks or clusters_of(task):
+        return None
+    return look_sizes(documents, policy.looks, policy.families[task.family].min_documents)[0]
 
 
 class _Planner:

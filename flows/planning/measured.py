@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from quantgate.bundles.identity import Expected, differences
 from quantgate.bundles.manifest import Manifest
+from quantgate.model.config.workloads import Workload
+from quantgate.model.enums import Validity
+from tasks.throughput import bench
 
 
 def is_answered(manifest: Manifest) -> bool:
@@ -82,6 +87,61 @@ def similar_runs(
     chosen = own or sorted(similar, key=lambda m: (len(m.engine_starts) == 1, m.measured_at))[-1:]
     least = min((len(m.engine_starts) for m in chosen), default=0)
     return [m for m in chosen if len(m.engine_starts) == least]
+
+
+class Reusable(NamedTuple):
+    """Parts of a planned run that earlier runs have measured."""
+
+    levels: frozenset[int]
+    """Load levels, by their concurrency."""
+    tasks: frozenset[str]
+    """Tasks that a baseline need not answer again."""
+
+
+NOTHING_REUSED = Reusable(frozenset(), frozenset())
+_OF_LEVELS = frozenset({"baseline", "suite", "workload", "policy"})
+"""In what a run may differ from a planned one and still have served the checkpoint alike."""
+
+
+def reusable(
+    expected: Expected, workload: Workload, manifests: Iterable[Manifest], *, is_baseline: bool
+) -> Reusable:
+    """Return what a planned run would reuse, as far as the host that plans it can say.
+
+    Its own host has the last word (`tasks.resume.parts`, `tasks.resume.decision`): what is old or was served by other
+    kernels is measured again.
+
+    Args:
+        expected: what is planned.
+        workload: its load levels.
+        manifests: every bundle's, oldest first.
+        is_baseline: True if it is a baseline, whose answers are reused too.
+    """
+    levels, tasks = set[int](), set[str]()
+    asked = {task["task"]: task for task in expected.suite.get("tasks", [])}
+    for run in manifests:
+        if run.validity is not Validity.VALID or not _OF_LEVELS.issuperset(differences(expected, run.inputs)):
+            continue
+        levels |= _shared_levels(workload, run.workload) if run.workload else set()
+        if is_baseline and run.baseline is None:
+            answered = {task["task"]: task for task in (run.inputs.suite or {}).get("tasks", [])}
+            tasks |= {
+                task.task
+                for task in run.tasks
+                if task.documents == task.documents_available
+                and asked.get(task.task) == answered.get(task.task)
+            }
+    return Reusable(frozenset(levels), frozenset(tasks & asked.keys()))
+
+
+def _shared_levels(planned: Workload, measured: Workload) -> set[int]:
+    """Return the concurrency of the levels that ask an engine the same in both workloads."""
+    loads = [bench.load_of(measured, level) for level in bench.levels(measured, Path())]
+    return {
+        level["concurrency"]
+        for level in bench.levels(planned, Path())
+        if bench.load_of(planned, level) in loads
+    }
 
 
 def measured_start_s(gpu: str, manifests: Iterable[Manifest]) -> float | None:

@@ -74,9 +74,9 @@ def _reasons(cells: Sequence[Cell]) -> list[str]:
     return paragraphs
 
 
-def _answers(plan: Plan) -> list[str]:
-    """Return a paragraph for each model whose estimates rest on the length of its answers."""
-    return [f"{model}: an answer counts as {words}" for model, words in plan.answers.items()]
+def _lengths(plan: Plan) -> list[str]:
+    """Return the paragraphs of each model whose estimates rest on the length of prompts and answers."""
+    return [f"{model}: {words}" for model, lengths in plan.lengths.items() for words in lengths]
 
 
 def totals(plan: Plan) -> str:
@@ -139,7 +139,7 @@ def text_of(plan: Plan, width: int = WIDTH) -> str:
         lines = ["No model has a checkpoint for this choice."]
     else:
         table = Block("", COLUMNS, tuple(map(_cells, plan.cells)), NUMERIC, droppable=DROPPABLE)
-        reasons = (*_reasons(plan.cells), *_answers(plan))
+        reasons = (*_reasons(plan.cells), *_lengths(plan))
         notes = [wrapped(n, width, initial_indent="  ", subsequent_indent="    ") for n in reasons]
         lines = [plain(table, width).lstrip("\n"), "* baseline", *notes, *_subtotals(plan, width)]
     lines += [wrapped(f"Gets nothing: {line}", width, subsequent_indent="  ") for line in _idle(plan)]

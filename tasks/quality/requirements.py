@@ -10,18 +10,18 @@ import ast
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
 from tasks.quality.sources import LIMITS, harness_folder, sources_of
-from tasks.quality.suite import choices_of, rows_of
+from tasks.quality.suite import choices_of, filled, rows_of
 from tasks.quality.task_yaml import TaskSource
 
 _HARNESS = "lm_eval"
@@ -30,7 +30,7 @@ _GENERATED_TOKENS = 256
 ASSUMED_CHOICES = 4
 """Choices of a document where neither the task's YAML nor data on this machine say them."""
 _DOCUMENTS_READ = 100
-"""Documents of which the choices are counted."""
+"""Documents of which choices and characters are counted."""
 
 
 class RequestNeeds(NamedTuple):
@@ -110,12 +110,46 @@ def _choices(source: TaskSource) -> float:
         return len(template) or ASSUMED_CHOICES
     if not isinstance(template, str):
         return ASSUMED_CHOICES
+    return _mean(source, lambda document: len(choices_of(template, document))) or ASSUMED_CHOICES
+
+
+def prompt_characters(task: SuiteTask) -> float | None:
+    """Return the mean characters of a task's prompts, by its first documents that are on this machine.
+
+    An example before a prompt (few-shot) counts as long as the prompt.
+
+    Args:
+        task: of a suite; a group counts as the average of its subtasks.
+
+    Returns:
+        None where the documents of a subtask are not here, or a function writes their prompts.
+
+    Raises:
+        ConfigError: no YAML has that name, or a YAML is wrong.
+    """
+    lengths = []
+    for source in sources_of(task):
+        template, shots = source.config.get("doc_to_text"), source.config.get("num_fewshot") or 0
+        if not isinstance(template, str) or not isinstance(shots, int):
+            return None
+        characters = _mean(source, partial(_length, template))
+        if not characters:
+            return None
+        lengths.append(len(str(source.config.get("description") or "")) + characters * (1 + shots))
+    return sum(lengths) / len(lengths)
+
+
+def _length(template: str, document: dict[str, Any]) -> int:
+    return len(str(filled(template, document)))
+
+
+def _mean(source: TaskSource, count: Callable[[dict[str, Any]], int]) -> float:
+    """Return the mean of what is counted in a task's first documents; 0 where they are not on this machine."""
     try:
-        documents = list(islice(rows_of(source), _DOCUMENTS_READ))
-        counts = [len(choices_of(template, document)) for document in documents]
+        counts = [count(document) for document in islice(rows_of(source), _DOCUMENTS_READ)]
     except (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, jinja2.TemplateError):
-        return ASSUMED_CHOICES  # whoever loads them says what is wrong
-    return sum(counts) / len(counts) if sum(counts) else ASSUMED_CHOICES
+        return 0.0  # whoever loads them says what is wrong
+    return sum(counts) / len(counts) if counts else 0.0
 
 
 def permitted(suite: Suite, *, run_generated_code: bool) -> Suite:

@@ -360,9 +360,14 @@ def choices_of(choices: Any, document: dict[str, Any]) -> list[Any]:
         document: one of the task's.
     """
     if isinstance(choices, str):
-        choices = document[choices] if choices in document else _template(choices).render(**document)
+        choices = filled(choices, document)
         choices = ast.literal_eval(choices) if isinstance(choices, str) else choices
     return list(choices.values()) if isinstance(choices, dict) else list(choices)
+
+
+def filled(template: str, document: dict[str, Any]) -> Any:
+    """Return what a task's template says of a document: the column of that name, else the template's text."""
+    return document[template] if template in document else _template(template).render(**document)
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 
 from flows.planning.answers import RUNS_READ, earlier_answers, task_size
 from flows.planning.estimate import RunSize
+from flows.planning.measured import Reusable
 from flows.planning.request import workload_of
 from quantgate.bundles.store import BundleStore
 from tasks.quality.requirements import DocumentRequests
@@ -68,4 +70,24 @@ def test_choices_ask_one_token_and_reasoning_its_limit() -> None:
     twice = size.loads(high=True, is_baseline=True)[:2]
     assert [load.requests for load in twice] == [4800, 200]
     assert [size.starts(is_baseline=baseline) for baseline in (False, True)] == [1, 2]
-    assert size.answers == "4,096 to 16,384 tokens (its limit is 16,384) for cot"
+    assert size.lengths == (
+        "a prompt counts as 1,024 tokens (assumed) for mc, cot",
+        "an answer counts as 4,096 to 16,384 tokens (its limit is 16,384) for cot",
+    )
+
+
+def test_prompts_have_the_length_of_their_documents_at_both_ends() -> None:
+    size = replace(task_size("mc", 1000, DocumentRequests(4, 0, 0), []), prompt_characters=150)
+    run = RunSize(workload_of("demo", [1]), (size,))
+    assert run.lengths == ("a prompt counts as 30 to 50 tokens (by its documents) for mc",)
+    assert [run.loads(high=end)[0].isl_tokens for end in (False, True)] == [30, 50]
+
+
+def test_the_low_end_counts_what_interim_looks_and_reuse_may_save() -> None:
+    size = replace(task_size("mc", 1000, DocumentRequests(4, 0, 0), []), least_documents=250)
+    run = RunSize(workload_of("demo", [1, 8]), (size,), aa_documents=200)
+    assert [run.loads(high=end)[0].requests for end in (False, True)] == [1000, 4000]
+    assert run.loads(high=False, is_baseline=True)[0].requests == 4800, "a baseline answers all"
+    reused = Reusable(frozenset({8}), frozenset({"mc"}))
+    again, level = run.loads(high=False, is_baseline=True, measured=reused)
+    assert (again.requests, level.concurrency) == (800, 1), "the A/A repeat is never reused"

@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from flows.planning.measured import (
+    NOTHING_REUSED,
+    Reusable,
     duration_s,
     measured_run,
     measured_start_s,
     new_gpu_hours,
+    reusable,
     similar_runs,
     why_missing,
 )
 from quantgate.bundles.identity import Expected, differences
 from quantgate.bundles.manifest import Manifest
+from quantgate.model.config.workloads import Workload
 from tests.support.demo_bundles import manifests
 
 BASELINE, FP8, NVFP4 = manifests()
@@ -156,3 +160,20 @@ def test_what_it_took_counts_only_what_is_new() -> None:
     found = new_gpu_hours(planned, manifests(), {BASELINE.run_id})
     assert list(found) == [2]
     assert found[2] == pytest.approx(75.5 / 3600, rel=0.01)
+
+
+def test_another_policy_leaves_a_baseline_its_levels_and_answers_and_a_candidate_its_levels() -> None:
+    tasks = tuple(task.model_copy(update={"documents_available": task.documents}) for task in BASELINE.tasks)
+    runs = [BASELINE.model_copy(update={"tasks": tasks}), FP8]
+    workload = BASELINE.workload
+    assert workload is not None
+    levels, names = frozenset(workload.concurrency), frozenset(task.task for task in tasks)
+
+    def reused(run: Manifest, workload: Workload, **change: Any) -> Reusable:
+        return reusable(replace(expected(run), **change), workload, runs, is_baseline=run is BASELINE)
+
+    assert reused(BASELINE, workload, policy="0" * 64) == (levels, names)
+    assert reused(FP8, workload, policy="0" * 64) == (levels, frozenset())
+    other = workload.model_copy(update={"osl_tokens": 64})
+    assert reused(BASELINE, other, suite={"tasks": []}) == NOTHING_REUSED
+    assert reused(BASELINE, workload, arguments={"max-model-len": 1024}) == NOTHING_REUSED

@@ -35,7 +35,7 @@ def plan() -> Plan:
             Unit("l40s", first, (cell("l40s", first, **large),)),
             Unit("b200", first, ()),
         ),
-        answers={first: "64 to 256 tokens (its limit is 256) for gsm8k"},
+        lengths={first: ("an answer counts as 64 to 256 tokens (its limit is 256) for gsm8k",)},
         left_out={"b300": "it has no hosts", "cpu": "it has no hosts"},
     )
 

@@ -23,6 +23,7 @@ from tasks.quality.requirements import (
     check_packages,
     document_requests,
     permitted,
+    prompt_characters,
     request_needs,
 )
 from tasks.quality.sources import SUITES, sources_of, suite_from
@@ -194,5 +195,13 @@ def test_a_user_s_jsonl_and_any_name_of_the_limit_count(tmp_path: Path) -> None:
     file.write_text("\n".join(map(json.dumps, lines)))
     (own,) = suite_from([str(file)], family=None, limit=None, out_dir=tmp_path / "out").tasks
     assert document_requests(own) == DocumentRequests(2.5, 0, 0)
+    assert prompt_characters(own) == 1
     write_task(tmp_path, "law", more="generation_kwargs: {max_tokens: 77}\nrepeats: 3\n")
     assert document_requests(SuiteTask(task="law", path=str(tmp_path))) == DocumentRequests(0, 3, 77)
+
+
+def test_prompts_are_counted_where_their_documents_are(tmp_path: Path) -> None:
+    write_task(tmp_path, "law", more='description: "Ten letters"\n')
+    tasks = [SuiteTask(task="law", path=str(tmp_path), num_fewshot=shots) for shots in (0, 3)]
+    assert [prompt_characters(task) for task in tasks] == [11 + len("law 0"), 11 + 4 * len("law 0")]
+    assert prompt_characters(SuiteTask(task="gsm8k")) is None
