@@ -6,13 +6,17 @@ CPU: a prompt, a token of an answer at many requests at once, and a step of deco
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flows.planning.answers import TaskSize, earlier_answers, task_size
 from flows.planning.runs import PlannedRun, PlannedRuns
+from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
+from quantgate.model.config.architectures import FormatFile
 from quantgate.model.config.workloads import Workload
+from quantgate.model.home import ROOT
 from quantgate.model.records import RunPlan
+from quantgate.model.yaml_file import load_yaml
 from tasks.fidelity.text import read_text
 from tasks.quality.requirements import document_requests
 from tasks.resume import interim_looks
@@ -20,7 +24,7 @@ from tasks.resume.decision import Refuse, Reuse
 from tasks.time_left import AGAIN, FIDELITY_KEY, START_KEY, Part, TimeLeft, level_key, task_key
 
 START_S, TASK_START_S, FIDELITY_S = 20.0, 3.0, 4.0
-EMULATED_SLOWDOWN = 2.0
+DEQUANTIZED_BITS = 8
 PROMPT_S, TOKEN_S, STEP_S, STEP_REQUEST_S = 0.0025, 0.0005, 0.004, 0.0004
 """Seconds of a prompt, of an answer's token, and of a decoding step: in all, and for each request in it."""
 
@@ -32,27 +36,51 @@ def time_left_of(planned: PlannedRuns, store: BundleStore) -> TimeLeft:
         planned: its runs.
         store: whose bundles say how long the tasks' answers are.
     """
-    found = TimeLeft()
+    left = TimeLeft()
     todo = [run for run in planned.runs if not isinstance(run.decision, Reuse | Refuse)]
     if not todo:
-        return found
+        return left
     request, sizes = planned.request, {}
     for task in request.suite.tasks:
         documents = request.documents[task.task] or request.policy.families[task.family].min_documents
         samples = earlier_answers(task.task, planned.history.runs, store)
         sizes[task.task] = task_size(task.task, documents, document_requests(task), samples)
     for run in todo:
-        found.plan(run.plan.checkpoint.name, parts_of(run, sizes), slowdown_of(run.plan))
-    return found
+        left.plan(run.plan.checkpoint.name, parts_of(run, sizes), slowdown_of(run.plan, planned.history.runs))
+    return left
 
 
-def slowdown_of(plan: RunPlan) -> float:
-    """Return how many times longer a run's work is assumed to take than that of a 16-bit checkpoint.
+def slowdown_of(plan: RunPlan, earlier: Sequence[Manifest]) -> float:
+    """Return how many times longer a run's work is expected to take than that of its baseline.
 
-    On a CPU no kernel computes in a quantized precision, so its weights are dequantized before each product.
+    As the latest run of the same weight format on such a device took; else assumed. On a CPU no kernel computes in a
+    quantized precision: weights are dequantized before each product, which takes as long as the product at 8 bits, and
+    longer with fewer.
+
+    Args:
+        plan: the run.
+        earlier: runs of the bundles store, oldest first.
     """
-    emulated = not plan.hardware.uuids and plan.checkpoint.weight_format != "unquantized"
-    return EMULATED_SLOWDOWN if emulated else 1.0
+    if plan.checkpoint.weight_format == "unquantized":
+        return 1.0
+    by_id = {run.run_id: run for run in earlier}
+    for run in reversed(earlier):
+        alike = (run.checkpoint.weight_format, run.hardware) == (plan.checkpoint.weight_format, plan.hardware)
+        baseline = by_id.get(run.baseline.run_id) if alike and run.baseline else None
+        if baseline and (measured := _slower(run, baseline)):
+            return measured
+    if plan.hardware.uuids:
+        return 1.0
+    stored = load_yaml(ROOT / "configs" / "formats.yaml", FormatFile).weights.get(plan.checkpoint.precision)
+    return 1 + DEQUANTIZED_BITS / stored.bits if stored else 1.0
+
+
+def _slower(run: Manifest, baseline: Manifest) -> float | None:
+    """Return how many times longer a run's tasks took for each document; None if they share none."""
+    each_s = {task.task: task.duration_s / task.documents for task in baseline.tasks if task.documents}
+    shared = [task for task in run.tasks if task.task in each_s]
+    baseline_s = sum(each_s[task.task] * task.documents for task in shared)
+    return sum(task.duration_s for task in shared) / baseline_s if baseline_s else None
 
 
 def parts_of(run: PlannedRun, sizes: Mapping[str, TaskSize]) -> list[Part]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from flows.planning.parts import EMULATED_SLOWDOWN, slowdown_of
+from flows.planning.parts import slowdown_of
+from quantgate.bundles.manifest import Manifest
 from quantgate.model.records import Hardware, RunPlan
 from tasks.time_left import TimeLeft
 from tests.support.demo_bundles import manifests
@@ -16,14 +19,14 @@ __all__ = ["stub_runs"]
 def test_a_run_does_every_part_of_its_plan_and_no_other(
     stub_runs: StubRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned: dict[str, list[str]] = {}
+    parts_of_run: dict[str, list[str]] = {}
     slowdowns: dict[str, float] = {}
     begun: list[str] = []
     left_over: list[str] = []
     plan, begin, end_run = TimeLeft.plan, TimeLeft.begin, TimeLeft.end_run
 
     def planning(self, run, parts, slowdown=1.0):  # type: ignore[no-untyped-def]
-        planned[run], slowdowns[run] = [part.key for part in parts], slowdown
+        parts_of_run[run], slowdowns[run] = [part.key for part in parts], slowdown
         plan(self, run, parts, slowdown)
 
     def beginning(self, keys, now, size=None):  # type: ignore[no-untyped-def]
@@ -38,7 +41,7 @@ def test_a_run_does_every_part_of_its_plan_and_no_other(
     monkeypatch.setattr(TimeLeft, "begin", beginning)
     monkeypatch.setattr(TimeLeft, "end_run", ending)
     manifest = stub_runs.baseline(concurrency=[2, 4])
-    (keys,) = planned.values()
+    (keys,) = parts_of_run.values()
     assert begun == keys
     assert keys == [
         "start",
@@ -56,13 +59,25 @@ def test_a_run_does_every_part_of_its_plan_and_no_other(
     assert len(begun) == len(keys), "a run that is reused has no parts"
 
 
-def test_a_quantized_checkpoint_is_slower_on_a_cpu_alone() -> None:
-    baseline, fp8, _ = manifests()
+def planned(manifest: Manifest, **hardware: Any) -> RunPlan:
+    own = Hardware.model_validate(manifest.hardware.model_dump() | hardware)
+    return RunPlan.model_construct(checkpoint=manifest.checkpoint, hardware=own)
 
-    def plan(manifest, **hardware):  # type: ignore[no-untyped-def]
-        own = Hardware.model_validate(manifest.hardware.model_dump() | hardware)
-        return RunPlan.model_construct(checkpoint=manifest.checkpoint, hardware=own)
 
-    assert slowdown_of(plan(baseline)) == 1.0
-    assert slowdown_of(plan(fp8)) == EMULATED_SLOWDOWN
-    assert slowdown_of(plan(fp8, uuids=("GPU-1",))) == 1.0
+def test_a_quantized_checkpoint_is_assumed_slower_on_a_cpu_alone_and_more_so_with_fewer_bits() -> None:
+    baseline, fp8, nvfp4 = manifests()
+    assert [slowdown_of(planned(run), ()) for run in (baseline, fp8, nvfp4)] == [1, 2, 3]
+    assert slowdown_of(planned(nvfp4, uuids=("GPU-1",)), ()) == 1
+
+
+def test_an_earlier_run_of_the_same_weight_format_on_such_a_device_says_how_much_slower_it_is() -> None:
+    baseline, fp8, nvfp4 = manifests()
+    earlier = [baseline, fp8]
+    pace = [sum(task.duration_s for task in run.tasks) for run in earlier]
+    assert fp8.baseline is not None
+    assert [task.documents for task in fp8.tasks] == [task.documents for task in baseline.tasks]
+    assert slowdown_of(planned(fp8), earlier) == pytest.approx(pace[1] / pace[0])
+    assert slowdown_of(planned(nvfp4), earlier) == 3, "another format says nothing of it"
+    assert slowdown_of(planned(fp8, cpu_cores=64), earlier) == 2, "nor another device"
+    assert slowdown_of(planned(fp8), [fp8]) == 2, "nor a run whose baseline is gone"
+    assert slowdown_of(planned(baseline), earlier) == 1
