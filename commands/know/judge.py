@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from commands.outcome import terminal_width
 from commands.verb import Verb
 from quantgate.model.home import Home
 
@@ -36,7 +37,7 @@ def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
     home = Home.current()
     report = rejudge(home.warehouse, home.bundles, policy, load_policy(policy, policy_file), run_id=run_id)
     if report.judged or report.judged_before:
-        click.echo(post_hoc_table(home.warehouse, report) + "\n")
+        click.echo(post_hoc_table(home.warehouse, report, width=terminal_width()) + "\n")
     click.echo(
         f"{len(report.judged)} judged under '{policy}' ({report.policy_fingerprint[:12]}), "
         f"{len(report.judged_before)} were judged before, {len(report.declared)} had declared it"

@@ -75,7 +75,10 @@ def plain(block: Block, width: int = WIDTH) -> str:
 
 
 def _fitting(block: Block, width: int) -> str:
-    """Return the table; if it is too wide, drop droppable columns, then shorten the widest one."""
+    """Return the table; if it is too wide, drop droppable columns, then shorten the widest one of words.
+
+    A cut figure would be another figure.
+    """
     kept = list(range(len(block.names)))
     for name in ("", *block.droppable):
         kept = [i for i in kept if block.names[i] != name]
@@ -86,7 +89,8 @@ def _fitting(block: Block, width: int) -> str:
         if excess <= 0:
             return table
     widths = [max(map(cell_len, column)) for column in columns]
-    widest = widths.index(max(widths))
+    words = [i for i, at_right in enumerate(right) if not at_right] or range(len(widths))
+    widest = max(words, key=widths.__getitem__)
     room = max(1, widths[widest] - excess)
     columns[widest] = [fit(cell, room) for cell in columns[widest]]
     return _table(columns, right)

@@ -8,14 +8,14 @@ from typing import Any
 
 from warehouse.query import query
 from warehouse.rejudge import JudgeReport
-from warehouse.report.blocks import Column, block_of, plain
+from warehouse.report.blocks import WIDTH, Column, block_of, plain
 from warehouse.report.render import NULL
-from warehouse.report.summary import amount
+from warehouse.report.summary import amount, delta_of
 
 _VERDICTS = """
     SELECT p.run_id, p.checkpoint, p.precision, p.gpu, p.use, d.policy AS declared_policy, d.verdict AS declared,
-        p.verdict, p.worst_task, p.quality_delta AS delta, p.quality_delta_ci_low AS low,
-        p.quality_delta_ci_high AS high, p.reason, p.suite, coalesce(t.tasks, []) AS tasks, t.documents
+        p.verdict, p.worst_task, p.quality_delta, p.quality_delta_ci_low,
+        p.quality_delta_ci_high, p.reason, p.suite, coalesce(t.tasks, []) AS tasks, t.documents
     FROM verdicts p
     LEFT JOIN (
         SELECT run_id, use, policy, policy_fingerprint, list(task) AS tasks, sum(pairs)::BIGINT AS documents
@@ -33,12 +33,13 @@ _DECLARED_REMAINS = (
 )
 
 
-def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
+def post_hoc_table(warehouse: Path, report: JudgeReport, *, width: int = WIDTH) -> str:
     """Return the post-hoc verdicts of a report beside the declared ones, as text for a terminal.
 
     Args:
         warehouse: the DuckDB file.
         report: names the policy and the runs to show.
+        width: columns of the terminal.
     """
     values = {
         "policy": report.policy,
@@ -47,14 +48,23 @@ def post_hoc_table(warehouse: Path, report: JudgeReport) -> str:
     }
     rows = query(warehouse, _VERDICTS, values).to_pylist()
     reasons = [f"{row['checkpoint']}, {row['use']}: {row['reason']}." for row in rows if row["use"] == "all"]
+    by_precision = len({row["precision"] for row in rows}) == len({row["run_id"] for row in rows})
+    name = "precision" if by_precision and width < WIDTH else "checkpoint"
     return plain(
         block_of(
             f"Post hoc, under policy '{report.policy}'",
-            _COLUMNS,
+            (
+                Column(name, itemgetter(name)),
+                Column("GPU", itemgetter("gpu")),
+                Column("use", itemgetter("use")),
+                Column("declared", _declared if width >= WIDTH else lambda row: row["declared"] or NULL),
+                *_COLUMNS,
+            ),
             rows,
             notes=(*reasons, _DECLARED_REMAINS),
-            droppable=("GPU", "worst task"),
-        )
+            droppable=("GPU", "worst task", "tasks/n"),
+        ),
+        width,
     )
 
 
@@ -62,19 +72,9 @@ def _declared(row: dict[str, Any]) -> str:
     return f"{row['declared']} ({row['declared_policy']})" if row["declared"] else NULL
 
 
-def _delta(row: dict[str, Any]) -> str:
-    if row["delta"] is None:
-        return NULL
-    return f"{100 * row['delta']:+.2f} [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
-
-
 _COLUMNS = (
-    Column("checkpoint", itemgetter("checkpoint")),
-    Column("GPU", itemgetter("gpu")),
-    Column("use", itemgetter("use")),
-    Column("declared", _declared),
     Column("post hoc", itemgetter("verdict")),
     Column("tasks/n", amount, right=True),
     Column("worst task", lambda row: row["worst_task"] or NULL),
-    Column("Δ points", _delta, right=True),
+    Column("Δ points", delta_of, right=True),
 )

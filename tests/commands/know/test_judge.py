@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from quantgate.model.config.policy import load_policy
 from quantgate.model.home import ROOT
 from tests.support.command import quantgate
 from tests.support.demo_bundles import BUNDLES
+from warehouse.load import load_bundles
 from warehouse.query import query
+from warehouse.rejudge import rejudge
+from warehouse.report.post_hoc import post_hoc_table
 
 
 def test_the_demo_under_another_policy(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +37,19 @@ def test_the_demo_under_another_policy(home: Path, tmp_path: Path, monkeypatch: 
         "SELECT DISTINCT policy, verdict FROM validated_table WHERE precision = 'nvfp4' AND use = 'all'",
     )
     assert table.to_pylist() == [{"policy": "demo", "verdict": "REJECTED"}]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_table_fits_the_terminal_and_cuts_nothing(home: Path, width: int) -> None:
+    load_bundles(home / "warehouse.duckdb", BUNDLES)
+    report = rejudge(home / "warehouse.duckdb", str(BUNDLES), "standard", load_policy("standard"))
+    lines = post_hoc_table(home / "warehouse.duckdb", report, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+    (nvfp4,) = (
+        line for line in lines if line.startswith(("nvfp4 ", "quantgate-demo-NVFP4 ")) and " all " in line
+    )
+    assert nvfp4.endswith("-7.70 [-10.08, -5.36]")
 
 
 def test_an_unknown_policy_is_one_line() -> None:

