@@ -161,7 +161,7 @@ class ValidateParameters(Parameters):
         "YAML file, or a JSONL file of prompts and answers. Several make one suite. Default: the model's suite.",
     )
     family: Annotated[Family | None, ADVANCED] = Field(
-        default=None, description="Count tasks that declare no family to this one. It sets their margin."
+        default=None, description="Give this family to tasks that declare none. It sets their margin."
     )
     limit: Annotated[int | None, CliOption(metavar="N")] = Field(
         default=None,

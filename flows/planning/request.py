@@ -75,15 +75,16 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
     """
     if parameters.model is None:
         if parameters.baseline is None or not parameters.candidates:
-            given = "no baseline is named" if parameters.candidates else "no model and no candidate is named"
+            missing = "baseline" if parameters.candidates else "candidate"
+            alone = "no model and " if not parameters.candidates and parameters.baseline is None else ""
             raise ConfigError(
-                given,
+                f"{alone}no {missing} is named",
                 where="validate",
                 hint="Name a model of configs/models, or give a baseline and at least one candidate.",
             )
         if parameters.precisions:
             raise ConfigError(
-                "'precisions' chooses among a model's candidates, and no model is named",
+                "a precision chooses among a model's candidates, and no model is named",
                 where="validate",
                 hint="Leave it out, or name a model.",
             )
@@ -103,7 +104,7 @@ def chosen_model(parameters: ValidateParameters) -> ModelConfig:
         raise ConfigError(
             "a model and checkpoints of its own are both named",
             where=parameters.model,
-            hint="Give one of the two.",
+            hint="Give one of the two; the folder of a baseline follows --baseline.",
         )
     model = load_model(parameters.model)
     precisions = [candidate.precision for candidate in model.candidates]

@@ -314,7 +314,7 @@ def _report_request(
     policy = request.policy
     judged = policy.model_copy(update={"looks": ()}) if request.full else policy
     counts = ", ".join(
-        f"{task} ({counted(count, 'document') if count else 'all documents'})"
+        f"{task} ({counted(count, 'document', ',') if count else 'all documents'})"
         for task, count in request.documents.items()
     )
     report.line(

@@ -92,12 +92,29 @@ def test_a_mistyped_verb_and_a_mistyped_name() -> None:
             ),
         ),
         (
+            ["validate", "--baseline", "x", "--tasks", "demo"],
+            (
+                "validate: no candidate is named. Name a model of configs/models, or give a baseline and at least "
+                "one candidate."
+            ),
+        ),
+        (
+            ["validate", "--baseline", "x", "--candidate", "y", "--precision", "fp8"],
+            (
+                "validate: a precision chooses among a model's candidates, and no model is named. Leave it out, or "
+                "name a model."
+            ),
+        ),
+        (
             ["validate", "quantgate-demo", "--precision", "int4"],
             "quantgate-demo: no candidate is declared as 'int4'. Its candidates: fp8, nvfp4.",
         ),
         (
             ["validate", "quantgate-demo", "--baseline", "x"],
-            "quantgate-demo: a model and checkpoints of its own are both named. Give one of the two.",
+            (
+                "quantgate-demo: a model and checkpoints of its own are both named. Give one of the two; the folder of "
+                "a baseline follows --baseline."
+            ),
         ),
         (
             validate("--concurrency", "1,x"),
