@@ -91,9 +91,9 @@ class Judge:
             counts = np.column_stack([worse[going_on, look], better[going_on, look]])
             distinct, which = np.unique(counts, axis=0, return_inverse=True)
             outcomes = [self.outcome(b, c, look, looks) for b, c in distinct.tolist()]
-            found = np.array([str(_VERDICTS.get(outcome, "")) for outcome in outcomes])[which.ravel()]
-            verdicts[going_on[found != ""]] = found[found != ""]
-            going_on = going_on[found == ""]
+            decided = np.array([str(_VERDICTS.get(outcome, "")) for outcome in outcomes])[which.ravel()]
+            verdicts[going_on[decided != ""]] = decided[decided != ""]
+            going_on = going_on[decided == ""]
             if not going_on.size:
                 break
         return verdicts
@@ -152,10 +152,10 @@ def asked_again(
         if not replicates.size or kept == n:
             yield replicates, answers[replicates], True
             continue
-        place = rng.random((replicates.size, n), dtype=np.float32)
+        draws = rng.random((replicates.size, n), dtype=np.float32)
         if knowing:
-            place += first[replicates] < 0
-        stays = np.sort(np.argpartition(place, kept, axis=1)[:, :kept], axis=1)
+            draws += first[replicates] < 0
+        stays = np.sort(np.argpartition(draws, kept, axis=1)[:, :kept], axis=1)
         yield replicates, np.take_along_axis(answers[replicates], stays, axis=1), False
 
 
@@ -243,10 +243,10 @@ def standing(asked: Sequence[Asked], policy_name: str, policy: Policy) -> list[s
                 verdicts.append(common | run_id | {"use": "all", "verdict": verdict, "reason": ""})
         for table, rows in (("runs", runs), ("run_tasks", tasks), ("verdicts", verdicts)):
             insert_rows(connection, table, rows)
-        found = connection.execute(
+        standing = connection.execute(
             "SELECT verdict FROM store.standing WHERE use_key = 'all' ORDER BY claim_key"
         ).fetchall()
-    return [str(verdict) for (verdict,) in found]
+    return [str(verdict) for (verdict,) in standing]
 
 
 def _blank_run(connection: Connection) -> Row:
@@ -305,8 +305,8 @@ def examine(
         most = max(numbers, default=0)
         if not most:
             continue
-        found = attack(list(judges.values()), cell, delta, replicates, seed, knowing=knowing, tries=most)
-        for (name, judge), histories in zip(judges.items(), found, strict=True):
+        attacked = attack(list(judges.values()), cell, delta, replicates, seed, knowing=knowing, tries=most)
+        for (name, judge), histories in zip(judges.items(), attacked, strict=True):
             for number in numbers:
                 occurred = Counter(history[:number] for history in histories)
                 stands = standing(list(occurred), name, judge.policy)
@@ -386,8 +386,8 @@ def _shown(count: int, replicates: int) -> str:
 
 def _interval(count: int, replicates: int) -> tuple[float, float]:
     """Return Clopper and Pearson's interval of a share."""
-    found = binomtest(count, replicates).proportion_ci(CONFIDENCE, method="exact")
-    return float(found.low), float(found.high)
+    interval = binomtest(count, replicates).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def main(argv: list[str] | None = None) -> int:

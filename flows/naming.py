@@ -45,7 +45,10 @@ def tags_of(parameters: ValidateParameters) -> list[str]:
 
 def _candidates(model: ModelConfig) -> list[str]:
     """Return the candidates' precisions, or the names of those that are no model's."""
-    names = (str(one.precision) if one.precision else PurePath(one.source).name for one in model.candidates)
+    names = (
+        str(candidate.precision) if candidate.precision else PurePath(candidate.source).name
+        for candidate in model.candidates
+    )
     return list(dict.fromkeys(names))
 
 

@@ -136,11 +136,11 @@ class Reporter:
     def show_time_left(self, now: float | None = None) -> None:
         """Report how long the validation still takes, once it has measured enough of itself to say so."""
         now = time.monotonic() if now is None else now
-        found = self.time_left and self.time_left.seconds(now)
-        if not self.time_left or not found:
+        left = self.time_left and self.time_left.seconds(now)
+        if not self.time_left or not left:
             return
         self._time_left_at = now
-        left_s, assumed_s = found
+        left_s, assumed_s = left
         most = "at most about" if self.time_left.may_stop else "about"
         rests = f", {_duration(assumed_s)} of it assumed" if assumed_s > ASSUMED_MOST * left_s else ""
         self.line(f"validate: {most} {_duration(left_s)} left in all{rests}")

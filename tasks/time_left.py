@@ -115,9 +115,9 @@ class TimeLeft:
     def done(self, key: str) -> None:
         """Say that a part needs nothing more: it was finished before, or stopped early."""
         parts = self._left.get(self._run, [])
-        found = next((part for part in parts if part.key == key), None)
-        if found:
-            parts.remove(found)
+        planned = next((part for part in parts if part.key == key), None)
+        if planned:
+            parts.remove(planned)
 
     def begin(self, keys: Sequence[str], now: float, size: float | None = None) -> None:
         """Say that a step begins.
@@ -194,11 +194,11 @@ class TimeLeft:
         active.finished += 1
         active.began_s = active.boot_until_s = now
         parts = self._left.get(self._run, [])
-        found = self._find(part.key)
-        if found:
-            parts.remove(found)
-            if part.size < found.size:
-                parts.insert(0, _part_of(found, found.size - part.size))
+        planned = self._find(part.key)
+        if planned:
+            parts.remove(planned)
+            if part.size < planned.size:
+                parts.insert(0, _part_of(planned, planned.size - part.size))
 
     def _provisional(self) -> list[_Measure]:
         """Return what the step under way shows so far."""
@@ -246,9 +246,9 @@ def _expected(
         return boot_s + rate * part.size * _slowdown(run, measures, slowdowns, among=alike or same), False
     family = [measure for measure in measures if measure.part.family == part.family]
     boot_s = sum(m.boot_s for m in family) / len(family) if family else part.boot_s
-    here = [measure for measure in measures if measure.run == run and measure.part.work_s]
-    counted = here or [measure for measure in measures if measure.part.work_s]
-    assumed_s = sum(m.part.work_s * (1.0 if here else slowdowns[m.run] / slowdowns[run]) for m in counted)
+    of_run = [measure for measure in measures if measure.run == run and measure.part.work_s]
+    counted = of_run or [measure for measure in measures if measure.part.work_s]
+    assumed_s = sum(m.part.work_s * (1.0 if of_run else slowdowns[m.run] / slowdowns[run]) for m in counted)
     measured_s = sum(measure.work_s for measure in counted)
     scale = measured_s / assumed_s if measured_s and assumed_s else slowdowns[run]
     return boot_s + part.work_s * scale, True

@@ -135,9 +135,9 @@ def _attention(config: ModelConfigKeys) -> dict[str, Any]:
     """Return the columns of the local layers: chunks are a window whose layers are listed as chunked_attention."""
     if config.attention_chunk_size is None or config.sliding_window is not None:
         return {}
-    every = config.sliding_window_pattern or config.num_hidden_layers + 1
+    pattern = config.sliding_window_pattern or config.num_hidden_layers + 1
     kinds = config.layer_types or tuple(
-        "chunked_attention" if layer % every else "full_attention"
+        "chunked_attention" if layer % pattern else "full_attention"
         for layer in range(1, config.num_hidden_layers + 1)
     )
     return {"sliding_window": config.attention_chunk_size, "layer_types": kinds}

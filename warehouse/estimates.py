@@ -86,12 +86,12 @@ def weights_gb(connection: Connection, model: str, precision: str) -> float | No
         model: any of its names.
         precision: of the weights.
     """
-    ((found,),) = connection.execute(
+    ((size_gb,),) = connection.execute(
         "SELECT max(weights_gb) FROM memory_fit JOIN model_names USING (model) "
         "WHERE name_key = model_key($model) AND precision = $precision AND gpu_count = 1",
         {"model": model, "precision": precision},
     ).fetchall()
-    return None if found is None else float(found)
+    return None if size_gb is None else float(size_gb)
 
 
 def on_demand_price(connection: Connection, gpu: str) -> float | None:

@@ -35,7 +35,7 @@ def bias_of(passes: Rule, fails: Rule, flip_rate: float, delta: float) -> dict[s
     design = passes.design
     looks = np.array(design.looks)[ends[:, 0]]
     early = looks < design.looks[-1]
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "n": design.looks[-1],
         "margin": design.margin,
         "flip_rate": flip_rate,
@@ -46,12 +46,12 @@ def bias_of(passes: Rule, fails: Rule, flip_rate: float, delta: float) -> dict[s
     corrected = np.array([corrected_estimate(b, c, look, design) for look, b, c in ends.tolist()])
     for name, estimates in (("raw", (ends[:, 2] - ends[:, 1]) / looks), ("corrected", corrected)):
         off = estimates - delta
-        found[name] = {
+        figures[name] = {
             "mean": _mean(off, chances),
             "median": _median(off, chances),
             "early_mean": _mean(off[early], chances[early]),
         }
-    return found
+    return figures
 
 
 def _ends(passes: Rule, fails: Rule, flip_rate: float, delta: float) -> tuple[Floats, Any]:

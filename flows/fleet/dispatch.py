@@ -131,9 +131,9 @@ def with_keys(keys: list[str]) -> FlowRunFilter:
 
 def runs_by_key(keys: list[str], runs: Iterable[FlowRun]) -> Iterator[tuple[str, FlowRun | None]]:
     """Yield each key with its run; None where no run has used it."""
-    found = {run.idempotency_key: run for run in runs}
+    by_key = {run.idempotency_key: run for run in runs}
     for key in keys:
-        yield key, found.get(key)
+        yield key, by_key.get(key)
 
 
 def in_progress(run: FlowRun) -> bool:

@@ -51,7 +51,7 @@ def form_of(deployment: Deployment) -> dict[str, Any]:
 def _record_of(deployment: Deployment) -> type[BaseModel]:
     """Return the record that the flow takes as its only argument, ``parameters``."""
     annotation = get_type_hints(deployment.load_flow().fn)["parameters"]
-    (record,) = [one for one in get_args(annotation) or (annotation,) if one is not type(None)]
+    (record,) = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
     return cast("type[BaseModel]", record)
 
 
@@ -64,7 +64,7 @@ def _field(
     record: type[BaseModel], name: str, made: dict[str, Any], definitions: dict[str, Any], position: int
 ) -> dict[str, Any]:
     """Return a field of the form, without a choice of its type and without a reference to another definition."""
-    variants = [one for one in made.get("anyOf", []) if one.get("type") != "null"]
+    variants = [variant for variant in made.get("anyOf", []) if variant.get("type") != "null"]
     field = {key: value for key, value in made.items() if key != "anyOf"}
     for variant in variants:
         field = variant | field

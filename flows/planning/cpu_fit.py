@@ -124,8 +124,8 @@ def weights_bytes(
     """
     if size := _folder_bytes(source):
         return size
-    found = None if precision is None else weights_gb(connection, architecture, precision)
-    return None if found is None else found * 1e9
+    size_gb = None if precision is None else weights_gb(connection, architecture, precision)
+    return None if size_gb is None else size_gb * 1e9
 
 
 def _folder_bytes(source: str) -> float | None:
@@ -140,9 +140,9 @@ def pool_memory_bytes(pool: Pool) -> float | None:
     Args:
         pool: a host of it says its own (``memory_gb``), or is this machine.
     """
-    here = {*THIS_HOST, socket.gethostname()}
+    own_names = {*THIS_HOST, socket.gethostname()}
     known = [
-        host.memory_gb * 1e9 if host.memory_gb else host_memory_bytes() if host.name in here else None
+        host.memory_gb * 1e9 if host.memory_gb else host_memory_bytes() if host.name in own_names else None
         for host in pool.hosts
     ]
     sizes = [size for size in known if size is not None]

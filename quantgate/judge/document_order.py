@@ -50,9 +50,9 @@ def document_order(documents: Sequence[DocumentKey], seed: int = 0) -> list[int]
     sort_keys: dict[int, tuple[float, tuple[str, str, int]]] = {}
     for group, indices in members.items():
         for rank, index in enumerate(sorted(indices, key=draws.__getitem__)):
-            place = int(draws[index][0][:13], 16) / 16**13  # as many digits as a float holds
+            position = int(draws[index][0][:13], 16) / 16**13  # as many digits as a float holds
             spread = (
-                place if group is None else (rank + _point(seed, documents[index].content)) / len(indices)
+                position if group is None else (rank + _point(seed, documents[index].content)) / len(indices)
             )
             sort_keys[index] = (spread, draws[index])
     return sorted(sort_keys, key=sort_keys.__getitem__)

@@ -117,8 +117,8 @@ def _sample(stored: list[_Stored]) -> str:
     for tensor in largest:
         with tensor.file.open("rb") as file:
             for number in range(_SAMPLES_EACH):
-                place = int(hashlib.sha256(f"{tensor.name} {number}".encode()).hexdigest(), 16)
-                file.seek(tensor.span.begin + place % max(1, tensor.size_bytes))
+                offset = int(hashlib.sha256(f"{tensor.name} {number}".encode()).hexdigest(), 16)
+                file.seek(tensor.span.begin + offset % max(1, tensor.size_bytes))
                 drawn += file.read(1)
     return drawn.hex()
 

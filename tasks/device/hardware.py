@@ -59,10 +59,10 @@ def host_memory_bytes() -> int:
             continue
         root, name = (CGROUPS / "memory", "memory.limit_in_bytes") if controllers else (CGROUPS, "memory.max")
         folder = root / group.lstrip("/")
-        for place in (folder, *folder.parents):
-            if place.is_relative_to(root):
+        for parent in (folder, *folder.parents):
+            if parent.is_relative_to(root):
                 with suppress(OSError, ValueError):  # "max", or a group that this container does not show
-                    limits.append(int((place / name).read_text()))
+                    limits.append(int((parent / name).read_text()))
     return min(limit for limit in limits if limit > 0)
 
 

@@ -57,28 +57,28 @@ def _fields(document: Any) -> Mapping[str, Any]:
     return document if isinstance(document, Mapping) else {}
 
 
-class _Found(NamedTuple):
+class _Document(NamedTuple):
     """A document of a task, where it lies in its data set."""
 
     part: str
-    place: int
+    row: int
     key: DocumentKey
     passage: str | None
     exact: str
 
 
-def _once(found: Iterable[_Found]) -> list[_Found]:
+def _once(documents: Iterable[_Document]) -> list[_Document]:
     """Return one of each document and its copies, always the same one, whatever the order in the data set."""
-    kept: dict[str, _Found] = {}
-    for one in found:
-        other = kept.setdefault(one.key.content, one)
-        if _rank(one) < _rank(other):
-            kept[one.key.content] = one
+    kept: dict[str, _Document] = {}
+    for document in documents:
+        other = kept.setdefault(document.key.content, document)
+        if _rank(document) < _rank(other):
+            kept[document.key.content] = document
     return list(kept.values())
 
 
-def _rank(one: _Found) -> tuple[str, ...]:
-    return (one.exact, one.part, one.key.cluster or "", one.key.stratum or "")
+def _rank(document: _Document) -> tuple[str, ...]:
+    return (document.exact, document.part, document.key.cluster or "", document.key.stratum or "")
 
 
 def _passage(document: Any) -> str | None:
@@ -88,16 +88,16 @@ def _passage(document: Any) -> str | None:
     return None if name is None else f"{name}:{_hash(fields[name])[:16]}"
 
 
-def _with_passages(found: Sequence[_Found]) -> list[_Found]:
+def _with_passages(documents: Sequence[_Document]) -> list[_Document]:
     """Make passages that several documents share their clusters, where they have none; a few are left alone."""
-    count = Counter(one.passage for one in found if one.passage)
-    if count.total() - len(count) <= FEW_SHARING * len(found):
-        return list(found)
+    count = Counter(document.passage for document in documents if document.passage)
+    if count.total() - len(count) <= FEW_SHARING * len(documents):
+        return list(documents)
     return [
-        one._replace(key=one.key._replace(cluster=one.key.cluster or one.passage))
-        if one.passage and count[one.passage] > 1
-        else one
-        for one in found
+        document._replace(key=document.key._replace(cluster=document.key.cluster or document.passage))
+        if document.passage and count[document.passage] > 1
+        else document
+        for document in documents
     ]
 
 
@@ -126,25 +126,30 @@ def placed_in(
     Returns:
         By part, and within it by place in its data set, ascending; a part without such documents isn't there.
     """
-    kept: list[_Found] = []
-    every = _once(one for name, part in parts.items() for one in _found(name, part, fixed=fixed_subjects))
+    kept: list[_Document] = []
+    distinct = _once(
+        document
+        for name, part in parts.items()
+        for document in _documents_of(name, part, fixed=fixed_subjects)
+    )
     for name in parts:
-        kept += _with_passages([one for one in every if one.part == name])
+        kept += _with_passages([document for document in distinct if document.part == name])
     keys = [
-        _in_part(one.part, one.key, fixed_subjects=fixed_subjects) if grouped else one.key for one in kept
+        _in_part(document.part, document.key, fixed_subjects=fixed_subjects) if grouped else document.key
+        for document in kept
     ]
     order = document_order(keys, seed)
     asked = {order[position]: position for position in range(start, min(end or len(order), len(order)))}
     placed: dict[str, dict[int, Placed]] = {name: {} for name in parts}
     for number, position in asked.items():
-        placed[kept[number].part][kept[number].place] = Placed(keys[number], position)
+        placed[kept[number].part][kept[number].row] = Placed(keys[number], position)
     return {name: dict(sorted(places.items())) for name, places in placed.items() if places}
 
 
-def _found(name: str, part: Part, *, fixed: bool) -> Iterator[_Found]:
+def _documents_of(name: str, part: Part, *, fixed: bool) -> Iterator[_Document]:
     keys = keys_of(part.documents, part.contents, fixed_subjects=fixed)
     for index, (key, document) in enumerate(zip(keys, part.documents, strict=True)):
-        yield _Found(name, index, key, _passage(document), part.contents[index].exact)
+        yield _Document(name, index, key, _passage(document), part.contents[index].exact)
 
 
 def _in_part(part: str, key: DocumentKey, *, fixed_subjects: bool) -> DocumentKey:

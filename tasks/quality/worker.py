@@ -101,7 +101,7 @@ def choose_score(task: SuiteTask, loaded: Iterable[Any]) -> Scored:
     Raises:
         ConfigError: there is no such filter, the metric is better when it is lower, or a group's subtasks differ.
     """
-    chosen = {_score_of(task, one) for one in loaded}
+    chosen = {_score_of(task, variant) for variant in loaded}
     if len(chosen) > 1:
         differing = " and ".join(f"{metric} of filter {name}" for metric, name in sorted(chosen)[:2])
         hint = "List its subtasks in a file of configs/suites."

@@ -35,8 +35,8 @@ def insensitive_lines(
             known = KnownScore(task.task, result.metric, result.filter, score, source)
             line = insensitive_line(known, floor if result.floor is None else result.floor, margin)
         else:
-            found = next((score for score in scores if _is_of(score, task)), None)
-            line = insensitive_line(found, floor, margin) if found else None
+            known_score = next((score for score in scores if _is_of(score, task)), None)
+            line = insensitive_line(known_score, floor, margin) if known_score else None
         if line:
             yield line
 

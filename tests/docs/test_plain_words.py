@@ -1,4 +1,7 @@
-"""No sentence that a person reads has the homemade words: pages, help, and messages in the code."""
+"""No sentence that a person reads has the homemade words: pages, help, and messages in the code.
+
+No name in the code is a word that says nothing of what it stands for.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ WORDS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 ROOMS = ("commands", "flows", "tasks", "warehouse", "quantgate")
+VAGUE = frozenset({"one", "found", "there", "here", "told", "place", "every"})
+"""Words that are no names in source modules and views."""
 EXEMPT = re.compile(r"`[^`\n]*`|\]\([^)]*\)|[\w*./-]+\.(?:md|py|sh|sql|yaml)\b|<!--.*?-->", re.DOTALL)
 """Names of files and public names: code spans, targets of links, paths, marks of tests."""
 
@@ -89,3 +94,39 @@ def test_messages_have_plain_words() -> None:
                     f"{path.relative_to(ROOT)}:{line}: {word}: {text[:90]!r}" for _, word in offences(text)
                 ]
     assert found == [], "\n" + "\n".join(found)
+
+
+def names(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of each variable, parameter, field, function and class that a module makes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+
+
+def sql_names(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of each word of a file of SQL outside its strings and comments."""
+    blank = re.compile(r"--[^\n]*|'(?:[^']|'')*'")
+    text = blank.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), path.read_text(encoding="utf-8"))
+    for match in re.finditer(r"\w+", text):
+        yield text.count("\n", 0, match.start()) + 1, match[0]
+
+
+def test_a_name_says_what_it_stands_for(tmp_path: Path) -> None:
+    module, view = tmp_path / "module.py", tmp_path / "view.sql"
+    module.write_text("def place(told):\n    one = told.found\n    return [every for every in one]\n")
+    view.write_text("SELECT 'there' -- one\nAS found")
+    read = {".py": names, ".sql": sql_names}
+    made = [name for path in (module, view) for _, name in read[path.suffix](path) if name in VAGUE]
+    assert sorted(made) == ["every", "found", "one", "place", "told"]
+    vague = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for room in (*ROOMS, "benchmarks", "demo", "docs")
+        for path in sorted((ROOT / room).rglob("*"))
+        if path.suffix in read and "migrations" not in path.parts
+        for line, name in read[path.suffix](path)
+        if name in VAGUE
+    ]
+    assert vague == [], "\n".join(vague)

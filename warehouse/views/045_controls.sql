@@ -158,7 +158,7 @@ alarmed AS (
             WHEN is_baseline AND aa_p <= lines['aa_noise'] THEN {
                 'code': 'aa_noise',
                 'text': format('the score moves by {:+.2f} points over a restart (p {:.2g})', 100 * aa_delta, aa_p)} END
-        ], lambda one: one IS NOT NULL) AS found
+        ], lambda alarm: alarm IS NOT NULL) AS raised
     FROM figures f, rule
 )
 SELECT
@@ -189,8 +189,8 @@ SELECT
     aa_delta_ci_high,
     aa_changed_responses,
     aa_resolution,
-    list_transform(found, lambda one: one.code) AS alarms,
-    list_transform(found, lambda one: one.text) AS alarm_texts,
+    list_transform(raised, lambda alarm: alarm.code) AS alarms,
+    list_transform(raised, lambda alarm: alarm.text) AS alarm_texts,
     published_comparable,
     published_source,
     published_note,

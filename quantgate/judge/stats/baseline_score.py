@@ -51,12 +51,12 @@ def score_of_documents(scores: Floats, clusters: NDArray[np.int64] | None = None
     """
     scores = np.clip(np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)
     if np.isin(scores, (0.0, 1.0)).all():
-        found = score_of_counts(int(np.count_nonzero(scores)), scores.size)
+        score = score_of_counts(int(np.count_nonzero(scores)), scores.size)
     else:
         low = max(0.0, betting_interval(scores, _ALPHA).low)
-        found = BaselineScore(float(scores.mean()), low, scores.size)
+        score = BaselineScore(float(scores.mean()), low, scores.size)
     if clusters is None:
-        return found
+        return score
     totals = cluster_totals(scores, clusters)
     robust = robust_interval(totals, _ALPHA).low if totals.documents.size > 1 else 0.0
-    return found._replace(low=max(0.0, min(found.low, robust)))
+    return score._replace(low=max(0.0, min(score.low, robust)))

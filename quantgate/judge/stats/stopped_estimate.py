@@ -93,16 +93,16 @@ def _going_on(estimate: float, flip_rate: float, look: int, design: Design) -> l
         ((ends - estimate) * documents / n / unit).tolist() for ends in _stops(flip_rate, look, design)
     )
     times = [*(documents / n).tolist(), 1.0]
-    found, time, values, density = [], 0.0, np.zeros(1), np.ones(1)
+    paths, time, values, density = [], 0.0, np.zeros(1), np.ones(1)
     for index, now in enumerate(times[:-1]):
-        found.append(_Paths(time, values, density, uppers[index], now - time))
+        paths.append(_Paths(time, values, density, uppers[index], now - time))
         reach, scale = _REACH * math.sqrt(now), math.sqrt(now - time)
         bottom = max(lowers[index], -reach)
         half = max(min(uppers[index], reach) - bottom, 0.0) / 2
         nodes = bottom + half * (1 + _NODES)
         kernel = np.exp(-(((nodes[:, None] - values) / scale) ** 2) / 2) / (scale * math.sqrt(2 * math.pi))
         time, values, density = now, nodes, (kernel @ density) * _WEIGHTS * half
-    return [*found, _Paths(time, values, density, 0.0, 1.0 - time)]
+    return [*paths, _Paths(time, values, density, 0.0, 1.0 - time)]
 
 
 def _stops(flip_rate: float, look: int, design: Design) -> Floats:

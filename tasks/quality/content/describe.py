@@ -62,7 +62,7 @@ def describe_suite(
         / f"{_key(task_content, content, chat_template=chat_template)}.json"
         for task, task_content in zip(suite.tasks, content["tasks"], strict=True)
     }
-    described = {name: found for name, file in kept.items() if (found := _kept(file))}
+    described = {name: reading for name, file in kept.items() if (reading := _kept(file))}
     unread = [task for task in suite.tasks if task.task not in described]
     for task, read in _read(unread, suite, home, chat_template=chat_template):
         if read.content is None:
@@ -72,9 +72,9 @@ def describe_suite(
         kept[task.task].parent.mkdir(parents=True, exist_ok=True)
         write_json(kept[task.task], read.content.model_dump(mode="json"))
     described = {task.task: described[task.task] for task in suite.tasks if task.task in described}
-    for name, found in described.items():
-        if found.copies:
-            copies = counted(found.copies, "document")
+    for name, reading in described.items():
+        if reading.copies:
+            copies = counted(reading.copies, "document")
             report.line(
                 f"validate: {name}: {copies} left out, equal to others but for case, blanks or punctuation"
             )
@@ -116,24 +116,26 @@ def _read(
             environment = worker_environment(task, work, runs_other_code=task.run_generated_code)
             groups.setdefault(tuple(sorted(environment.items())), []).append(task)
         for number, (variables, together) in enumerate(groups.items()):
-            place = work / str(number)
-            place.mkdir()
+            group_folder = work / str(number)
+            group_folder.mkdir()
             reading = Reading(tasks=tuple(together), chat_template=chat_template)
-            (place / SPEC).write_text(reading.model_dump_json(), encoding="utf-8")
-            failure = _run(place, dict(variables), home.logs / "lm-eval-contents.log", suite.task_timeout_s)
+            (group_folder / SPEC).write_text(reading.model_dump_json(), encoding="utf-8")
+            failure = _run(
+                group_folder, dict(variables), home.logs / "lm-eval-contents.log", suite.task_timeout_s
+            )
             for index, task in enumerate(together):
-                file = place / f"{index}.json"
+                file = group_folder / f"{index}.json"
                 if file.exists():
                     yield task, Described.model_validate_json(file.read_text(encoding="utf-8"))
                 else:
                     yield task, Described(failure=failure)
 
 
-def _run(place: Path, environment: dict[str, str], log: Path, timeout_s: float) -> str:
+def _run(group_folder: Path, environment: dict[str, str], log: Path, timeout_s: float) -> str:
     """Run the process that reads tasks; returns why it failed, empty if it did not."""
     try:
         run_tied(
-            [sys.executable, "-m", "tasks.quality.content.reader", str(place / SPEC)],
+            [sys.executable, "-m", "tasks.quality.content.reader", str(group_folder / SPEC)],
             what="lm-eval's tasks",
             log=log,
             environment=environment,

@@ -54,7 +54,7 @@ def question_of(task: Any, document: Any) -> Question | None:
     if _is_place(text, choices):  # the choices are prompts, and the target is what continues them
         return Question(None, choices, [choices[text], target], (text,))
     golds = target if isinstance(target, list) else [target]
-    right = tuple(place for gold in golds if (place := _place(gold, choices)) is not None)
+    right = tuple(index for gold in golds if (index := _place(gold, choices)) is not None)
     texts = [choices[gold] if _is_place(gold, choices) else gold for gold in golds]
     return Question(text, choices, texts if isinstance(target, list) else texts[0], right)
 

@@ -85,7 +85,7 @@ def floor_of(questions: Iterable[Question | None]) -> float:
     if not chosen:
         return 0.0
     guessed = sum(max(1, len(set(q.right))) / len(q.choices or ()) for q in chosen) / len(chosen)
-    places = Counter(place for q in chosen for place in set(q.right))
+    places = Counter(index for q in chosen for index in set(q.right))
     texts = Counter(text for q in chosen for text in {normalised(str((q.choices or ())[p])) for p in q.right})
     commonest = max([*places.values(), *texts.values()], default=0)
     return min(1.0, max(guessed, commonest / len(chosen)))
