@@ -50,6 +50,8 @@ class Part:
     """Assumed seconds of its work, which only its proportion to others counts of."""
     may_stop: bool = False
     """True if interim looks may end it earlier."""
+    begins: int = 1
+    """Steps that it is done in, such as one for each interim look."""
 
     @property
     def family(self) -> str:
@@ -198,7 +200,8 @@ class TimeLeft:
         if planned:
             parts.remove(planned)
             if part.size < planned.size:
-                parts.insert(0, _part_of(planned, planned.size - part.size))
+                rest = _part_of(planned, planned.size - part.size)
+                parts.insert(0, replace(rest, begins=max(1, planned.begins - 1)))
 
     def _provisional(self) -> list[_Measure]:
         """Return what the step under way shows so far."""
@@ -239,11 +242,13 @@ def _expected(
     own = [measure for measure in same if measure.run == run]
     if own:
         boot_s, rate = _rate(own)
-        return boot_s + rate * part.size, False
+        return boot_s * part.begins + rate * part.size, False
     alike = [measure for measure in same if slowdowns[measure.run] == slowdowns[run]]
     if same:
         boot_s, rate = _rate(alike or same)
-        return boot_s + rate * part.size * _slowdown(run, measures, slowdowns, among=alike or same), False
+        return boot_s * part.begins + rate * part.size * _slowdown(
+            run, measures, slowdowns, among=alike or same
+        ), False
     family = [measure for measure in measures if measure.part.family == part.family]
     boot_s = sum(m.boot_s for m in family) / len(family) if family else part.boot_s
     of_run = [measure for measure in measures if measure.run == run and measure.part.work_s]
@@ -251,7 +256,7 @@ def _expected(
     assumed_s = sum(m.part.work_s * (1.0 if of_run else slowdowns[m.run] / slowdowns[run]) for m in counted)
     measured_s = sum(measure.work_s for measure in counted)
     scale = measured_s / assumed_s if measured_s and assumed_s else slowdowns[run]
-    return boot_s + part.work_s * scale, True
+    return boot_s * part.begins + part.work_s * scale, True
 
 
 def _rate(measures: Sequence[_Measure]) -> tuple[float, float]:

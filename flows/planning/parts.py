@@ -12,13 +12,16 @@ from flows.planning.answers import TaskSize, earlier_answers, task_size
 from flows.planning.runs import PlannedRun, PlannedRuns
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
+from quantgate.judge.interim import look_sizes
 from quantgate.model.config.architectures import FormatFile
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.config.workloads import Workload
 from quantgate.model.home import ROOT
 from quantgate.model.records import RunPlan
 from quantgate.model.yaml_file import load_yaml
 from tasks.fidelity.text import read_text
 from tasks.quality.requirements import document_requests
+from tasks.quality.suite import clusters_of
 from tasks.resume import interim_looks
 from tasks.resume.decision import Refuse, Reuse
 from tasks.time_left import AGAIN, FIDELITY_KEY, START_KEY, Part, TimeLeft, level_key, task_key
@@ -53,9 +56,9 @@ def time_left_of(planned: PlannedRuns, store: BundleStore) -> TimeLeft:
 def slowdown_of(plan: RunPlan, earlier: Sequence[Manifest]) -> float:
     """Return how many times longer a run's work is expected to take than that of its baseline.
 
-    As the latest run of the same weight format on such a device took; else assumed. On a CPU no kernel computes in a
-    quantized precision: weights are dequantized before each product, which takes as long as the product at 8 bits, and
-    longer with fewer.
+    As earlier runs of the same weight format took with this engine on such a device; else assumed. On a CPU no kernel
+    computes in a quantized precision: weights are dequantized before each product, which takes as long as the product
+    at 8 bits, and longer with fewer.
 
     Args:
         plan: the run.
@@ -64,23 +67,29 @@ def slowdown_of(plan: RunPlan, earlier: Sequence[Manifest]) -> float:
     if plan.checkpoint.weight_format == "unquantized":
         return 1.0
     by_id = {run.run_id: run for run in earlier}
-    for run in reversed(earlier):
-        alike = (run.checkpoint.weight_format, run.hardware) == (plan.checkpoint.weight_format, plan.hardware)
-        baseline = by_id.get(run.baseline.run_id) if alike and run.baseline else None
-        if baseline and (measured := _slower(run, baseline)):
-            return measured
+    taken = [
+        _seconds(run, by_id[run.baseline.run_id])
+        for run in earlier
+        if run.baseline and run.baseline.run_id in by_id and _measured_with(run) == _measured_with(plan)
+    ]
+    own_s, baseline_s = (sum(seconds) for seconds in zip(*taken, strict=True)) if taken else (0.0, 0.0)
+    if baseline_s:
+        return own_s / baseline_s
     if plan.hardware.uuids:
         return 1.0
     stored = load_yaml(ROOT / "configs" / "formats.yaml", FormatFile).weights.get(plan.checkpoint.precision)
     return 1 + DEQUANTIZED_BITS / stored.bits if stored else 1.0
 
 
-def _slower(run: Manifest, baseline: Manifest) -> float | None:
-    """Return how many times longer a run's tasks took for each document; None if they share none."""
+def _measured_with(run: Manifest | RunPlan) -> tuple[object, ...]:
+    return run.checkpoint.weight_format, run.hardware, run.inputs.engine, run.inputs.engine_version
+
+
+def _seconds(run: Manifest, baseline: Manifest) -> tuple[float, float]:
+    """Return the seconds of the tasks that a run shares with its baseline, and the baseline's for as many documents."""
     each_s = {task.task: task.duration_s / task.documents for task in baseline.tasks if task.documents}
     shared = [task for task in run.tasks if task.task in each_s]
-    baseline_s = sum(each_s[task.task] * task.documents for task in shared)
-    return sum(task.duration_s for task in shared) / baseline_s if baseline_s else None
+    return sum(task.duration_s for task in shared), sum(each_s[task.task] * task.documents for task in shared)
 
 
 def parts_of(run: PlannedRun, sizes: Mapping[str, TaskSize]) -> list[Part]:
@@ -93,7 +102,10 @@ def parts_of(run: PlannedRun, sizes: Mapping[str, TaskSize]) -> list[Part]:
     plan = run.plan
     may_stop = interim_looks.has_interim_looks(plan) and not interim_looks.is_full(plan)
     tasks = [
-        _task(sizes[task.task], sizes[task.task].documents, may_stop=may_stop) for task in plan.suite.tasks
+        _task(
+            sizes[task.task], sizes[task.task].documents, looks=_looks(task, sizes, plan) if may_stop else 0
+        )
+        for task in plan.suite.tasks
     ]
     text = [Part(FIDELITY_KEY, FIDELITY_KEY, 1, 0, FIDELITY_S)] if read_text(plan.suite) else []
     start = Part(START_KEY, START_KEY, 1, START_S, 0)
@@ -109,11 +121,27 @@ def parts_of(run: PlannedRun, sizes: Mapping[str, TaskSize]) -> list[Part]:
     return parts
 
 
-def _task(size: TaskSize, documents: int, prefix: str = "", *, may_stop: bool = False) -> Part:
+def _looks(task: SuiteTask, sizes: Mapping[str, TaskSize], plan: RunPlan) -> int:
+    """Return how often a candidate is judged on a task at most: its answers are asked for anew each time."""
+    if clusters_of(task):
+        return 1
+    least = plan.policy.families[task.family].min_documents
+    return len(look_sizes(sizes[task.task].documents, plan.policy.looks, least))
+
+
+def _task(size: TaskSize, documents: int, prefix: str = "", *, looks: int = 0) -> Part:
     asked, tokens = size.requests, (size.low_tokens + size.high_tokens) / 2
     each_s = asked.scored * (PROMPT_S + TOKEN_S) + asked.generated * (PROMPT_S + tokens * TOKEN_S)
     key = task_key(size.task)
-    return Part(f"{prefix}{key}", key, documents, TASK_START_S, documents * each_s, may_stop)
+    return Part(
+        f"{prefix}{key}",
+        key,
+        documents,
+        TASK_START_S,
+        documents * each_s,
+        may_stop=bool(looks),
+        begins=max(1, looks),
+    )
 
 
 def _levels(workload: Workload) -> list[Part]:

@@ -47,7 +47,7 @@ def replayed(events: list[dict[str, Any]], left: TimeLeft) -> Iterator[float]:
     """
     slowdowns = {
         run.checkpoint.name: slowdown_of(
-            RunPlan.model_construct(checkpoint=run.checkpoint, hardware=run.hardware), ()
+            RunPlan.model_construct(checkpoint=run.checkpoint, hardware=run.hardware, inputs=run.inputs), ()
         )
         for run in manifests()
     }
@@ -158,6 +158,19 @@ def test_what_is_kept_or_stopped_or_failed_takes_no_time() -> None:
     left.end(14, completed=False)
     left.end_run("fp8")
     assert left.seconds(14) == (0, 0)
+
+
+def test_each_interim_look_begins_anew() -> None:
+    left = TimeLeft()
+    left.plan("base", [task(A)])
+    left.plan("fp8", [task(A, may_stop=True, begins=3)])
+    left.begin_run("base")
+    step(left, A, 0, 2, 12)
+    left.end_run("base")
+    assert left.seconds(12) == (pytest.approx(3 * 2 + 10), 0)
+    left.begin_run("fp8")
+    step(left, A, 12, 2, 16, size=20)
+    assert left.seconds(16) == (pytest.approx(2 * 2 + 8), 0)
 
 
 def test_load_levels_of_one_step_end_one_after_the_other() -> None:

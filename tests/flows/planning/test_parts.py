@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from flows.planning.parts import slowdown_of
+from flows.planning.answers import TaskSize
+from flows.planning.parts import parts_of, slowdown_of
+from flows.planning.runs import PlannedRun
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.records import Hardware, RunPlan
+from tasks.quality.requirements import DocumentRequests
 from tasks.time_left import TimeLeft
 from tests.support.demo_bundles import manifests
 from tests.support.stub_runs import StubRuns, stub_runs
@@ -59,9 +62,10 @@ def test_a_run_does_every_part_of_its_plan_and_no_other(
     assert len(begun) == len(keys), "a run that is reused has no parts"
 
 
-def planned(manifest: Manifest, **hardware: Any) -> RunPlan:
+def planned(manifest: Manifest, engine: str | None = None, **hardware: Any) -> RunPlan:
     own = Hardware.model_validate(manifest.hardware.model_dump() | hardware)
-    return RunPlan.model_construct(checkpoint=manifest.checkpoint, hardware=own)
+    inputs = manifest.inputs.model_copy(update={"engine": engine or manifest.inputs.engine})
+    return RunPlan.model_construct(checkpoint=manifest.checkpoint, hardware=own, inputs=inputs)
 
 
 def test_a_quantized_checkpoint_is_assumed_slower_on_a_cpu_alone_and_more_so_with_fewer_bits() -> None:
@@ -70,7 +74,7 @@ def test_a_quantized_checkpoint_is_assumed_slower_on_a_cpu_alone_and_more_so_wit
     assert slowdown_of(planned(nvfp4, uuids=("GPU-1",)), ()) == 1
 
 
-def test_an_earlier_run_of_the_same_weight_format_on_such_a_device_says_how_much_slower_it_is() -> None:
+def test_earlier_runs_of_the_weight_format_on_such_a_device_say_how_much_slower_it_is() -> None:
     baseline, fp8, nvfp4 = manifests()
     earlier = [baseline, fp8]
     pace = [sum(task.duration_s for task in run.tasks) for run in earlier]
@@ -79,5 +83,23 @@ def test_an_earlier_run_of_the_same_weight_format_on_such_a_device_says_how_much
     assert slowdown_of(planned(fp8), earlier) == pytest.approx(pace[1] / pace[0])
     assert slowdown_of(planned(nvfp4), earlier) == 3, "another format says nothing of it"
     assert slowdown_of(planned(fp8, cpu_cores=64), earlier) == 2, "nor another device"
+    assert slowdown_of(planned(fp8, engine="another"), earlier) == 2, "nor another engine"
     assert slowdown_of(planned(fp8), [fp8]) == 2, "nor a run whose baseline is gone"
     assert slowdown_of(planned(baseline), earlier) == 1
+
+
+def test_a_candidate_begins_a_task_once_for_each_interim_look() -> None:
+    _, fp8, _ = manifests()
+    assert fp8.suite is not None
+    sizes = {
+        task.task: TaskSize(task.task, 10_000, DocumentRequests(1, 0, 0), 1, 1) for task in fp8.suite.tasks
+    }
+    for looks, begins in (((), 1), ((0.05, 0.2, 0.5), 3)):
+        plan = RunPlan.model_construct(
+            **{name: getattr(fp8, name) for name in ("baseline", "inputs", "suite", "workload")},
+            policy=fp8.policy.model_copy(update={"looks": looks}),
+        )
+        parts = parts_of(PlannedRun(plan, decision=None, served=None), sizes)  # type: ignore[arg-type]
+        tasks = [part for part in parts if part.family == "task"]
+        assert [part.begins for part in tasks] == [begins] * 3, "5 % are too few to judge"
+        assert {part.may_stop for part in tasks} == {bool(looks)}
