@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
@@ -63,6 +64,11 @@ _MODE_NOTES = {
 
 _INSENSITIVE_NOTE = (
     "insensitive: the baseline scores too little for a loss of the margin to show: it can't validate."
+)
+
+_NO_RIGHT_ANSWER = (
+    "No answer of {baseline} to {task} is right. Compare targets and answers, blanks included; the task may lack a "
+    "filter: quantgate sql \"SELECT target, answer FROM samples WHERE task = '{task}' LIMIT 5\""
 )
 
 _TASK_NOTE = (
@@ -134,9 +140,11 @@ def blocks_of(connection: Connection, moment: datetime, run_ids: Sequence[str] |
         labels = labels_of(rows)
         use = headline_of(rows)
         shown = [row for row in rows if row["use"] == use]
-        yield _main(shown, labels, tuple(_notes(connection, moment, shown, labels, controls)))
-        if (uses := _uses(rows, labels)) is not None:
-            yield uses
+        uses, unmeasured = _uses(rows, labels)
+        notes = _notes(connection, moment, shown, labels, controls)
+        yield _main(shown, labels, (*notes, *(() if uses else unmeasured)))
+        if uses:
+            yield replace(uses, notes=(*uses.notes, *unmeasured))
         candidates = {row["run_id"]: row for row in shown if not row["is_baseline"]}
         for row in candidates.values():
             tasks = fetch(connection, _TASKS, run_id=row["verdict_run_id"], use=use)
@@ -207,6 +215,9 @@ def _notes(
     controls: dict[str, list[Row]],
 ) -> Iterator[str]:
     first, runs = rows[0], {row["run_id"]: row for row in rows}
+    for run_id, row in runs.items():
+        if not row["is_baseline"]:
+            yield f"{labels[run_id]}: {row['checkpoint']}; {_judgement(row)}"
     yield (
         "at: requests in flight. tasks/n: tasks and documents that the verdict rests on. Δ points: candidate − "
         "baseline of the worst task, in points of 100, with its interval. USD/1M out: per million output tokens. "
@@ -222,9 +233,6 @@ def _notes(
         f"Policy {first['policy']}: VALIDATED where an exact test shows on every task that the loss is "
         f"smaller than the task's margin (one-sided α {first['alpha']:g} each)."
     )
-    for run_id, row in runs.items():
-        if not row["is_baseline"]:
-            yield f"{labels[run_id]}: {row['checkpoint']}; {_judgement(row)}"
     for run_id in runs:
         yield from note_lines(labels[run_id], controls.get(run_id, ()))
     yield from alarm_lines(connection, {run_id: labels[run_id] for run_id in runs})
@@ -291,12 +299,24 @@ def _offer(row: Row) -> str:
     return f"{row['provider']}{where} {kind}, {row['usd_per_hour']:g} USD/h of {row['price_as_of']}"
 
 
-def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
-    """Return the verdicts of the other uses; None if the policy has only one use."""
+def _uses(rows: list[Row], labels: dict[str, str]) -> tuple[Block | None, tuple[str, ...]]:
+    """Return the verdicts of the other uses, None if there is none, and lines about the uses without a verdict."""
     headline = headline_of(rows)
-    verdicts = {
+    others = {
         (row["run_id"], row["use"]): row for row in rows if row["use"] != headline and not row["is_baseline"]
     }
+    verdicts = {key: row for key, row in others.items() if row["documents"]}
+    without: dict[str, list[str]] = {}
+    for run_id, use in others.keys() - verdicts.keys():
+        without.setdefault(run_id, []).append(use)
+    runs: dict[str, list[str]] = {}
+    for run_id, label in labels.items():
+        if run_id in without:
+            runs.setdefault(", ".join(sorted(without[run_id])), []).append(label)
+    unmeasured = tuple(
+        f"No verdict for {names}: {', '.join(together)} answered no task of their families."
+        for names, together in runs.items()
+    )
     columns = (
         Column("precision", lambda row: labels[row["run_id"]]),
         Column("use", itemgetter("use")),
@@ -306,14 +326,15 @@ def _uses(rows: list[Row], labels: dict[str, str]) -> Block | None:
         Column("Δ points", delta_of, right=True),
     )
     if not verdicts:
-        return None
+        return None, unmeasured
     incomplete = [
         row
         for row in verdicts.values()
         if row["reason"] and (not row["worst_task"] or row["reason"].startswith("not measured"))
     ]
     notes = tuple(f"{labels[row['run_id']]}, {row['use']}: {row['reason']}." for row in incomplete)
-    return block_of("Verdict per use", columns, list(verdicts.values()), notes=notes, droppable=("tasks/n",))
+    values = list(verdicts.values())
+    return block_of("Verdict per use", columns, values, notes=notes, droppable=("tasks/n",)), unmeasured
 
 
 def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
@@ -334,6 +355,11 @@ def _tasks(row: Row, label: str, tasks: list[Row]) -> Block:
     notes = [_TASK_NOTE]
     if any(task["outcome"] == Outcome.INSENSITIVE for task in tasks):
         notes.append(_INSENSITIVE_NOTE)
+    notes += [
+        _NO_RIGHT_ANSWER.format(baseline=row["baseline"], task=task["task"])
+        for task in tasks
+        if not task["baseline_score"]
+    ]
     return block_of(heading, columns, tasks, notes=tuple(notes), droppable=("flips", "family", "cand"))
 
 

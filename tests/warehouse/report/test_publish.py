@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,6 +131,27 @@ def test_a_task_that_the_baseline_cannot_do_is_named(place: Any, three: Any) -> 
         place.warehouse, "SELECT outcome FROM quality_delta WHERE use = 'math' AND declared = 'declared'"
     )["outcome"].to_pylist()
     assert outcome == "insensitive"
+    assert "is right" not in text
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_task_without_a_right_answer_names_the_query_that_shows_why(place: Any, three: Any) -> None:
+    baseline = replace(three[0], wrong={"sums": range(100)})
+    place.write(baseline, replace(three[1], baseline=baseline, wrong={"sums": range(100)}))
+    load_bundles(place.warehouse, place.bundles)
+    text = " ".join(summary_table(place.warehouse, AS_OF).split())
+    assert "No answer of toy-bf16 to sums is right." in text
+    asked = re.search(r'quantgate sql "(SELECT target, answer [^"]+)"', text)
+    assert asked is not None
+    assert query(place.warehouse, asked[1]).num_rows == 5
+
+
+@pytest.mark.usefixtures("begun")
+def test_the_reason_of_each_candidate_stands_before_the_legend(place: Any, three: Any) -> None:
+    place.write(*three[:2])
+    load_bundles(place.warehouse, place.bundles)
+    text = summary_table(place.warehouse, AS_OF)
+    assert text.index("\nfp8: toy-fp8; suite") < text.index("\nat: requests in flight")
 
 
 @pytest.mark.usefixtures("begun")
@@ -149,8 +171,9 @@ def test_a_use_whose_family_was_not_measured_says_so(place: Any, three: Any) -> 
     place.write(baseline, replace(three[1], baseline=baseline, tasks=tasks))
     load_bundles(place.warehouse, place.bundles)
     flat = " ".join(summary_table(place.warehouse, AS_OF).split())
-    assert "fp8 conversation UNVALIDATED – – –" in flat
-    assert "fp8, conversation: not measured: family conversation." in flat
+    assert "UNVALIDATED" not in flat
+    assert "fp8 math VALIDATED 1/100" in flat
+    assert flat.count("No verdict for conversation: fp8 answered no task of their families.") == 1
     assert "fp8 c8 VALIDATED 1/100" in flat, "`all` from one task does not look like `all` from two"
     assert "fp8: toy-fp8; suite toys, 1 task, 100 documents" in flat
 
