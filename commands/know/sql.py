@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import click
@@ -25,8 +26,12 @@ def command(statement: str, form: str) -> int:
     Example: quantgate sql "SELECT precision, verdict, usd_per_mtok_output FROM validated_table"
     """
     from warehouse.query import query
-    from warehouse.report.render import render
+    from warehouse.report.render import Format, render
 
     width = terminal_width() if sys.stdout.isatty() else None
-    click.echo(render(query(Home.current().warehouse, statement), form, width=width))
+    text = render(query(Home.current().warehouse, statement), form, width=width)
+    click.echo(text)
+    widest = max(map(len, text.splitlines()), default=0)
+    if form == Format.TABLE and width and widest > shutil.get_terminal_size().columns:
+        click.echo(f"{widest} columns wide: --format record has a line for each column", err=True)
     return 0
