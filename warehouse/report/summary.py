@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -236,18 +236,24 @@ def _notes(
     for run_id in runs:
         yield from note_lines(labels[run_id], controls.get(run_id, ()))
     yield from alarm_lines(connection, {run_id: labels[run_id] for run_id in runs})
-    quarantined = {
-        (labels[row["run_id"]], row["operating_point"]): row["validity_reasons"]
-        for row in rows
-        if row["validity"] != "valid"
-    }
-    for (label, point), reasons in quarantined.items():
-        why = ", ".join(reasons) or "no reason given"
-        yield f"* quarantined, not to be used: {label} at {point or NULL} ({why}). --fresh measures again."
+    yield from _quarantined(rows, labels)
     yield from _prices(connection, moment, rows)
     stale = sorted({reason for row in rows for reason in row["stale_reasons"]})
     if stale:
         yield f"Stale (older than {first['stale_after_days']} days): {', '.join(stale)}."
+
+
+def _quarantined(rows: Sequence[Row], labels: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line about the operating points of a run that are quarantined for the same reason."""
+    quarantined: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["validity"] != "valid":
+            why = ", ".join(row["validity_reasons"]) or "no reason given"
+            points = quarantined.setdefault((labels[row["run_id"]], why), [])
+            points.append(row["operating_point"] or NULL)
+    for (label, why), points in quarantined.items():
+        at = ", ".join(points)
+        yield f"* quarantined, not to be used: {label} at {at} ({why}). --fresh measures again."
 
 
 def _verdict(row: Row) -> str:

@@ -190,7 +190,7 @@ def test_marks_of_what_is_not_to_be_used(place: Any, three: Any, spec: Any) -> N
     assert max(map(len, text.splitlines())) <= 100
     flat = " ".join(text.split())
     assert "bf16 c1* BASELINE" in flat
-    assert "* quarantined, not to be used: bf16 at c1 (client_bound). --fresh measures again." in flat
+    assert "* quarantined, not to be used: bf16 at c1, c8 (client_bound). --fresh measures again." in flat
     assert "nvfp4: toy-nvfp4; no quality was measured." in flat
     assert "An assumed price for a 2-core machine" in flat
     assert "No price of rtx-6000 is valid at this time: configs/prices.yaml has none." in flat
