@@ -9,10 +9,10 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import annotated_types
 import click
-import yaml
 from pydantic.fields import FieldInfo
 
 from flows.parameters import CliOption, Parameters
+from quantgate.model.bounded import RefusedError, TooMuchError, ValueLoader, parse_yaml
 from quantgate.model.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,8 +108,12 @@ def _pairs(_context: click.Context, option: click.Parameter, given: tuple[str, .
                 f"'{pair}' is not KEY=VALUE", where=option.opts[0], hint="Write e.g. max-model-len=4096."
             )
         try:
-            values[key.lstrip("-")] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[key.lstrip("-")] = parse_yaml(value, ValueLoader)
+        except TooMuchError as error:
+            raise ConfigError(
+                f"'{key}' is {error}", where=option.opts[0], hint="Write a plain value."
+            ) from None
+        except RefusedError:
             values[key.lstrip("-")] = value
     return values
 

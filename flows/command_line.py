@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
 from flows.parameters import CliOption, Parameters, ValidateParameters
+from quantgate.model.bounded import RefusedError, ValueLoader, parse_yaml
 
 
 def validate_command(parameters: ValidateParameters) -> str:
@@ -57,8 +56,8 @@ def _yaml(value: Any) -> str:
     """Return a value as YAML on one line; JSON is YAML, and a text needs no quotes where YAML reads it as it is."""
     plain = isinstance(value, str) and value.strip() == value and "\n" not in value
     try:
-        if plain and yaml.safe_load(value) == value:
+        if plain and parse_yaml(value, ValueLoader) == value:
             return str(value)
-    except yaml.YAMLError:
+    except RefusedError:
         return str(value)  # what is no YAML is taken as text
     return json.dumps(value, ensure_ascii=False)

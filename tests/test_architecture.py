@@ -7,6 +7,7 @@ The rooms from the top: commands (say), flows (when), tasks (how) beside warehou
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,3 +127,26 @@ def test_configs_hold_yaml_and_csv_only() -> None:
         and not (p.parent == texts and p.suffix == ".txt")
     ]
     assert strangers == []
+
+
+PARSED_ELSEWHERE = {
+    "tasks/throughput/bench_driver.py",  # runs in the engine's environment, on what Quantgate wrote for it
+    "warehouse/prices/offer_file.py",  # a list, element by element, of a file that was read within bounds
+    "tasks/quality/worker.py",  # what the asking process wrote for it
+    "tasks/quality/content/reader.py",
+    "tasks/quality/content/describe.py",  # what the reading process wrote
+}
+PARSERS = re.compile(
+    r"\bjson\.loads?\(|JSONDecoder\(|yaml\.(safe_|full_|unsafe_)?load|validate_json\(|\bpickle\.loads?\("
+)
+
+
+@pytest.mark.parametrize("room", ["commands", "flows", "tasks", "warehouse", "quantgate"])
+def test_there_is_one_way_to_parse(room: str) -> None:
+    """`quantgate.model.bounded`, whose bounds hold for every file."""
+    parsers = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if path.is_relative_to(ROOT / room) and PARSERS.search(path.read_text())
+    }
+    assert parsers - PARSED_ELSEWHERE <= {"quantgate/model/bounded.py"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from pydantic import AliasChoices
 
+from quantgate.model.bounded import parse_json, read_bytes
 from quantgate.model.config.architectures import Architecture, ArchitectureFile, FormatFile, ModelConfigKeys
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
@@ -66,7 +66,7 @@ def read_config_json(path: Path) -> ModelConfigKeys:
         ConfigError: the file can't be read, isn't JSON, or lacks a key that a shape needs.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(read_bytes(path))
     except OSError as error:
         raise ConfigError(
             f"can't be read ({error.strerror or error})", where=str(path), hint="Check the path."

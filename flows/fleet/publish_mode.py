@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, cast
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -14,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current
 
 from flows.fleet.deployments import LOAD, PUBLISH
+from quantgate.model.bounded import parse_json
 from quantgate.model.errors import RunError
 from tasks.progress import Reporter
 
@@ -62,7 +62,7 @@ def artifact(client: SyncPrefectClient, key: str) -> Any:
         return None
     data = artifacts[0].data
     if isinstance(data, str) and artifacts[0].type == "table":
-        return json.loads(data)
+        return parse_json(data)
     return data
 
 

@@ -19,6 +19,7 @@ from flows.naming import name_of, tags_of
 from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.pools import pool_facts
 from flows.planning.request import check_arguments, checkpoints_of, chosen_model, declare_work
+from quantgate.model.bounded import named_path
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.fleet import FleetFile, fleet_path
 from quantgate.model.config.policy import load_policy
@@ -87,7 +88,7 @@ def prepare(fleet: FleetFile, gpu: str, parameters: ValidateParameters, home: Ho
         "workload": parameters.workload and absolute(parameters.workload),
         "engine_arguments": _arguments_absolute(dashed(parameters.engine_arguments), absolute),
     }
-    for suite in (Path(tasks).expanduser() for tasks in parameters.tasks):
+    for suite in (named_path(tasks) for tasks in parameters.tasks):
         if sources.is_suite(suite):
             questions = [path.resolve() for path in sources.jsonl_files(suite)]
             local += [str(path) for path in questions if not path.is_relative_to(ROOT)]
@@ -175,7 +176,7 @@ def _absolute(given: str, local: list[str]) -> str:
 
     A name or a hub id stays as it is, and so does a part of the checkout, which every host has.
     """
-    path = Path(given).expanduser()
+    path = named_path(given)
     if not path.is_absolute():
         if not (path.exists() and (path.is_dir() or path.suffix)):
             return given

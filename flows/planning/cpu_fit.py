@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from quantgate.model.bounded import named_path
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.fleet import Pool
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
@@ -130,7 +130,7 @@ def weights_bytes(
 
 def _folder_bytes(source: str) -> float | None:
     """Return the size of a folder's weights; None for a hub id."""
-    folders = [folder for folder in (Path(source).expanduser(), ROOT / source) if folder.is_dir()]
+    folders = [folder for folder in (named_path(source), ROOT / source) if folder.is_dir()]
     return sum(file.stat().st_size for file in folders[0].glob("*.safetensors")) if folders else None
 
 

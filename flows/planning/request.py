@@ -12,6 +12,7 @@ from flows.planning.cpu_fit import check_memory
 from flows.planning.gpu_fit import spread
 from quantgate.bundles.store import open_bundles
 from quantgate.judge.judge import check_policy
+from quantgate.model.bounded import named_path
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.gpus import GpuFile
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_model
@@ -263,7 +264,7 @@ def check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, work: Wo
     arguments = serving_arguments(config, checkpoint.engine_arguments)
     gpu_count(arguments)
     argument_files.check_arguments(arguments)
-    for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
+    for folder in (named_path(checkpoint.source), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():
             check_limits(arguments, folder, work.workload, work.answers)
             if work.chat_template and "chat-template" not in arguments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -14,10 +13,11 @@ import pyarrow.parquet as pq
 
 from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE, TEXT_COLUMNS
-from quantgate.bundles.staging import RESULT, Staging, write_json
+from quantgate.bundles.staging import REMOVE, RESULT, Staging, named_run, write_json
 from quantgate.bundles.store import Answers
 from quantgate.model.errors import RunError
 from quantgate.model.records import RunPlan
+from quantgate.model.yaml_file import load_json
 
 _BATCHES = ".batches"
 _CONTINUES = "continues.json"
@@ -44,8 +44,7 @@ def begun(staging: Staging) -> bool:
 
 def continues(staging: Staging) -> str | None:
     """Return the run whose answers this one began with; None where it began with none, or they were discarded."""
-    file = batches_dir(staging) / _CONTINUES
-    return str(json.loads(file.read_text())["run_id"]) if file.exists() else None
+    return named_run(batches_dir(staging) / _CONTINUES)
 
 
 def again_wanted(plan: RunPlan, result: TaskResult) -> int:
@@ -102,10 +101,7 @@ def _of(task: str, samples: pa.Table, prompts: pa.Table) -> tuple[pa.Table, pa.T
 
 def finished(staging: Staging, task: str) -> list[TaskResult]:
     """Read the results of the task's finished batches, in the order they were asked."""
-    return [
-        TaskResult.model_validate_json((folder / RESULT).read_text(encoding="utf-8"))
-        for folder in _folders(staging, task)
-    ]
+    return [load_json(folder / RESULT, TaskResult, REMOVE) for folder in _folders(staging, task)]
 
 
 def answered(staging: Staging, task: str) -> tuple[int, int | None]:

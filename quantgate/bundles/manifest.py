@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
 from pydantic import Field
 
+from quantgate.model.bounded import RefusedError, parse_json
 from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
@@ -149,8 +149,8 @@ def parse_manifest(raw: bytes, run_id: str) -> Manifest:
         RunError: it is damaged, or of an unknown version.
     """
     try:
-        data = json.loads(raw)
-    except (ValueError, UnicodeDecodeError):
+        data = parse_json(raw)
+    except RefusedError:
         raise damaged(run_id, f"{MANIFEST} is not JSON") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version not in range(1, SCHEMA_VERSION + 1):

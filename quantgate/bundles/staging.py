@@ -14,9 +14,11 @@ from typing import Any
 
 from quantgate.bundles.identity import run_fingerprint, same_engine
 from quantgate.bundles.manifest import EngineStart, FidelityResult, TaskResult
+from quantgate.model.bounded import parse_json, read_text
+from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs
-from quantgate.model.yaml_file import fingerprint_of
+from quantgate.model.yaml_file import fingerprint_of, load_json, read_object
 
 PARTS = ("quality", "control", "fidelity", "control_fidelity", "load", "starts", "telemetry")
 """Folders of finished parts."""
@@ -24,6 +26,7 @@ RESULT = "result.json"
 """Of a finished task, or of the fixed text: written last, a part without one is not finished."""
 REUSED = "reused.json"
 """Of a part that an earlier run measured: names the run."""
+REMOVE = "Put back a copy of it, or remove the folder that it lies in: that part is measured anew."
 RUN_ID_DIGITS = 12
 """A run's id ends with so many digits of its fingerprint."""
 
@@ -34,6 +37,16 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1, default=str))
     partial.replace(path)
+
+
+def named_run(file: Path) -> str | None:
+    """Return the run that a mark names (`REUSED` and the like); None where there is no mark."""
+    if not file.exists():
+        return None
+    run_id = read_object(file, REMOVE).get("run_id")
+    if not isinstance(run_id, str):
+        raise ConfigError("names no run", where=str(file), hint=REMOVE)
+    return run_id
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class Staging:
     def task_result(self, task: str) -> TaskResult | None:
         """Read the finished task's result; None where it is not finished."""
         file = self.task_dir(task) / RESULT
-        return TaskResult.model_validate_json(file.read_text()) if file.exists() else None
+        return load_json(file, TaskResult, REMOVE) if file.exists() else None
 
     @property
     def fidelity_dir(self) -> Path:
@@ -77,7 +90,7 @@ class Staging:
     def fidelity_result(self) -> FidelityResult | None:
         """Read the result on the fixed text; None where it is not finished."""
         file = self.fidelity_dir / RESULT
-        return FidelityResult.model_validate_json(file.read_text()) if file.exists() else None
+        return load_json(file, FidelityResult, REMOVE) if file.exists() else None
 
     def mark_fidelity_reused(self, run_id: str) -> None:
         """Record that an earlier run measured the distributions; measuring them anew removes the mark."""
@@ -86,7 +99,7 @@ class Staging:
     def fidelity_reused(self) -> str | None:
         """Return the run that measured the distributions; None where it is this one."""
         file = self.fidelity_dir / REUSED
-        return str(json.loads(file.read_text())["run_id"]) if file.exists() else None
+        return named_run(file)
 
     @property
     def load_dir(self) -> Path:
@@ -96,7 +109,7 @@ class Staging:
     def starts(self) -> list[EngineStart]:
         """Read every engine start that left a finished part."""
         files = sorted((self.path / "starts").glob("*.json"))
-        return [EngineStart.model_validate_json(file.read_text()) for file in files]
+        return [load_json(file, EngineStart, REMOVE) for file in files]
 
     def joins(self, start: EngineStart) -> bool:
         """Return True if a start has the engine version and the kernels of those that gave the finished parts."""
@@ -120,12 +133,10 @@ class Staging:
         """Read what was sampled; a last line that a kill cut short is left out."""
         file = self.path / "telemetry" / "rows.jsonl"
         rows = []
-        for line in file.read_text().splitlines() if file.exists() else []:
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            rows.append({**row, "at": datetime.fromisoformat(row["at"])})
+        for line in read_text(file).splitlines() if file.exists() else []:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                row = parse_json(line)
+                rows.append({**row, "at": datetime.fromisoformat(row["at"])})
         return rows
 
     def fail(self, message: str, log: Path | None) -> None:
@@ -136,7 +147,7 @@ class Staging:
     def failure(self) -> dict[str, Any]:
         """Read why the run stopped; empty where it did not."""
         file = self.path / "failure.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        return read_object(file, REMOVE) if file.exists() else {}
 
     def clear_failure(self) -> None:
         """Forget why an earlier attempt stopped."""
@@ -163,7 +174,10 @@ def fresh_after(home: Home, what: dict[str, Any], latest_order: int) -> int:
     file = _fresh_file(home, what)
     if not file.exists():
         write_json(file, {"after": latest_order})
-    return int(json.loads(file.read_text())["after"])
+    after = read_object(file, REMOVE).get("after")
+    if type(after) is not int:
+        raise ConfigError("holds no number 'after'", where=str(file), hint=REMOVE)
+    return after
 
 
 def end_fresh(home: Home, what: dict[str, Any]) -> None:
@@ -211,7 +225,10 @@ def open_staging(
 
 
 def _read_state(file: Path) -> tuple[Staging, dict[str, Any]]:
-    state = json.loads(file.read_text())
-    started_at = datetime.fromisoformat(state["started_at"])
-    order = state.get("declared_order", 0)  # a run that an earlier version began has none
-    return Staging(file.parent, state["run_id"], started_at, declared_order=order), state
+    state = read_object(file, REMOVE)
+    try:
+        run_id, started_at = str(state["run_id"]), datetime.fromisoformat(state["started_at"])
+        order = int(state.get("declared_order", 0))  # a run that an earlier version began has none
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ConfigError("is no state of a run", where=str(file), hint=REMOVE) from None
+    return Staging(file.parent, run_id, started_at, declared_order=order), state

@@ -26,6 +26,7 @@ from quantgate.bundles.schema import (
     PROMPTS_FILE,
     SAMPLES_FILE,
 )
+from quantgate.model.bounded import parse_json
 from quantgate.model.errors import ConfigError, RunError
 
 DECLARED = ".declared"
@@ -227,7 +228,7 @@ class BundleStore:
         """
         path = f"{self._root}/{DECLARED}/{declared.name.removesuffix('.json')}{_DOCUMENTS}"
         with reached(self.url, "read"), contextlib.suppress(FileNotFoundError, ValueError):
-            documents: dict[str, list[str]] = json.loads(self._fs.cat_file(path))
+            documents: dict[str, list[str]] = parse_json(self._fs.cat_file(path))
             return documents
         return {}
 
@@ -274,7 +275,7 @@ class BundleStore:
             with reached(self.url, "read"):
                 raw = self._fs.cat_file(f"{self._root}/{DECLARED}/{name}")
             with contextlib.suppress(ValueError):
-                question = Declaration.model_validate_json(raw)
+                question = Declaration.model_validate(parse_json(raw))
                 declared.append(Declared(name, question, question.run_id in scored))
         return sorted(declared, key=lambda entry: declared_order(entry.question))
 

@@ -10,6 +10,11 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout or image that the application runs from."""
 
 
+def _absolute(path: str | Path) -> Path:
+    # Path's own functions raise where there is no such user, and at a loop of links.
+    return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+
+
 @dataclass(frozen=True)
 class Home:
     """Paths below QUANTGATE_HOME (default ``.quantgate`` in the checkout)."""
@@ -19,7 +24,7 @@ class Home:
     @classmethod
     def current(cls) -> Home:
         """Return the home that the environment names."""
-        return cls(Path(os.environ.get("QUANTGATE_HOME") or ROOT / ".quantgate").expanduser().resolve())
+        return cls(_absolute(os.environ.get("QUANTGATE_HOME") or ROOT / ".quantgate"))
 
     @property
     def warehouse(self) -> Path:
@@ -54,4 +59,4 @@ class Home:
     @property
     def engines(self) -> Path:
         """Engine environments (QUANTGATE_ENGINES); homes may share them."""
-        return Path(os.environ.get("QUANTGATE_ENGINES") or self.path / "engines").expanduser().resolve()
+        return _absolute(os.environ.get("QUANTGATE_ENGINES") or self.path / "engines")

@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from quantgate.model import bounded
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 
@@ -86,30 +86,6 @@ def parse_record(model: type[M], data: Any, where: str) -> M:
         raise explained(model, error, where) from None
 
 
-class _UniqueKeys(yaml.constructor.SafeConstructor):
-    """Make a repeated key an error rather than a silent overwrite."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; refuse a key that is listed twice."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is listed twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-class _Loader(_UniqueKeys, yaml.SafeLoader):
-    """Loader whose errors quote the faulty text."""
-
-
-# libyaml's loader, where PyYAML has it: about five times as fast.
-_QuickLoader: Any = type("_QuickLoader", (_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
-
-
 def load_yaml(path: Path, model: type[M]) -> M:
     """Read a YAML file as a typed record.
 
@@ -118,32 +94,55 @@ def load_yaml(path: Path, model: type[M]) -> M:
     """
     shown = shown_path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = bounded.read_text(path, bounded.YAML_BYTES)
     except FileNotFoundError:
         others = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, others, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else "Give the path of a YAML file."
         raise ConfigError("no such file", where=shown, hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't be read ({error})", where=shown, hint="Check the file.") from None
+        what = f"can't be read ({bounded.reason(error)})"
+        raise ConfigError(what, where=shown, hint="Check the file.") from None
     try:
-        try:
-            data = yaml.load(text, Loader=_QuickLoader)  # noqa: S506 - a safe one
-        except yaml.YAMLError:
-            data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(problem, where=f"{shown}{line}", hint="Correct the YAML there.") from None
+        data = bounded.parse_yaml(text)
+    except bounded.RefusedError as error:
+        line = f":{error.line}" if error.line else ""
+        raise ConfigError(str(error), where=f"{shown}{line}", hint="Correct the YAML there.") from None
     return parse_record(model, data, shown)
+
+
+def read_object(path: Path, hint: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it can't be read, or holds something else.
+    """
+    try:
+        value = bounded.parse_json(bounded.read_bytes(path))
+    except FileNotFoundError:
+        raise
+    except (OSError, bounded.RefusedError) as error:
+        raise ConfigError(f"can't be read ({bounded.reason(error)})", where=str(path), hint=hint) from None
+    if not isinstance(value, dict):
+        raise ConfigError("doesn't hold a JSON object", where=str(path), hint=hint)
+    return value
+
+
+def load_json(path: Path, model: type[M], hint: str) -> M:
+    """Read a JSON file as a typed record; errors are those of `read_object`."""
+    try:
+        return model.model_validate(read_object(path, hint))
+    except ValidationError as error:
+        what, _ = _explain(model, error.errors()[0])
+        raise ConfigError(what, where=str(path), hint=hint) from None
 
 
 def shown_path(path: Path) -> str:
     """Return the path as a message shows it: relative to the root where it lies below it."""
     try:
-        return str(path.resolve().relative_to(ROOT))
-    except ValueError:
+        return str(bounded.real_path(path).relative_to(ROOT))
+    except ValueError:  # a NUL, another folder
         return str(path)
 
 

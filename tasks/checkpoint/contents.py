@@ -11,7 +11,7 @@ from pydantic import Field
 
 from quantgate.bundles.staging import write_json
 from quantgate.model.records import Checkpoint
-from quantgate.model.yaml_file import Strict, fingerprint_of
+from quantgate.model.yaml_file import Strict, fingerprint_of, load_json
 from tasks.checkpoint.files import read_json_if_any, read_weights
 from tasks.checkpoint.safetensors import Span, Tensor, read_spans
 
@@ -59,7 +59,7 @@ def contents_of(
     """
     file = cache / f"{fingerprint_of(checkpoint.revision)[:32]}.json"
     if file.exists():
-        return Contents.model_validate_json(file.read_text(encoding="utf-8"))
+        return load_json(file, Contents, "Remove it: it is made again.")
     folder = Path(checkpoint.path)
     stored = sorted(_tensors(folder, checkpoint.source))
     contents = Contents(

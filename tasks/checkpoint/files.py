@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from quantgate.model.bounded import FILE_BYTES, RefusedError, parse_json, read_bytes
 from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint.safetensors import DOWNLOAD_HINT, Tensor, read_header
@@ -83,10 +83,11 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
         ConfigError: it can't be read, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ConfigError(f"{path.name} is not valid JSON{line}", where=where, hint=DOWNLOAD_HINT) from None
+        value = parse_json(read_bytes(path))
+    except RefusedError as error:
+        line = f"line {error.line}: " if error.line else ""
+        what = f"{path.name} is not valid JSON ({line}{error})"
+        raise ConfigError(what, where=where, hint=DOWNLOAD_HINT) from None
     except OSError as error:
         raise ConfigError(
             f"{path.name} can't be read ({error.strerror})", where=where, hint=DOWNLOAD_HINT
@@ -208,6 +209,9 @@ def content_hash(
     chosen = {path.name: path for path in weights}
     for path in folder.iterdir():
         if path.is_file() and is_served(path.name) and path.suffix != ".safetensors":
+            if path.stat().st_size > FILE_BYTES:
+                what = f"{path.name} is larger than {FILE_BYTES >> 20} MiB"
+                raise ConfigError(what, where=str(folder), hint="Remove it: no engine reads such a file.")
             chosen[path.name] = path
     total_bytes = sum(path.stat().st_size for path in chosen.values())
     done_bytes = 0

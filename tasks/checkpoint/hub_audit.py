@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 from pydantic import AliasChoices
 
+from quantgate.model.bounded import named_path
 from quantgate.model.config.architectures import ModelConfigKeys
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
@@ -105,7 +106,7 @@ class HubAudit:
             The worst that was seen, and all of it in one line. UNREACHED: the hub could not be asked.
         """
         seen = _Seen(checkpoint.source)
-        folder = ROOT / Path(checkpoint.source).expanduser()
+        folder = ROOT / named_path(checkpoint.source)
         try:
             if folder.is_dir():
                 _check_folder(folder, checkpoint, shape, seen)

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from quantgate.bundles.staging import write_json
+from quantgate.model.bounded import parse_json, read_bytes
 from quantgate.model.config.models import SHA
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
@@ -41,10 +42,10 @@ def read_pins(path: Path) -> dict[str, Pin]:
         ConfigError: the file is damaged.
     """
     try:
-        return _PINS.validate_json(path.read_bytes())
+        return _PINS.validate_python(parse_json(read_bytes(path)))
     except FileNotFoundError:
         return {}
-    except ValidationError:
+    except (OSError, ValueError):
         raise ConfigError(
             "holds no pins that can be read",
             where=str(path),

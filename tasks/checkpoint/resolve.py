@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from quantgate.model.bounded import named_path
 from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
@@ -108,7 +109,7 @@ def resolve(
 
 def is_folder(source: str) -> bool:
     """Return True if a source is a local folder, from the working directory or the project's root."""
-    return any(path.is_dir() for path in (Path(source), Path(source).expanduser(), ROOT / source))
+    return any(path.is_dir() for path in (Path(source), named_path(source), ROOT / source))
 
 
 def commit_of(

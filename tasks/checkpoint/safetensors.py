@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from quantgate.model.bounded import RefusedError, parse_json
 from quantgate.model.errors import ConfigError
 
 DTYPE_BITS = {
@@ -94,13 +94,13 @@ def read_spans(path: Path, where: str) -> dict[str, tuple[Tensor, Span]]:
 
 def _reason(error: Exception) -> str:
     """Return a few words on a parser's error."""
-    is_ours = isinstance(error, ValueError) and not isinstance(error, (json.JSONDecodeError, UnicodeError))
+    is_ours = isinstance(error, ValueError) and not isinstance(error, (RefusedError, UnicodeError))
     return str(error)[:120] if is_ours else "not a tensor table"
 
 
 def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], dict[str, Span]]:
     """Return the tensors and their spans from the beginning of the data, which must have no gap or overlap."""
-    table = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    table = parse_json(raw, _unique)
     metadata = table.pop("__metadata__", None)
     if metadata is not None and not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("metadata that isn't text")

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from quantgate.model.bounded import named_path, read_text, real_path, reason
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
@@ -147,7 +148,13 @@ def _template(arguments: Mapping[str, Any]) -> str | None:
         return None
     path = _existing(given)
     if path is not None and path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return read_text(path)
+        except (OSError, UnicodeDecodeError) as error:
+            where = f"{WHERE}: {TEMPLATE}: {given}"
+            raise ConfigError(
+                f"can't be read ({reason(error)})", where=where, hint="Give it in UTF-8."
+            ) from None
     if "{" not in str(given):
         raise ConfigError("no such file", where=f"{WHERE}: {TEMPLATE}: {given}", hint="Correct the path.")
     return str(given)
@@ -248,9 +255,9 @@ def _existing(value: Any) -> Path | None:
     """Return the file or folder that a value names, from here or from the root; None if there is none."""
     if not isinstance(value, str) or not value or "\n" in value or "{" in value:
         return None
-    for path in (Path(value).expanduser(), ROOT / value):
+    for path in (named_path(value), ROOT / value):
         if path.exists():
-            return path.resolve()
+            return real_path(path)
     return None
 
 

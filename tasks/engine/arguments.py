@@ -6,7 +6,6 @@ The names are checked against the engine's own help, the values against the chec
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.bundles.staging import write_json
+from quantgate.model.bounded import parse_json, read_bytes
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError, RunError, nearest_hint
@@ -151,7 +151,7 @@ def _known(environment: EngineEnvironment, home: Home, report: Reporter) -> froz
     identity = fingerprint_of([str(environment.python), environment.version])
     kept = home.engines / f".arguments-{identity[:12]}.json"
     try:
-        return frozenset(json.loads(kept.read_text(encoding="utf-8")))
+        return frozenset(parse_json(read_bytes(kept)))
     except (OSError, ValueError):
         pass
     with report.step(f"engine {environment.name} {environment.version}: asking for its arguments (once)"):

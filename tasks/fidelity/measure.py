@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import FIDELITY, FIDELITY_FILE, LEAST_LOGPROB
 from quantgate.bundles.staging import RESULT, write_json
+from quantgate.model.bounded import parse_json, read_bytes
 from quantgate.model.errors import QuantgateError
 from quantgate.model.words import counted
 from tasks.engine.endpoint import EngineEndpoint
@@ -119,7 +119,7 @@ def measure_fidelity(
 
 def _deaths(out_dir: Path) -> int:
     file = out_dir / DEATHS
-    return int(json.loads(file.read_text())) if file.exists() else 0
+    return int(parse_json(read_bytes(file))) if file.exists() else 0
 
 
 def _count_death(out_dir: Path, before: int, engine: EngineEndpoint) -> None:

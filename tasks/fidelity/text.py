@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
+from quantgate.model.bounded import named_path, parse_json, read_bytes, reason
 from quantgate.model.config.suites import Suite
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
@@ -55,13 +54,13 @@ def read_text(suite: Suite) -> Text:
         ConfigError: it is not there, is empty, is not UTF-8, or a line is no passage.
     """
     named = suite.fidelity or DEFAULT_TEXT
-    path, where = ROOT / Path(named).expanduser(), f"fidelity text {named}"
+    path, where = ROOT / named_path(named), f"fidelity text {named}"
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         written = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         hint = f"Correct 'fidelity' of suite '{suite.name}': a text file in UTF-8."
-        raise ConfigError(f"can't be read ({error})", where=where, hint=hint) from None
+        raise ConfigError(f"can't be read ({reason(error)})", where=where, hint=hint) from None
     passages = tuple(_passages(written, where)) if path.suffix == ".jsonl" else (Passage(answer=written),)
     if not any(passage.answer.strip() for passage in passages):
         raise ConfigError("holds no text", where=where, hint="Give it some, a few thousand words.")
@@ -73,7 +72,7 @@ def _passages(written: str, where: str) -> Iterator[Passage]:
         if not line.strip():
             continue
         try:
-            passage = json.loads(line)
+            passage = parse_json(line)
         except ValueError as error:
             hint = "Put one JSON object on each line."
             raise ConfigError(f"is not JSON: {error}", where=f"{where}:{number}", hint=hint) from None

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import dataclasses
 import hashlib
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import requests
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 from quantgate.bundles.staging import write_json
+from quantgate.model.bounded import parse_json
 from quantgate.model.errors import ConfigError, RunError
 from tasks.quality.evaluate import Evaluation
 from tasks.quality.rows import Generation
@@ -69,7 +69,7 @@ class _Prompt(str):
 class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
     """lm-eval's client of a completions server, made to notice what it would let pass.
 
-    Kept by task and document: why each generation ended, and its length. Refused: an answer with fewer choices or
+    Kept by task and document: why each generation ended, and its length. RefusedError: an answer with fewer choices or
     log-probabilities than asked for, a continuation without a token of its own (it would always win),
     a generation that can't fit the context. Counted: prompts cut on the left to fit. Greedy where a task says
     so (`do_sample: false`), whatever temperature it gives as well. A sampled answer has a seed of its own, by
@@ -171,7 +171,7 @@ class EngineClient(LocalCompletionsAPI):  # type: ignore[misc]
             body = await response.text()
             if not response.ok:
                 raise RunError(f"the engine answered {response.status}: {_message(body)}")
-        choices = sorted(json.loads(body)["choices"], key=itemgetter("index"))
+        choices = sorted(parse_json(body)["choices"], key=itemgetter("index"))
         if len(choices) != len(messages):
             raise RunError(f"the engine answered {len(choices)} of {len(messages)} prompts")
         answers: list[Any]
@@ -212,7 +212,7 @@ def _with_seeds(requests: Sequence[Any]) -> list[Any]:
 def _message(body: str) -> str:
     """Return the message in an error's body."""
     try:
-        return str(json.loads(body)["error"]["message"])[:300]
+        return str(parse_json(body)["error"]["message"])[:300]
     except (ValueError, KeyError, TypeError):
         return body[:300]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,11 +10,12 @@ from pathlib import Path
 from pydantic import Field
 
 from quantgate.bundles.manifest import TaskResult
-from quantgate.bundles.staging import RESULT
+from quantgate.bundles.staging import REMOVE, RESULT
+from quantgate.model.bounded import parse_json, read_bytes
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
 from quantgate.model.home import ROOT
-from quantgate.model.yaml_file import Strict
+from quantgate.model.yaml_file import Strict, load_json
 from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.process import PROXIES, OutOfTimeError, await_end, child_environment, run_tied
 from tasks.quality.sources import sources_of
@@ -112,7 +112,7 @@ def evaluate_task(
         _pass_on(work / PROGRESS, on_progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return TaskResult.model_validate_json((out_dir / RESULT).read_text(encoding="utf-8"))
+    return load_json(out_dir / RESULT, TaskResult, REMOVE)
 
 
 def _environment(evaluation: Evaluation, work: Path) -> dict[str, str]:
@@ -155,7 +155,7 @@ def worker_environment(task: SuiteTask, work: Path, *, runs_other_code: bool) ->
 def _pass_on(progress: Path, on_progress: Callable[[int, int | None], None]) -> None:
     """Pass the worker's progress on, once there is any."""
     try:
-        requests = json.loads(progress.read_text(encoding="utf-8"))
+        requests = parse_json(read_bytes(progress))
     except FileNotFoundError:
         return
     on_progress(requests["done"], requests["total"])
@@ -165,7 +165,7 @@ def _failure(path: Path, task: SuiteTask, log: Path) -> QuantgateError | None:
     """Return the failure that the worker wrote down, as an error of its kind; None if it was ended before."""
     if not path.exists():
         return None
-    failure = json.loads(path.read_text(encoding="utf-8"))
+    failure = parse_json(read_bytes(path))
     kind = ConfigError if failure["exit_status"] == ConfigError.exit_status else RunError
     where, hint = failure["where"] or task.task, failure["hint"] or f"Its log: {log}"
     return kind(failure["what"], where=where, hint=hint)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import Field
 
+from quantgate.model.bounded import DATA_BYTES, RefusedError, parse_json, read_text, reason
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import Strict, fingerprint_of
 from tasks.progress import Reporter
@@ -212,25 +213,25 @@ def _replace(target: Path, write: Callable[[Path], object]) -> None:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
-        with path.open(encoding="utf-8-sig") as file:  # not str.splitlines: a prompt may have U+2028
-            return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
+        lines = read_text(path, DATA_BYTES, "utf-8-sig").split(
+            "\n"
+        )  # not splitlines: a prompt may have U+2028
+        return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="Give the path of a JSONL file.") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 ({error.reason})", where=str(path), hint="Convert it.") from None
     except OSError as error:
-        raise ConfigError(f"can't be read ({error.strerror})", where=str(path), hint="Check it.") from None
+        raise ConfigError(f"can't be read ({reason(error)})", where=str(path), hint="Check it.") from None
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     """Parse the JSON object of one line, and give its keys their own names."""
     try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        problem = (
-            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        )
-        raise ConfigError(f"is not JSON: {problem}", where=where, hint=EXAMPLE) from None
+        value = parse_json(line)
+    except RefusedError as error:
+        column = f" at column {error.column}" if error.column else ""
+        raise ConfigError(f"is not JSON: {error}{column}", where=where, hint=EXAMPLE) from None
     if not isinstance(value, dict):
         raise ConfigError("is not a JSON object", where=where, hint=EXAMPLE)
     return _named(value, where)
@@ -311,10 +312,6 @@ def _content(content: Any, name: str, where: str) -> str:
 def _text(value: Any, key: str, where: str) -> str:
     """Return a string, or a number as JSON writes it."""
     if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise ConfigError(
-                f"'{key}' holds half of a surrogate pair", where=where, hint="Correct the text."
-            )
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return json.dumps(value)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from quantgate.model.bounded import YAML_BYTES, named_path, read_bytes, real_path
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, nearest_hint
@@ -85,7 +86,7 @@ def _together(suites: Sequence[Suite]) -> Suite:
 
 def _suite_file(name: str) -> Path | None:
     """Return the YAML of the suite that has this name or path; None if it names something else."""
-    path = Path(name).expanduser()
+    path = named_path(name)
     if path.suffix.lower() in (".yaml", ".yml"):
         return path if is_suite(path) else None
     path = SUITES / f"{name}.yaml"
@@ -93,7 +94,7 @@ def _suite_file(name: str) -> Path | None:
 
 
 def _suite(tasks: str, family: Family | None, out_dir: Path) -> Suite:
-    path = Path(tasks).expanduser()
+    path = named_path(tasks)
     if "," in tasks and not path.exists():
         hint = f"Repeat the option: {' '.join(f'--tasks {name.strip()}' for name in tasks.split(','))}."
         raise ConfigError("several are named at once", where=f"tasks {tasks}", hint=hint)
@@ -140,7 +141,7 @@ def is_suite(path: Path) -> bool:
     """Return True if a YAML is a suite's and not an lm-eval task's."""
     if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
         return False
-    return b"tasks" in [match[1] for match in re.finditer(rb"(?m)^(\w+):", path.read_bytes())]
+    return b"tasks" in [match[1] for match in re.finditer(rb"(?m)^(\w+):", read_bytes(path, YAML_BYTES))]
 
 
 def _is_jsonl(path: Path) -> bool:
@@ -203,10 +204,10 @@ def _suite_of_yaml(path: Path, name: str, family: Family | None) -> Suite:
     """Return the suite of one lm-eval YAML, of a task or of a group."""
     config, _ = read_yaml(path)
     called = config.get("group") if is_group(config) else read_source(path).name
-    folder = path.resolve().parent
+    folder = real_path(path).parent
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     task = SuiteTask(task=str(called), path=str(shown), family=family or Family.CUSTOM)
-    if (first := _yaml_of(task)) != path.resolve():
+    if (first := _yaml_of(task)) != real_path(path):
         raise ConfigError(
             f"{first.name} beside it names its task '{task.task}' too",
             where=str(path),
@@ -254,14 +255,14 @@ def group_of(task: SuiteTask) -> dict[str, Any] | None:
 def _yaml_of(task: SuiteTask) -> Path:
     if task.path is None:
         return _own_entry(task.task)[1]
-    folder = ROOT / Path(task.path).expanduser()
+    folder = ROOT / named_path(task.path)
     if not folder.is_dir():
         raise ConfigError("no such folder", where=task.path, hint=f"It should hold the YAML of {task.task}.")
     names = names_in(folder, "*.y*ml")
     if task.task not in names:
         hint = nearest_hint(task.task, names, f"It names: {', '.join(sorted(names)) or 'none'}.")
         raise ConfigError(f"no YAML there has the task '{task.task}'", where=task.path, hint=hint)
-    return names[task.task][1].resolve()
+    return real_path(names[task.task][1])
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -17,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from jinja2.sandbox import SandboxedEnvironment
 
+from quantgate.model.bounded import DATA_BYTES, RefusedError, open_file, parse_json, read_text, reason
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import load_yaml
@@ -166,20 +166,51 @@ def _documents(source: TaskSource) -> int | None:
 
 def _json_documents(path: Path) -> int:
     """Count the documents of a JSON file: a list, or an object a line."""
-    with path.open(encoding="utf-8-sig") as file:
-        count, lines = 0, dict[str, int]()
-        for number, line in enumerate(file, 1):
-            if count == 0 and line.lstrip().startswith("["):
-                return len(json.loads(path.read_text(encoding="utf-8-sig")))
-            if not line.strip():
-                continue
-            try:
-                _check_id(json.loads(line), lines, f"{path}:{number}", number)
-            except ValueError as error:
-                hint = "Put one JSON object on each line."
-                raise ConfigError(f"is not JSON: {error}", where=f"{path}:{number}", hint=hint) from None
+    content, count, lines = _text(path), 0, dict[str, int]()
+    if content.lstrip().startswith("["):
+        return len(list(_parsed(content, str(path))))
+    for number, line in enumerate(content.split("\n"), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            _check_id(_parsed(line, where), lines, where, number)
             count += 1
     return count
+
+
+def _text(path: Path) -> str:
+    """Read a file of documents.
+
+    Raises:
+        ConfigError: it can't be read, or is no UTF-8.
+    """
+    try:
+        return read_text(path, DATA_BYTES, "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"can't be read ({reason(error)})", where=str(path), hint="Give it in UTF-8."
+        ) from None
+
+
+def _parsed(written: str, where: str) -> Any:
+    try:
+        return parse_json(written)
+    except RefusedError as error:
+        hint = "Put one JSON object on each line."
+        raise ConfigError(f"is not JSON: {error}", where=where, hint=hint) from None
+
+
+def _data(path: Path, read: Callable[[Any], Any]) -> Any:
+    """Return what a reader of pyarrow's makes of a file.
+
+    Raises:
+        ConfigError: it can't be read, or is in another format.
+    """
+    try:
+        with open_file(path, DATA_BYTES) as file:
+            return read(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        what = f"can't be read ({reason(error)[:200]})"
+        raise ConfigError(what, where=str(path), hint="Correct the file.") from None
 
 
 def _check_id(document: Any, lines: dict[str, int], where: str, number: int) -> None:
@@ -198,7 +229,7 @@ def _unknown(path: Path) -> int | None:
 _COUNTERS: dict[str, Callable[[Path], int | None]] = {
     ".jsonl": _json_documents,
     ".json": _json_documents,
-    ".parquet": lambda path: int(pq.read_metadata(path).num_rows),
+    ".parquet": lambda path: int(_data(path, pq.read_metadata).num_rows),
 }
 
 
@@ -385,12 +416,12 @@ def rows_of(source: TaskSource) -> Iterator[dict[str, Any]]:
     for file in (source.data or {}).get(evaluated_split(source.config), ()):
         match file.suffix.lower():
             case ".parquet":
-                yield from pq.read_table(file).to_pylist()
+                yield from _data(file, pq.read_table).to_pylist()
             case ".csv":
-                yield from pyarrow.csv.read_csv(file).to_pylist()
+                yield from _data(file, pyarrow.csv.read_csv).to_pylist()
             case ".json" | ".jsonl":
-                text = file.read_text(encoding="utf-8-sig")
-                lines = json.loads(text) if text.lstrip().startswith("[") else map(json.loads, _lines(text))
+                text = _text(file)
+                lines = parse_json(text) if text.lstrip().startswith("[") else map(parse_json, _lines(text))
                 yield from (line for line in lines if isinstance(line, dict))
 
 

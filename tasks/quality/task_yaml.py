@@ -10,8 +10,17 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from quantgate.model.bounded import (
+    YAML_BYTES,
+    PlainLoader,
+    RefusedError,
+    named_path,
+    parse_yaml,
+    read_bytes,
+    read_text,
+    real_path,
+    reason,
+)
 from quantgate.model.errors import ConfigError, nearest_hint
 from quantgate.model.home import ROOT
 
@@ -73,7 +82,7 @@ def read_source(path: Path, overrides: dict[str, Any] | None = None) -> TaskSour
     _check_keys(config, where)
     files += sorted({module for function in _functions(config) if (module := _module(function)).is_file()})
     return TaskSource(
-        path.resolve(), config, tuple(files), data_files(config, path.parent), dict(overrides or {})
+        real_path(path), config, tuple(files), data_files(config, path.parent), dict(overrides or {})
     )
 
 
@@ -131,7 +140,7 @@ def evaluated_split(config: dict[str, Any]) -> str:
 
 def _find(pattern: str, folder: Path) -> list[Path]:
     for base in (folder, ROOT, Path.cwd()):
-        matches = sorted(glob.glob(str(base / Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
+        matches = sorted(glob.glob(str(base / named_path(pattern)), recursive=True))  # noqa: PTH207
         if matches:
             return [Path(match).resolve() for match in matches]
     hint = "A relative path starts at the YAML's folder or at the checkout."
@@ -142,28 +151,28 @@ def names_in(folder: Path, pattern: str) -> dict[str, tuple[str, Path]]:
     """Return kind (task or group) and file of each name in a folder's YAMLs; the first file with a name wins."""
     names: dict[str, tuple[str, Path]] = {}
     for path in sorted(folder.glob(pattern), key=Path.as_posix):
-        for kind, name in _NAME.findall(path.read_bytes()):
+        for kind, name in _NAME.findall(read_bytes(path, YAML_BYTES)):
             names.setdefault(name.decode("utf-8", "replace"), (kind.decode(), path))
     return names
 
 
 def _read(path: Path, seen: list[Path]) -> dict[str, Any]:
     """Read a YAML with its includes merged below it, as lm-eval merges them."""
-    resolved = path.resolve()
+    resolved = real_path(path)
     if resolved in seen:
         raise ConfigError("includes itself", where=str(path), hint="Break the circle.")
     seen.append(resolved)
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(resolved.parent))  # noqa: S506
+        config = parse_yaml(read_text(path, YAML_BYTES), _loader(resolved.parent))
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="Give the path of a task's YAML.") from None
+    except RefusedError as error:
+        line = f":{error.line}" if error.line else ""
+        raise ConfigError(str(error), where=f"{path}{line}", hint="Correct the YAML there.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't be read ({error})", where=str(path), hint="Check the file.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(problem, where=f"{path}{line}", hint="Correct the YAML there.") from None
+        raise ConfigError(
+            f"can't be read ({reason(error)})", where=str(path), hint="Check the file."
+        ) from None
     if not isinstance(config, dict):
         raise ConfigError("is not a mapping of keys", where=str(path), hint="Give an lm-eval task's YAML.")
     included = config.pop("include", [])
@@ -175,7 +184,7 @@ def _read(path: Path, seen: list[Path]) -> dict[str, Any]:
 
 def _loader(folder: Path) -> Any:
     """Return a loader that keeps the `!function` tags of a YAML in ``folder`` as names."""
-    loader: Any = type("TaskLoader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+    loader: Any = type("TaskLoader", (PlainLoader,), {})
     loader.add_constructor("!function", lambda _, node: Function(folder / str(node.value)))
     return loader
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from quantgate.bundles.identity import baseline_weights, weights
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import Declared
+from quantgate.model.bounded import PlainLoader, named_path, parse_yaml, read_bytes, read_text
 from quantgate.model.config.answer_settings import answer_settings
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
@@ -162,7 +161,7 @@ def check_same_model(baseline: Path, candidate: Path, where: str, reference: str
 
 def folder_of(source: str) -> Path | None:
     """Return the local folder that a source names; None for a hub id."""
-    places = (Path(source), Path(source).expanduser(), ROOT / source)
+    places = (Path(source), named_path(source), ROOT / source)
     return next((path for path in places if path.is_dir()), None)
 
 
@@ -205,7 +204,7 @@ def _content(path: Path, where: str) -> Any:
     """Return what a tokenizer's file says, without the comment that its writer puts first."""
     if path.suffix == ".json":
         return read_json(path, where)
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     return raw.split(b"\n", 1)[-1].split() if raw.startswith(b"#version") else raw
 
 
@@ -280,10 +279,10 @@ def source_lines(candidate: Checkpoint, baseline: Checkpoint) -> Iterator[str]:
 def _front_matter(card: Path) -> dict[str, Any]:
     """Return the facts at the head of a model card; nothing where it has none that can be read."""
     try:
-        text = card.read_text(encoding="utf-8")
+        text = read_text(card)
         head = text.split("\n---", 1)[0].removeprefix("---") if text.startswith("---") else ""
-        facts = yaml.safe_load(head)
-    except (OSError, ValueError, yaml.YAMLError):
+        facts = parse_yaml(head, PlainLoader)
+    except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
 

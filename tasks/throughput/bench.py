@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.bundles.seal import LoadRows
-from quantgate.bundles.staging import write_json
+from quantgate.bundles.staging import REMOVE, write_json
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Validity
 from quantgate.model.errors import RunError
 from quantgate.model.words import counted
+from quantgate.model.yaml_file import read_object
 from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.process import OutOfTimeError, await_end, child_environment, run_tied
 from tasks.engine.server import RunningEngine
@@ -151,7 +152,7 @@ def _spec(engine: EngineEndpoint, workload: Workload, todo: list[dict[str, Any]]
 def _with_failures(todo: list[dict[str, Any]]) -> list[Path]:
     """Return results of these levels that hold failed requests."""
     files = [Path(level["out"]) for level in todo]
-    return [file for file in files if file.exists() and json.loads(file.read_text())["result"]["failed"]]
+    return [file for file in files if file.exists() and read_object(file, REMOVE)["result"]["failed"]]
 
 
 def _reasons(result: dict[str, Any], level: dict[str, Any]) -> list[str]:
@@ -183,7 +184,7 @@ def rows(workload: Workload, out_dir: Path) -> LoadRows:
     requests: list[dict[str, Any]] = []
     reused: dict[str, str] = {}
     for file in (Path(level["out"]) for level in levels(workload, out_dir)):
-        level = json.loads(file.read_text())
+        level = read_object(file, REMOVE)
         if "reused_from" in level:
             point = level["point"]
             reused[point["operating_point"]] = level["reused_from"]

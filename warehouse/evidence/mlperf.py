@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from quantgate.model.bounded import RefusedError, parse_json, read_bytes, reason
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import Strict, parse_record
 from warehouse.evidence.records import MlperfRow, SummaryResult
@@ -41,11 +41,11 @@ def read_summary(file: Path) -> tuple[list[MlperfRow], int]:
         ConfigError: the file is no such summary; the message numbers the first wrong element.
     """
     try:
-        elements = json.loads(file.read_text(encoding="utf-8"))
+        elements = parse_json(read_bytes(file))
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(file), hint="Give the path of a file.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise _no_summary(file, f"no JSON in UTF-8 ({error})") from None
+    except (OSError, RefusedError) as error:
+        raise _no_summary(file, f"no JSON in UTF-8 ({reason(error)})") from None
     if not isinstance(elements, list) or not elements:
         raise _no_summary(file, "no list of results")
     rows = [_row(element, f"{file.name}: element {n}") for n, element in enumerate(elements)]

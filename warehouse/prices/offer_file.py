@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantgate.model.bounded import read_bytes, reason
 from quantgate.model.config.prices import PriceOffer
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import parse_record
@@ -58,13 +59,15 @@ def read_lines(path: Path) -> list[Line]:
             offer.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # keeps newlines: a cell may contain one
+        text = read_bytes(path).decode("utf-8-sig")  # keeps newlines: a cell may contain one
     except FileNotFoundError:
         raise ConfigError(
             "no such file", where=str(path), hint="Give the path of a CSV or JSON file."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't be read ({error})", where=str(path), hint="Give it in UTF-8.") from None
+        raise ConfigError(
+            f"can't be read ({reason(error)})", where=str(path), hint="Give it in UTF-8."
+        ) from None
     readers = {".csv": _csv_lines, ".json": _json_lines}
     if path.suffix.lower() not in readers:
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from rich.cells import cell_len
 
+from quantgate.model.bounded import parse_json
 from quantgate.model.yaml_file import choose
 from warehouse.query import query
 from warehouse.report.blocks import WIDTH, fit
@@ -142,7 +142,7 @@ def _both_generated(row: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _generated(responses: str) -> str | None:
-    node: Any = json.loads(responses)
+    node: Any = parse_json(responses)
     while isinstance(node, list) and len(node) == 1:
         node = node[0]
     return node.strip() if isinstance(node, str) else None

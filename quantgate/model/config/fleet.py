@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from quantgate.model.bounded import named_path
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import Strict, load_yaml
 
@@ -85,7 +86,7 @@ class FleetFile(Strict):
 def fleet_path() -> Path:
     """Return the fleet's file: QUANTGATE_FLEET, or configs/fleet.yaml."""
     named = os.environ.get("QUANTGATE_FLEET")
-    return Path(named).expanduser() if named else ROOT / "configs" / "fleet.yaml"
+    return named_path(named) if named else ROOT / "configs" / "fleet.yaml"
 
 
 def load_fleet(path: Path | None = None) -> FleetFile:

@@ -83,7 +83,7 @@ CHOICE = {"prompt": "p", "answer": "a", "choices": ["a", "b"]}
         ([{"prompt": "p", "answer": " "}], 1, "'answer' is empty"),
         ([{"prompt": ["p"], "answer": "a"}], 1, "'prompt' is neither text nor a number"),
         ([{"prompt": "p", "answer": True}], 1, "'answer' is neither text nor a number"),
-        (['{"prompt": "\\ud800", "answer": "a"}'], 1, "'prompt' holds half of a surrogate pair"),
+        (['{"prompt": "\\ud800", "answer": "a"}'], 1, "is not JSON: holds half of a surrogate pair"),
         ([{"prompt": "p", "answr": "x"}], 1, "has no 'answer'. Is it 'answr'? Call it 'answer'."),
         ([{"prompt": "p", "output": "x"}], 1, "has no 'answer'. Is it 'output'? Call it 'answer'."),
         ([{"problem": "p", "answer": "x"}], 1, "has no 'prompt'. Is it 'problem'? Call it 'prompt'."),
