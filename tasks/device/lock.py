@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,9 +15,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from quantgate.model.bounded import named_path
+from quantgate.model.errors import ConfigError
 from quantgate.model.home import Home
 from quantgate.model.records import Hardware
 from tasks.progress import Reporter
+
+_OURS = re.compile(rb"(process \d+)?")
 
 
 def _try_lock(file: TextIO) -> bool:
@@ -27,11 +33,65 @@ def _try_lock(file: TextIO) -> bool:
 
 
 def _open_for_all(path: Path) -> int:
-    """Open a lock file so that another user can lock it next."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with contextlib.suppress(PermissionError):
-        os.fchmod(descriptor, 0o666)
-    return descriptor
+    """Open a lock file so that another user can lock it next.
+
+    Anyone may have put something else under its name: a link, a pipe, a second name of somebody's file. An existing
+    file is opened without O_CREAT, which the kernel refuses for a file of another user (fs.protected_regular).
+
+    Raises:
+        ConfigError: it is no lock file.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            os.fchmod(descriptor, 0o666)
+            return descriptor
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            continue  # removed since
+        except OSError as error:
+            raise _no_lock(path, error.strerror or str(error)) from None
+        facts = os.fstat(descriptor)
+        if (
+            stat.S_ISREG(facts.st_mode)
+            and facts.st_nlink <= 1
+            and _OURS.fullmatch(os.pread(descriptor, 80, 0))
+        ):
+            return descriptor
+        os.close(descriptor)
+        raise _no_lock(path, "it holds something else")
+
+
+def _no_lock(path: Path, why: str) -> ConfigError:
+    hint = "Remove it, or name a folder of your own with QUANTGATE_LOCKS."
+    return ConfigError(f"is no lock that can be used ({why})", where=str(path), hint=hint)
+
+
+def _shared_folder() -> Path:
+    """Return the folder of the devices' locks, which every user can write to.
+
+    Raises:
+        ConfigError: the folder in the shared temporary folder is a link, or no folder.
+    """
+    named = os.environ.get("QUANTGATE_LOCKS")
+    folder = named_path(named) if named else Path(tempfile.gettempdir()) / "quantgate-locks"
+    for_all = not named
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(parents=True)
+        for_all = True
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | (0 if named else os.O_NOFOLLOW))
+    except OSError as error:
+        raise _no_lock(folder, error.strerror or str(error)) from None
+    try:
+        with contextlib.suppress(PermissionError):
+            if for_all:
+                os.fchmod(descriptor, 0o1777)
+    finally:
+        os.close(descriptor)
+    return folder
 
 
 @contextmanager
@@ -39,7 +99,8 @@ def _locked(path: Path, what: str, report: Reporter) -> Iterator[None]:
     """Lock a file; wait for its holder, and say so. A killed holder's lock is free at once."""
     with os.fdopen(_open_for_all(path), "r+") as file:
         if not _try_lock(file):
-            holder = file.read().strip() or "another run"
+            holder = file.read(80)
+            holder = holder if holder and _OURS.fullmatch(holder.encode()) else "another run"
             with report.step(f"waiting for {what}, locked by {holder}") as step:
                 while not _try_lock(file):
                     step.update()
@@ -53,10 +114,7 @@ def _locked(path: Path, what: str, report: Reporter) -> Iterator[None]:
 
 def lock_files(hardware: Hardware) -> list[Path]:
     """Return one lock file per device, in a fixed order so that two runs over several can't deadlock."""
-    folder = Path(os.environ.get("QUANTGATE_LOCKS") or Path(tempfile.gettempdir()) / "quantgate-locks")
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(PermissionError):
-        folder.chmod(0o1777)
+    folder = _shared_folder()
     devices = sorted(hardware.uuids) or [hardware.gpu]
     return [folder / f"{hashlib.sha256(device.encode()).hexdigest()[:16]}.lock" for device in devices]
 
