@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 UV := $(or $(shell command -v uv),.venv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-fast test-kills test-damage lint format lock checkpoints bench-warehouse bench-judging \
+.PHONY: help setup demo test test-fast test-kills test-damage fuzz lint format lock checkpoints bench-warehouse bench-judging \
 	bench-verdicts clean
 
 help: ## list the commands
@@ -37,6 +37,10 @@ test-kills: .venv/.ready ## 50 kills at random moments, of workers and of a real
 
 test-damage: .venv/.ready ## damaged checkpoints, and one against itself, on a real engine (about half an hour; OUT=folder records)
 	$(if $(OUT),QUANTGATE_VERDICTS_OUT=$(OUT)) $(BIN)/python -m pytest -m damage -s
+
+fuzz: .venv/.ready ## more junk for every parser and the command line (EXAMPLES=2000 of each; about an hour)
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/python -m pytest tests/fuzz --timeout 7200
+	$(BIN)/python -m tests.fuzz.campaign 5
 
 lint: .venv/.ready ## ruff and mypy --strict
 	$(BIN)/ruff check .

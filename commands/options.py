@@ -111,7 +111,9 @@ def _pairs(_context: click.Context, option: click.Parameter, given: tuple[str, .
             values[key.lstrip("-")] = parse_yaml(value, ValueLoader)
         except TooMuchError as error:
             raise ConfigError(
-                f"'{key}' is {error}", where=option.opts[0], hint="Write a plain value."
+                f"'{key}' is a value that is not read ({error})",
+                where=option.opts[0],
+                hint="Write a plain value.",
             ) from None
         except RefusedError:
             values[key.lstrip("-")] = value

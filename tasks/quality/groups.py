@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quantgate.model.bounded import YAML_BYTES, read_bytes
 from quantgate.model.errors import ConfigError
-from tasks.quality.task_yaml import TaskSource, is_group, read_source, read_yaml
+from tasks.quality.task_yaml import TaskSource, is_group, read_source, read_yaml, scanned
 
 Find = Callable[[str], Path | None]
 """The YAML of a task or a group by its name; None where none has it."""
@@ -93,7 +92,7 @@ def _named(
 def _tagged(tag: str, folder: Path) -> dict[str, Path]:
     """Return the tasks below a folder that carry a tag, by name, in lm-eval's order."""
     # The tag may be in a file that a YAML includes, which lies beside it.
-    folders = {file.parent for file in folder.rglob("*yaml") if tag.encode() in read_bytes(file, YAML_BYTES)}
+    folders = {file.parent for file in folder.rglob("*yaml") if tag.encode() in scanned(file)}
     tasks: dict[str, Path] = {}
     for yaml in sorted(yaml for folder_of_tag in folders for yaml in folder_of_tag.glob("*.yaml")):
         config, _ = read_yaml(yaml)

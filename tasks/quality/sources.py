@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from quantgate.model.bounded import YAML_BYTES, named_path, read_bytes, real_path
+from quantgate.model.bounded import named_path, real_path
 from quantgate.model.config.suites import Suite, SuiteTask
 from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError, nearest_hint
@@ -25,7 +25,7 @@ from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import load_yaml
 from tasks.quality import jsonl
 from tasks.quality.groups import members
-from tasks.quality.task_yaml import TaskSource, is_group, names_in, read_source, read_yaml
+from tasks.quality.task_yaml import TaskSource, is_group, names_in, read_source, read_yaml, scanned
 
 SUITES = ROOT / "configs" / "suites"
 
@@ -141,7 +141,7 @@ def is_suite(path: Path) -> bool:
     """Return True if a YAML is a suite's and not an lm-eval task's."""
     if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
         return False
-    return b"tasks" in [match[1] for match in re.finditer(rb"(?m)^(\w+):", read_bytes(path, YAML_BYTES))]
+    return b"tasks" in [match[1] for match in re.finditer(rb"(?m)^(\w+):", scanned(path))]
 
 
 def _is_jsonl(path: Path) -> bool:

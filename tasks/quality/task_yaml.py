@@ -147,11 +147,19 @@ def _find(pattern: str, folder: Path) -> list[Path]:
     raise ConfigError(f"no such data file: {pattern}", where=str(folder), hint=hint)
 
 
+def scanned(path: Path) -> bytes:
+    """Return a YAML to look for names in; nothing where it can't be read, as `read_yaml` will say."""
+    try:
+        return read_bytes(path, YAML_BYTES)
+    except OSError:
+        return b""
+
+
 def names_in(folder: Path, pattern: str) -> dict[str, tuple[str, Path]]:
     """Return kind (task or group) and file of each name in a folder's YAMLs; the first file with a name wins."""
     names: dict[str, tuple[str, Path]] = {}
     for path in sorted(folder.glob(pattern), key=Path.as_posix):
-        for kind, name in _NAME.findall(read_bytes(path, YAML_BYTES)):
+        for kind, name in _NAME.findall(scanned(path)):
             names.setdefault(name.decode("utf-8", "replace"), (kind.decode(), path))
     return names
 

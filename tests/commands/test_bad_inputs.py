@@ -6,6 +6,7 @@ The command runs in this process (``in_process``), so that each case costs what 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -131,6 +132,35 @@ def test_malformed_yaml_names_the_line(tmp_path: Path, refused: Refused) -> None
     line = refused(tasks=str(tmp_path / "mine.yaml"))
     assert line.startswith(f"{tmp_path}/mine.yaml:3: ")
     assert line.endswith("Correct the YAML there.")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "told"),
+    [
+        (os.mkfifo, "can't be read (Not a regular file)"),
+        (lambda path: path.symlink_to("/dev/zero"), "can't be read (Not a regular file)"),
+        (lambda path: path.symlink_to(path.name), "can't be read (Too many levels of symbolic links)"),
+        (lambda path: path.write_text("? " * 20_000), ":1: nested more than 64 deep"),
+        (lambda path: path.write_text("task: &a [*a]"), ":1: 'a' contains itself"),
+        (lambda path: path.write_text("task: 2026-02-30"), ":1: '2026-02-30' is no timestamp"),
+        (lambda path: path.write_text("? [a]\n: b"), ":1: "),
+        (lambda path: path.write_bytes("task: a".encode("utf-16")), "can't be read ("),
+    ],
+    ids=["pipe", "device", "loop", "deep", "reference", "date", "key", "UTF-16"],
+)
+def test_what_is_no_file_or_stops_a_parser(
+    tmp_path: Path, refused: Refused, prepare: Callable[[Path], object], told: str
+) -> None:
+    prepare(tmp_path / "mine.yaml")
+    line = refused(tasks=str(tmp_path / "mine.yaml"))
+    assert line.startswith(f"{tmp_path}/mine.yaml{'' if told.startswith(':') else ': '}{told}")
+
+
+@pytest.mark.parametrize("value", ["a={b: &a [*a]}", "a=" + "[" * 5000, "a=" + "? " * 5000])
+def test_an_engine_argument_beyond_a_bound(refused: Refused, value: str) -> None:
+    line = refused("--engine-arg", value)
+    assert line.startswith("--engine-arg: 'a' is ")
+    assert line.endswith("Write a plain value.")
 
 
 def test_an_unknown_task_suggests_near_ones(refused: Refused) -> None:
