@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from quantgate.bundles.claims import Declaration
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, damaged, parse_manifest
@@ -26,7 +27,7 @@ from quantgate.bundles.schema import (
     PROMPTS_FILE,
     SAMPLES_FILE,
 )
-from quantgate.model.bounded import parse_json
+from quantgate.model.bounded import DATA_BYTES, parse_json, read_bytes
 from quantgate.model.errors import ConfigError, RunError
 
 DECLARED = ".declared"
@@ -228,8 +229,8 @@ class BundleStore:
         """
         path = f"{self._root}/{DECLARED}/{declared.name.removesuffix('.json')}{_DOCUMENTS}"
         with reached(self.url, "read"), contextlib.suppress(FileNotFoundError, ValueError):
-            documents: dict[str, list[str]] = parse_json(self._fs.cat_file(path))
-            return documents
+            documents: dict[str, list[str]] = parse_json(self._content(path))
+            return documents if isinstance(documents, dict) else {}
         return {}
 
     def mark_scored(self, run_id: str, declared_order: int) -> None:
@@ -273,9 +274,9 @@ class BundleStore:
             if not name.endswith(".json") or name in known:
                 continue
             with reached(self.url, "read"):
-                raw = self._fs.cat_file(f"{self._root}/{DECLARED}/{name}")
+                raw = self._content(f"{self._root}/{DECLARED}/{name}")
             with contextlib.suppress(ValueError):
-                question = Declaration.model_validate(parse_json(raw))
+                question = Declaration.model_validate_json(raw)
                 declared.append(Declared(name, question, question.run_id in scored))
         return sorted(declared, key=lambda entry: declared_order(entry.question))
 
@@ -399,9 +400,16 @@ class BundleStore:
             raise damaged(run_id, f"{name} {problem}")
         return Columns(table, stored)
 
+    def _content(self, path: str) -> bytes:
+        """Return a file's bytes; on a disk of this machine, a pipe or a device in its place is an OSError."""
+        if isinstance(self._fs, LocalFileSystem):
+            return read_bytes(Path(path), DATA_BYTES)
+        content: bytes = self._fs.cat_file(path)
+        return content
+
     def _bytes(self, run_id: str, name: str) -> bytes:
         try:
-            data: bytes = self._fs.cat_file(f"{self._root}/{run_id}/{name}")
+            data = self._content(f"{self._root}/{run_id}/{name}")
         except FileNotFoundError:
             raise damaged(run_id, f"{name} is missing") from None
         except OSError as error:

@@ -115,7 +115,7 @@ def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] 
     except json.JSONDecodeError as error:
         raise RefusedError(error.msg, error.lineno, error.colno) from None
     except UnicodeDecodeError as error:
-        raise RefusedError(f"not UTF-8 ({error.reason})") from None
+        raise RefusedError(f"not UTF-8: {error.reason}") from None
     except RecursionError:
         raise TooMuchError(f"nested more than {DEPTH} deep") from None
     _check_depth(value)

@@ -85,8 +85,7 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     try:
         value = parse_json(read_bytes(path))
     except RefusedError as error:
-        line = f"line {error.line}: " if error.line else ""
-        what = f"{path.name} is not valid JSON ({line}{error})"
+        what = f"{path.name} is not valid JSON ({f'line {error.line}' if error.line else error})"
         raise ConfigError(what, where=where, hint=DOWNLOAD_HINT) from None
     except OSError as error:
         raise ConfigError(

@@ -151,6 +151,10 @@ def _run_in_progress(folder: Path) -> None:
     (folder / "staging" / "f" / "state.json").write_bytes(STATE)
 
 
+def _offer(folder: Path) -> None:
+    written(folder / "offer.csv", OFFER)
+
+
 DEMO = ("validate", "quantgate-demo")
 STATE = b'{"run_id": "a", "started_at": "2026-01-01T00:00:00+00:00", "declared_order": 1, "checkpoint": "a"}'
 
@@ -217,8 +221,9 @@ KINDS: dict[str, Kind] = {
             b"prices:\n- {provider: acme, gpu: h100, price_kind: spot, usd_per_hour: 1.5, "
             b"valid_from: 2026-06-01, source: a}\n"
         ),
-        ("prices", "list"),
+        ("prices", "import", "{folder}/offer.csv"),
         (("QUANTGATE_HOME", "{folder}"),),
+        _offer,
     ),
     "published results": Kind(
         "json",

@@ -27,7 +27,7 @@ from tasks.checkpoint.safetensors import read_spans
 from tasks.quality.jsonl import read_documents
 from tests.fuzz.command_lines import VERBS, words
 from tests.fuzz.entry import command
-from tests.fuzz.inputs import KINDS
+from tests.fuzz.inputs import KINDS, warehouse
 from tests.fuzz.junk import JSON_TEXTS, MUTATIONS, YAML_LINES
 from warehouse.prices.offer_file import read_lines
 
@@ -66,6 +66,7 @@ def test_no_content_of_a_file_stops_the_command(name: str, data: st.DataObject, 
 @given(random=RANDOM)
 def test_no_command_line_stops_the_command(verb: str, random: Random) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "warehouse.duckdb").write_bytes(warehouse())
         ended = command(words(verb, random), {"QUANTGATE_HOME": folder, "HF_HUB_OFFLINE": "1"})
     assert not ended.fault
 

@@ -152,8 +152,8 @@ def test_hashing_tells_how_far_it_is(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (b"{", "m: a.json is not valid JSON (line 1). Copy or download it again."),
-        (b"\xff", "m: a.json is not valid JSON."),
-        (b"[" * 200_000, "m: a.json is not valid JSON."),
+        (b"\xff", "m: a.json is not valid JSON (not UTF-8: "),
+        (b"[" * 200_000, "m: a.json is not valid JSON (nested more than 64 deep)"),
         (b"[1]", "m: a.json doesn't hold a JSON object."),
     ],
 )
