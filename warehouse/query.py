@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pandas as pd
@@ -22,6 +23,12 @@ _BARE: dict[str, str | bool | int | float | list[str]] = {
 }
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI})
 """Statement types that can only read; PIVOT is a MULTI, DESCRIBE, SHOW and SUMMARIZE are SELECTs."""
+_AS_TEXT = frozenset({"UHUGEINT", "BIGNUM", "BIT", "TIME", "TIME WITH TIME ZONE", "INTERVAL", "VARIANT"})
+"""Types of which Arrow or Python would lose something: DuckDB writes their values as text."""
+PAGE_ROWS = 10_000
+"""Rows that are in memory together when a result is streamed."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -72,16 +79,65 @@ def query(warehouse: Path, sql: str, values: Mapping[str, Any] | None = None) ->
         ConfigError: the statement is wrong or not read-only, or the warehouse doesn't exist.
         RunError: the warehouse can't be read.
     """
-    with read_only(warehouse) as connection:
+    with read_only(warehouse) as connection, _explaining():
+        return _awaited(connection, lambda: _relation(connection, sql, values).to_arrow_table())
+
+
+def pages(warehouse: Path, sql: str) -> Iterator[pa.Table]:
+    """Run one read-only statement and yield its rows, at most `PAGE_ROWS` at a time; one empty page where it has none.
+
+    Raises:
+        ConfigError: as `query`, also between two pages.
+        RunError: the warehouse can't be read.
+    """
+    with read_only(warehouse) as connection, _explaining():
+        reader = _awaited(connection, lambda: _relation(connection, sql).to_arrow_reader(PAGE_ROWS))
+        batch = _awaited(connection, lambda: next(reader, None))
+        if batch is None:
+            yield reader.schema.empty_table()
+        while batch is not None:
+            yield pa.Table.from_batches([batch])
+            batch = _awaited(connection, lambda: next(reader, None))
+
+
+def _relation(
+    connection: Connection, sql: str, values: Mapping[str, Any] | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Return what a read-only statement gives, with text for values that Arrow or Python would change."""
+    _check_reads(connection, sql)
+    relation = connection.sql(sql, params=dict(values) if values else None)
+    if relation is None:
+        raise _refused()
+    if _AS_TEXT.isdisjoint(map(str, relation.types)):
+        return relation
+    columns = []
+    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1):
+        quoted = name.replace('"', '""')
+        columns.append(f'CAST(#{number} AS {"VARCHAR" if str(kind) in _AS_TEXT else kind}) AS "{quoted}"')
+    return relation.project(", ".join(columns))
+
+
+def _awaited(connection: Connection, work: Callable[[], T]) -> T:
+    """Do DuckDB's work in a thread: a signal that ends this one interrupts the statement, however long it takes."""
+    with ThreadPoolExecutor(1) as pool:
         try:
-            _check_reads(connection, sql)
-            relation = connection.sql(sql, params=dict(values) if values else None)
-            if relation is None:
-                raise _refused()
-            table: pa.Table = relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise _explained(error) from None
-    return table
+            return pool.submit(work).result()
+        except BaseException:
+            connection.interrupt()
+            raise
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Report in one line what DuckDB refuses.
+
+    Raises:
+        ConfigError: an error of DuckDB was raised within, or one of Arrow while it read DuckDB's rows.
+    """
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow passes on DuckDB's as an OSError
+        raise _explained(error) from None
 
 
 def query_frame(warehouse: Path, sql: str) -> pd.DataFrame:
@@ -91,6 +147,8 @@ def query_frame(warehouse: Path, sql: str) -> pd.DataFrame:
 
 
 def _check_reads(connection: Connection, sql: str) -> None:
+    if not sql.isascii() and sql != sql.encode("utf-8", "replace").decode():
+        raise ConfigError("the statement is no UTF-8", where="sql", hint="Give it in UTF-8.")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise ConfigError(
@@ -110,12 +168,12 @@ def _refused() -> ConfigError:
     )
 
 
-def _first_line(error: duckdb.Error) -> str:
+def _first_line(error: Exception) -> str:
     """Return DuckDB's message without its class and without the lines that point into the statement."""
     return re.sub(r"^\w+(?: \w+)? Error: ", "", str(error).split("\n", 1)[0]).rstrip(".! ")
 
 
-def _explained(error: duckdb.Error) -> ConfigError:
+def _explained(error: Exception) -> ConfigError:
     text = str(error)
     if isinstance(error, duckdb.PermissionException):
         return ConfigError(

@@ -21,17 +21,20 @@ def command(statement: str, form: str) -> int:
 
     The warehouse can be read during a load.
 
-    A table is never cut. --format record has a line for each column, which suits wide rows.
+    A table is never cut; one of more than 10,000 rows has a header before each 10,000. --format record has a line for
+    each column, which suits wide rows.
 
     Example: quantgate sql "SELECT precision, verdict, usd_per_mtok_output FROM validated_table"
     """
-    from warehouse.query import query
-    from warehouse.report.render import Format, render
+    from warehouse.query import pages
+    from warehouse.report.render import Format, written
 
     width = terminal_width() if sys.stdout.isatty() else None
-    text = render(query(Home.current().warehouse, statement), form, width=width)
-    click.echo(text)
-    widest = max(map(len, text.splitlines()), default=0)
-    if form == Format.TABLE and width and widest > shutil.get_terminal_size().columns:
+    widest = 0
+    for piece in written(pages(Home.current().warehouse, statement), Format(form), width=width):
+        click.echo(piece)
+        if width and form == Format.TABLE:
+            widest = max(widest, *map(len, piece.splitlines()), 0)
+    if widest > shutil.get_terminal_size().columns:
         click.echo(f"{widest} columns wide: --format record has a line for each column", err=True)
     return 0

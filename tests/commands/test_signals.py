@@ -7,13 +7,15 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from commands import main as cli
 from tests.commands.test_command import validate
-from tests.support.command import QUANTGATE, nothing_left
+from tests.support.command import QUANTGATE, hear_ctrl_c, nothing_left
 from tests.support.fake_engine import make
 from tests.tasks.engine.test_process import wait_for
+from warehouse.load import load_bundles
 
 
 @pytest.mark.usefixtures("prefect_ready")
@@ -65,6 +67,25 @@ def test_an_interrupted_query_without_a_signal_of_ours_was_ended_by_sigterm(
     """While a flow runs Prefect has its own handler for SIGTERM, and DuckDB hides what that raises."""
     monkeypatch.setattr(cli, "_received", [])
     assert cli._report(RuntimeError("Query interrupted")) == 143
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("rows", ["count(*)", "1"])
+def test_a_signal_ends_an_endless_query(home: Path, sent: signal.Signals, status: int, rows: str) -> None:
+    load_bundles(home / "warehouse.duckdb", home / "bundles")
+    endless = f"SELECT {rows} FROM range(1000000) a, range(1000000) b WHERE a.range + b.range < 0"
+    process = subprocess.Popen(
+        [QUANTGATE, "sql", endless],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
+    )
+    assert wait_for(lambda: psutil.Process(process.pid).cpu_times().user > 3, 180), "it computes"
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.count("\n")) == (status, "", 1 if sent == signal.SIGTERM else 2)
+    assert "Traceback" not in err
 
 
 def test_an_error_that_nobody_expected_is_not_hidden() -> None:

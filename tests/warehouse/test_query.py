@@ -7,6 +7,7 @@ import io
 import json
 import math
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantgate.model.errors import ConfigError, RunError
-from warehouse.query import query, query_frame
-from warehouse.report.render import render
+from warehouse.query import PAGE_ROWS, pages, query, query_frame
+from warehouse.report.render import Format, render, written
 
 SQL = (
     "SELECT precision, verdict, quality_delta, usd_per_mtok_output FROM validated_table "
@@ -141,6 +142,7 @@ def test_what_writes_or_leaves_the_warehouse_is_refused_in_one_line(
         ("", "expected one SQL statement, found 0"),
         ("SELECT 'a'::INTEGER", "Could not convert"),
         ("SELECT frobnicate(1)", "frobnicate"),
+        ("SELECT '\udcff'", "the statement is no UTF-8"),
     ],
 )
 def test_a_mistake_is_one_clear_line(loaded: Any, sql: str, message: str) -> None:
@@ -264,3 +266,75 @@ def test_times_are_in_utc_whatever_the_machine_s_zone(loaded: Any, monkeypatch: 
         loaded.warehouse, "SELECT TIMESTAMPTZ '2026-04-01 00:00' AS t, current_setting('TimeZone') AS z"
     )
     assert row.to_pylist()[0]["t"] == datetime(2026, 4, 1, tzinfo=UTC)
+
+
+FAR = {
+    "'infinity'::DATE": "infinity",
+    "'-infinity'::DATE": "-infinity",
+    "'infinity'::TIMESTAMP": "infinity",
+    "'-infinity'::TIMESTAMPTZ": "-infinity",
+    "'infinity'::TIMESTAMP_S": "infinity",
+    "'290000-01-01'::DATE": "290000-01-01",
+    "'290000-01-01'::TIMESTAMPTZ": "290000-01-01T00:00:00.000000Z",
+    "'0044-03-15 (BC)'::DATE": "-0043-03-15",
+    "['infinity'::DATE, NULL]": ["infinity", None],
+    "['infinity'::DATE]::DATE[1]": ["infinity"],
+    "{'a': 'infinity'::DATE}": {"a": "infinity"},
+    "MAP {'a': '-infinity'::TIMESTAMP}": {"a": "-infinity"},
+}
+OTHER = {
+    "'10101'::BIT": "10101",
+    "'12:00:00+02:00'::TIMETZ": "12:00:00+02",
+    "'24:00:00'::TIME": "24:00:00",
+    "'340282366920938463463374607431768211455'::UHUGEINT": "340282366920938463463374607431768211455",
+    "12345678901234567890123456789::BIGNUM": "12345678901234567890123456789",
+    "170141183460469231731687303715884105727::HUGEINT": 170141183460469231731687303715884105727,
+    "99999999999999999999999999999999999999::DECIMAL(38, 0)": 99999999999999999999999999999999999999,
+    "INTERVAL 3 MONTH": "3 months",
+    "'b'::ENUM ('a', 'b')": "b",
+    "'\\xAA'::BLOB": "aa",
+    "'6a93a8b4-1d0f-4c1a-9a86-0f2f4f5f6a7b'::UUID": "6a93a8b4-1d0f-4c1a-9a86-0f2f4f5f6a7b",
+    "union_value(x := 1)": 1,
+    "[1, 2]::INTEGER[2]": [1, 2],
+    "'nan'::DOUBLE": None,
+}
+
+
+def shown(warehouse: Path, sql: str, form: str = "json") -> str:
+    return "\n".join(written(pages(warehouse, sql), Format(form)))
+
+
+@pytest.mark.parametrize(("value", "expected"), [*FAR.items(), *OTHER.items()])
+def test_a_value_that_python_lacks_is_written_in_each_format(
+    loaded: Any, value: str, expected: object
+) -> None:
+    sql = f'SELECT 1 AS "a ""b""", {value} AS v, 2 AS v2'
+    assert json.loads(shown(loaded.warehouse, sql)) == [{'a "b"': 1, "v": expected, "v2": 2}]
+    for form in ("table", "record", "csv"):
+        text = shown(loaded.warehouse, sql, form)
+        assert not isinstance(expected, str) or expected in text
+
+
+def test_an_endless_result_is_written_page_by_page(loaded: Any) -> None:
+    rows = pages(loaded.warehouse, "FROM range(1_000_000_000_000)")
+    assert [page.num_rows for page in islice(rows, 2)] == [PAGE_ROWS, PAGE_ROWS]
+    rows.close()  # type: ignore[attr-defined]
+
+
+def test_pages_make_the_result_that_one_table_makes(loaded: Any) -> None:
+    sql = f"SELECT range AS n, 'a' AS text FROM range({2 * PAGE_ROWS + 1})"
+    whole = query(loaded.warehouse, sql)
+    for form in ("json", "csv"):
+        assert shown(loaded.warehouse, sql, form) == render(whole, form)
+    table = shown(loaded.warehouse, sql, "table").splitlines()
+    assert len(table) == whole.num_rows + 3 * 2 + 2, "three headers, and two lines between the pages"
+    assert shown(loaded.warehouse, sql, "record").splitlines()[-3] == f"── {whole.num_rows}"
+    for form in Format:
+        empty = "SELECT 1 AS a WHERE false"
+        assert shown(loaded.warehouse, empty, form) == render(query(loaded.warehouse, empty), form)
+
+
+def test_a_mistake_in_a_later_row_is_one_line(loaded: Any) -> None:
+    sql = f"SELECT if(range > {2 * PAGE_ROWS}, 'x', '1')::INTEGER FROM range({3 * PAGE_ROWS})"
+    with pytest.raises(ConfigError, match="Could not convert string 'x' to INT32"):
+        list(pages(loaded.warehouse, sql))

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from rich.cells import cell_len
 
 from quantgate.model.errors import ConfigError
 
 NULL = "–"
+_LAST_DAY, _LAST_TIME = 2**31 - 1, 2**63 - 1
+"""How DuckDB stores infinite dates, in days, and infinite times, in whatever unit."""
 
 
 class Format(StrEnum):
@@ -49,27 +53,100 @@ def render(table: pa.Table, output: Format | str = Format.TABLE, *, width: int |
         raise ConfigError(
             f"unknown format '{output}'", where="--format", hint=f"Use {', '.join(Format)}."
         ) from None
-    columns = [column.to_pylist() for column in table.columns]
-    types = [field.type for field in table.schema]
-    native = [[_native(value, kind) for value in column] for column, kind in zip(columns, types, strict=True)]
-    rows = list(zip(*native, strict=True))
-    names = table.schema.names
-    if chosen is Format.JSON:
-        return _json(names, rows)
-    if chosen is Format.CSV:
-        return _csv(names, rows)
-    cells = [[_cell(value) for value in row] for row in rows]
-    if chosen is Format.RECORD:
-        return _records(names, cells, width)
-    return aligned(names, cells, [_is_numeric(kind) for kind in types])
+    return "\n".join(written([table], chosen, width=width))
 
 
-def _records(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
+def written(
+    pages: Iterable[pa.Table], output: Format = Format.TABLE, *, width: int | None = None
+) -> Iterator[str]:
+    """Write a result page by page, as `render` does; each piece is one or more lines without the last newline.
+
+    Each page of an aligned table has widths and a header of its own. Records are counted to the end only where all are
+    on one page.
+
+    Args:
+        pages: the rows, one page at least.
+        output: the format.
+        width: as of `render`.
+
+    Raises:
+        ConfigError: as `render`.
+    """
+    upcoming = iter(pages)
+    page, begun, names = next(upcoming), 0, list[str]()
+    while True:
+        follows = next(upcoming, None)
+        rows, begun = _rows(page), begun + page.num_rows
+        names = page.schema.names
+        is_first, is_last = begun == page.num_rows, follows is None
+        if output is Format.JSON:
+            yield _json(names, rows, is_first, is_last)
+        elif output is Format.CSV:
+            yield _csv(([names] if is_first else []) + rows)
+        else:
+            text = [[_cell(value) for value in row] for row in rows]
+            if not is_first:
+                yield ""
+            if output is Format.RECORD:
+                total = begun if is_first and is_last else None
+                yield _records(names, text, width, begun - page.num_rows, total)
+            else:
+                yield aligned(names, text, [_is_numeric(field.type) for field in page.schema])
+        if follows is None:
+            return
+        page = follows
+
+
+def _rows(page: pa.Table) -> list[Sequence[Any]]:
+    """Return the rows with values of types that JSON has."""
+    native = [
+        [_native(value, field.type) for value in _values(column)]
+        for column, field in zip(page.columns, page.schema, strict=True)
+    ]
+    return list(zip(*native, strict=True))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return values of Python's types, and text for times that Python can't hold."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        return [_value(scalar) for scalar in column]
+    return values
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        pass
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _value(item) for name, item in scalar.items()}
+    if isinstance(scalar, pa.MapScalar):
+        return [(_value(entry[0]), _value(entry[1])) for entry in scalar.values]
+    if isinstance(scalar, pa.ListScalar):
+        return [_value(item) for item in scalar.values]
+    return _far_time(scalar)
+
+
+def _far_time(scalar: pa.Scalar) -> str:
+    """Write a date or time before the year 1 or after 9999, or DuckDB's infinite one, in ISO 8601."""
+    whole = pa.types.is_date(scalar.type)
+    if abs(scalar.value) >= (_LAST_DAY if whole else _LAST_TIME):
+        return "infinity" if scalar.value > 0 else "-infinity"
+    text = str(np.datetime64(scalar.value, "D" if whole else scalar.type.unit))
+    text = re.sub(r"^-(\d+)", lambda year: f"-{year[1]:0>4}", text)  # NumPy writes 3 digits
+    return text if whole or scalar.type.tz is None else f"{text}Z"
+
+
+def _records(
+    names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, before: int, total: int | None
+) -> str:
     """Write each row as a block: a line for each column, its name first; a value with a word too long is below it."""
     label = max(map(cell_len, names), default=0) + 2
     blocks = []
-    for number, row in enumerate(rows, 1):
-        lines = [f"── {number} of {len(rows)}"]
+    for number, row in enumerate(rows, before + 1):
+        lines = [f"── {number} of {total}" if total else f"── {number}"]
         for name, cell in zip(names, row, strict=True):
             parts = [cell] if width is None else _lines(cell, width - label)
             if width is not None and max(map(cell_len, parts)) > width - label:
@@ -155,7 +232,7 @@ def _cell(value: Any) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _json(names: Sequence[str], rows: Sequence[Sequence[Any]], is_first: bool, is_last: bool) -> str:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(
@@ -164,17 +241,19 @@ def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
             hint="Rename one of them with AS.",
         )
     lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
-    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+    if not lines:
+        return "[]"
+    return ("[\n" if is_first else "") + ",\n".join(lines) + ("\n]" if is_last else ",")
 
 
-def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
     """Write CSV as of RFC 4180 with plain newlines; NULL is empty, an empty text is quoted.
 
     Python's csv writer doesn't quote a lone carriage return if its lines end in a newline, and readers then split
     the row.
     """
     cells = [[None if value is None else _text(value) for value in row] for row in rows]
-    return "\n".join(",".join(map(_csv_cell, line)) or '""' for line in [names, *cells])
+    return "\n".join(",".join(map(_csv_cell, line)) or '""' for line in cells)
 
 
 def _csv_cell(text: str | None) -> str:
