@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +26,12 @@ def terminal_width() -> int:
     from warehouse.report.blocks import WIDTH
 
     return min(shutil.get_terminal_size().columns, WIDTH) if sys.stdout.isatty() else WIDTH
+
+
+def say_left_out(problems: Iterable[str]) -> None:
+    """Print a line for each bundle or file that a load left out."""
+    for problem in problems:
+        click.echo(f"quantgate: left out: {problem}", err=True)
 
 
 def show_outcome(home: Home, result: Validation, *, require_validated: bool, published: bool = False) -> int:

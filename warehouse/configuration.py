@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from quantgate.model.config.gpus import GpuConfig, GpuFile
 from quantgate.model.config.models import load_models
 from quantgate.model.config.policy import Policy, PolicyFile
-from quantgate.model.config.prices import PriceFile
+from quantgate.model.config.prices import PriceFile, PriceOffer
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml
 from warehouse.architectures import Shapes, read_shapes, refresh_shapes
 from warehouse.database import Connection, create_views, insert_rows, migrate, replace_rows
-from warehouse.evidence.reference import Reference, read_reference, store_reference
+from warehouse.evidence.mlperf import SummaryImport, evidence_folder, import_summary
+from warehouse.evidence.records import Catalogue
+from warehouse.evidence.reference import (
+    CATALOGUE,
+    FOLDER,
+    Reference,
+    read_reference,
+    read_results,
+    store_reference,
+)
 from warehouse.prices.offers import (
+    Imported,
     LocatedOffer,
     PriceImport,
     check_end,
@@ -45,16 +56,20 @@ class Configuration:
     own_offers: tuple[LocatedOffer, ...]
     """The offers of prices.yaml."""
     imported: tuple[LocatedOffer, ...]
+    imported_digest: str
+    """SHA-256 (hex) of the files of imported offers."""
     reference: Reference
     scores: tuple[dict[str, object], ...]
     """Published scores of baselines, as rows of ``store.baseline_scores``."""
+    problems: tuple[str, ...] = ()
+    """One line for each imported file, or some of its offers, that is left out."""
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of its content."""
         return fingerprint_of(
             [
                 *(part.model_dump(mode="json") for part in (self.gpus, self.prices, self.policies)),
-                [[located.where, located.offer.model_dump(mode="json")] for located in self.imported],
+                self.imported_digest,
                 self.shapes.digest(),
                 self.reference.digest,
                 self.scores,
@@ -72,9 +87,11 @@ def read_configuration(
         imported: folder of imported offers; an offer that prices.yaml lists too counts once.
         published: folder of imported MLPerf results.
 
+    What is wrong with imported files and offers leaves them out, with a line in ``problems``.
+
     Raises:
-        ConfigError: a file is missing or wrong; or an offer names an unknown GPU, ends before it begins, or has the
-            series and the first day of another offer.
+        ConfigError: a file of the folder is missing or wrong; or an offer of prices.yaml names an unknown GPU, ends
+            before it begins, or has the series and the first day of another offer.
     """
     gpus = load_yaml(configs / "gpus.yaml", GpuFile)
     prices = load_yaml(configs / "prices.yaml", PriceFile)
@@ -83,35 +100,61 @@ def read_configuration(
     own = tuple(
         LocatedOffer(f"prices.yaml: prices.{number}", offer) for number, offer in enumerate(prices.prices)
     )
+    kept = read_imported(imported) if imported else Imported()
+    further, problems = _further_offers(own, kept.offers, gpus)
+    reference = read_reference(configs, gpus, published)
     return Configuration(
         gpus,
         prices,
         policies,
         shapes,
         own,
-        _further_offers(own, read_imported(imported) if imported else [], gpus),
-        read_reference(configs, gpus, published),
+        further,
+        kept.digest,
+        reference,
         _published_scores(configs / "models"),
+        (*kept.problems, *problems, *reference.problems),
     )
 
 
 def _further_offers(
     own: Sequence[LocatedOffer], imported: Sequence[LocatedOffer], gpus: GpuFile
-) -> tuple[LocatedOffer, ...]:
-    """Check all offers; return the imported ones that prices.yaml doesn't list."""
+) -> tuple[tuple[LocatedOffer, ...], list[str]]:
+    """Check all offers; return the imported ones that prices.yaml lacks, and a line for each file with wrong ones."""
     offers: dict[tuple[object, ...], LocatedOffer] = {}
+    problems: dict[str, list[ConfigError]] = {}
     for number, located in enumerate([*own, *imported]):
-        choose(gpus.gpus, located.offer.gpu, f"{located.where}.gpu")
-        check_end(located.offer, located.where)
-        key = (*series(located.offer), located.offer.valid_from)
-        first = offers.setdefault(key, located)
-        if first is not located and (number < len(own) or terms(first.offer) != terms(located.offer)):
-            raise ConfigError(
-                f"two offers for {', '.join(map(str, key))}, the other at {first.where}",
-                where=located.where,
-                hint="Keep one, or give the newer its own valid_from.",
-            )
-    return tuple(offers.values())[len(own) :]
+        try:
+            _check_offer(located, offers, gpus, is_own=number < len(own))
+        except ConfigError as error:
+            if number < len(own):
+                raise
+            problems.setdefault(located.where.partition(":")[0], []).append(error)
+    lines = [
+        f"{errors[0]}" + (f" So are {len(errors) - 1} more offers of that file." if errors[1:] else "")
+        for errors in problems.values()
+    ]
+    return tuple(offers.values())[len(own) :], lines
+
+
+def _check_offer(
+    located: LocatedOffer, offers: dict[tuple[object, ...], LocatedOffer], gpus: GpuFile, *, is_own: bool
+) -> None:
+    """Add an offer to those that are checked, unless it is among them.
+
+    Raises:
+        ConfigError: it is wrong, or another price of its series begins that day.
+    """
+    choose(gpus.gpus, located.offer.gpu, f"{located.where}.gpu")
+    check_end(located.offer, located.where)
+    key = (*series(located.offer), located.offer.valid_from)
+    first = offers.setdefault(key, located)
+    if first is not located and (is_own or terms(first.offer) != terms(located.offer)):
+        raise ConfigError(
+            f"two offers for {', '.join(map(str, key))}, the other at {first.where}",
+            where=located.where,
+            hint="Keep one, or give the newer its own valid_from.",
+        )
 
 
 def _published_scores(folder: Path) -> tuple[dict[str, object], ...]:
@@ -131,13 +174,60 @@ def import_prices(file: Path, warehouse: Path, *, today: date | None = None) -> 
         today: the day (UTC) after which no offer may begin; the present one if empty.
     """
     own = read_configuration()
-    return import_offers(file, imported_folder(warehouse), own.own_offers, own.gpus.gpus, today)
+
+    def rehearse(offers: Sequence[PriceOffer]) -> None:
+        imported = tuple(LocatedOffer(str(file), offer) for offer in offers)
+        rehearse_configuration(replace(own, imported=imported), str(file))
+
+    return import_offers(file, imported_folder(warehouse), own.own_offers, own.gpus.gpus, today, rehearse)
+
+
+def import_results(file: Path, warehouse: Path) -> SummaryImport:
+    """Import an official summary of MLPerf beside a warehouse; the next load inserts its token rates.
+
+    Args:
+        file: see `warehouse.evidence.mlperf.import_summary`, also for the errors.
+        warehouse: the DuckDB file; it needn't exist yet.
+    """
+    own = read_configuration()
+
+    def rehearse(path: Path) -> None:
+        try:
+            rows = read_results(path, load_yaml(CONFIGS / FOLDER / CATALOGUE, Catalogue))
+        except ConfigError as error:
+            raise ConfigError(error.what, where=str(file), hint=error.hint) from None
+        reference = replace(own.reference, rows={**own.reference.rows, "published_throughput": rows})
+        rehearse_configuration(replace(own, reference=reference), str(file))
+
+    return import_summary(file, evidence_folder(warehouse), rehearse)
+
+
+def rehearse_configuration(configuration: Configuration, where: str) -> None:
+    """Load a configuration into a scratch warehouse, in memory.
+
+    Args:
+        configuration: as `read_configuration` reads it.
+        where: what is new in it, for the message.
+
+    Raises:
+        ConfigError: a table or a view refuses it.
+    """
+    try:
+        with _in_memory(configuration) as connection:
+            for view in ("prices", "gpu_prices", "reserved_ranges", "published_evidence", "published_costs"):
+                connection.sql(f"FROM {view}").to_arrow_table()
+    except (duckdb.Error, pa.ArrowException, ValueError, TypeError, ArithmeticError) as error:
+        raise ConfigError(
+            f"the warehouse refuses it ({error})",
+            where=where,
+            hint="Correct the values, and import it again.",
+        ) from None
 
 
 def refresh(connection: Connection, configuration: Configuration) -> None:
     """Replace prices, GPUs and the list of current policies; keep the policies that runs declared."""
     offers = (
-        {**located.offer.model_dump(), "origin": located.where.partition(":")[0]}
+        {**vars(located.offer), "origin": located.where.partition(":")[0]}
         for located in (*configuration.own_offers, *configuration.imported)
     )
     replace_rows(connection, "price_offers", offers)
@@ -164,7 +254,10 @@ def configured_in_memory(configs: Path = CONFIGS, *, warehouse: Path | None = No
     Raises:
         ConfigError: a file of the configuration is wrong.
     """
-    configuration = read_configuration(configs, imported_folder(warehouse) if warehouse else None)
+    return _in_memory(read_configuration(configs, imported_folder(warehouse) if warehouse else None))
+
+
+def _in_memory(configuration: Configuration) -> Connection:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     migrate(connection)

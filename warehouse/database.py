@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.yaml_file import fingerprint_of
+from warehouse.swap import REFUSALS
 
 _HERE = Path(__file__).resolve().parent
 MIGRATIONS = _HERE / "migrations"
@@ -25,14 +27,37 @@ MATERIALIZED = ("table_points", "standing_verdicts")
 
 Connection = duckdb.DuckDBPyConnection
 
+UNEXPECTED = (
+    duckdb.Error,
+    pa.ArrowException,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What values that nobody thought of raise, somewhere between a bundle's files and a view. No errors of the disk."""
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Connection]:
-    """Open a DuckDB file for writing, times in UTC; checkpoint it when the block succeeds."""
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        yield connection
-        connection.execute("CHECKPOINT")
+    """Open a DuckDB file for writing, times in UTC; checkpoint it when the block succeeds.
+
+    Raises:
+        OSError: the disk is full, or refuses; DuckDB has no error of its own for it.
+    """
+    try:
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+            connection.execute("CHECKPOINT")
+    except duckdb.Error as error:
+        numbers = [number for number in REFUSALS if os.strerror(number) in str(error)]
+        if numbers:
+            raise OSError(numbers[0], os.strerror(numbers[0]), str(path)) from None
+        raise
 
 
 @contextmanager
@@ -167,7 +192,7 @@ def insert_arrow(connection: Connection, table: str, rows: pa.Table) -> None:
 def insert_rows(connection: Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append records to ``store.<table>``; drop keys that are no column, store a missing key as NULL."""
     schema = connection.sql(f"SELECT * FROM store.{table} LIMIT 0").to_arrow_table().schema  # noqa: S608
-    records = [dict(row) for row in rows]
+    records = list(rows)
     if records:
         insert_arrow(connection, table, pa.Table.from_pylist(records, schema=schema))
 

@@ -16,9 +16,9 @@ from quantgate.bundles.store import BundleStore, Columns
 from quantgate.judge.judge import incomparable, judge, judge_evidence
 from quantgate.judge.pair_counts import COLUMNS, REPETITIVE, PlainTasks, RunSamples, count_pairs, evidence_of
 from quantgate.model.config.policy import Policy
-from quantgate.model.errors import QuantgateError
+from quantgate.model.errors import QuantgateError, RunError
 from quantgate.model.records import UseVerdict
-from warehouse.database import Connection, insert_rows
+from warehouse.database import UNEXPECTED, Connection, insert_rows
 from warehouse.rows import Row, task_verdict_rows, verdict_rows
 
 _BATCH_ROWS = 500_000
@@ -137,6 +137,8 @@ def _read(
             return StoredRun(declare(manifest), manifest.policy, columns, RunSamples(columns.table))
         except QuantgateError as error:
             return error
+        except UNEXPECTED as error:
+            return _unexpected(run_id, error)
 
     def started() -> Iterator[Future[_Read]]:
         """Yield every run as it is needed: a baseline, then its candidates, which wait for it."""
@@ -166,13 +168,21 @@ def _ahead(futures: Iterator[Future[_Read]]) -> Iterator[_Read]:
 
 
 def _judge_batch(batch: Sequence[_Pair]) -> Iterator[Judged]:
-    """Count the pairs of all candidates in one go, then judge each."""
+    """Count the pairs of all candidates in one go, then judge each; where that fails, count each candidate alone."""
     sides = [
         (pair.baseline.samples, pair.candidate.samples)
         for pair in batch
         if isinstance(pair.baseline, StoredRun) and isinstance(pair.candidate, StoredRun)
     ]
-    counted = iter(count_pairs(sides))
+    try:
+        counted = iter(count_pairs(sides))
+    except UNEXPECTED as error:
+        if len(batch) == 1:
+            yield Judged(*batch[0][:2], error=_unexpected(batch[0].run_id, error))
+        else:
+            for pair in batch:
+                yield from _judge_batch([pair])
+        return
     for run_id, baseline_run_id, candidate, baseline in batch:
         try:
             baseline_run, run = _read_whole(baseline), _read_whole(candidate)
@@ -180,6 +190,15 @@ def _judge_batch(batch: Sequence[_Pair]) -> Iterator[Judged]:
             yield Judged(run_id, baseline_run_id, verdicts, run.manifest)
         except QuantgateError as error:
             yield Judged(run_id, baseline_run_id, error=error)
+        except UNEXPECTED as error:
+            yield Judged(run_id, baseline_run_id, error=_unexpected(run_id, error))
+
+
+def _unexpected(run_id: str, error: Exception) -> RunError:
+    """Return the error of a run with values that nobody thought of; it stops no other candidate."""
+    return RunError(
+        f"{type(error).__name__}: {error}", where=f"bundle {run_id}", hint="Measure it again with --fresh."
+    )
 
 
 def _read_whole(run: _Read) -> StoredRun:

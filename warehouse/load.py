@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -14,21 +15,23 @@ from pydantic import Field
 
 from quantgate.bundles.claims import candidate_key, claim_key
 from quantgate.bundles.identity import VERDICT_KEYS
-from quantgate.bundles.manifest import parse_manifest
+from quantgate.bundles.manifest import damaged, parse_manifest
 from quantgate.bundles.schema import BUNDLE_FILES, PROMPTS_FILE
-from quantgate.bundles.store import Bundle, BundleStore, scored_runs
-from quantgate.model.errors import QuantgateError
+from quantgate.bundles.store import Bundle, BundleStore, Declared, scored_runs
+from quantgate.model.errors import QuantgateError, RunError
 from quantgate.model.yaml_file import Strict, fingerprint_of
 from warehouse.architectures import refresh_bounds
 from warehouse.configuration import CONFIGS, Configuration, add_policy, read_configuration, refresh
 from warehouse.controls import refresh_controls
 from warehouse.database import (
+    UNEXPECTED,
     Connection,
     create_views,
     insert_arrow,
     insert_rows,
     migrate,
     refresh_materialized,
+    replace_rows,
     schema_digest,
     set_setting,
     setting,
@@ -76,7 +79,9 @@ class LoadReport(Strict):
     loaded: tuple[str, ...] = Field(description="Runs that this load inserted.")
     present: int = Field(description="Runs that were in the warehouse already.")
     judged: tuple[str, ...] = Field(description="Candidates that this load judged.")
-    problems: tuple[str, ...] = Field(description="One line for each bundle that was skipped.")
+    problems: tuple[str, ...] = Field(
+        description="One line for each bundle, declaration or imported file that was left out."
+    )
     swapped: bool = Field(description="True if the warehouse changed.")
 
 
@@ -89,6 +94,38 @@ class _State:
     declared: str | None = None
     """Digest of the declarations that were loaded."""
     unjudged: list[tuple[str, str]] = field(default_factory=list)
+    questions: frozenset[str] = frozenset()
+    """Files of the declarations that were loaded."""
+    left_out: frozenset[str] = frozenset()
+    """Lines of what the last load left out."""
+
+
+class _Source(NamedTuple):
+    """What a load reads, but for the bundles."""
+
+    warehouse: Path
+    store: BundleStore
+    configuration: Configuration
+    digest: str
+    """Of the configuration and the schema."""
+    questions: Sequence[Declared]
+    """Those that are new."""
+
+
+@dataclass
+class _Changes:
+    """What a load did."""
+
+    loaded: list[str] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    swapped: bool = False
+
+    def add(self, other: _Changes) -> None:
+        self.loaded += other.loaded
+        self.judged += other.judged
+        self.problems += other.problems
+        self.swapped |= other.swapped
 
 
 def load_bundles(
@@ -98,7 +135,8 @@ def load_bundles(
 
     The next state is prepared beside the warehouse and renamed over it, under a lock: a kill at any moment
     leaves the old state or the new one, and readers of the old file go on. If nothing is new, the warehouse stays
-    as it is. A damaged bundle is reported in one line and skipped, never half loaded.
+    as it is. A bundle, a declaration or an imported file that is damaged, or that the warehouse refuses, is left out
+    with one line, never half loaded, and stops nothing else.
 
     Args:
         warehouse: the DuckDB file; created if it doesn't exist.
@@ -116,30 +154,90 @@ def load_bundles(
     with exclusive(warehouse, wait_s):
         remove_leftovers(warehouse)
         before = _state(warehouse)
-        stored = store.run_ids()
-        problems: list[str] = []
-        new = [run_id for run_id in stored if run_id not in before.run_ids and store.is_bundle(run_id)]
-        sound = _sound(store, new, problems)
-        first = next(sound, None)
-        judgeable = [pair for pair in before.unjudged if set(pair) <= set(stored)]
-        loaded, judged, changed = list[str](), list[str](), before.digest != digest
-        declared = before.declared != fingerprint_of(store.declared_names())
-        if first is not None or changed or judgeable or declared:
-            new_configuration = configuration if changed else None
-            with next_state(warehouse) as path:
-                loaded, judged = _write(
-                    path, chain([first] if first else [], sound), new_configuration, digest, store, problems
-                )
-                changed = bool(loaded or judged or changed or declared)
-                if not changed:
-                    path.unlink()
+        done = _Changes(problems=list(configuration.problems))
+        known = before.questions if before.digest == digest else ()
+        source = _Source(warehouse, store, configuration, digest, store.declarations(known, done.problems))
+        new = [
+            run_id for run_id in store.run_ids() if run_id not in before.run_ids and store.is_bundle(run_id)
+        ]
+        refused = {run_id for run_id in new if any(run_id in line for line in before.left_out)}
+        groups = [run_id for run_id in new if run_id not in refused], sorted(refused)
+        for group in filter(None, groups) if new else ((),):
+            done.add(_load(source, group))
+        done.problems = list(dict.fromkeys(done.problems))
+        done.swapped |= _note_left_out(warehouse, done.problems)
     return LoadReport(
-        loaded=tuple(loaded),
+        loaded=tuple(done.loaded),
         present=len(before.run_ids),
-        judged=tuple(judged),
-        problems=tuple(problems),
-        swapped=changed,
+        judged=tuple(done.judged),
+        problems=tuple(done.problems),
+        swapped=done.swapped,
     )
+
+
+def _load(source: _Source, run_ids: Sequence[str]) -> _Changes:
+    """Load bundles; where the warehouse refuses one, load the others and report it.
+
+    Which one it is shows by halving: whatever refuses it, a table, a view or a test, and whatever state that leaves
+    DuckDB in.
+
+    Raises:
+        RunError: the warehouse refuses its next state without any new bundle.
+    """
+    try:
+        return _swap(source, run_ids)
+    except duckdb.InterruptException:
+        raise
+    except UNEXPECTED as error:
+        what = f"{type(error).__name__}: {error}"
+        if not run_ids and isinstance(error, duckdb.Error):
+            raise RunError(
+                f"its next state can't be made ({what})",
+                where=str(source.warehouse),
+                hint="Move it away and run `quantgate load`: it is rebuilt from the bundles.",
+            ) from None
+        if not run_ids:
+            raise
+    done = _Changes()
+    if len(run_ids) == 1:
+        done.add(_load(source, ()))
+        done.problems.append(str(damaged(run_ids[0], f"the warehouse refuses it ({what})")))
+        return done
+    half = len(run_ids) // 2
+    for part in (run_ids[:half], run_ids[half:]):
+        done.add(_load(source, part))
+    return done
+
+
+def _swap(source: _Source, run_ids: Sequence[str]) -> _Changes:
+    """Bring the warehouse to its next state, in which these bundles are loaded."""
+    warehouse, store = source.warehouse, source.store
+    before, done = _state(warehouse), _Changes()
+    stored = set(store.run_ids())
+    sound = _sound(store, run_ids, done.problems)
+    first = next(sound, None)
+    judgeable = [pair for pair in before.unjudged if set(pair) <= stored]
+    changed = before.digest != source.digest
+    declared = before.declared != fingerprint_of(store.declared_names())
+    if first is not None or changed or judgeable or declared:
+        with next_state(warehouse) as path:
+            done.loaded, done.judged = _write(
+                path, chain([first] if first else [], sound), source, changed, done.problems
+            )
+            done.swapped = bool(done.loaded or done.judged or changed or declared)
+            if not done.swapped:
+                path.unlink()
+    return done
+
+
+def _note_left_out(warehouse: Path, problems: Sequence[str]) -> bool:
+    """Keep the lines for `quantgate status`; return False if they are those of the last load."""
+    lines = {line.encode("utf-8", "backslashreplace").decode() for line in problems}
+    if lines == _state(warehouse).left_out:
+        return False
+    with next_state(warehouse) as path, writing(path) as connection, transaction(connection):
+        replace_rows(connection, "left_out", [{"line": line} for line in sorted(lines)])
+    return True
 
 
 def _state(warehouse: Path) -> _State:
@@ -147,15 +245,24 @@ def _state(warehouse: Path) -> _State:
         return _State()
     with read_only(warehouse) as connection:
         try:
-            runs = connection.execute("SELECT run_id FROM store.runs").fetchall()
             return _State(
-                frozenset(run_id for (run_id,) in runs),
+                frozenset(_column(connection, "SELECT run_id FROM store.runs")),
                 setting(connection, _DIGEST),
                 setting(connection, _DECLARED),
                 connection.execute(_UNJUDGED).fetchall(),
+                frozenset(_column(connection, "SELECT file FROM store.declarations")),
+                frozenset(_column(connection, "SELECT line FROM store.left_out")),
             )
+        except duckdb.CatalogException:  # of an earlier version
+            pass
+        try:
+            return _State(frozenset(_column(connection, "SELECT run_id FROM store.runs")))
         except duckdb.CatalogException:
             return _State()
+
+
+def _column(connection: Connection, sql: str) -> list[str]:
+    return [value for (value,) in connection.execute(sql).fetchall()]
 
 
 def _sound(store: BundleStore, run_ids: Iterable[str], problems: list[str]) -> Iterator[Bundle]:
@@ -165,35 +272,33 @@ def _sound(store: BundleStore, run_ids: Iterable[str], problems: list[str]) -> I
             yield store.read(run_id)
         except QuantgateError as error:
             problems.append(str(error))
+        except UNEXPECTED as error:
+            problems.append(str(damaged(run_id, f"it can't be read ({type(error).__name__}: {error})")))
 
 
 def _write(
-    path: Path,
-    bundles: Iterable[Bundle],
-    configuration: Configuration | None,
-    digest: str,
-    store: BundleStore,
-    problems: list[str],
+    path: Path, bundles: Iterable[Bundle], source: _Source, reconfigured: bool, problems: list[str]
 ) -> tuple[list[str], list[str]]:
     """Bring the database at ``path`` to the next state; return the runs loaded and the runs judged."""
+    store = source.store
     with writing(path) as connection:
         migrate(connection)
         keys_change = setting(connection, "verdict_keys") != VERDICT_KEYS
         if keys_change:
             _keep_standing(connection)
             _refresh_keys(connection, store)
-        _load_declarations(connection, store)
+        _load_declarations(connection, store, source.questions)
         loaded: list[str] = []
         for batch in _batches(bundles):
             _insert(connection, batch)
             loaded.extend(bundle.manifest.run_id for bundle in batch)
         _join_earlier_versions(connection)
-        if configuration is not None:
+        if reconfigured:
             with transaction(connection):
-                refresh(connection, configuration)
+                refresh(connection, source.configuration)
                 create_views(connection)
-                set_setting(connection, _DIGEST, digest)
-        refresh_bounds(connection, all_runs=configuration is not None)
+                set_setting(connection, _DIGEST, source.digest)
+        refresh_bounds(connection, all_runs=reconfigured)
         judged = _judge_all(connection, store, problems)
         refresh_controls(connection)
         compare_all(connection)
@@ -325,13 +430,14 @@ def _note_changed_verdicts(connection: Connection) -> None:
         )
 
 
-def _load_declarations(connection: Connection, store: BundleStore) -> None:
+def _load_declarations(connection: Connection, store: BundleStore, questions: Sequence[Declared]) -> None:
     """Load what runs declared before they asked: a run that was killed is a try too, which only this shows."""
     names = store.declared_names()
-    known = {file for (file,) in connection.execute("SELECT file FROM store.declarations").fetchall()}
+    known = set(_column(connection, "SELECT file FROM store.declarations"))
     scored = sorted(scored_runs(names))
     with transaction(connection):
-        insert_rows(connection, "declarations", map(declaration_row, store.declarations(known)))
+        new = (declaration_row(declared) for declared in questions if declared.name not in known)
+        insert_rows(connection, "declarations", new)
         connection.execute(
             "UPDATE store.declarations SET scored = true WHERE NOT scored AND list_contains($scored, run_id)",
             {"scored": scored},

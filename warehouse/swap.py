@@ -5,6 +5,7 @@ docs/decisions/0003-warehouse-swap-by-rename.md says why.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -15,6 +16,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from quantgate.model.errors import RunError
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Numbers of the errors of a disk that is full, or takes nothing more for another reason."""
 
 
 @contextmanager
@@ -55,6 +59,9 @@ def replacing(target: Path) -> Iterator[Path]:
     A block that removes the temporary file leaves ``target`` as it is. The content is synced to disk before the
     rename, and the rename is synced too: a kill or a power cut at any moment leaves the old file or the new one,
     whole.
+
+    Raises:
+        RunError: the disk is full, or takes nothing more for another reason; ``target`` is as it was.
     """
     temporary = target.with_name(f".{target.name}.next-{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -69,6 +76,14 @@ def replacing(target: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise RunError(
+            f"it can't be written ({os.strerror(error.errno)}), and is as it was",
+            where=str(target),
+            hint="Free some space there, then try again.",
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
         temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from commands.options import format_option
+from commands.outcome import say_left_out
 from commands.verb import VerbGroup
 from quantgate.model.home import Home
 from quantgate.model.words import counted
@@ -61,7 +62,7 @@ def import_file(file: Path) -> int:
         for problem in error.problems:
             click.echo(f"quantgate: {problem}", err=True)
         raise
-    load_bundles(home.warehouse, home.bundles)
+    say_left_out(load_bundles(home.warehouse, home.bundles).problems)
     kept = f", kept in {done.file}" if done.file else ""
     click.echo(f"{counted(done.imported, 'offer')} imported, {done.known} known already{kept}")
     for row in query(home.warehouse, NO_ON_DEMAND, {"gpus": [*done.gpus]}).to_pylist():

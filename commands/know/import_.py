@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from commands.outcome import say_left_out
 from commands.verb import Verb
 from quantgate.model.home import Home
 from quantgate.model.words import counted
@@ -19,12 +20,12 @@ def command(file: Path) -> int:
     FILE is the official summary_results.json of a round. The token rates of its closed division become rows of the
     view published_evidence. They never become rows of validated_table. Importing a file again changes nothing.
     """
-    from warehouse.evidence.mlperf import evidence_folder, import_summary
+    from warehouse.configuration import import_results
     from warehouse.load import load_bundles
 
     home = Home.current()
-    done = import_summary(file, evidence_folder(home.warehouse))
-    load_bundles(home.warehouse, home.bundles)
+    done = import_results(file, home.warehouse)
+    say_left_out(load_bundles(home.warehouse, home.bundles).problems)
     click.echo(
         f"{counted(done.imported, 'result')} imported, {counted(done.left_out, 'other')} left out, "
         f"kept in {done.file}"

@@ -135,8 +135,22 @@ def _command(state: dict[str, Any]) -> str:
     return f"cd {shlex.quote(folder)} && {command}" if folder and Path(folder) != Path.cwd() else str(command)
 
 
-def _waiting(home: Home) -> str | None:
-    """Say which finished bundles are not in the warehouse yet; None where all are."""
+def _left_out(home: Home) -> list[str]:
+    """Return the lines of what the last load left out; none before the first load of that version."""
+    from quantgate.model.errors import ConfigError
+    from warehouse.query import query
+
+    try:
+        lines: list[str] = (
+            query(home.warehouse, "FROM store.left_out ORDER BY ALL").column("line").to_pylist()
+        )
+    except ConfigError:
+        return []
+    return lines
+
+
+def _waiting(home: Home, left_out: Sequence[str]) -> str | None:
+    """Say which finished bundles wait for a load; None where none does. Those that one left out don't."""
     from quantgate.bundles.store import BundleStore
     from quantgate.model.errors import QuantgateError
     from warehouse.query import query
@@ -146,7 +160,11 @@ def _waiting(home: Home) -> str | None:
         loaded = set(query(home.warehouse, "SELECT run_id FROM runs").column("run_id").to_pylist())
     try:
         store = BundleStore(home.bundles)
-        waiting = [run for run in store.run_ids() if run not in loaded and store.is_bundle(run)]
+        waiting = [
+            run
+            for run in store.run_ids()
+            if run not in loaded and store.is_bundle(run) and not any(run in line for line in left_out)
+        ]
     except QuantgateError as error:
         return f"finished bundles can't be listed: {error}"
     if not waiting:
@@ -184,7 +202,8 @@ def command() -> int:
 
     An unfinished or failed run is listed with its finished parts, the documents that it has answered, its log, and the
     command that goes on with it.
-    Finished bundles that no load has brought into the warehouse yet are named, and verdicts that an update changed.
+    Finished bundles that no load has brought into the warehouse yet are named, what the last load left out and why, and
+    verdicts that an update changed.
     """
     from quantgate.bundles.staging import unfinished
 
@@ -196,7 +215,10 @@ def command() -> int:
             click.echo(line)
     else:
         click.echo(f"no runs yet in {home.path}")
-    if waiting := _waiting(home):
+    left_out = _left_out(home) if home.warehouse.exists() else []
+    for line in left_out:
+        click.echo(f"left out of the warehouse: {line}")
+    if waiting := _waiting(home, left_out):
         click.echo(waiting)
     lines = [_unfinished(home, staging, state) for staging, state in unfinished(home)]
     click.echo("\n".join(lines) or "nothing is unfinished")

@@ -46,7 +46,7 @@ class Declaration(Strict):
     """A question that a run is about to ask, written to the bundles store before the first answer is asked for."""
 
     run_id: str
-    declared_order: int
+    declared_order: int = Field(ge=0, lt=2**63)
     declared_at: datetime
     claim_key: str
     subject_key: str = Field(default="", description="Of the claim, but for the kernels (`subject_of`).")

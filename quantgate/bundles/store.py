@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
 
 from quantgate.bundles.claims import Declaration
 from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, damaged, parse_manifest
@@ -29,6 +31,7 @@ from quantgate.bundles.schema import (
 )
 from quantgate.model.bounded import DATA_BYTES, parse_json, read_bytes
 from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.yaml_file import explained
 
 DECLARED = ".declared"
 """Folder of the runs that were declared: a file for each, named by its number and its id. Nothing removes them."""
@@ -37,6 +40,9 @@ _DOCUMENTS = ".documents"
 """Ending of the file with the hashes of a declared question's documents."""
 _SCORED = ".scored"
 """Ending of the file of a run that has scored enough answers to decide something."""
+
+_YEAR_9999_US = 253_370_764_800_000_000
+"""Microseconds from 1970 to the year 9999; times are no further from 1970 than that, either way."""
 
 _KEYS = {
     "samples.parquet": ("task", "filter", "doc_id", "doc_repeat"),
@@ -186,7 +192,7 @@ class BundleStore:
             RunError: the store can't be read.
         """
         numbers = (name[:ORDER_DIGITS] for name in self.declared_names())
-        return max((int(number) for number in numbers if number.isdigit()), default=0)
+        return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
     def declare(self, run_id: str, after: int = 0) -> int:
         """Record that a run begins, before it asks anything, and return its number (quantgate.bundles.order).
@@ -258,14 +264,17 @@ class BundleStore:
                 return []
             return sorted(Path(path).name for path in self._fs.ls(f"{self._root}/{DECLARED}", detail=False))
 
-    def declarations(self, known: Container[str] = ()) -> list[Declared]:
+    def declarations(self, known: Container[str] = (), problems: list[str] | None = None) -> list[Declared]:
         """Read what runs have declared before they asked, the first declared first.
+
+        A file that can't be read is left out: its run's bundle counts.
 
         Args:
             known: names of files that need not be read again.
+            problems: gets a line for each file that is left out.
 
         Raises:
-            RunError: the store can't be read. A file that is damaged is left out: its run's bundle counts.
+            RunError: the store can't be read.
         """
         names = self.declared_names()
         scored = scored_runs(names)
@@ -273,11 +282,18 @@ class BundleStore:
         for name in names:
             if not name.endswith(".json") or name in known:
                 continue
-            with reached(self.url, "read"):
+            try:
                 raw = self._content(f"{self._root}/{DECLARED}/{name}")
-            with contextlib.suppress(ValueError):
                 question = Declaration.model_validate_json(raw)
+            except ValidationError as error:
+                what = str(explained(Declaration, error, f"{DECLARED}/{name}"))
+            except OSError as error:
+                what = f"{DECLARED}/{name}: it can't be read ({error.strerror or error})"
+            else:
                 declared.append(Declared(name, question, question.run_id in scored))
+                continue
+            if problems is not None:
+                problems.append(what)
         return sorted(declared, key=lambda entry: declared_order(entry.question))
 
     def is_bundle(self, run_id: str) -> bool:
@@ -332,6 +348,7 @@ class BundleStore:
         problem = (
             _schema_problem(table.schema, name)
             or _rows_problem(table, name, manifest.files[name])
+            or _content_problem(table)
             or _key_problem(table, name)
         )
         if problem:
@@ -494,6 +511,19 @@ def _rows_problem(table: pa.Table, name: str, entry: FileEntry) -> str:
             return f"has rows without {column}"
     if table.num_rows != entry.rows:
         return f"has {table.num_rows} rows where the manifest says {entry.rows}"
+    return ""
+
+
+def _content_problem(table: pa.Table) -> str:
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        return f"holds a value that is none of its column's type ({error})"
+    for field in table.schema:
+        if pa.types.is_timestamp(field.type) and table.num_rows:
+            ends = pc.min_max(table[field.name].cast(pa.int64())).values()
+            if any(end.is_valid and abs(end.as_py()) >= _YEAR_9999_US for end in ends):
+                return f"holds times in {field.name} that no calendar has"
     return ""
 
 

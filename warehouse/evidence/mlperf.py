@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,17 @@ def _row(element: Any, where: str) -> MlperfRow | None:
     )
 
 
-def import_summary(file: Path, folder: Path) -> SummaryImport:
+def import_summary(
+    file: Path, folder: Path, rehearse: Callable[[Path], None] = lambda _path: None
+) -> SummaryImport:
     """Store an official summary's token rates in a folder of published evidence, for the next load.
 
     The stored file is named by its content, so importing it again changes nothing.
+
+    Args:
+        file: the summary.
+        folder: the folder of published evidence.
+        rehearse: loads the written file into a scratch warehouse; it is kept if that raises nothing.
 
     Raises:
         ConfigError: see `read_summary`; or the summary has no token rate.
@@ -103,8 +111,10 @@ def import_summary(file: Path, folder: Path) -> SummaryImport:
     kept = folder / f"mlperf-{rows[0].round}-{digest}.csv"
     with exclusive(kept):
         remove_leftovers(kept)
-        with replacing(kept) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, list(MlperfRow.model_fields))
-            writer.writeheader()
-            writer.writerows(row.model_dump() for row in rows)
+        with replacing(kept) as temporary:
+            with temporary.open("w", newline="", encoding="utf-8") as out:
+                writer = csv.DictWriter(out, list(MlperfRow.model_fields))
+                writer.writeheader()
+                writer.writerows(row.model_dump() for row in rows)
+            rehearse(temporary)
     return SummaryImport(imported=len(rows), left_out=left_out, file=kept)

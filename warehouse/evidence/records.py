@@ -6,13 +6,13 @@ from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from quantgate.model.enums import PriceKind
 from quantgate.model.yaml_file import Strict
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class SourceFormat(StrEnum):
@@ -152,6 +152,12 @@ class MlperfRow(Strict):
     accuracy: str | None = None
     tokens_per_s_per_accelerator: Positive
 
+    @model_validator(mode="after")
+    def _countable(self) -> MlperfRow:
+        if self.accelerators_per_node * self.nodes >= 2**31:
+            raise ValueError("nobody has so many accelerators")
+        return self
+
 
 class TrtllmRow(Strict):
     """A cell of TensorRT-LLM's performance overview."""
@@ -220,7 +226,7 @@ class SummaryResult(Strict):
     accuracy: str | None = Field(default=None, alias="Accuracy")
     nodes: Count = Field(alias="Nodes")
     accelerator: str | None = Field(default=None, alias="Accelerator")
-    accelerators_per_node: float | None = Field(default=None, alias="a#")
+    accelerators_per_node: float | None = Field(default=None, allow_inf_nan=False, alias="a#")
     software: str = Field(alias="Software")
     round: str = Field(alias="version", min_length=1)
     weight_data_types: str | None = None

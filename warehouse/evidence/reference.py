@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class Reference:
     """SHA-256 (hex) of the files."""
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     """By table of schema store."""
+    problems: tuple[str, ...] = ()
+    """One line for each imported file that can't be read; it stays where it is."""
 
 
 def read_reference(configs: Path, gpus: GpuFile, imported: Path | None = None) -> Reference:
@@ -66,8 +69,10 @@ def read_reference(configs: Path, gpus: GpuFile, imported: Path | None = None) -
         gpus: the GPUs that the catalogue may refer to.
         imported: folder of imported MLPerf results; an entry that ``reference/`` has too counts once.
 
+    An imported file that can't be read stops no other: it is a line of ``problems``.
+
     Raises:
-        ConfigError: a file is missing or wrong, or names an unknown GPU, entry or file.
+        ConfigError: a file of the folder is missing or wrong, or names an unknown GPU, entry or file.
     """
     folder = configs / FOLDER
     if not folder.is_dir():
@@ -75,7 +80,7 @@ def read_reference(configs: Path, gpus: GpuFile, imported: Path | None = None) -
     files = sorted(path for path in folder.iterdir() if path.suffix in {".csv", ".yaml"})
     extra = tuple(sorted(imported.glob("*.csv"))) if imported else ()
     contents = [
-        (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+        (path.name, hashlib.sha256(path.read_bytes()).hexdigest() if os.access(path, os.R_OK) else "")
         for path in (*files, configs / "claims.yaml", *extra)
         if path.is_file()
     ]
@@ -97,10 +102,12 @@ def _read(configs: Path, gpus: frozenset[str], imported: tuple[Path, ...], diges
     for dataset, entry in catalogue.datasets.items():
         rows = scores if entry.format is SourceFormat.SCORES else throughput
         rows.extend(_READERS[entry.format](folder / entry.file, dataset, entry, catalogue))
-    throughput.extend(_imported(imported, throughput, catalogue))
+    further, problems = _imported(imported, throughput, catalogue)
+    throughput.extend(further)
     _check_costs(guide, known, throughput)
     return Reference(
         digest=digest,
+        problems=tuple(problems),
         rows={
             "published_throughput": throughput,
             "published_scores": scores,
@@ -221,15 +228,42 @@ def _mlperf(path: Path, dataset: str, entry: Dataset, catalogue: Catalogue) -> I
         }
 
 
-def _imported(files: Sequence[Path], listed: Sequence[Row], catalogue: Catalogue) -> Iterator[Row]:
-    """Read imported MLPerf results that the catalogue's file doesn't list, as rows of its data set."""
+def _imported(
+    files: Sequence[Path], listed: Sequence[Row], catalogue: Catalogue
+) -> tuple[list[Row], list[str]]:
+    """Read imported MLPerf results that the catalogue's file doesn't list, as rows of its data set.
+
+    Returns:
+        The rows, and a line for each file that can't be read.
+    """
     seen = {_entry_key(row) for row in listed}
-    for dataset, entry in catalogue.datasets.items():
-        for path in files if entry.format is SourceFormat.MLPERF else ():
-            for row in _mlperf(path, dataset, entry, catalogue):
-                if _entry_key(row) not in seen:
-                    seen.add(_entry_key(row))
-                    yield {**row, "source": f"MLPerf Inference {row['round']}, imported: {path.name}"}
+    rows: list[Row] = []
+    problems: list[str] = []
+    for path in files:
+        try:
+            read = read_results(path, catalogue)
+        except (ConfigError, OSError) as error:
+            problems.append(f"{path.parent.name}/{path.name}: {error}")
+            continue
+        for row in read:
+            if _entry_key(row) not in seen:
+                seen.add(_entry_key(row))
+                rows.append(row)
+    return rows, problems
+
+
+def read_results(path: Path, catalogue: Catalogue) -> list[Row]:
+    """Read a file of imported MLPerf results as rows of the catalogue's data sets of MLPerf.
+
+    Raises:
+        ConfigError: a line is wrong.
+    """
+    return [
+        {**row, "source": f"MLPerf Inference {row['round']}, imported: {path.name}"}
+        for dataset, entry in catalogue.datasets.items()
+        if entry.format is SourceFormat.MLPERF
+        for row in _mlperf(path, dataset, entry, catalogue)
+    ]
 
 
 def _entry_key(row: Row) -> tuple[str, ...]:

@@ -6,20 +6,19 @@ docs/decisions/0006-imported-prices.md says why they lie in files beside the war
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect, insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from operator import attrgetter
 from pathlib import Path
 
-import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from quantgate.model.config.prices import PriceFile, PriceOffer
 from quantgate.model.enums import Evidence
-from quantgate.model.errors import ConfigError
-from quantgate.model.yaml_file import Strict, choose, fingerprint_of, load_yaml
+from quantgate.model.errors import ConfigError, QuantgateError
+from quantgate.model.yaml_file import Strict, choose, explained, fingerprint_of, load_yaml
 from warehouse.prices.offer_file import Line, parse_offer, read_lines
 from warehouse.swap import exclusive, remove_leftovers, replacing
 
@@ -56,7 +55,53 @@ class LocatedOffer:
     offer: PriceOffer
 
 
-BySeries = defaultdict[Series, list[LocatedOffer]]
+@dataclass(frozen=True)
+class Imported:
+    """The content of a folder of imported offers."""
+
+    offers: tuple[LocatedOffer, ...] = ()
+    problems: tuple[str, ...] = ()
+    """One line for each file that can't be read; it stays where it is."""
+    digest: str = ""
+    """SHA-256 (hex) of the files."""
+
+
+@dataclass
+class _Known:
+    """The offers of a series."""
+
+    terms: set[tuple[float, date, date | None]] = field(default_factory=set)
+    by_day: list[LocatedOffer] = field(default_factory=list)
+    """Sorted by the first day."""
+    is_disjoint: bool = True
+
+    def add(self, located: LocatedOffer) -> None:
+        self.terms.add(terms(located.offer))
+        insort(self.by_day, located, key=_first_day)
+
+    def overlapped(self, offer: PriceOffer) -> LocatedOffer | None:
+        """Return an offer whose days overlap those of another; of offers that don't, only the nearest two can."""
+        at = bisect(self.by_day, offer.valid_from, key=_first_day)
+        others = self.by_day[max(at - 1, 0) : at + 1] if self.is_disjoint else self.by_day
+        return next((other for other in others if _overlap(offer, other.offer)), None)
+
+
+def _first_day(located: LocatedOffer) -> date:
+    return located.offer.valid_from
+
+
+def _overlap(offer: PriceOffer, other: PriceOffer) -> bool:
+    """Return True if there are two prices at a time; an offer without an end ends where the next begins."""
+    first, second = (offer, other) if offer.valid_from < other.valid_from else (other, offer)
+    return first.valid_from == second.valid_from or (
+        first.valid_to is not None and second.valid_from < first.valid_to
+    )
+
+
+BySeries = defaultdict[Series, _Known]
+
+_KEPT_HEAD, _KEPT_LINE = "prices:", "- {"
+"""How `_keep` writes a file: YAML of which each offer is a line of JSON, read a hundred times as fast as other YAML."""
 
 
 def series(offer: PriceOffer) -> Series:
@@ -74,17 +119,41 @@ def imported_folder(warehouse: Path) -> Path:
     return warehouse.parent / "prices"
 
 
-def read_imported(folder: Path) -> list[LocatedOffer]:
+def read_imported(folder: Path) -> Imported:
     """Read the offers of all files of a folder, in the order of the file names; the folder may be missing.
 
-    Raises:
-        ConfigError: a file is wrong.
+    A file that can't be read stops no other: it is a line of ``problems``.
     """
-    return [
-        LocatedOffer(f"{folder.name}/{path.name}: prices.{number}", offer)
-        for path in sorted(folder.glob("*.yaml"))
-        for number, offer in enumerate(load_yaml(path, PriceFile).prices)
-    ]
+    offers: list[LocatedOffer] = []
+    problems: list[str] = []
+    digests: list[tuple[str, str]] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            content = path.read_bytes()
+            digests.append((path.name, hashlib.sha256(content).hexdigest()))
+            offers += _read_file(path, content)
+        except QuantgateError as error:
+            problems.append(str(error))
+        except (OSError, ValueError, RecursionError) as error:
+            problems.append(f"{folder.name}/{path.name}: can't be read ({error})")
+    return Imported(tuple(offers), tuple(problems), fingerprint_of(digests))
+
+
+def _read_file(path: Path, content: bytes) -> list[LocatedOffer]:
+    name = f"{path.parent.name}/{path.name}"
+    head, _, kept = content.decode().partition(f"\n{_KEPT_HEAD}\n")
+    lines = kept.removesuffix("\n").split("\n") if kept and head.startswith("#") else []
+    if not lines or not all(line.startswith(_KEPT_LINE) for line in lines):
+        read = load_yaml(path, PriceFile).prices
+        return [LocatedOffer(f"{name}: prices.{number}", offer) for number, offer in enumerate(read)]
+    offers = []
+    for number, line in enumerate(lines):
+        where = f"{name}: prices.{number}"
+        try:
+            offers.append(LocatedOffer(where, PriceOffer.model_validate_json(line.removeprefix("- "))))
+        except ValidationError as error:
+            raise explained(PriceOffer, error, where) from None
+    return offers
 
 
 def import_offers(
@@ -93,6 +162,7 @@ def import_offers(
     known: Iterable[LocatedOffer],
     gpus: Mapping[str, object],
     today: date | None = None,
+    rehearse: Callable[[Sequence[PriceOffer]], None] = lambda _offers: None,
 ) -> PriceImport:
     """Import all offers of a CSV or JSON file into a folder of imported offers, or none of them.
 
@@ -104,6 +174,7 @@ def import_offers(
         known: offers from elsewhere (configs/prices.yaml).
         gpus: configs/gpus.yaml, by short name.
         today: the day (UTC) after which no offer may begin; the present one if empty.
+        rehearse: loads the new offers into a scratch warehouse; they are kept if it raises nothing.
 
     Raises:
         BadOffersError: lines are wrong, each with its error: an unknown or missing field, an unknown GPU, a price that
@@ -115,14 +186,17 @@ def import_offers(
     day = today or datetime.now(UTC).date()
     with exclusive(folder):
         lines = read_lines(file)
-        offers: BySeries = defaultdict(list)
-        for located in [*known, *read_imported(folder)]:
-            offers[series(located.offer)].append(located)
+        offers: BySeries = defaultdict(_Known)
+        for located in (*known, *read_imported(folder).offers):
+            stored = offers[series(located.offer)]
+            stored.is_disjoint &= stored.overlapped(located.offer) is None
+            stored.add(located)
         new, problems = _sift(lines, offers, gpus, day)
         if problems:
             raise BadOffersError(str(file), problems, len(lines))
         if not new:
             return PriceImport(imported=0, known=len(lines), file=None)
+        rehearse(new)
         kept = _keep(file, folder, new)
     return PriceImport(
         imported=len(new),
@@ -139,22 +213,24 @@ def _sift(
     new: list[PriceOffer] = []
     problems: list[ConfigError] = []
     first_at: dict[tuple[object, object], str] = {}
+    by_name = dict(gpus)
     for line in lines:
         try:
             offer = parse_offer(line).model_copy(update={"evidence": Evidence.IMPORTED})
-            choose(dict(gpus), offer.gpu, line.where)
+            choose(by_name, offer.gpu, line.where)
             _check_dates(offer, line.where, day)
             key = (series(offer), terms(offer))
+            known = offers[key[0]]
             if key in first_at:
                 raise ConfigError(f"the same offer as {first_at[key]}", where=line.where, hint="Remove one.")
             first_at[key] = line.where
-            if terms(offer) in (terms(other.offer) for other in offers[series(offer)]):
+            if key[1] in known.terms:
                 continue
-            _check_overlap(offer, line.where, offers)
+            _check_overlap(offer, line.where, known)
         except ConfigError as error:
             problems.append(error)
             continue
-        offers[series(offer)].append(LocatedOffer(line.where, offer))
+        known.add(LocatedOffer(line.where, offer))
         new.append(offer)
     return new, problems
 
@@ -183,18 +259,14 @@ def check_end(offer: PriceOffer, where: str) -> None:
         )
 
 
-def _check_overlap(offer: PriceOffer, where: str, offers: BySeries) -> None:
-    """Refuse two prices at a time; an offer without an end ends where the next begins."""
-    for other in offers[series(offer)]:
-        first, second = sorted((offer, other.offer), key=attrgetter("valid_from"))
-        if first.valid_from == second.valid_from or (
-            first.valid_to is not None and second.valid_from < first.valid_to
-        ):
-            raise ConfigError(
-                f"overlaps the offer of {other.offer.usd_per_hour:g} USD/h, {_period(other.offer)}, at {other.where}",
-                where=where,
-                hint="Give both valid_from and valid_to so that one ends before the other begins.",
-            )
+def _check_overlap(offer: PriceOffer, where: str, known: _Known) -> None:
+    other = known.overlapped(offer)
+    if other is not None:
+        raise ConfigError(
+            f"overlaps the offer of {other.offer.usd_per_hour:g} USD/h, {_period(other.offer)}, at {other.where}",
+            where=where,
+            hint="Give both valid_from and valid_to so that one ends before the other begins.",
+        )
 
 
 def _period(offer: PriceOffer) -> str:
@@ -203,16 +275,15 @@ def _period(offer: PriceOffer) -> str:
 
 def _keep(file: Path, folder: Path, offers: Sequence[PriceOffer]) -> Path:
     """Write the new offers into a file of their own, named by its content."""
-    rows = [offer.model_dump(mode="json", exclude_none=True) for offer in offers]
+    lines = [f"- {offer.model_dump_json(exclude_none=True)}\n" for offer in offers]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     head = (
         f"# Imported by `quantgate prices import` from {file.name!r} (SHA-256 {digest}).\n"
         "# The loader reads it beside configs/prices.yaml; a rebuilt warehouse needs it.\n"
     )
-    text = head + yaml.safe_dump({"prices": rows}, sort_keys=False, allow_unicode=True, width=120)
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{fingerprint_of(rows)[:16]}.yaml"
+    target = folder / f"{fingerprint_of(lines)[:16]}.yaml"
     remove_leftovers(target)
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text("".join((head, f"{_KEPT_HEAD}\n", *lines)), encoding="utf-8")
     return target

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from quantgate.model.enums import Evidence, PriceKind
 from quantgate.model.yaml_file import Strict
 
-Name = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 
 class PriceOffer(Strict):
@@ -21,15 +21,15 @@ class PriceOffer(Strict):
     provider: Name
     region: Name = "any"
     gpu: Name
-    gpu_count: int = Field(default=1, ge=1)
+    gpu_count: int = Field(default=1, ge=1, lt=2**31)
     price_kind: PriceKind
-    usd_per_hour: float = Field(gt=0, allow_inf_nan=False)
+    usd_per_hour: float = Field(gt=0, le=1e9, allow_inf_nan=False)
     currency: Literal["USD"] = Field(default="USD", description="Only USD is priced: convert, and say how.")
     valid_from: date = Field(description="From its start, UTC.")
     valid_to: date | None = Field(default=None, description="Until its start, UTC; open if empty.")
     source: Name
     evidence: Evidence = Evidence.PUBLISHED
-    note: str | None = None
+    note: str | None = Field(default=None, max_length=10_000)
 
     @field_validator("valid_from", "valid_to", mode="before")
     @classmethod

@@ -135,3 +135,15 @@ def test_finished_bundles_that_wait_for_a_load(
     assert "wait" not in status()
     monkeypatch.setenv("QUANTGATE_BUNDLES", "nosuch://bucket")
     assert "finished bundles can't be listed: " in status()
+
+
+def test_what_a_load_left_out_is_named_with_its_reason_and_waits_for_none(
+    home: Path, status: Callable[[], str]
+) -> None:
+    (home / "bundles" / "run-odd").mkdir(parents=True)
+    (home / "bundles" / "run-odd" / "manifest.json").write_text("{")
+    assert "1 finished bundle waits for `quantgate load`: run-odd" in status()
+    load_bundles(home / "warehouse.duckdb", home / "bundles")
+    shown = status()
+    assert "left out of the warehouse: bundle run-odd: manifest.json is not JSON. It was skipped; " in shown
+    assert "waits for" not in shown

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -19,7 +20,14 @@ from quantgate.model.errors import ConfigError
 from tests.support.offers import OFFER, OWN, TODAY, import_into, written
 from warehouse.configuration import import_prices, read_configuration
 from warehouse.prices.offer_file import parse_offer, read_lines
-from warehouse.prices.offers import BadOffersError, import_offers, imported_folder
+from warehouse.prices.offers import (
+    BadOffersError,
+    LocatedOffer,
+    _Known,
+    import_offers,
+    imported_folder,
+    read_imported,
+)
 
 SAME_DAYS = {"valid_from": "2026-06-01", "valid_to": "2026-07-01"}
 
@@ -47,6 +55,9 @@ def problems(take: Callable[..., Any], *offers: dict[str, Any], name: str = "off
         ({"usd_per_hour": "1,5"}, "key 'usd_per_hour': input should be a valid number"),
         ({"usd_per_hour": "inf"}, "key 'usd_per_hour': input should be a finite number (found 'inf')"),
         ({"gpu_count": 0}, "key 'gpu_count': input should be greater than or equal to 1"),
+        ({"gpu_count": 2**31}, "key 'gpu_count': input should be less than 2147483648"),
+        ({"usd_per_hour": 1e300}, "key 'usd_per_hour': input should be less than or equal to 1000000000"),
+        ({"source": "x" * 10_001}, "key 'source': string should have at most 10000 characters"),
         ({"price_kind": "reserve"}, "key 'price_kind': input should be 'on_demand', 'spot' or 'reserved'"),
         (
             {"valid_from": "2026-11-02"},
@@ -166,6 +177,58 @@ def test_csv_and_json_are_the_same_offers(place: Any, take: Callable[..., Any]) 
     assert yaml.safe_load(other.read_text()) == yaml.safe_load(text)
     (placed, _) = read_configuration(imported=imported_folder(place.warehouse)).imported
     assert placed.offer == PriceOffer(**offers[0], evidence="imported")
+
+
+def test_an_offer_that_the_warehouse_refuses_is_not_kept(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise duckdb.ConversionException("too wide")
+
+    monkeypatch.setattr("warehouse.configuration.create_views", refuse)
+    file = written(place.path / "offers.csv", OFFER)
+    with pytest.raises(
+        ConfigError, match=r"offers.csv: the warehouse refuses it \(too wide\). Correct the values"
+    ):
+        import_prices(file, place.warehouse, today=TODAY)
+    assert list(imported_folder(place.warehouse).glob("*")) == []
+
+
+def test_what_is_kept_is_read_back_whatever_its_text(place: Any, take: Callable[..., Any]) -> None:
+    odd = OFFER | {
+        "source": "line\u2028separator \x85 \x7f\ttab 😀",
+        "note": "- {\nprices:\n",
+        "provider": "null",
+    }
+    later = OFFER | {"valid_from": "2026-07-01", "usd_per_hour": 1}
+    kept = take(odd, later, name="offers.json").file
+    read = read_imported(imported_folder(place.warehouse))
+    assert [located.offer for located in read.offers] == [
+        PriceOffer(**offer, evidence="imported") for offer in (odd, later)
+    ]
+    assert [located.where for located in read.offers] == [f"prices/{kept.name}: prices.{n}" for n in (0, 1)]
+
+
+def test_a_file_that_an_earlier_version_kept_is_read(place: Any) -> None:
+    folder = imported_folder(place.warehouse)
+    folder.mkdir()
+    text = "# Imported by an earlier version.\n" + yaml.safe_dump(
+        {"prices": [OFFER | {"evidence": "imported"}]}
+    )
+    (folder / "old.yaml").write_text(text)
+    (located,) = read_imported(folder).offers
+    assert located.offer == PriceOffer(**OFFER, evidence="imported")
+
+
+def test_an_offer_within_a_long_one_overlaps_it(take: Callable[..., Any]) -> None:
+    """Offers of prices.yaml may overlap: then all are looked at, not the nearest two alone."""
+    long = PriceOffer(**OFFER | {"valid_from": "2026-01-01", "valid_to": "2026-12-31"})
+    short = PriceOffer(**OFFER | {"valid_from": "2026-02-01", "valid_to": "2026-02-02"})
+    known = _Known()
+    for offer in (long, short):
+        located = LocatedOffer("prices.yaml", offer)
+        known.is_disjoint &= known.overlapped(offer) is None
+        known.add(located)
+    new = PriceOffer(**OFFER | {"valid_from": "2026-03-01", "valid_to": "2026-03-02"})
+    assert known.overlapped(new) == LocatedOffer("prices.yaml", long)
 
 
 HEADER = "provider,gpu,price_kind,usd_per_hour,valid_from,source"

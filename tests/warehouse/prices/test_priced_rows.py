@@ -239,12 +239,13 @@ def test_an_imported_offer_that_prices_yaml_has_too_counts_once(place: Any, take
     other = configs_with(
         place.path, lambda data: data["prices"].append(OFFER | {"usd_per_hour": 9}), "prices.yaml"
     )
-    with pytest.raises(ConfigError) as caught:
-        read_configuration(other, folder)
-    assert str(caught.value).startswith("prices/")
+    read = read_configuration(other, folder)
+    (problem,) = read.problems
+    assert read.imported == ()
+    assert problem.startswith("prices/")
     assert (
         "two offers for acme, any, h100, 1, on_demand, 2026-06-01, the other at prices.yaml: prices.8."
-        in str(caught.value)
+        in problem
     )
 
 
