@@ -25,3 +25,15 @@ CREATE OR REPLACE MACRO why_null(name, value, code) AS
 -- What a use is known by: its families, whatever it is called; `all` is every family that a run declared.
 CREATE OR REPLACE MACRO use_key(use, families) AS
     CASE WHEN len(families) = 0 THEN 'all' ELSE array_to_string(list_sort(families), '+') END;
+
+-- True if a number can be a duration, a size or a rate.
+CREATE OR REPLACE MACRO is_amount(value) AS isfinite(value::DOUBLE) AND value >= 0;
+
+-- The codes of what can't be, of [condition, code] pairs that a view lists.
+CREATE OR REPLACE MACRO codes_of(pairs) AS
+    list_transform(list_filter(pairs, lambda pair: pair.holds), lambda pair: pair.code);
+
+-- True if a measurement has a figure that can't be, so that nothing is computed from any of them.
+CREATE OR REPLACE MACRO is_impossible(reasons) AS list_has_any(reasons, [
+    'impossible_concurrency', 'impossible_tokens', 'impossible_requests', 'impossible_duration', 'impossible_speed',
+    'impossible_latency', 'impossible_size', 'impossible_score', 'unknown_validity']);

@@ -1,5 +1,5 @@
 -- Every run. `latest` marks the one of its fingerprint that validated_table shows: the last, and none that
--- another run continues and has measured all of its load levels too.
+-- another run continues and has measured all of its load levels too. A run with a figure that can't be is quarantined.
 CREATE OR REPLACE VIEW runs AS
 WITH RECURSIVE later AS (
     SELECT continues AS run_id, run_id AS later_run_id FROM store.runs WHERE continues IS NOT NULL
@@ -25,16 +25,31 @@ starts AS (
         run_id,
         count(*) AS engine_starts,
         worst_kernel_mode(list(kernel_mode)) AS kernel_mode,
-        nullif(string_agg(DISTINCT kernel_names(kernels), ', ' ORDER BY kernel_names(kernels)), '') AS kernel
+        nullif(string_agg(DISTINCT kernel_names(kernels), ', ' ORDER BY kernel_names(kernels)), '') AS kernel,
+        bool_or(NOT is_amount(start_duration_s)) AS impossible_duration,
+        bool_or(kv_cache_tokens < 0) AS impossible_tokens
     FROM store.engine_starts
     GROUP BY run_id
 ),
 quality AS (
-    SELECT run_id, count(*) AS tasks, sum(documents)::BIGINT AS documents FROM store.run_tasks GROUP BY run_id
+    SELECT
+        run_id,
+        count(*) AS tasks,
+        sum(documents)::BIGINT AS documents,
+        bool_or(NOT is_amount(duration_s)) AS impossible_duration,
+        bool_or(documents < 0 OR truncated_prompts < 0) AS impossible_size,
+        bool_or(isinf(mean_score)) AS impossible_score
+    FROM store.run_tasks
+    GROUP BY run_id
 ),
 load AS (
     SELECT run_id, count(*) AS load_points FROM store.load_points GROUP BY run_id
 )
+SELECT * EXCLUDE (codes) REPLACE (
+    CASE WHEN len(codes) > 0 THEN 'quarantined' ELSE validity END AS validity,
+    list_distinct(list_concat(validity_reasons, codes)) AS validity_reasons
+)
+FROM (
 SELECT
     r.run_id,
     r.fingerprint,
@@ -89,11 +104,20 @@ SELECT
     r.measured_at,
     r.schema_version,
     row_number() OVER (PARTITION BY r.fingerprint ORDER BY run_order(r.declared_order, r.started_at, r.run_id) DESC) = 1
-        AND r.run_id NOT IN (SELECT run_id FROM superseded) AS latest
+        AND r.run_id NOT IN (SELECT run_id FROM superseded) AS latest,
+    codes_of([
+        {'holds': s.impossible_duration OR q.impossible_duration, 'code': 'impossible_duration'},
+        {'holds': s.impossible_tokens, 'code': 'impossible_tokens'},
+        {'holds': q.impossible_score, 'code': 'impossible_score'},
+        {'holds': coalesce(q.impossible_size, false)
+            OR least(r.parameters, r.size_bytes, r.vocab_size, r.memory_bytes, r.cpu_cores) < 0,
+         'code': 'impossible_size'}
+    ]) AS codes
 FROM store.runs r
 LEFT JOIN starts s USING (run_id)
 LEFT JOIN quality q USING (run_id)
-LEFT JOIN load l USING (run_id);
+LEFT JOIN load l USING (run_id)
+);
 
 -- Of each run whether its answers count where answers are added up: `latest`, and no run continues it, since that run
 -- has them too.

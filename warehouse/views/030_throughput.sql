@@ -1,5 +1,6 @@
 -- One row per run and operating point, with the engine that served it. A figure without any completed request is
--- NULL, whatever the tool wrote. `reused_from` is the run that measured the point, where an earlier one did. `latest`
+-- NULL, whatever the tool wrote, and so are all figures of a point with one that can't be; such a point is quarantined.
+-- `reused_from` is the run that measured the point, where an earlier one did. `latest`
 -- leaves out the points of repeated and continued runs, and counts a point once that several runs hold.
 CREATE OR REPLACE VIEW throughput_points AS
 WITH reused AS (
@@ -40,35 +41,57 @@ SELECT
     p.duration_s,
     p.input_tokens,
     p.output_tokens,
-    CASE WHEN p.completed > 0 THEN p.requests_per_s END AS requests_per_s,
-    CASE WHEN p.completed > 0 THEN nullif(p.output_tok_s, 0) END AS output_tok_s,
-    CASE WHEN p.completed > 0 THEN nullif(p.total_tok_s, 0) END AS total_tok_s,
-    CASE WHEN p.completed > 0 THEN p.ttft_mean_ms END AS ttft_mean_ms,
-    CASE WHEN p.completed > 0 THEN p.ttft_p50_ms END AS ttft_p50_ms,
-    CASE WHEN p.completed > 0 THEN p.ttft_p90_ms END AS ttft_p90_ms,
-    CASE WHEN p.completed > 0 THEN p.ttft_p99_ms END AS ttft_p99_ms,
-    CASE WHEN p.completed > 0 THEN p.tpot_mean_ms END AS tpot_mean_ms,
-    CASE WHEN p.completed > 0 THEN p.tpot_p50_ms END AS tpot_p50_ms,
-    CASE WHEN p.completed > 0 THEN p.tpot_p90_ms END AS tpot_p90_ms,
-    CASE WHEN p.completed > 0 THEN p.tpot_p99_ms END AS tpot_p99_ms,
-    CASE WHEN p.completed > 0 THEN p.itl_mean_ms END AS itl_mean_ms,
-    CASE WHEN p.completed > 0 THEN p.itl_p50_ms END AS itl_p50_ms,
-    CASE WHEN p.completed > 0 THEN p.itl_p90_ms END AS itl_p90_ms,
-    CASE WHEN p.completed > 0 THEN p.itl_p99_ms END AS itl_p99_ms,
-    CASE WHEN p.completed > 0 THEN p.e2el_mean_ms END AS e2el_mean_ms,
-    CASE WHEN p.completed > 0 THEN p.e2el_p50_ms END AS e2el_p50_ms,
-    CASE WHEN p.completed > 0 THEN p.e2el_p90_ms END AS e2el_p90_ms,
-    CASE WHEN p.completed > 0 THEN p.e2el_p99_ms END AS e2el_p99_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.requests_per_s END AS requests_per_s,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN nullif(p.output_tok_s, 0) END AS output_tok_s,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN nullif(p.total_tok_s, 0) END AS total_tok_s,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.ttft_mean_ms END AS ttft_mean_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.ttft_p50_ms END AS ttft_p50_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.ttft_p90_ms END AS ttft_p90_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.ttft_p99_ms END AS ttft_p99_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.tpot_mean_ms END AS tpot_mean_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.tpot_p50_ms END AS tpot_p50_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.tpot_p90_ms END AS tpot_p90_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.tpot_p99_ms END AS tpot_p99_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.itl_mean_ms END AS itl_mean_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.itl_p50_ms END AS itl_p50_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.itl_p90_ms END AS itl_p90_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.itl_p99_ms END AS itl_p99_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.e2el_mean_ms END AS e2el_mean_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.e2el_p50_ms END AS e2el_p50_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.e2el_p90_ms END AS e2el_p90_ms,
+    CASE WHEN p.usable AND NOT is_impossible(r.validity_reasons) THEN p.e2el_p99_ms END AS e2el_p99_ms,
     p.prefix_cache_hit_tokens,
     p.client_cpu_share,
     p.seed,
     r.evidence,
-    CASE WHEN p.validity = 'valid' THEN r.validity ELSE p.validity END AS validity,
-    list_distinct(list_concat(r.validity_reasons, p.validity_reasons)) AS validity_reasons,
+    CASE WHEN len(p.codes) > 0 THEN 'quarantined' WHEN p.validity = 'valid' THEN r.validity ELSE p.validity END
+        AS validity,
+    list_distinct(list_concat(r.validity_reasons, p.validity_reasons, p.codes)) AS validity_reasons,
     p.measured_at,
     u.measured_by AS reused_from,
     r.latest AND coalesce(l.run_id = p.run_id, true) AS latest
-FROM store.load_points p
+FROM (
+    SELECT
+        *,
+        codes_of([
+            {'holds': concurrency < 1, 'code': 'impossible_concurrency'},
+            {'holds': least(isl_tokens, osl_tokens, input_tokens, output_tokens, prefix_cache_hit_tokens) < 0,
+             'code': 'impossible_tokens'},
+            {'holds': least(requests, completed, failed, warmup_requests) < 0, 'code': 'impossible_requests'},
+            {'holds': NOT is_amount(duration_s), 'code': 'impossible_duration'},
+            {'holds': NOT list_bool_and(list_transform(
+                [requests_per_s, output_tok_s, total_tok_s], lambda rate: rate = 0 OR rate BETWEEN 1e-9 AND 1e12)),
+             'code': 'impossible_speed'},
+            {'holds': list_has_any(list_transform([
+                ttft_mean_ms, ttft_p50_ms, ttft_p90_ms, ttft_p99_ms, tpot_mean_ms, tpot_p50_ms, tpot_p90_ms,
+                tpot_p99_ms, itl_mean_ms, itl_p50_ms, itl_p90_ms, itl_p99_ms, e2el_mean_ms, e2el_p50_ms, e2el_p90_ms,
+                e2el_p99_ms], lambda ms: ms < 0 OR isinf(ms)), [true]),
+             'code': 'impossible_latency'},
+            {'holds': validity NOT IN ('valid', 'quarantined'), 'code': 'unknown_validity'}
+        ]) AS codes,
+        completed > 0 AND len(codes) = 0 AS usable
+    FROM store.load_points
+) p
 JOIN runs r USING (run_id)
 LEFT JOIN store.engine_starts e ON e.run_id = p.run_id AND e.engine_start_id = p.engine_start_id
 LEFT JOIN reused u ON u.run_id = p.run_id AND u.part = 'load ' || p.operating_point

@@ -41,6 +41,7 @@ SELECT
     pct_of(t.output_tok_s, l.bound_tok_s) AS pct_of_bound,
     CASE
         WHEN t.operating_point IS NULL THEN 'no_throughput'
+        WHEN is_impossible(t.validity_reasons) THEN 'quarantined'
         WHEN t.output_tok_s IS NULL THEN 'no_completed_requests'
         WHEN t.kernel_mode = 'emulated' OR b.kernel_mode = 'emulated' THEN 'emulated_no_speed'
         WHEN b.output_tok_s IS NULL THEN 'no_baseline_point'
@@ -136,6 +137,7 @@ WITH joined AS (
         ], lambda reason: reason IS NOT NULL) AS stale_reasons,
         CASE
             WHEN m.operating_point IS NULL THEN 'no_throughput'
+            WHEN is_impossible(m.validity_reasons) THEN 'quarantined'
             WHEN m.output_tok_s IS NULL THEN 'no_completed_requests'
         END AS no_throughput,
         CASE WHEN m.mig_slice IS NOT NULL THEN 'mig_unpriced' ELSE 'no_price' END AS no_price,
