@@ -14,9 +14,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from quantgate.model.disk import REFUSALS
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.yaml_file import fingerprint_of
-from warehouse.swap import REFUSALS
 
 _HERE = Path(__file__).resolve().parent
 MIGRATIONS = _HERE / "migrations"

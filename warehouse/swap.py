@@ -5,7 +5,6 @@ docs/decisions/0003-warehouse-swap-by-rename.md says why.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -15,10 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from quantgate.model.disk import writing_to
 from quantgate.model.errors import RunError
-
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Numbers of the errors of a disk that is full, or takes nothing more for another reason."""
 
 
 @contextmanager
@@ -65,28 +62,24 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     temporary = target.with_name(f".{target.name}.next-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        yield temporary
-        if not temporary.exists():
-            return
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        raise RunError(
-            f"it can't be written ({os.strerror(error.errno)}), and is as it was",
-            where=str(target),
-            hint="Free some space there, then try again.",
-        ) from None
+        with writing_to(target):
+            yield temporary
+            if temporary.exists():
+                _put_in_place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
         temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager

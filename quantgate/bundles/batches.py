@@ -15,6 +15,7 @@ from quantgate.bundles.manifest import TaskResult
 from quantgate.bundles.schema import PROMPTS, PROMPTS_FILE, SAMPLES, SAMPLES_FILE, TEXT_COLUMNS
 from quantgate.bundles.staging import REMOVE, RESULT, Staging, named_run, write_json
 from quantgate.bundles.store import Answers
+from quantgate.model.disk import writing_to
 from quantgate.model.errors import RunError
 from quantgate.model.records import RunPlan
 from quantgate.model.yaml_file import load_json
@@ -189,14 +190,19 @@ def join(staging: Staging, task: str, *, judged: bool) -> TaskResult:
 
 
 def write_part(folder: Path, result: TaskResult, samples: pa.Table, prompts: pa.Table) -> None:
-    """Write a part's folder so that it appears whole with its files, or not at all."""
+    """Write a part's folder so that it appears whole with its files, or not at all.
+
+    Raises:
+        RunError: the disk is full, or takes nothing more for another reason.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        pq.write_table(samples, partial / SAMPLES_FILE)
-        pq.write_table(prompts, partial / PROMPTS_FILE)
-        (partial / RESULT).write_text(result.model_dump_json(indent=1), encoding="utf-8")
-        partial.rename(folder)
+        with writing_to(folder):
+            partial.mkdir(parents=True)
+            pq.write_table(samples, partial / SAMPLES_FILE)
+            pq.write_table(prompts, partial / PROMPTS_FILE)
+            (partial / RESULT).write_text(result.model_dump_json(indent=1), encoding="utf-8")
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

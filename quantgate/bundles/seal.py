@@ -21,6 +21,7 @@ from quantgate.bundles.manifest import MANIFEST, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, FIDELITY_FILE
 from quantgate.bundles.staging import Staging
 from quantgate.bundles.store import open_bundles, reached
+from quantgate.model.disk import writing_to
 from quantgate.model.records import RunPlan
 
 
@@ -40,7 +41,8 @@ _RECORDED_VERSIONS = ("quantgate", "prefect", "lm-eval", "transformers", "duckdb
 
 def write_table(path: Path, table: pa.Table) -> FileEntry:
     """Write one file of a bundle; return its entry in the manifest."""
-    pq.write_table(table, path, compression="zstd")
+    with writing_to(path):
+        pq.write_table(table, path, compression="zstd")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return FileEntry(sha256=sha256, size_bytes=path.stat().st_size, rows=table.num_rows)
@@ -118,7 +120,8 @@ def seal(staging: Staging, bundles_url: str, plan: RunPlan, load: LoadRows = NO_
         files=files,
         **{name: value for name, value in plan if name != "contents"},
     )
-    (building / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
+    with writing_to(building / MANIFEST):
+        (building / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1))
     with reached(bundles_url, "written"):
         _publish(building, bundles_url, staging.run_id)
     staging.discard()

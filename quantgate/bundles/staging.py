@@ -15,7 +15,8 @@ from typing import Any
 from quantgate.bundles.identity import run_fingerprint, same_engine
 from quantgate.bundles.manifest import EngineStart, FidelityResult, TaskResult
 from quantgate.model.bounded import parse_json, read_text
-from quantgate.model.errors import ConfigError
+from quantgate.model.disk import writing_to
+from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs
 from quantgate.model.yaml_file import fingerprint_of, load_json, read_object
@@ -32,11 +33,19 @@ RUN_ID_DIGITS = 12
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a JSON file so that it is there whole or not at all.
+
+    Raises:
+        RunError: the disk is full, or takes nothing more for another reason.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, default=str))
-    partial.replace(path)
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(json.dumps(value, indent=1, default=str))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def named_run(file: Path) -> str | None:
@@ -125,8 +134,9 @@ class Staging:
     def add_telemetry(self, rows: list[dict[str, Any]]) -> None:
         """Keep what was sampled; a line a row."""
         if rows:
-            (self.path / "telemetry").mkdir(parents=True, exist_ok=True)
-            with (self.path / "telemetry" / "rows.jsonl").open("a") as file:
+            rows_file = self.path / "telemetry" / "rows.jsonl"
+            rows_file.parent.mkdir(parents=True, exist_ok=True)
+            with writing_to(rows_file), rows_file.open("a") as file:
                 file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
 
     def telemetry(self) -> list[dict[str, Any]]:
@@ -140,9 +150,10 @@ class Staging:
         return rows
 
     def fail(self, message: str, log: Path | None) -> None:
-        """Remember why the run stopped, for ``status``."""
+        """Remember why the run stopped, for ``status``; a disk that is full keeps nothing, and may be why."""
         failure = {"at": datetime.now(UTC), "message": message, "log": str(log) if log else None}
-        write_json(self.path / "failure.json", failure)
+        with contextlib.suppress(RunError):
+            write_json(self.path / "failure.json", failure)
 
     def failure(self) -> dict[str, Any]:
         """Read why the run stopped; empty where it did not."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from quantgate.bundles.batches import write_part
 from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import EngineStart, TaskResult
+from quantgate.bundles.schema import PROMPTS, SAMPLES
 from quantgate.bundles.staging import Staging, open_staging, write_json
 from quantgate.model.enums import Family, KernelMode
+from quantgate.model.errors import RunError
 from quantgate.model.home import Home
 from quantgate.model.records import RunInputs
 
@@ -49,7 +55,7 @@ def start(number: int, kernel: str = "A") -> EngineStart:
     )
 
 
-def finish_task(staging: Staging, name: str, engine_start_id: str) -> None:
+def finish_task(staging: Staging, name: str, engine_start_id: str) -> TaskResult:
     result = TaskResult(
         task=name,
         family=Family.MATH,
@@ -63,6 +69,7 @@ def finish_task(staging: Staging, name: str, engine_start_id: str) -> None:
         engine_start_id=engine_start_id,
     )
     write_json(staging.task_dir(name) / "result.json", result.model_dump(mode="json"))
+    return result
 
 
 @pytest.fixture
@@ -135,3 +142,35 @@ def test_discard_leaves_nothing(staging: Staging) -> None:
     finish_task(staging, "a", "s1")
     staging.discard()
     assert list(Home.current().staging.iterdir()) == []
+
+
+def test_a_full_disk_leaves_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for each write, and nothing half written; why the run stopped is not hidden by that."""
+    kept = tmp_path / "part" / "result.json"
+    write_json(kept, {"a": 1})
+    staging = Staging(tmp_path, "run-1", datetime.now(UTC))
+    result = finish_task(staging, "sums", "s1")
+    samples, prompts = SAMPLES.empty_table(), PROMPTS.empty_table()
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for place, name in ((Path, "write_text"), (pq, "write_table")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, refuse)
+            with pytest.raises(
+                RunError, match=r"quality/more: it can't be written \(No space left on device\)"
+            ):
+                write_part(staging.task_dir("more"), result, samples, prompts)
+    for name in ("write_text", "open"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(RunError, match=r"result[.]json: it can't be written"):
+        write_json(kept, {"a": 2})
+    with pytest.raises(RunError, match=r"rows[.]jsonl: it can't be written"):
+        staging.add_telemetry([{"a": 1}])
+    staging.fail("the disk is full", None)
+    monkeypatch.undo()
+    assert kept.read_text() == '{\n "a": 1\n}'
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"part/result.json", "quality/sums/result.json"}
+    assert [path.name for path in staging.quality_dir.iterdir()] == ["sums"]
