@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -365,7 +366,7 @@ def _choices(value: Any, where: str) -> tuple[str, ...]:
         raise ConfigError("'choices' holds fewer than two", where=where, hint=EXAMPLE)
     if not all(choices):
         raise ConfigError("a choice is empty", where=where, hint="Give it a text.")
-    twice = next((choice for choice in choices if choices.count(choice) > 1), None)
+    twice = next((choice for choice, times in Counter(choices).items() if times > 1), None)
     if twice is not None:
         raise ConfigError(f"choice '{twice}' is listed twice", where=where, hint="Make the choices differ.")
     return choices

@@ -11,6 +11,7 @@ from typing import Any
 
 from quantgate.model.bounded import read_bytes, reason
 from quantgate.model.config.prices import PriceOffer
+from quantgate.model.enums import Evidence
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import parse_record
 
@@ -29,8 +30,8 @@ class Line:
     problem: ConfigError | None = None
 
 
-def parse_offer(line: Line) -> PriceOffer:
-    """Return the line as an offer.
+def parse_offer(line: Line, evidence: Evidence = Evidence.PUBLISHED) -> PriceOffer:
+    """Return the line as an offer with this evidence.
 
     Raises:
         ConfigError: the first error of the line.
@@ -48,7 +49,7 @@ def parse_offer(line: Line) -> PriceOffer:
             where=line.where,
             hint="Convert it, and name the rate and its date in the source.",
         )
-    return parse_record(PriceOffer, line.fields, line.where)
+    return parse_record(PriceOffer, {**line.fields, "evidence": evidence}, line.where)
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -216,7 +216,7 @@ def _sift(
     by_name = dict(gpus)
     for line in lines:
         try:
-            offer = parse_offer(line).model_copy(update={"evidence": Evidence.IMPORTED})
+            offer = parse_offer(line, Evidence.IMPORTED)
             choose(by_name, offer.gpu, line.where)
             _check_dates(offer, line.where, day)
             key = (series(offer), terms(offer))

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from quantgate.model.enums import Evidence, PriceKind
 from quantgate.model.yaml_file import Strict
 
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 Name = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 
@@ -36,7 +37,7 @@ class PriceOffer(Strict):
     def _a_day(cls, value: Any) -> Any:
         """Require a day written as 2026-03-20: pydantic would read a bare number as seconds since 1970."""
         written = value if isinstance(value, str) else ""
-        if isinstance(value, int | float) or (written and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", written)):
+        if isinstance(value, int | float) or (written and not _DAY.fullmatch(written)):
             raise PydanticCustomError("day", "a day is written like 2026-03-20")
         return value
 
