@@ -73,7 +73,7 @@ LEFT_OUT: dict[str, tuple[Spoil, str]] = {
     ),
     "half a character": (
         edit(lambda m: m["inputs"]["serving"].update(x="\ud800")),
-        "the warehouse refuses it",
+        "manifest.json is not JSON",
     ),
     "other structure": (
         edit(lambda m: m["inputs"]["serving"].update(arguments=[1])),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from quantgate.model.bounded import read_bytes
 from quantgate.model.config.prices import PriceFile, PriceOffer
 from quantgate.model.enums import Evidence
 from quantgate.model.errors import ConfigError, QuantgateError
@@ -129,7 +130,7 @@ def read_imported(folder: Path) -> Imported:
     digests: list[tuple[str, str]] = []
     for path in sorted(folder.glob("*.yaml")):
         try:
-            content = path.read_bytes()
+            content = read_bytes(path)
             digests.append((path.name, hashlib.sha256(content).hexdigest()))
             offers += _read_file(path, content)
         except QuantgateError as error:
