@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -32,7 +31,8 @@ def main() -> int:
     """Print the table; return 1 if anything is wrong."""
     parser = argparse.ArgumentParser()
     parser.add_argument("each", type=int)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="pattern of the kinds to try")
+    parser.add_argument("--most", type=int, default=1 << 30, help="inputs of a kind, drawn among all")
     arguments = parser.parse_args()
     for room in ("tasks", "warehouse", "flows", "commands"):  # once, and not in each child
         for path in (ROOT / room).rglob("[a-z]*.py"):
@@ -43,7 +43,7 @@ def main() -> int:
         if not re.search(arguments.only, name):
             continue
         counts: Counter[str] = Counter()
-        for number, mutation in _tries(name, arguments.each):
+        for number, mutation in _tries(name, arguments.each, arguments.most):
             counts += _try(name, mutation, Random(f"{name} {mutation} {number}"))
         _row(name, counts)
         total += counts
@@ -51,9 +51,10 @@ def main() -> int:
     return int(any(total[column] for column in COLUMNS[4:]))
 
 
-def _tries(name: str, each: int) -> Iterator[tuple[int, str]]:
-    mutations = KINDS[name].mutations if name in KINDS else ["words"] * 12
-    return ((number, mutation) for mutation in mutations for number in range(each))
+def _tries(name: str, each: int, most: int) -> list[tuple[int, str]]:
+    mutations = KINDS[name].mutations if name in KINDS else [f"words {n}" for n in range(12)]
+    tries = [(number, mutation) for mutation in mutations for number in range(each)]
+    return tries if most >= len(tries) else Random(name).sample(tries, most)
 
 
 def _row(name: str, counts: Counter[str]) -> None:
