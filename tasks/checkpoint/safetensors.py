@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quantgate.model.bounded import RefusedError, parse_json
+from quantgate.model.bounded import INTEGER_MAX, RefusedError, parse_json
 from quantgate.model.errors import ConfigError
 
 DTYPE_BITS = {
@@ -25,6 +25,9 @@ DTYPE_BITS = {
 
 HEADER_BYTES_MAX = 100_000_000
 """The format's own limit of a header, huggingface/safetensors, README, "Format"."""
+
+DIMENSIONS_MAX = 64
+"""Most numbers in a shape; the product of a million of them would take hours."""
 
 DOWNLOAD_HINT = "Copy or download it again."
 
@@ -110,7 +113,11 @@ def _parse_header(raw: bytes) -> tuple[dict[str, Tensor], dict[str, Span]]:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if dtype not in DTYPE_BITS:
             raise ValueError(f"unknown dtype {dtype!r}")
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        if (
+            not isinstance(shape, list)
+            or len(shape) > DIMENSIONS_MAX
+            or not all(type(n) is int and 0 <= n <= INTEGER_MAX for n in (*shape, begin, end))
+        ):
             raise ValueError(f"tensor '{name}' has no proper shape or offsets")
         tensors[name] = Tensor(dtype, tuple(shape))
         spans[name] = Span(begin, end)

@@ -80,6 +80,15 @@ def test_offsets_that_leave_a_gap_or_overlap_are_refused(file: Path, second: lis
     assert not accepted_by_library(file)
 
 
+@pytest.mark.parametrize(
+    "shape", [[1 << 62] * 100_000, [1] * 65, [1 << 64, 0]], ids=["product", "many", "large"]
+)
+def test_a_shape_beyond_a_bound_is_refused_before_it_is_multiplied(file: Path, shape: list[int]) -> None:
+    raw = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(4))
+    assert "tensor 'a' has no proper shape or offsets" in refusal(read_header, file, "m")
+
+
 def accepted(file: Path) -> bool:
     """Whether the header reads; anything but success or a ConfigError fails the test."""
     try:
