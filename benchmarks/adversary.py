@@ -5,7 +5,8 @@ Each time 1 % of the answers are drawn again, as an engine's noise does where ar
 *At random*: a try renames and reorders, which changes neither the question nor the order of its documents (both follow
 from content), or leaves out 5 or 10 % of the documents, which is another question; the others keep their order. *What
 was lost*: all answers are known after the first try, and each later one leaves out 10 % of the documents, those first
-that got worse.
+that got worse. *All*: each later try asks other documents, from which alone a policy's reserve lets a later question
+validate.
 
 Each try is judged by the shipped judge from its counts, look by look. *Any run* is what happens without the ledger.
 *Standing* is what the shipped views say of the same runs (`store.standing`, in a warehouse in memory), one claim for
@@ -20,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,10 +47,21 @@ NOISE = 0.01
 """Share of answers that a run draws again."""
 LEFT_OUT = (0.0, 0.05, 0.1)
 """Shares of documents that a try leaves out; with 0 it is the same question again."""
+RESERVE = 0.4
+"""Share of alpha that a policy keeps here for later questions, which then can validate."""
 CONFIDENCE = 0.99
 _BATCH = 1000
 _LEAST = 1e-8
 _VERDICTS = {Outcome.PASS: Verdict.VALIDATED, Outcome.FAIL: Verdict.REJECTED}
+
+
+class Way(StrEnum):
+    """What a later try leaves out of the first one's documents."""
+
+    AT_RANDOM = "at random"
+    WHAT_WAS_LOST = "what was lost"
+    ALL = "all"
+
 
 Asked = tuple[tuple[int, str], ...]
 """Tries at a claim in their order: the number of the question and the verdict."""
@@ -73,6 +86,12 @@ class Judge:
         self.policy, self.family = policy, family
         self.rule = policy.families[family]
         self._known: dict[tuple[int, ...], Outcome] = {}
+        self._later: dict[float, Judge] = {policy.alpha: self}
+
+    def at_question(self, number: int) -> Judge:
+        """Return the judge of a question about a claim, from 1: it has the part of alpha that the policy gives it."""
+        policy = self.policy.at_question(number)
+        return self._later.setdefault(policy.alpha, Judge(policy, self.family))
 
     def looks(self, documents: int) -> tuple[int, ...]:
         """Return the numbers of documents at which a task of this size is judged."""
@@ -131,7 +150,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], flip_rate: float, del
 
 
 def asked_again(
-    rng: np.random.Generator, first: Answers, cell: Cell, delta: float, *, knowing: bool
+    rng: np.random.Generator, first: Answers, cell: Cell, delta: float, way: Way
 ) -> Iterator[tuple[NDArray[np.int64], Answers, bool]]:
     """Yield one more try of each replicate: replicates, their answers, and whether it is the first question again.
 
@@ -140,11 +159,15 @@ def asked_again(
         first: answers of the first try.
         cell: the task.
         delta: true, a fraction.
-        knowing: True if it leaves out what was lost.
+        way: what it leaves out.
     """
     count, n = first.shape
+    if way is Way.ALL:
+        yield np.arange(count), draw(rng, first.shape, cell.flip_rate, delta), False
+        return
     again = rng.random(first.shape, dtype=np.float32) < NOISE
     answers = np.where(again, draw(rng, first.shape, cell.flip_rate, delta), first)
+    knowing = way is Way.WHAT_WAS_LOST
     chosen = np.full(count, len(LEFT_OUT) - 1) if knowing else rng.integers(0, len(LEFT_OUT), count)
     for index, share in enumerate(LEFT_OUT):
         replicates = np.flatnonzero(chosen == index)
@@ -165,31 +188,40 @@ def attack(
     delta: float,
     replicates: int,
     seed: int,
-    *,
-    knowing: bool,
+    way: Way,
     tries: int,
 ) -> list[list[Asked]]:
     """Return, for each judge, what each replicate asked until it was validated or its tries were used up."""
-    rng = np.random.default_rng([seed, cell.documents, knowing, round(1e6 * delta) + 10**7])
+    rng = np.random.default_rng([seed, cell.documents, [*Way].index(way), round(1e6 * delta) + 10**7])
     asked: list[list[Asked]] = [[] for _ in judges]
     for begin in range(0, replicates, _BATCH):
         count = min(_BATCH, replicates - begin)
         first = draw(rng, (count, cell.documents), cell.flip_rate, delta)
         batch: list[list[list[tuple[int, str]]]] = [
-            [[(1, verdict)] for verdict in judge.follow(first).tolist()] for judge in judges
+            [[(1, verdict)] for verdict in judge.at_question(1).follow(first).tolist()] for judge in judges
         ]
         for _ in range(1, tries):
             open_ = [at for at in range(count) if any(_is_open(histories[at]) for histories in batch)]
-            for rows, answers, same in asked_again(rng, first[open_], cell, delta, knowing=knowing):
+            for rows, answers, same in asked_again(rng, first[open_], cell, delta, way):
                 for judge, histories in zip(judges, batch, strict=True):
-                    asking = [at for at, row in enumerate(rows) if _is_open(histories[open_[row]])]
-                    for at, verdict in zip(asking, judge.follow(answers[asking]).tolist(), strict=True):
-                        history = histories[open_[rows[at]]]
-                        question = 1 if same else max(number for number, _ in history) + 1
-                        history.append((question, verdict))
+                    asking: dict[int, list[int]] = {}
+                    for at, row in enumerate(rows):
+                        history = histories[open_[row]]
+                        if _is_open(history):
+                            question = 1 if same else max(number for number, _ in history) + 1
+                            asking.setdefault(question, []).append(at)
+                    for question, places in asking.items():
+                        followed = judge.at_question(numbered(question, way)).follow(answers[places]).tolist()
+                        for at, verdict in zip(places, followed, strict=True):
+                            histories[open_[rows[at]]].append((question, verdict))
         for histories, of_judge in zip(batch, asked, strict=True):
             of_judge.extend(tuple(history) for history in histories)
     return asked
+
+
+def numbered(question: int, way: Way) -> int:
+    """Return the number by which a question is judged: a later one has part of the reserve for new documents alone."""
+    return question if way is Way.ALL else 1
 
 
 def exact_rate(judge: Judge, cell: Cell, delta: float) -> float | None:
@@ -197,6 +229,7 @@ def exact_rate(judge: Judge, cell: Cell, delta: float) -> float | None:
 
     Outcomes less probable than 1e-8 are left out, of which there are a few thousand at most.
     """
+    judge = judge.at_question(1)
     looks = judge.looks(cell.documents)
     if len(looks) > 1:
         return None
@@ -213,7 +246,7 @@ def _is_open(history: list[tuple[int, str]]) -> bool:
     return history[-1][1] != Verdict.VALIDATED
 
 
-def standing(asked: Sequence[Asked], policy_name: str, policy: Policy) -> list[str]:
+def standing(asked: Sequence[Asked], policy_name: str, policy: Policy, way: Way) -> list[str]:
     """Return the verdict that stands for each claim, by the shipped views over rows of its runs."""
     with configured_in_memory() as connection:
         add_policy(connection, policy_name, policy)
@@ -234,7 +267,7 @@ def standing(asked: Sequence[Asked], policy_name: str, policy: Policy) -> list[s
                     | {
                         "claim_key": f"{claim:06}",
                         "verdict_key": f"{claim}-{question}",
-                        "question": question,
+                        "question": numbered(question, way),
                         "declared_order": number,
                         "started_at": blank["started_at"] + timedelta(hours=number),
                     }
@@ -292,24 +325,25 @@ def examine(
         tries: numbers of tries, ascending from 1.
 
     Yields:
-        Rows with ``delta``, ``tries``, ``knowing`` (None at one try), ``any`` and ``standing`` (claims validated out of
+        Rows with ``delta``, ``tries``, ``way`` (None at one try), ``any`` and ``standing`` (claims validated out of
         ``replicates``), and ``exact`` (``exact_rate``) at one try.
     """
     judges = {name: Judge(policy, cell.family) for name, policy in policies.items()}
     margin = next(iter(judges.values())).rule.margin
-    for delta, knowing, numbers in (
-        (-margin, False, tries),
-        (-margin, True, tries[1:]),
-        (0.0, False, (1,)),
+    for delta, way, numbers in (
+        (-margin, Way.AT_RANDOM, tries),
+        (-margin, Way.WHAT_WAS_LOST, tries[1:]),
+        (-margin, Way.ALL, tries[1:]),
+        (0.0, Way.AT_RANDOM, (1,)),
     ):
         most = max(numbers, default=0)
         if not most:
             continue
-        attacked = attack(list(judges.values()), cell, delta, replicates, seed, knowing=knowing, tries=most)
+        attacked = attack(list(judges.values()), cell, delta, replicates, seed, way, most)
         for (name, judge), histories in zip(judges.items(), attacked, strict=True):
             for number in numbers:
                 occurred = Counter(history[:number] for history in histories)
-                stands = standing(list(occurred), name, judge.policy)
+                stands = standing(list(occurred), name, judge.policy, way)
                 yield {
                     **cell._asdict(),
                     "margin": margin,
@@ -317,7 +351,7 @@ def examine(
                     "alpha": judge.policy.alpha,
                     "delta": delta,
                     "tries": number,
-                    "knowing": knowing if number > 1 else None,
+                    "way": way if number > 1 else None,
                     "replicates": replicates,
                     "any": sum(
                         count
@@ -365,13 +399,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _line(row: Row) -> str:
-    how = {None: "–", False: "at random", True: "what was lost"}[row["knowing"]]
     cells = [
         f"{row['documents']:,}",
         f"{100 * row['margin']:g} point{'s' if row['margin'] != 0.01 else ''}",
         f"{row['flip_rate']:.0%}",
         row["policy"],
-        how,
+        row["way"] or "–",
         str(row["tries"]),
         *(_shown(row[name], row["replicates"]) for name in ("any", "standing")),
         "–" if row["exact"] is None else f"{row['exact']:.4f}",
@@ -397,7 +430,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     standard = load_policy("standard")
-    policies = {"standard": standard, "standard without looks": standard.model_copy(update={"looks": ()})}
+    policies = {
+        "standard": standard,
+        "standard without looks": standard.model_copy(update={"looks": ()}),
+        f"standard, reserve {RESERVE:g}": standard.model_copy(update={"reserve": RESERVE}),
+    }
     rows: list[Row] = []
     begin, cpu = time.monotonic(), time.process_time()
     for cell in CELLS:

@@ -129,10 +129,12 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     related = with_related_weights(checkpoints, declared)
     baseline, *candidates = plans_of(related, served, engine, request, tuple(contents.values()))
     earlier = [earlier_questions(plan, history, declared) for plan in candidates]
-    numbers = map(question_number, candidates, earlier)
     plans = [
         baseline,
-        *(plan.model_copy(update={"question": n}) for plan, n in zip(candidates, numbers, strict=True)),
+        *(
+            plan.model_copy(update={"question": question_number(plan, asked, store)})
+            for plan, asked in zip(candidates, earlier, strict=True)
+        ),
     ]
     for line in insensitive_lines(plans[0], history.runs, known_scores(home.warehouse, checkpoints[0].name)):
         report.line(f"validate: {line}")

@@ -112,10 +112,42 @@ def earlier_questions(plan: RunPlan, history: RunHistory, declared: Sequence[Dec
     return [question for _, question in sorted(asked + killed, key=itemgetter(0))]
 
 
-def question_number(plan: RunPlan, earlier: Sequence[Asked]) -> int:
-    """Return a candidate's place among the questions about its claim: its own if it was asked before, else the next."""
+def question_number(plan: RunPlan, earlier: Sequence[Asked], store: BundleStore) -> int:
+    """Return a candidate's place among the questions about its claim: its own if it was asked before, else the next.
+
+    A later question has 1, and so no part of the policy's reserve, unless each of its documents is a new one: whoever
+    has seen answers could leave out the documents that were lost.
+
+    Args:
+        plan: the candidate's.
+        earlier: the questions about its claim (`earlier_questions`).
+        store: where the documents of earlier questions lie.
+
+    Raises:
+        RunError: the store can't be read.
+    """
     own = comparison_id(plan)
-    return [*dict.fromkeys([*(asked.comparison for asked in earlier), own])].index(own) + 1
+    asked = [*dict.fromkeys([*(question.comparison for question in earlier), own])]
+    number = asked.index(own) + 1
+    if number == 1 or not plan.policy.reserve:
+        return number
+    before = set(asked[: number - 1])
+    others = [question for question in earlier if question.comparison in before]
+    return number if _asks_new_documents(plan, others, store) else 1
+
+
+def _asks_new_documents(plan: RunPlan, others: Iterable[Asked], store: BundleStore) -> bool:
+    """Return True if a plan's documents are known, and known to be in no other question."""
+    own = {document for content in plan.contents for document in content.document_hashes}
+    if len(plan.contents) < len(plan.suite.tasks):
+        return False
+    for other in others:
+        tasks = store.declared_documents(other.declared) if other.declared else {}
+        if other.declared is None or len(tasks) < len(other.declared.question.tasks):
+            return False
+        if not own.isdisjoint(document for hashes in tasks.values() for document in hashes):
+            return False
+    return True
 
 
 def claim_lines(plan: RunPlan, earlier: Sequence[Asked], store: BundleStore) -> Iterator[str]:
@@ -143,7 +175,7 @@ def claim_lines(plan: RunPlan, earlier: Sequence[Asked], store: BundleStore) -> 
         )
         raises = (
             f"can raise it only at alpha {plan.policy.at_question(plan.question).alpha:.2g}, from the policy's reserve"
-            if plan.policy.reserve and same
+            if plan.question > 1 and plan.policy.reserve and same
             else "can't raise it"
         )
         yield (

@@ -46,7 +46,8 @@ class Policy(Strict):
         ge=0,
         lt=1,
         description="Share of alpha kept for later questions about a claim: the first is judged at the rest, the "
-        "second at half of the reserve, the third at a quarter, and so on.",
+        "second at half of the reserve, the third at a quarter, and so on, if none of their documents was asked "
+        "before.",
     )
     seed: int = Field(default=0, description="Seed of the order in which documents are asked.")
 

@@ -15,11 +15,11 @@ from tests.support.looked_runs import Killed, LookedRuns, looked_runs, with_othe
 __all__ = ["looked_runs"]
 
 
-def copied(looked_runs: LookedRuns, name: str, keep: float = 1.0) -> str:
-    """A copy of the task's file under another name, without its last documents."""
+def copied(looked_runs: LookedRuns, name: str, keep: float = 1.0, start: float = 0.0) -> str:
+    """A copy of the task's file under another name, without its last documents, or its first."""
     lines = Path(looked_runs.tasks).read_text().splitlines(keepends=True)
     file = looked_runs.folder / f"{name}.jsonl"
-    file.write_text("".join(lines[: int(keep * len(lines))]))
+    file.write_text("".join(lines[int(start * len(lines)) : int(keep * len(lines))]))
     return str(file)
 
 
@@ -137,3 +137,21 @@ def test_a_copy_of_the_task_under_other_names_is_never_another_chance(looked_run
         rows = looked_runs.verdicts()
         assert {rows[run.run_id]["standing"] for run in done[1:]} == {"INCONCLUSIVE"}
     assert {row["standing"] for row in rows.values()} == {"BASELINE", "INCONCLUSIVE"}
+
+
+@pytest.mark.parametrize(
+    ("start", "question", "stands"), [(0.6, 2, "VALIDATED"), (0.5, 1, "INCONCLUSIVE")], ids=["new", "seen"]
+)
+def test_a_reserve_pays_for_new_documents_alone(
+    looked_runs: LookedRuns, start: float, question: int, stands: str
+) -> None:
+    looked_runs.policy = looked_runs.policy.model_copy(update={"reserve": 0.8})
+    (_, first) = looked_runs.validate(looked_runs.close, tasks=copied(looked_runs, "some", 0.6))
+    assert standing(looked_runs, first.run_id) == "INCONCLUSIVE"
+    looked_runs.engine({"close": 1.0})
+    looked_runs.lines.clear()
+    (_, second) = looked_runs.validate(looked_runs.close, tasks=copied(looked_runs, "others", 1.0, start))
+    row = looked_runs.verdicts()[second.run_id]
+    assert (second.question, row["verdict"], row["standing"]) == (question, "VALIDATED", stands)
+    reserved = [line for line in looked_runs.lines if "from the policy's reserve" in line]
+    assert bool(reserved) == (question > 1), looked_runs.lines
