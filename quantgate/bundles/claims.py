@@ -77,14 +77,15 @@ def candidate_weights(run: Run) -> str:
 def subject_of(run: Run) -> dict[str, Any]:
     """Return what a claim is about, but for the kernels that the engine chooses when it starts.
 
-    The baseline is no part of it: with another one the same candidate would get a second chance.
+    The baseline is no part of it: with another one the same candidate would get a second chance. Nor is the engine's
+    name, which whoever writes an engines.yaml chooses.
     """
     return {
         "candidate": candidate_weights(run),
         "served": answer_arguments(run, ("model",)),
         "kv_cache_dtype": kv_cache_dtype(run),
         "sm_arch": run.inputs.sm_arch,
-        "engine": [run.inputs.engine, run.inputs.engine_version],
+        "engine_version": run.inputs.engine_version,
     }
 
 
@@ -157,14 +158,16 @@ def declaration_of(
     )
 
 
+SEEN = 100
+"""Answers to a task from which a run counts whatever its policy: one that decides nothing still shows what was lost."""
+
+
 def counts_as_try(documents: Iterable[tuple[Family, int]], policy: Policy) -> bool:
-    """Return True if a run has seen enough answers to decide anything: fewer spend no alpha.
+    """Return True if a run has seen enough answers to decide anything, or `SEEN`: fewer spend no alpha.
 
     Args:
         documents: of each task its family, and how many were scored.
         policy: the one that was declared.
     """
-    return any(
-        family in policy.families and count >= policy.families[family].min_documents
-        for family, count in documents
-    )
+    needed = {family: min(SEEN, rule.min_documents) for family, rule in policy.families.items()}
+    return any(count >= needed.get(family, SEEN) for family, count in documents)

@@ -200,7 +200,7 @@ def comparison_id(run: Run) -> str:
     return fingerprint_of(comparison_key(run))
 
 
-VERDICT_KEYS = "4"
+VERDICT_KEYS = "5"
 """Changes with what makes a verdict's key, so that a warehouse of before gives its runs new keys, once."""
 
 
