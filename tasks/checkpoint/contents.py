@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from quantgate.bundles.staging import write_json
@@ -74,11 +75,23 @@ def contents_of(
 
 
 def share_alike(first: str, second: str) -> float:
-    """Return the share of two samples' elements that are the same, 0 to 1; 0 for samples of other shapes."""
-    if not first or len(first) != len(second):
+    """Return the share of two samples' elements that are the same, 0 to 1, of the sample with fewer.
+
+    Their tensors are aligned in order, so that one that was added, and that nothing may use, moves no other.
+    """
+    if first == second:
+        return float(bool(first))
+    rows, columns = (
+        np.frombuffer(bytes.fromhex(sample), np.uint8).reshape(-1, _SAMPLES_EACH)
+        for sample in (first, second)
+    )
+    if not len(rows) or not len(columns):
         return 0.0
-    elements = [(first[i : i + 2], second[i : i + 2]) for i in range(0, len(first), 2)]
-    return sum(a == b for a, b in elements) / len(elements)
+    best = np.zeros(len(columns) + 1, np.int64)
+    for row in rows:
+        alike = (row == columns).sum(axis=1)
+        best[1:] = np.maximum.accumulate(np.maximum(best[1:], best[:-1] + alike))
+    return int(best[-1]) / (_SAMPLES_EACH * min(len(rows), len(columns)))
 
 
 def _tensors(folder: Path, where: str) -> Iterator[_Stored]:
