@@ -36,7 +36,13 @@ from tasks.quality.content.describe import describe_suite
 from tasks.quality.suite import check_chat_template, clusters_of
 from tasks.resume.baseline_role import check_no_candidate, check_pairs, check_role, check_serving
 from tasks.resume.chains import Evidence
-from tasks.resume.claims import claim_lines, earlier_questions, question_number, with_related_weights
+from tasks.resume.claims import (
+    check_families,
+    claim_lines,
+    earlier_questions,
+    question_number,
+    with_related_weights,
+)
 from tasks.resume.decision import Decision, Refuse, Reuse, decide_all
 from tasks.resume.insensitive import insensitive_lines
 from tasks.resume.second_try import unfinished_runs
@@ -124,6 +130,7 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     )
     store = BundleStore(home.bundles)
     history, declared = RunHistory.read(store), store.declarations()
+    check_families(request.suite, request.policy, contents.values(), declared, store)
     if parameters.model is None:
         check_no_candidate(checkpoints[0], history, declared)
     related = with_related_weights(checkpoints, declared)

@@ -11,14 +11,20 @@ from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import baseline_weights, comparison_id
 from quantgate.bundles.order import declared_order
 from quantgate.bundles.store import BundleStore, Declared
-from quantgate.model.records import Checkpoint, RunPlan
+from quantgate.model.config.policy import Policy
+from quantgate.model.config.suites import Suite
+from quantgate.model.errors import ConfigError
+from quantgate.model.records import Checkpoint, RunPlan, TaskContent
 from quantgate.model.yaml_file import fingerprint_of
 from tasks.checkpoint.contents import share_alike
+from tasks.quality.sources import known_families
 
 NEARLY_EQUAL = 0.9
 """Share of sampled bytes that are the same in weights that count as one candidate's, against one baseline."""
 COPIED = 0.99
 """The same, whatever the baseline: two training steps of one model differ in more, and each has its own candidate."""
+KNOWN = 0.1
+"""Share of a task's documents that must have been asked before for its family to be known."""
 OVERLAP = 0.01
 """Share of a task's documents that must have been asked before to be worth a line."""
 
@@ -66,6 +72,49 @@ def _nearly_equal(checkpoint: Checkpoint, known: Iterable[KnownWeights]) -> str 
         if share_alike(weights.sample or "", checkpoint.weights_sample or "") >= weights.threshold:
             return weights.sha256
     return None
+
+
+def check_families(
+    suite: Suite,
+    policy: Policy,
+    contents: Iterable[TaskContent],
+    declared: Iterable[Declared],
+    store: BundleStore,
+) -> None:
+    """Refuse a task whose documents were asked before under a family with a smaller margin.
+
+    Args:
+        suite: what is to be asked; a family that a suite of configs/suites gives a task is right.
+        policy: its margins.
+        contents: of the suite's tasks, as far as they are known.
+        declared: every question that the store knows.
+        store: where their documents lie.
+
+    Raises:
+        ConfigError: there is such a task.
+        RunError: the store can't be read.
+    """
+    margins = {family: rule.margin for family, rule in policy.families.items()}
+    earlier = {
+        (task.content.content_sha256, task.family): (item, task)
+        for item in declared
+        for task in item.question.tasks
+        if task.content and task.family in margins
+    }
+    families = {task.task: task.family for task in suite.tasks if task.family not in known_families(task)}
+    for content in contents:
+        own, family = set(content.document_hashes), families.get(content.task)
+        for (sha256, other), (item, task) in earlier.items():
+            if family is None or margins[other] >= margins[family]:
+                continue
+            asked = store.declared_documents(item).get(task.task, ())
+            if sha256 == content.content_sha256 or len(own.intersection(asked)) > KNOWN * len(own):
+                raise ConfigError(
+                    f"its documents were asked in run {item.question.run_id} as family '{other}' "
+                    f"(margin {margins[other]:g}); '{family}' would allow a loss of {margins[family]:g}",
+                    where=f"task {content.task}",
+                    hint=f"Give --family {other}, or the family in your suite.",
+                )
 
 
 class Asked(NamedTuple):
