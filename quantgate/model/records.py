@@ -113,6 +113,11 @@ class TaskContent(Strict):
     copies: int = Field(
         default=0, description="Documents left out, since another is equal after normalising blanks and case."
     )
+    near_copies: int = Field(default=0, description="Documents that differ in a few words from another.")
+    near_clusters: int = Field(
+        default=0,
+        description="Documents that are clustered with near-copies of the same target; 0 where these are few.",
+    )
     floor: float = Field(default=0.0, description="Score of an answer that ignores the question, a fraction.")
     document_hashes: tuple[str, ...] = Field(
         default=(), description="Of each document, 16 hexadecimal digits, sorted."

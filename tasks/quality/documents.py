@@ -12,6 +12,7 @@ from lm_eval.utils import handle_non_serializable, hash_string
 
 from quantgate.judge.document_order import DocumentKey, document_order
 from tasks.quality.content.document import Content
+from tasks.quality.content.near import near_clusters
 from tasks.quality.content.task import Part
 from tasks.quality.jsonl import CLUSTER_FIELDS, PASSAGE_FIELDS, SUBJECT_FIELDS, TEXT_FIELDS
 
@@ -101,6 +102,18 @@ def _with_passages(documents: Sequence[_Document]) -> list[_Document]:
     ]
 
 
+def _with_near_copies(part: Part, documents: Sequence[_Document]) -> list[_Document]:
+    """Make near-copies with the same target a cluster, where they are many and have none."""
+    ordered = sorted(documents, key=lambda document: document.key.content)
+    first = near_clusters([part.questions[document.row] for document in ordered])
+    return [
+        document
+        if leader is None or document.key.cluster
+        else document._replace(key=document.key._replace(cluster=f"near:{ordered[leader].key.content[:16]}"))
+        for document, leader in zip(ordered, first, strict=True)
+    ]
+
+
 def placed_in(
     parts: Mapping[str, Part],
     start: int,
@@ -133,7 +146,8 @@ def placed_in(
         for document in _documents_of(name, part, fixed=fixed_subjects)
     )
     for name in parts:
-        kept += _with_passages([document for document in distinct if document.part == name])
+        of_part = _with_passages([document for document in distinct if document.part == name])
+        kept += of_part if grouped and not fixed_subjects else _with_near_copies(parts[name], of_part)
     keys = [
         _in_part(document.part, document.key, fixed_subjects=fixed_subjects) if grouped else document.key
         for document in kept

@@ -21,7 +21,7 @@ from tasks.engine.process import run_tied
 from tasks.progress import Reporter
 from tasks.quality.evaluate import SPEC, worker_environment
 
-_READ_AS = 1
+_READ_AS = 2
 """Changes with how a content is computed, so that what a home holds of before is read anew."""
 
 
@@ -78,6 +78,15 @@ def describe_suite(
             report.line(
                 f"validate: {name}: {copies} left out, equal to others but for case, blanks or punctuation"
             )
+        if reading.near_copies:
+            share = 100 * reading.near_copies / reading.documents
+            counts = (
+                f"; {reading.near_clusters} with the same answer are judged as clusters"
+                if reading.near_clusters
+                else "; they count as documents of their own"
+            )
+            near = counted(reading.near_copies, "document")
+            report.line(f"validate: {name}: {near} ({share:.2g} %) nearly equal to another{counts}")
     return described
 
 

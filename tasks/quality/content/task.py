@@ -15,6 +15,7 @@ from lm_eval.utils import handle_non_serializable
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.records import TaskContent
 from tasks.quality.content.document import Content, Question, content_of, question_of
+from tasks.quality.content.near import near_clusters, near_copies
 from tasks.quality.content.text import normalised
 
 HASH_DIGITS = 16
@@ -63,14 +64,33 @@ def task_content(
     }
     asked = {_hash(_asked(task, part.task, scored, chat_template=chat_template)) for part in parts}
     unique = sorted(by_content)
+    near, clustered = near_counts(parts)
     return TaskContent(
         task=task.task,
         content_sha256=_hash({"documents": unique, "asked": sorted(asked)}),
         documents=len(unique),
         copies=sum(len(part.documents) for part in parts) - len(unique),
+        near_copies=near,
+        near_clusters=clustered,
         floor=max(floor_of(by_content.values()), task.floor or 0.0),
         document_hashes=tuple(content[:HASH_DIGITS] for content in unique),
     )
+
+
+def near_counts(parts: Iterable[Part]) -> tuple[int, int]:
+    """Return how many documents have a near-copy, and how many are clustered with near-copies.
+
+    Args:
+        parts: of a group each subtask, else the task itself.
+    """
+    near, clustered = 0, 0
+    for part in parts:
+        unique = dict(zip((content.normalised for content in part.contents), part.questions, strict=True))
+        questions = [unique[content] for content in sorted(unique)]
+        earlier = near_copies(questions)
+        near += len({number for pair in enumerate(earlier) if pair[1] is not None for number in pair})
+        clustered += sum(leader is not None for leader in near_clusters(questions))
+    return near, clustered
 
 
 def floor_of(questions: Iterable[Question | None]) -> float:

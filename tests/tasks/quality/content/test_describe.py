@@ -150,3 +150,18 @@ def test_whoever_evaluates_a_task_records_the_same(
         planned.copies,
         planned.floor,
     )
+
+
+def test_what_nearly_equals_another_is_said_before_the_run(tmp_path: Path, reading: Reading) -> None:
+    task = own(tmp_path, "near", count=30)
+    story = "an old man of the town says that the fox has taken the boat over the river to"
+    with (tmp_path / "near.jsonl").open("a") as file:
+        for place in ("ulm", "bonn"):
+            file.write(json.dumps({"prompt": f"{story} {place}", "answer": "so"}) + "\n")
+    task = suite_from([str(tmp_path / "near.jsonl")], family=Family.MATH, limit=None, out_dir=tmp_path).tasks[
+        0
+    ]
+    reading.of(task)
+    assert reading.told == [
+        "validate: near: 2 documents (6.2 %) nearly equal to another; they count as documents of their own"
+    ]

@@ -246,3 +246,24 @@ def test_no_demo_task_has_copies_or_clusters_or_loses_its_kind_of_test() -> None
         assert (content.documents, content.copies, len(keys)) == (1000, 0, 1000)
         assert {(key.cluster, key.stratum) for key in keys} == {(None, None)}, "so the exact test decides"
     assert read(local["qg_demo_cloze"]).floor == pytest.approx(0.25, abs=0.03)
+
+
+def test_many_near_copies_are_counted_and_share_a_cluster(tmp_path: Path) -> None:
+    plain = (
+        "the same long story of a fox, a river and a boat is told once more by an old man from the town of"
+    )
+    lines: list[Line] = [
+        {"id": f"near-{n}", "prompt": f"{plain} {town}?", "answer": "fox"}
+        for n, town in enumerate(("Ulm", "Bonn", "Trier", "Mainz"))
+    ]
+    task = jsonl(tmp_path, lines + GENERATED[:9])
+    content = read(task)
+    assert (content.documents, content.near_copies, content.near_clusters) == (13, 4, 4)
+    parts = read_parts(load_tasks(task, MANAGER))
+    clusters = [
+        place.key.cluster for places in placed_in(parts, 0, None).values() for place in places.values()
+    ]
+    assert [name is not None for name in clusters] == [True] * 4 + [False] * 9
+    assert len({name for name in clusters if name}) == 1
+    alone = read(jsonl(tmp_path / "alone", GENERATED))
+    assert (alone.near_copies, alone.near_clusters) == (0, 0)
