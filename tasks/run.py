@@ -118,7 +118,7 @@ def _ask(engine: server.RunningEngine, run: ActiveRun, task: SuiteTask, asked: i
             on_progress=step.update,
         )
     staging.add_telemetry(rows)
-    _mark_scored(run, task)
+    _mark_scored(run)
 
 
 def compare_tokens(engine: server.RunningEngine, run: ActiveRun, text: Text) -> None:
@@ -399,14 +399,17 @@ def _declare_question(engine: server.RunningEngine, run: ActiveRun) -> None:
         BundleStore(run.context.home.bundles).declare_question(question, documents)
 
 
-def _mark_scored(run: ActiveRun, task: SuiteTask) -> None:
+def _mark_scored(run: ActiveRun) -> None:
     """Record in the bundles store, once, that a candidate has scored enough answers to decide something."""
     plan, staging = run.plan, run.staging
     marked = staging.path / "scored"
     if plan.baseline is None or marked.exists():
         return
-    documents = sum(batch.documents for batch in batches.finished(staging, task.task))
-    if counts_as_try([(task.family, documents)], plan.policy):
+    documents = [
+        (task.family, sum(batch.documents for batch in batches.finished(staging, task.task)))
+        for task in plan.suite.tasks
+    ]
+    if counts_as_try(documents, plan.policy):
         BundleStore(run.context.home.bundles).mark_scored(staging.run_id, staging.declared_order)
         marked.touch()
 

@@ -159,7 +159,7 @@ def declaration_of(
 
 
 SEEN = 100
-"""Answers to a task from which a run counts whatever its policy: one that decides nothing still shows what was lost."""
+"""Answers from which a run counts whatever its policy: one that decides nothing still shows what was lost."""
 
 
 def counts_as_try(documents: Iterable[tuple[Family, int]], policy: Policy) -> bool:
@@ -169,5 +169,8 @@ def counts_as_try(documents: Iterable[tuple[Family, int]], policy: Policy) -> bo
         documents: of each task its family, and how many were scored.
         policy: the one that was declared.
     """
-    needed = {family: min(SEEN, rule.min_documents) for family, rule in policy.families.items()}
-    return any(count >= needed.get(family, SEEN) for family, count in documents)
+    documents = list(documents)
+    return sum(count for _, count in documents) >= SEEN or any(
+        family in policy.families and count >= policy.families[family].min_documents
+        for family, count in documents
+    )

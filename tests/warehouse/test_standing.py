@@ -325,3 +325,17 @@ def test_what_an_earlier_version_decided_counts_for_the_same_revision(
     later = asked("two", FEW, 2, weights="read", contents={"two": "c"})
     found = standing(place, later)
     assert found["02-two"][1] == found["01-one"][1] == stands
+
+
+def test_small_tries_count_together_before_the_first_question(place: Any) -> None:
+    parts = [asked(f"part-{hour}", [], hour, documents=40) for hour in (1, 2, 3)]
+    found = standing(place, *parts, asked("rest", FEW, 4))
+    assert found["04-rest"][:2] == ("VALIDATED", "INCONCLUSIVE"), "120 answers were seen for nothing"
+    states = query(place.warehouse, "SELECT run_id, state FROM questions WHERE use = 'all'").to_pylist()
+    assert [row["state"] for row in states] == ["too few documents"] * 2 + ["decides"] * 2
+
+
+def test_small_tries_after_a_validated_question_change_nothing(place: Any) -> None:
+    later = [asked(f"later-{hour}", [], hour, documents=40) for hour in (2, 3, 4)]
+    found = standing(place, asked("one", FEW, 1), *later)
+    assert {row[1] for row in found.values()} == {"VALIDATED"}

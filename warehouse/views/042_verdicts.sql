@@ -52,6 +52,7 @@ SELECT
     v.degraded,
     v.documents_needed,
     s.counts_as_try,
+    r.documents,
     r.validity = 'valid' AND coalesce(v.verdict IN ('VALIDATED', 'REJECTED', 'INCONCLUSIVE'), false) AS decides
 FROM main.runs r
 JOIN store.runs s USING (run_id)
@@ -74,11 +75,11 @@ QUALIFY row_number() OVER (
 
 -- Every try at a claim: a chain of runs, or a run that was declared and killed before it had a bundle. `counts` is false
 -- of one that scored too few answers to decide anything.
-CREATE OR REPLACE VIEW store.tries AS
+CREATE OR REPLACE VIEW store.single_tries AS
 SELECT
     claim_key, candidate_key, verdict_key AS question_key, use, use_key, root AS run_id, root_order, baseline,
     baseline_weights,
-    min(declared_at) AS declared_at, bool_or(counts_as_try) AS counts, true AS finished,
+    min(declared_at) AS declared_at, bool_or(counts_as_try) AS counts, max(documents) AS documents, true AS finished,
     first(root_policy) AS policy_fingerprint, first(root_question) AS question, first(earlier_version) AS earlier_version
 FROM store.own_verdicts
 WHERE verdict NOT IN ('BASELINE', 'UNVALIDATED')
@@ -88,11 +89,30 @@ SELECT
     d.claim_key, d.candidate_key, d.question_key, d.baseline, d.baseline_weights, e.entry.key AS use,
     use_key(e.entry.key, e.entry.value) AS use_key, d.run_id,
     run_order(d.declared_order, d.declared_at, d.run_id) AS root_order, d.declared_at, d.scored AS counts,
-    false AS finished, d.policy_fingerprint, NULL AS question, false AS earlier_version
+    0 AS documents, false AS finished, d.policy_fingerprint, NULL AS question, false AS earlier_version
 FROM store.declarations d, unnest(map_entries(d.uses)) AS e(entry)
 WHERE d.run_id NOT IN (SELECT run_id FROM store.runs)
   AND (d.continues IS NULL OR d.continues NOT IN (SELECT run_id FROM store.runs))
   AND (len(e.entry.value) = 0 OR list_has_any(e.entry.value, d.families));
+
+-- The same, with what small tries show together: before the first question that counts, the one that brings the answers
+-- to different questions to 100 counts too. Else whoever asks parts of a task, one after another, sees it all for nothing.
+CREATE OR REPLACE VIEW store.tries AS
+WITH numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY claim_key, use_key, question_key ORDER BY root_order) AS repetition
+    FROM store.single_tries
+),
+seen AS (
+    SELECT
+        *,
+        sum(documents) FILTER (NOT counts AND repetition = 1) OVER so_far AS documents_seen,
+        bool_or(counts) OVER so_far AS counted
+    FROM numbered
+    WINDOW so_far AS (PARTITION BY claim_key, use_key ORDER BY root_order)
+)
+SELECT * EXCLUDE (counts, documents, repetition, documents_seen, counted),
+    counts OR (NOT counted AND coalesce(documents_seen >= 100, false)) AS counts
+FROM seen;
 
 -- The questions of each claim and use, the first declared first; what was scored too little for any decision is none.
 -- Nothing can go on from a run of an earlier version, whose documents had another order: where it decided nothing, it
