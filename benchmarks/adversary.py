@@ -428,16 +428,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.adversary", description=__doc__)
     parser.add_argument("--replicates", type=int, default=20_000, help="claims a figure")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--policy", default="", help="this one of the policies alone")
+    parser.add_argument("--documents", type=int, help="the task of so many documents alone")
     options = parser.parse_args(argv)
     standard = load_policy("standard")
     policies = {
         "standard": standard,
         "standard without looks": standard.model_copy(update={"looks": ()}),
-        f"standard, reserve {RESERVE:g}": standard.model_copy(update={"reserve": RESERVE}),
+        f"without looks, reserve {RESERVE:g}": standard.model_copy(update={"looks": (), "reserve": RESERVE}),
     }
+    policies = {name: policy for name, policy in policies.items() if options.policy in ("", name)}
     rows: list[Row] = []
     begin, cpu = time.monotonic(), time.process_time()
     for cell in CELLS:
+        if options.documents not in (None, cell.documents):
+            continue
         for row in examine(cell, policies, options.replicates, options.seed):
             rows.append(row)
             sys.stderr.write(f"{time.strftime('%H:%M:%S')} {_line(row)}\n")

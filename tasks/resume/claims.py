@@ -169,8 +169,8 @@ def question_number(plan: RunPlan, earlier: Sequence[Asked], store: BundleStore)
 
     Args:
         plan: the candidate's.
-        earlier: the questions about its claim (`earlier_questions`).
-        store: where the documents of earlier questions lie.
+        earlier: the questions about its claim.
+        store: holds the documents of earlier questions.
 
     Raises:
         RunError: the store can't be read.
