@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from types import FrameType
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from commands.know import flips, import_, judge, load, publish, sql, status
 from commands.measure import demo, matrix, validate
 from commands.operate import fleet
 from commands.operate.doctor import doctor
+from commands.output import say
 from commands.terminated import Terminated
 from commands.verb import VerbGroup
 from quantgate.model.errors import ConfigError, QuantgateError, RunError
@@ -95,7 +97,7 @@ def _end_now() -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"quantgate: {text}", err=True)
+    say(f"quantgate: {text}", err=True)
 
 
 def main() -> None:
@@ -115,7 +117,7 @@ def _report(error: BaseException) -> int:
     """Print in one line what ended the command, and return its exit status.
 
     Raises:
-        BaseException: the error itself, if it was not expected.
+        BaseException: what ends an interpreter and is no error.
     """
     if isinstance(error, RuntimeError) and str(error) == INTERRUPTED and not _received:
         _received.append(signal.SIGTERM)
@@ -138,12 +140,20 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return _report_unexpected(error)
+
+
+def _report_unexpected(error: BaseException) -> int:
+    """Print an error that nobody raised on purpose, with its traceback unless the system refused something."""
     if isinstance(error, OSError):
         _say(
             f"{error.filename or 'system'}: {error.strerror or error}. Check its path, owner and free space."
         )
         return RunError.exit_status
-    raise error
+    if not isinstance(error, Exception):
+        raise error
+    say("".join(traceback.format_exception(error)).rstrip(), err=True)
+    return RunError.exit_status
 
 
 def _leave(code: int) -> NoReturn:

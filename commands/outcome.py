@@ -7,8 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import click
-
+from commands.output import say
 from quantgate.model.home import Home
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def terminal_width() -> int:
 def say_left_out(problems: Iterable[str]) -> None:
     """Print a line for each bundle or file that a load left out."""
     for problem in problems:
-        click.echo(f"quantgate: left out: {problem}", err=True)
+        say(f"quantgate: left out: {problem}", err=True)
 
 
 def show_outcome(home: Home, result: Validation, *, require_validated: bool, published: bool = False) -> int:
@@ -46,10 +45,10 @@ def show_outcome(home: Home, result: Validation, *, require_validated: bool, pub
     from warehouse.query import query
     from warehouse.report.summary import summary_table
 
-    click.echo()
+    say()
     width = terminal_width()
-    click.echo(summary_table(home.warehouse, run_ids=result.run_ids, published=published, width=width))
-    click.echo(f"\nPublished in {result.published}. Every column, one a line:\n  {EVERY_COLUMN}")
+    say(summary_table(home.warehouse, run_ids=result.run_ids, published=published, width=width))
+    say(f"\nPublished in {result.published}. Every column, one a line:\n  {EVERY_COLUMN}")
     if not require_validated:
         return 0
     rows = query(home.warehouse, _VERDICTS).to_pylist()

@@ -59,7 +59,7 @@ def in_process(home: Home) -> Iterator[None]:
     os.environ.clear()
     port = _free_port()
     os.environ.update(kept | _settings(home, port))
-    home.prefect.mkdir(parents=True, exist_ok=True)
+    _keep_private(home)
     server = ["prefect", "server", "start", "--no-services", "--host", "127.0.0.1", "--port", str(port)]
     log = home.logs / "prefect-server.log"
     servers: list[Tied] = []
@@ -95,6 +95,15 @@ def in_process(home: Home) -> Iterator[None]:
         if keeper.ident is not None:
             keeper.join()
         servers[-1].stop()
+
+
+def _keep_private(home: Home) -> None:
+    """Make the server's folder, database and log the owner's alone: parameters, and what ended a run, are in them.
+
+    SQLite gives the files beside a database the database's own permissions.
+    """
+    (home.private(home.prefect) / "prefect.db").touch(mode=0o600)
+    home.private(home.logs)
 
 
 def _ended(what: str, server: Tied) -> RunError:

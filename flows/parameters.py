@@ -24,6 +24,7 @@ from quantgate.model.config.models import load_model, load_models
 from quantgate.model.config.policy import PolicyFile
 from quantgate.model.enums import Family
 from quantgate.model.home import ROOT
+from quantgate.model.secrets import refuse_secrets
 from quantgate.model.yaml_file import explained, load_yaml
 
 DEFAULT_WORKLOAD = "short"
@@ -70,8 +71,8 @@ class Parameters(BaseModel):
     """Parameters of a flow; an unknown one is refused, so that a misspelt one does not change what is measured.
 
     Raises:
-        ConfigError: a parameter is unknown, missing or wrong. It is not a ValueError: pydantic and Prefect would turn
-            that into many lines, and the run's state shows this one line.
+        ConfigError: a parameter is unknown, missing or wrong, or holds a secret. It is not a ValueError: pydantic and
+            Prefect would turn that into many lines, and the run's state shows this one line.
     """
 
     model_config = ConfigDict(
@@ -81,11 +82,12 @@ class Parameters(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _one_line(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        where = f"parameters of {cls.__name__.removesuffix('Parameters').lower()}"
+        refuse_secrets(data, where)
         try:
             return handler(data)
         except ValidationError as error:
-            flow = cls.__name__.removesuffix("Parameters").lower()
-            raise explained(cls, error, f"parameters of {flow}") from None
+            raise explained(cls, error, where) from None
 
 
 def _offering(names: Callable[[], Iterable[str]]) -> Any:

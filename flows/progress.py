@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 from functools import cache
+from typing import Any
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
+from quantgate.model.secrets import redact
 from tasks.progress import Reporter
 
 
@@ -27,7 +29,26 @@ def reporter() -> Reporter:
     if not log.isEnabledFor(logging.INFO):
         return Reporter.current()
     _silence_teardown()
+    _redact_records()
     return Reporter(log.info)
+
+
+@cache
+def _redact_records() -> None:
+    """Strike secrets out of everything that this process logs: Prefect sends an error's traceback to its server."""
+    make = logging.getLogRecordFactory()
+    write = logging.Formatter().formatException
+
+    def redacted(*given: Any, **named: Any) -> logging.LogRecord:
+        record = make(*given, **named)
+        text = record.getMessage()
+        if (clean := redact(text)) != text:
+            record.msg, record.args = clean, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            record.exc_text = redact(write(record.exc_info))
+        return record
+
+    logging.setLogRecordFactory(redacted)
 
 
 @cache

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from quantgate.model.secrets import redact
+from quantgate.model.text import inert
 from tasks.time_left import TimeLeft
 
 PLAIN_EVERY_S = 15.0
@@ -103,10 +105,11 @@ class Reporter:
             _USED.reset(token)
 
     def show(self, text: str, *, moving: bool = False) -> None:
-        """Print a line; a moving one is overwritten by the next.
+        """Print a line, without secrets and control characters; a moving one is overwritten by the next.
 
         A reader that has gone away stops no measurement: of a worker that was killed its flow goes on.
         """
+        text = inert(redact(text))
         if self._write:
             self._write(text)
             return

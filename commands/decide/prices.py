@@ -9,6 +9,7 @@ import click
 
 from commands.options import format_option
 from commands.outcome import say_left_out
+from commands.output import say, say_rows
 from commands.verb import VerbGroup
 from quantgate.model.home import Home
 from quantgate.model.words import counted
@@ -62,13 +63,13 @@ def import_file(file: Path) -> int:
         done = import_prices(file, home.warehouse)
     except BadOffersError as error:
         for problem in error.problems:
-            click.echo(f"quantgate: {problem}", err=True)
+            say(f"quantgate: {problem}", err=True)
         raise
     say_left_out(load_bundles(home.warehouse, home.bundles).problems)
     kept = f", kept in {done.file}" if done.file else ""
-    click.echo(f"{counted(done.imported, 'offer')} imported, {done.known} known already{kept}")
+    say(f"{counted(done.imported, 'offer')} imported, {done.known} known already{kept}")
     for row in query(home.warehouse, NO_ON_DEMAND, {"gpus": [*done.gpus]}).to_pylist():
-        click.echo(
+        say(
             f"{row['gpu']} has no on-demand price now, costs are at its {row['kinds']} price: import an on-demand "
             "offer to compare"
         )
@@ -86,15 +87,15 @@ def list_offers(form: str) -> int:
     from warehouse.report.render import render
 
     warehouse = Home.current().warehouse
-    click.echo(render(query(warehouse, OFFERS), form))
+    say_rows(render(query(warehouse, OFFERS), form), form)
     if form == "table":
         missing = query(warehouse, NO_PRICE).column("missing")[0].as_py()
         if missing:
-            click.echo(f"\nno price: {missing}")
+            say(f"\nno price: {missing}")
         ranges = query(warehouse, RANGES)
         if ranges.num_rows:
-            click.echo(
+            say(
                 "\nreserved: derived from on-demand prices. These are no offers, and no cost is computed from them."
             )
-            click.echo(render(ranges, form))
+            say_rows(render(ranges, form), form)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from commands.options import format_option
+from commands.output import say, say_rows
 from commands.verb import Verb
 from quantgate.model.home import Home
 from quantgate.model.words import counted
@@ -38,10 +39,10 @@ def command(*, limit: int | None, form: str, **wanted: str | None) -> int:
     limit = limit or (SHOWN if form == "table" else None)
     rows, total = find_flips(Home.current().warehouse, **wanted, limit=limit)
     if form != "table":
-        click.echo(render(rows, form))
+        say_rows(render(rows, form), form)
         return 0
     for row in rows.to_pylist():
-        click.echo(flip_text(row) + "\n")
+        say(flip_text(row) + "\n")
     more = "; --limit shows more" if rows.num_rows < total else ""
-    click.echo(f"{rows.num_rows} of {counted(total, 'flip')}{more}" if total else "no flips")
+    say(f"{rows.num_rows} of {counted(total, 'flip')}{more}" if total else "no flips")
     return 0

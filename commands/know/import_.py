@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from commands.outcome import say_left_out
+from commands.output import say
 from commands.verb import Verb
 from quantgate.model.home import Home
 from quantgate.model.words import counted
@@ -26,7 +27,7 @@ def command(file: Path) -> int:
     home = Home.current()
     done = import_results(file, home.warehouse)
     say_left_out(load_bundles(home.warehouse, home.bundles).problems)
-    click.echo(
+    say(
         f"{counted(done.imported, 'result')} imported, {counted(done.left_out, 'other')} left out, "
         f"kept in {done.file}"
     )

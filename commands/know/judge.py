@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from commands.outcome import terminal_width
+from commands.output import say
 from commands.verb import Verb
 from quantgate.model.home import Home
 
@@ -37,11 +38,11 @@ def command(policy: str, policy_file: Path | None, run_id: str | None) -> int:
     home = Home.current()
     report = rejudge(home.warehouse, home.bundles, policy, load_policy(policy, policy_file), run_id=run_id)
     if report.judged or report.judged_before:
-        click.echo(post_hoc_table(home.warehouse, report, width=terminal_width()) + "\n")
-    click.echo(
+        say(post_hoc_table(home.warehouse, report, width=terminal_width()) + "\n")
+    say(
         f"{len(report.judged)} judged under '{policy}' ({report.policy_fingerprint[:12]}), "
         f"{len(report.judged_before)} were judged before, {len(report.declared)} had declared it"
     )
     for problem in report.problems:
-        click.echo(f"quantgate: left out: {problem}", err=True)
+        say(f"quantgate: left out: {problem}", err=True)
     return 1 if report.problems else 0

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from commands.output import say
 from commands.verb import Verb
 from quantgate.model.home import Home
 
@@ -24,5 +25,5 @@ def command(as_of: datetime | None) -> int:
         from flows.publish import PublishParameters, publish
 
         folder = publish(PublishParameters(as_of=moment))
-    click.echo(str(folder))
+    say(str(folder))
     return 0

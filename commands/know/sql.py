@@ -9,6 +9,7 @@ import click
 
 from commands.options import format_option
 from commands.outcome import terminal_width
+from commands.output import say, say_rows
 from commands.verb import Verb
 from quantgate.model.home import Home
 
@@ -32,9 +33,9 @@ def command(statement: str, form: str) -> int:
     width = terminal_width() if sys.stdout.isatty() else None
     widest = 0
     for piece in written(pages(Home.current().warehouse, statement), Format(form), width=width):
-        click.echo(piece)
+        say_rows(piece, form)
         if width and form == Format.TABLE:
             widest = max(widest, *map(len, piece.splitlines()), 0)
     if widest > shutil.get_terminal_size().columns:
-        click.echo(f"{widest} columns wide: --format record has a line for each column", err=True)
+        say(f"{widest} columns wide: --format record has a line for each column", err=True)
     return 0

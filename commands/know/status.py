@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commands.output import say
 from commands.verb import Verb
 from quantgate.model.home import Home
 
@@ -210,16 +211,16 @@ def command() -> int:
     home = Home.current()
     if home.warehouse.exists():
         runs = "\n\n".join(_runs(home))
-        click.echo(f"runs in {home.warehouse} (logs: {home.logs}/RUN_ID)\n\n{runs}\n")
+        say(f"runs in {home.warehouse} (logs: {home.logs}/RUN_ID)\n\n{runs}\n")
         for line in _changed(home):
-            click.echo(line)
+            say(line)
     else:
-        click.echo(f"no runs yet in {home.path}")
+        say(f"no runs yet in {home.path}")
     left_out = _left_out(home) if home.warehouse.exists() else []
     for line in left_out:
-        click.echo(f"left out of the warehouse: {line}")
+        say(f"left out of the warehouse: {line}")
     if waiting := _waiting(home, left_out):
-        click.echo(waiting)
+        say(waiting)
     lines = [_unfinished(home, staging, state) for staging, state in unfinished(home)]
-    click.echo("\n".join(lines) or "nothing is unfinished")
+    say("\n".join(lines) or "nothing is unfinished")
     return 0

@@ -9,6 +9,7 @@ import click
 
 from commands.options import format_option, options_of
 from commands.outcome import terminal_width
+from commands.output import say
 from commands.verb import Verb
 from flows.parameters import MatrixParameters
 from quantgate.model.errors import ConfigError
@@ -33,9 +34,7 @@ def command(*, form: str | None, **parameters: Any) -> int:
         from warehouse.report.render import render
 
         planned = plan(chosen, Home.current())
-        click.echo(
-            text_of(planned, terminal_width()) if form in {None, "table"} else render(rows_of(planned), form)
-        )
+        say(text_of(planned, terminal_width()) if form in {None, "table"} else render(rows_of(planned), form))
         return 0
     if form:
         raise ConfigError(
@@ -52,5 +51,5 @@ def command(*, form: str | None, **parameters: Any) -> int:
     with expected_failures():
         done = matrix(chosen)
     runs, measured = counted(len(done.dispatched), "run"), counted(done.measured, "checkpoint")
-    click.echo(f"{runs}, {measured} measured, {done.skipped} left out")
+    say(f"{runs}, {measured} measured, {done.skipped} left out")
     return 0

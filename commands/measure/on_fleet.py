@@ -6,9 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import click
-
 from commands.outcome import NOT_VALIDATED
+from commands.output import say
 from commands.terminated import Terminated
 from quantgate.model.config.fleet import FleetFile, load_fleet
 from quantgate.model.errors import ConfigError, RunError
@@ -24,7 +23,7 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    say(text, err=True)
 
 
 def run_on_fleet(
@@ -91,8 +90,8 @@ def follow(client: SyncPrefectClient, run_id: UUID, *, require_validated: bool) 
         )
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     if ended.table:
-        click.echo()
-        click.echo(ended.table)
+        say()
+        say(ended.table)
     if not ended.completed:
         raise RunError(ended.message or "it did not complete", where=f"run {run_id}")
     if not require_validated:

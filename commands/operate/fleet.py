@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from commands.options import require_validated_option
+from commands.output import say
 from commands.verb import VerbGroup
 from quantgate.model.config.fleet import FleetFile, fleet_path
 
@@ -33,9 +34,9 @@ def init() -> int:
         done = initialize(client, fleet)
         url = str(client.api_url)
     for line in done:
-        click.echo(f"{line.state:<9}  {line.what}" + (f": {line.detail}" if line.detail else ""))
+        say(f"{line.state:<9}  {line.what}" + (f": {line.detail}" if line.detail else ""))
     if all(line.state in {UNCHANGED, LEFT} for line in done):
-        click.echo(f"nothing to change: {url.rstrip('/')} has what {fleet_path()} says")
+        say(f"nothing to change: {url.rstrip('/')} has what {fleet_path()} says")
     _show_workers(fleet)
     return 0
 
@@ -43,14 +44,14 @@ def init() -> int:
 def _show_workers(fleet: FleetFile) -> None:
     from flows.fleet.deployments import worker_commands
 
-    click.echo("\nStart the workers, each on its host in the checkout, with this PREFECT_API_URL:")
+    say("\nStart the workers, each on its host in the checkout, with this PREFECT_API_URL:")
     for name, pool in fleet.pools.items():
         if not pool.hosts:
-            click.echo(f"# {name}: no host is listed in the fleet's file yet")
+            say(f"# {name}: no host is listed in the fleet's file yet")
         for host in pool.hosts:
-            click.echo(f"# {name}: {host.name}")
+            say(f"# {name}: {host.name}")
             for line in worker_commands(fleet, name, host):
-                click.echo(f"  {line}")
+                say(f"  {line}")
 
 
 @command.command("show")
@@ -59,7 +60,7 @@ def show() -> int:
     from flows.fleet.check import checked_fleet
     from flows.fleet.deployments import prefect_yaml
 
-    click.echo(prefect_yaml(checked_fleet()), nl=False)
+    say(prefect_yaml(checked_fleet()).removesuffix("\n"))
     return 0
 
 

@@ -226,6 +226,8 @@ def open_staging(
     """
     fingerprint = run_fingerprint(inputs)
     state_file = home.staging / fingerprint / "state.json"
+    for folder in (home.staging, home.logs):
+        home.private(folder)
     if not state_file.exists():
         started_at = datetime.now(UTC)
         moment = f"{started_at:%Y%m%dT%H%M%S}{started_at.microsecond // 1000:03d}Z"

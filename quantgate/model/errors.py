@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from quantgate.model.secrets import redact
+from quantgate.model.text import inert
+
 
 class QuantgateError(Exception):
     """An expected failure, shown as one line without a traceback.
@@ -18,10 +21,10 @@ class QuantgateError(Exception):
     exit_status = 1
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
-        """Compose the one line."""
-        self.what, self.where, self.hint = what, where, hint
-        line = f"{where}: {what}" if where else what
-        super().__init__(" ".join((f"{line}. {hint}" if hint else line).split()))
+        """Compose the one line, without secrets and without control characters: it goes to many places."""
+        self.what, self.where, self.hint = (_shown(part) for part in (what, where, hint))
+        line = f"{self.where}: {self.what}" if where else self.what
+        super().__init__(f"{line}. {self.hint}" if hint else line)
 
 
 class ConfigError(QuantgateError):
@@ -34,6 +37,10 @@ class RunError(QuantgateError):
     """A run that failed, with the engine's or the tool's own last words; exit status 1."""
 
     exit_status = 1
+
+
+def _shown(text: str) -> str:
+    return inert(" ".join(redact(text).split()))
 
 
 def nearest_hint(name: str, known: Iterable[str], otherwise: str) -> str:

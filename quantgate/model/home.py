@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout or image that the application runs from."""
+
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+"""Permissions of everybody but the owner."""
 
 
 def _absolute(path: str | Path) -> Path:
@@ -55,6 +60,19 @@ class Home:
     def prefect(self) -> Path:
         """PREFECT_HOME of runs in this process."""
         return self.path / "prefect"
+
+    def private(self, folder: Path) -> Path:
+        """Return a folder that its owner alone can read: made so, or narrowed to that with all that it holds."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & OTHERS:
+            for parent, folders, files in os.walk(folder):
+                for name in (".", *folders, *files):
+                    with contextlib.suppress(FileNotFoundError, PermissionError):
+                        path = Path(parent, name)
+                        mode = path.lstat().st_mode
+                        if not stat.S_ISLNK(mode):
+                            path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+        return folder
 
     @property
     def engines(self) -> Path:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from quantgate.model import bounded
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
+from quantgate.model.secrets import refuse_secrets
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -90,7 +91,7 @@ def load_yaml(path: Path, model: type[M]) -> M:
     """Read a YAML file as a typed record.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds an unknown key or a bad value.
+        ConfigError: the file is missing, is not YAML, or holds a secret, an unknown key or a bad value.
     """
     shown = shown_path(path)
     try:
@@ -108,6 +109,7 @@ def load_yaml(path: Path, model: type[M]) -> M:
     except bounded.RefusedError as error:
         line = f":{error.line}" if error.line else ""
         raise ConfigError(str(error), where=f"{shown}{line}", hint="Correct the YAML there.") from None
+    refuse_secrets(data, shown)
     return parse_record(model, data, shown)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,23 +14,12 @@ from huggingface_hub.errors import (
 )
 
 from quantgate.model.errors import ConfigError
+from quantgate.model.secrets import redact
 from tasks.checkpoint.download import DamagedError
 from tasks.checkpoint.retry import GaveUpError, causes, response_of
 from tasks.progress import Reporter
 
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{4,}")
-"""Form of the hub's tokens."""
-
-
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-def redact(text: str) -> str:
-    """Return the text without HF_TOKEN and anything like a token: servers echo what they are sent."""
-    token = os.environ.get("HF_TOKEN", "").strip()
-    if token:
-        text = text.replace(token, "***")
-    return TOKEN.sub("***", text)
 
 
 class ReportedWaits(logging.Handler):
@@ -82,7 +69,7 @@ def refusal(error: Exception, revision: str | None, where: str, *, offline: bool
         what, hint = _refused(error, int(response.status_code), revision, tried)
     else:
         what, hint = _failed(error, tried, offline=offline)
-    return ConfigError(redact(what), where=where, hint=hint + kept)
+    return ConfigError(what, where=where, hint=hint + kept)
 
 
 def _refused(error: Exception, status: int, revision: str | None, tried: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError, RunError, nearest_hint
 from quantgate.model.home import Home
+from quantgate.model.secrets import refuse_secrets
 from quantgate.model.yaml_file import fingerprint_of
 from tasks.checkpoint.files import read_json
 from tasks.checkpoint.quant_config import sections
@@ -70,17 +71,32 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
     """Merge the engine's arguments with a run's own on top; None removes one.
 
     Raises:
-        ConfigError: one of them is Quantgate's to set.
+        ConfigError: one of them is Quantgate's to set, holds a secret, or would pass for another one.
     """
     merged = dashed(config.arguments) | dashed(overrides)
-    reserved = sorted(OWN_ARGUMENTS & merged.keys())
-    if reserved:
-        raise ConfigError(
-            f"'{reserved[0]}' is set by Quantgate",
-            where=WHERE,
-            hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
-        )
+    refuse_secrets(merged, WHERE)
+    for name, value in merged.items():
+        if any(
+            own.startswith(name) for own in OWN_ARGUMENTS
+        ):  # the engine's parser completes what is shortened
+            raise ConfigError(
+                f"'{name}' is set by Quantgate",
+                where=WHERE,
+                hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
+            )
+        _check_plain(name, value)
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def _check_plain(name: str, value: Any) -> None:
+    """Refuse what the engine's parser would take for another argument."""
+    values = value if isinstance(value, list) else [value]
+    smuggled = next((v for v in values if isinstance(v, str) and re.match(r"--|-[A-Za-z]", v)), None)
+    if smuggled is not None or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
+        what = f"'{name}' is no name" if smuggled is None else f"the value of '{name}' is an argument itself"
+        raise ConfigError(
+            what, where=WHERE, hint="Give each argument by its own name, without dashes before it."
+        )
 
 
 def dashed(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,14 +134,28 @@ def _guard(inner: int) -> int:
     return status if status >= 0 else 128 - status
 
 
+def _size(log: str) -> int:
+    return Path(log).stat().st_size if Path(log).exists() else 0
+
+
+def _mask(log: str, begin: int) -> None:
+    """Strike secrets out of what the command has written; the folder of logs is its owner's alone meanwhile."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from quantgate.model.secrets import mask_file  # needs the standard library alone
+
+    mask_file(Path(log), begin)
+
+
 def main() -> int:
     """Fork into the process that guards and the one that runs the command."""
     log, command = sys.argv[1], sys.argv[3:]
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    outer = os.getpid()
+    outer, begin = os.getpid(), _size(log)
     inner = os.fork()
     if inner:
-        return _guard(inner)
+        status = _guard(inner)
+        _mask(log, begin)
+        return status
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != outer:

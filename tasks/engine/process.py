@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from quantgate.model.errors import RunError
+from quantgate.model.secrets import is_secret
 from tasks.engine import launcher
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -22,22 +22,6 @@ ENGINE_ENDS_WITHIN_S = 10.0
 """Time from an engine's first broken connection until the last process of it is gone."""
 
 _PIPELINES = ("PREFECT_", "PYTHONPATH", "VIRTUAL_ENV")
-_CLOUDS = ("AWS_", "AZURE_", "CLOUDSDK_", "FSSPEC_", "GCLOUD_", "GOOGLE_")
-_SECRET = re.compile(
-    r"SECRET|(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|CONNECTION_STRING)(?:_|$)"
-    r"|(?:^|_|API|ACCESS)KEY(?:_|$)|(?:^|_)AUTH(?:_|$)"
-)
-_URL_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-
-
-def is_secret(name: str, value: str = "") -> bool:
-    """Return True if a variable holds a secret: by a word of its name, by its cloud, or by a URL's password."""
-    upper = name.upper()
-    return (
-        upper.startswith(_CLOUDS)
-        or _SECRET.search(upper) is not None
-        or _URL_WITH_PASSWORD.search(value) is not None
-    )
 
 
 def child_environment(keep: tuple[str, ...] = ()) -> dict[str, str]:

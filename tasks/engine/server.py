@@ -19,6 +19,7 @@ from quantgate.model.config.engines import EngineConfig, KernelRule
 from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint
+from quantgate.model.secrets import is_secret
 from tasks.engine.arguments import serving_arguments
 from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.environment import EngineEnvironment
@@ -29,7 +30,7 @@ from tasks.engine.log import (
     kernels_in,
     kv_cache_tokens_in,
 )
-from tasks.engine.process import Tied, child_environment, how_ended, is_secret, last_words
+from tasks.engine.process import Tied, child_environment, how_ended, last_words
 from tasks.progress import Reporter, Step
 from tasks.time_left import START_KEY
 

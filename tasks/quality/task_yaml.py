@@ -23,6 +23,7 @@ from quantgate.model.bounded import (
 )
 from quantgate.model.errors import ConfigError, nearest_hint
 from quantgate.model.home import ROOT
+from quantgate.model.secrets import refuse_secrets
 
 FILE_BUILDERS = ("json", "csv", "parquet", "text", "arrow", "xml")
 """Values of `dataset_path` that read the files of `data_files`."""
@@ -90,7 +91,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], list[Path]]:
     """Read the settings of a task's or a group's YAML, includes merged, and the files they came from.
 
     Raises:
-        ConfigError: it is missing, or no YAML.
+        ConfigError: it is missing, no YAML, or holds a secret.
     """
     files: list[Path] = []
     return _read(path, files), files
@@ -183,6 +184,7 @@ def _read(path: Path, seen: list[Path]) -> dict[str, Any]:
         ) from None
     if not isinstance(config, dict):
         raise ConfigError("is not a mapping of keys", where=str(path), hint="Give an lm-eval task's YAML.")
+    refuse_secrets(config, str(path))
     included = config.pop("include", [])
     merged: dict[str, Any] = {}
     for include in included if isinstance(included, list) else [included]:

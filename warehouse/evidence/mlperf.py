@@ -12,6 +12,7 @@ from pydantic import Field
 
 from quantgate.model.bounded import RefusedError, parse_json, read_bytes, reason
 from quantgate.model.errors import ConfigError
+from quantgate.model.secrets import refuse_secrets
 from quantgate.model.yaml_file import Strict, parse_record
 from warehouse.evidence.records import MlperfRow, SummaryResult
 from warehouse.swap import exclusive, remove_leftovers, replacing
@@ -47,6 +48,7 @@ def read_summary(file: Path) -> tuple[list[MlperfRow], int]:
         raise ConfigError("no such file", where=str(file), hint="Give the path of a file.") from None
     except (OSError, RefusedError) as error:
         raise _no_summary(file, f"no JSON in UTF-8 ({reason(error)})") from None
+    refuse_secrets(elements, str(file))
     if not isinstance(elements, list) or not elements:
         raise _no_summary(file, "no list of results")
     rows = [_row(element, f"{file.name}: element {n}") for n, element in enumerate(elements)]

@@ -13,6 +13,7 @@ from quantgate.model.bounded import read_bytes, reason
 from quantgate.model.config.prices import PriceOffer
 from quantgate.model.enums import Evidence
 from quantgate.model.errors import ConfigError
+from quantgate.model.secrets import refuse_secrets
 from quantgate.model.yaml_file import parse_record
 
 FIELDS = tuple(name for name in PriceOffer.model_fields if name != "evidence")
@@ -49,6 +50,7 @@ def parse_offer(line: Line, evidence: Evidence = Evidence.PUBLISHED) -> PriceOff
             where=line.where,
             hint="Convert it, and name the rate and its date in the source.",
         )
+    refuse_secrets(line.fields, line.where)
     return parse_record(PriceOffer, {**line.fields, "evidence": evidence}, line.where)
 
 

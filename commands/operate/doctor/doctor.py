@@ -13,6 +13,7 @@ import click
 from pydantic import BaseModel
 
 from commands.operate.doctor.findings import Finding, show
+from commands.output import say
 from commands.verb import Verb
 from quantgate.model.errors import ConfigError, QuantgateError
 from quantgate.model.home import Home
@@ -198,5 +199,5 @@ def command(names: tuple[str, ...], models: bool) -> int:
         raise ConfigError("models are named, but --models is not given", where="doctor", hint="Add --models.")
     else:
         problems = show(_machine())
-    click.echo(counted(problems, "problem") if problems else "no problems")
+    say(counted(problems, "problem") if problems else "no problems")
     return 2 if problems else 0

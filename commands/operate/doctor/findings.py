@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import click
+from commands.output import say
 
 
 class Finding(NamedTuple):
@@ -29,5 +29,5 @@ def show(findings: Iterable[Finding], width: int = 13) -> int:
     problems = 0
     for finding in findings:
         problems += finding.state == "problem"
-        click.echo(f"{finding.state:<8}{finding.what:<{width}}{finding.detail}")
+        say(f"{finding.state:<8}{finding.what:<{width}}{finding.detail}")
     return problems

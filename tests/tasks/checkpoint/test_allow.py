@@ -11,7 +11,7 @@ import pytest
 from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
 from quantgate.model.records import Checkpoint
-from tasks.checkpoint.hub_errors import redact
+from quantgate.model.secrets import redact
 from tasks.checkpoint.resolve import resolve
 from tests.support.hub_server import Fault, HubServer
 from tests.support.tiny_checkpoints import checkpoint_files, write_checkpoint

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from quantgate.model.errors import RunError
 from quantgate.model.home import ROOT
-from tasks.engine.process import PROXIES, Tied, await_end, child_environment, is_secret, last_words, run_tied
+from quantgate.model.secrets import is_secret
+from tasks.engine.process import PROXIES, Tied, await_end, child_environment, last_words, run_tied
 
 FAMILY = "sleep {0} & setsid sleep {0} & sleep {0}"
 

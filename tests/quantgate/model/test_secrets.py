@@ -1,0 +1,243 @@
+"""What a secret is: every known form and name, in every kind of setting, and nothing else. All tokens here are fake."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.parameters import ValidateParameters
+from quantgate.model.config.models import ModelConfig
+from quantgate.model.errors import ConfigError, RunError
+from quantgate.model.home import ROOT, Home
+from quantgate.model.secrets import is_secret, mask_file, redact, refuse_secrets
+from quantgate.model.yaml_file import load_yaml
+from tasks.engine.arguments import serving_arguments
+from tasks.engine.environment import load_engine
+from tasks.engine.process import run_tied
+from tasks.progress import Reporter
+from tasks.quality.task_yaml import read_source
+from tests.support.planted import FAKE, PLANTED, URLS
+from warehouse.evidence.mlperf import read_summary
+from warehouse.prices.offer_file import Line, parse_offer
+
+
+@pytest.mark.parametrize("form", [*PLANTED, *URLS])
+def test_every_known_form_is_a_secret_wherever_a_text_has_it(form: str) -> None:
+    planted = (PLANTED | URLS)[form]
+    shown = redact(f"before {planted} after")
+    assert shown.startswith("before ")
+    assert shown.endswith(" after")
+    assert FAKE not in shown
+    assert "***" in shown
+    assert is_secret("", planted)
+    assert FAKE not in str(RunError(f"it said {planted}", where=planted, hint=planted))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf_hub",
+        "hf_quant_config.json",
+        "disk-usage-of-the-whole-machine",
+        "s3://bucket/folder",
+        "http://127.0.0.1:4200/api",
+        "https://host/page?isl=128&key_words=",
+        "git@github.com:org/name",
+        "a basic understanding of things",
+        "sha256:" + "0123456789abcdef" * 4,
+        "quantgate-demo-BF16",
+    ],
+)
+def test_what_only_resembles_a_secret_stays(text: str) -> None:
+    assert redact(text) == text
+    assert not is_secret("", text)
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-token", "hf_token", "--hf-token", "HF_TOKEN", "api-key", "ssl.keyfile-password"]
+)
+def test_a_name_makes_a_secret_of_a_text_however_it_is_spelled(name: str) -> None:
+    assert is_secret(name, "x")
+    assert not is_secret(name, 4096)
+    assert not is_secret(name, "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer", "eos_token", "max-num-batched-tokens", "speculative-token-tree", "max_gen_toks", "keys"],
+)
+def test_names_of_a_tokenizers_pieces_are_none(name: str) -> None:
+    assert not is_secret(name, "text")
+
+
+def test_values_of_the_environment_are_struck_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "of-no-known-form")
+    monkeypatch.setenv("QUANTGATE_BUNDLES", "s3://name:pass-phrase@bucket")
+    assert redact("of-no-known-form or pass-phrase") == "*** or ***"
+
+
+def test_a_key_says_where_a_nested_secret_is() -> None:
+    with pytest.raises(ConfigError) as refused:
+        refuse_secrets({"a": [{"b": PLANTED["hub token"]}]}, "mine.yaml")
+    assert str(refused.value).startswith(
+        "mine.yaml: 'a.b' holds a secret, which would be stored with the run. "
+    )
+
+
+def engine_arguments(planted: str) -> None:
+    serving_arguments(load_engine(None, "cpu")[1], {"seed": planted})
+
+
+def nested_arguments(planted: str) -> None:
+    serving_arguments(load_engine(None, "cpu")[1], {"hf-overrides": {"note": [planted]}})
+
+
+def parameters(planted: str) -> None:
+    ValidateParameters(model="quantgate-demo", engine_arguments={"seed": planted})
+
+
+def every_parameter(planted: str) -> None:
+    for name in ("model", "baseline", "name", "workload", "policy", "gpu", "engine"):
+        with pytest.raises(ConfigError, match="holds a secret"):
+            ValidateParameters.model_validate({name: planted})
+    ValidateParameters(candidates=[planted])
+
+
+def model_file(planted: str) -> None:
+    path = Path("model.yaml")
+    path.write_text(json.dumps({"name": "x", "note": planted}))
+    load_yaml(path, ModelConfig)
+
+
+def task_file(planted: str) -> None:
+    path = Path("task.yaml")
+    path.write_text(json.dumps({"task": "mine", "metadata": {"note": planted}}))
+    read_source(path)
+
+
+def price_import(planted: str) -> None:
+    parse_offer(Line("prices.csv:2", {"provider": "x", "source": planted}))
+
+
+def summary_import(planted: str) -> None:
+    path = Path("summary.json")
+    path.write_text(json.dumps([{"Details": planted}]))
+    read_summary(path)
+
+
+WAYS_IN = (
+    engine_arguments,
+    nested_arguments,
+    parameters,
+    every_parameter,
+    model_file,
+    task_file,
+    price_import,
+    summary_import,
+)
+
+
+@pytest.mark.parametrize("way_in", WAYS_IN, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("form", [*PLANTED, *URLS])
+def test_no_way_in_takes_a_secret(
+    form: str, way_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="holds a secret") as refused:
+        way_in((PLANTED | URLS)[form])
+    assert FAKE not in str(refused.value)
+    assert FAKE not in "".join(traceback.format_exception_only(refused.value))
+
+
+@pytest.mark.parametrize("name", ["hf-token", "hf_token", "--hf-token", "api_key"])
+def test_an_engine_argument_is_a_secret_by_its_name(name: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        serving_arguments(load_engine(None, "cpu")[1], {name: "of-no-known-form"})
+    assert "of-no-known-form" not in str(refused.value)
+
+
+def test_progress_has_no_secret() -> None:
+    lines: list[str] = []
+    Reporter(lines.append).line(f"bundles: {URLS['bundles']}")
+    assert lines == ["bundles: s3://***@bucket/folder"]
+
+
+def test_an_unexpected_error_is_printed_without_its_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from commands.main import _report
+
+    planted = PLANTED["hub token"]
+    assert _report(ValueError(planted)) == 1
+    printed = capsys.readouterr().err
+    assert "ValueError: ***" in printed
+    assert FAKE not in printed
+
+
+def test_a_log_is_masked_once_its_command_has_ended(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text("first\n")
+    program = "import sys; print(*sys.argv[1:], sep=chr(10))"
+    words = ["begin", *PLANTED.values(), "end"]
+    import sys
+
+    run_tied([sys.executable, "-c", program, *words], what="x", log=log, environment={}, timeout_s=60)
+    written = log.read_text()
+    assert FAKE not in written
+    assert written.startswith("first\nbegin\n")
+    assert written.endswith("\nend\n")
+
+
+def test_masking_keeps_every_other_byte_in_its_place(tmp_path: Path) -> None:
+    log, token = tmp_path / "a.log", PLANTED["hub token"]
+    before = b"\xff caf\xc3\xa9 " + token.encode() + b" \x00 after\n"
+    log.write_bytes(token.encode() + b"\n" + before)
+    mask_file(log, begin=len(token) + 1)
+    assert log.read_bytes() == token.encode() + b"\n" + before.replace(token.encode(), b"*" * len(token))
+
+
+def test_the_database_and_staging_are_their_owners_alone(tmp_path: Path) -> None:
+    from commands.runtime import _keep_private
+
+    home = Home(tmp_path)
+    (home.prefect / "deep").mkdir(parents=True, mode=0o755)
+    database, other = home.prefect / "prefect.db", home.prefect / "deep" / "file"
+    for path in (database, other):
+        path.touch(mode=0o644)
+        path.chmod(0o644)
+    _keep_private(home)
+    home.private(home.staging)
+    for folder in (home.prefect, other.parent, home.staging, home.logs):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+    for file in (database, other):
+        assert file.stat().st_mode & 0o777 == 0o600, file
+    new = Home(tmp_path / "new")
+    _keep_private(new)
+    assert (new.prefect / "prefect.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_record_of_a_workers_log_has_no_secret() -> None:
+    """In a process of its own: what makes records is replaced for the whole process."""
+    import subprocess
+    import sys
+
+    program = (
+        "import logging, sys; from flows.progress import _redact_records; _redact_records();"
+        "logging.basicConfig(stream=sys.stderr); token = sys.argv[1]\n"
+        "logging.warning('with %s', token)\n"
+        "try: raise ValueError(token)\nexcept ValueError: logging.exception('failed')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, PLANTED["hub token"]],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert "with ***" in done.stderr
+    assert "ValueError: ***" in done.stderr
+    assert FAKE not in done.stderr
