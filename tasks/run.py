@@ -28,6 +28,7 @@ from tasks.device.lock import locked_devices, locked_run
 from tasks.engine import server, telemetry
 from tasks.engine.argument_files import ResolvedArguments
 from tasks.engine.environment import EngineEnvironment
+from tasks.engine.permission import CODE_ARGUMENT
 from tasks.fidelity.measure import measure_fidelity, with_max_logprobs
 from tasks.fidelity.text import Text, read_text
 from tasks.progress import Reporter
@@ -187,7 +188,7 @@ class Context:
     @property
     def trust_remote_code(self) -> bool:
         """Return True if whoever reads the tokenizer may run its code, as the engine may."""
-        return self.served.arguments.get("trust-remote-code") is True
+        return self.served.arguments.get(CODE_ARGUMENT) is True
 
     def counts(self, run: Manifest | Staging) -> bool:
         """Return True if a run is new enough to be reused."""

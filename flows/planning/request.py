@@ -28,6 +28,7 @@ from tasks.checkpoint.resolve import check_source
 from tasks.device import hardware
 from tasks.engine import argument_files, environment, log
 from tasks.engine.arguments import check_limits, gpu_count, serving_arguments
+from tasks.engine.permission import check_permitted
 from tasks.fidelity.text import read_text
 from tasks.progress import Reporter
 from tasks.quality import sources
@@ -263,6 +264,7 @@ def check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, work: Wo
     """
     arguments = serving_arguments(config, checkpoint.engine_arguments)
     gpu_count(arguments)
+    check_permitted(arguments, checkpoint.allow)
     argument_files.check_arguments(arguments)
     for folder in (named_path(checkpoint.source), ROOT / checkpoint.source):
         if (folder / "config.json").is_file():

@@ -26,7 +26,8 @@ class Checkpoint(Strict):
         "they were not read.",
     )
     settings_sha256: str | None = Field(
-        default=None, description="Of config.json and generation_config.json, without comments."
+        default=None,
+        description="Of config.json and generation_config.json, without comments, and of code that is permitted.",
     )
     weights_sample: str | None = Field(
         default=None, description="Some bytes of its tensors, by which nearly equal weights are recognised."

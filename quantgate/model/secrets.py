@@ -16,7 +16,7 @@ CLOUDS = ("AWS_", "AZURE_", "CLOUDSDK_", "FSSPEC_", "GCLOUD_", "GOOGLE_")
 """Beginnings of a cloud's variables: each may hold a credential."""
 NAMES = re.compile(
     r"SECRET|(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|CONNECTION_STRING)(?:_|$)"
-    r"|(?:^|_|API|ACCESS)KEY(?:_|$)|(?:^|_)AUTH(?:_|$)"
+    r"|(?:_|API|ACCESS)KEY(?:_|$)|(?:^|_)AUTH(?:_|$)"
 )
 """Words of a secret's name, in upper case with underscores."""
 TEXT_TOKENS = re.compile(

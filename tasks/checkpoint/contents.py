@@ -13,7 +13,7 @@ from pydantic import Field
 from quantgate.bundles.staging import write_json
 from quantgate.model.records import Checkpoint
 from quantgate.model.yaml_file import Strict, fingerprint_of, load_json
-from tasks.checkpoint.files import read_json_if_any, read_weights
+from tasks.checkpoint.files import CODE, read_json_if_any, read_weights
 from tasks.checkpoint.safetensors import Span, Tensor, read_spans
 
 _CHUNK_BYTES = 1 << 24
@@ -27,7 +27,9 @@ class Contents(Strict):
     """A checkpoint's content, as hashes that no name and no split into files changes."""
 
     weights_sha256: str | None = Field(description="Of the tensors; None where they were not read.")
-    settings_sha256: str = Field(description="Of config.json and generation_config.json, without comments.")
+    settings_sha256: str = Field(
+        description="Of config.json and generation_config.json, without comments, and of code that is permitted."
+    )
     weights_sample: str = Field(description="Bytes of elements drawn by the tensors' names, hexadecimal.")
 
 
@@ -58,7 +60,8 @@ def contents_of(
     Raises:
         ConfigError: a file is damaged.
     """
-    file = cache / f"{fingerprint_of(checkpoint.revision)[:32]}.json"
+    identity: Any = [checkpoint.revision, "with code"] if checkpoint.remote_code else checkpoint.revision
+    file = cache / f"{fingerprint_of(identity)[:32]}.json"
     if file.exists():
         return load_json(file, Contents, "Remove it: it is made again.")
     folder = Path(checkpoint.path)
@@ -67,6 +70,7 @@ def contents_of(
         weights_sha256=_tensors_hash(stored, progress) if stored else None,
         settings_sha256=fingerprint_of(
             [_without_comments(read_json_if_any(folder / name, checkpoint.source)) for name in _SETTINGS]
+            + (_code(folder) if checkpoint.remote_code else [])
         ),
         weights_sample=_sample(stored),
     )
@@ -134,6 +138,12 @@ def _sample(stored: list[_Stored]) -> str:
                 file.seek(tensor.span.begin + offset % max(1, tensor.size_bytes))
                 drawn += file.read(1)
     return drawn.hex()
+
+
+def _code(folder: Path) -> list[dict[str, str]]:
+    """Return the SHA-256 of each file of code by its name: code that runs decides answers as settings do."""
+    files = (path for pattern in CODE for path in folder.glob(pattern))
+    return [{path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}]
 
 
 def _without_comments(value: Any) -> Any:

@@ -31,6 +31,9 @@ TRAINING = ("training_args.bin", "optimizer.*", "scheduler.*", "scaler.*", "rng_
 CODE = ("*.py",)
 """Code that a checkpoint brings with it, run only if that is allowed."""
 
+PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""Configurations of what prepares images and sound, each of which may name code."""
+
 TOKENIZERS = (
     ("tokenizer.json",),
     ("tokenizer.model",),

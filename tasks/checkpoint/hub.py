@@ -27,7 +27,14 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint.download import RemoteFile, RepositoryCache, check_room, fetch
-from tasks.checkpoint.files import NOT_SERVED, check_listing, is_weight, served_patterns, served_under
+from tasks.checkpoint.files import (
+    NOT_SERVED,
+    PROCESSORS,
+    check_listing,
+    is_weight,
+    served_patterns,
+    served_under,
+)
 from tasks.checkpoint.hub_errors import quiet_client, refusal
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.quant_config import QUANT_FILE
@@ -39,7 +46,7 @@ HUB_ID = re.compile(
 )
 """``org/name`` or ``org/name@revision``, by the hub's own rules for names."""
 
-CONFIGURATION = ("config.json", QUANT_FILE, "tokenizer_config.json", "README.md")
+CONFIGURATION = ("config.json", QUANT_FILE, "tokenizer_config.json", *PROCESSORS, "README.md")
 """Small files that show most faults of a checkpoint without its weights, and what it was made from."""
 
 ANSWER_TIMEOUT_S = 30.0

@@ -17,6 +17,7 @@ from quantgate.model.home import ROOT
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint import hub
 from tasks.checkpoint.files import (
+    PROCESSORS,
     check_listing,
     content_hash,
     is_pickled_weight,
@@ -44,6 +45,13 @@ PRECISION_SUFFIX = re.compile(
 
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 """Endings of the name of the tensor that has a row for each token."""
+
+_PROCESSOR_CLASSES = (
+    "processor_class",
+    "image_processor_type",
+    "video_processor_type",
+    "feature_extractor_type",
+)
 
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 """Keys of config.json that may hold the longest context (tokens)."""
@@ -319,9 +327,10 @@ def _needs_code(
     Raises:
         ConfigError: it needs code, which isn't allowed.
     """
-    hint = (
-        "Give a conversion to an architecture the engine knows; or, once you have read the code, set `allow: "
-        "{remote_code: true}` and a revision for it in configs/models."
+    hint = "Give a conversion to an architecture the engine knows; or, once you have read the code, " + (
+        "put it on a hub and allow its commit there: a folder has none."
+        if is_folder(where)
+        else "set `allow: {remote_code: true}` and a revision for it in configs/models."
     )
     if allow.remote_code:
         return True
@@ -337,7 +346,22 @@ def _needs_code(
     if tokenizer.get("auto_map") and "tokenizer.json" not in names:
         what = "its tokenizer needs code of its own (auto_map in tokenizer_config.json)"
         raise ConfigError(what, where=where, hint="Convert it to tokenizer.json.")
+    for name in PROCESSORS:
+        processor = read_json_if_any(folder / name, where) or {}
+        if processor.get("auto_map") and not _is_known_processor(processor):
+            raise ConfigError(
+                f"its processor needs code of its own (auto_map in {name})", where=where, hint=hint
+            )
     return False
+
+
+def _is_known_processor(processor: Mapping[str, Any]) -> bool:
+    """Return True if the engine's library has a class that a processor's configuration names."""
+    import transformers
+
+    return not {value for key, value in processor.items() if key in _PROCESSOR_CLASSES}.isdisjoint(
+        dir(transformers)
+    )
 
 
 def _check_declared(declared: str | None, precision: str, weight_format: str, where: str) -> None:

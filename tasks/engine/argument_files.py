@@ -23,6 +23,7 @@ from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.resolve import check_source, resolve
 from tasks.engine.arguments import WHERE, serving_arguments
+from tasks.engine.permission import CODE_ARGUMENT, check_permitted
 from tasks.engine.server import SERVED_MODEL
 
 LORA, SPECULATIVE, TEMPLATE = "lora-modules", "speculative-config", "chat-template"
@@ -83,10 +84,15 @@ def recorded_arguments(
 
 
 def with_code(checkpoint: CheckpointConfig) -> CheckpointConfig:
-    """Return the checkpoint with an argument for its own code if allowed: the argument is in the fingerprint."""
+    """Return the checkpoint with an argument for its own code if allowed: the argument is in the fingerprint.
+
+    Raises:
+        ConfigError: its arguments would run code without permission.
+    """
+    check_permitted(checkpoint.engine_arguments, checkpoint.allow)
     if not checkpoint.allow.remote_code:
         return checkpoint
-    arguments = checkpoint.engine_arguments | {"trust-remote-code": True}
+    arguments = checkpoint.engine_arguments | {CODE_ARGUMENT: True}
     return checkpoint.model_copy(update={"engine_arguments": arguments})
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from quantgate.bundles.manifest import EngineStart
 from quantgate.model.config.engines import EngineConfig, KernelRule
+from quantgate.model.config.models import Allowed
 from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint
@@ -30,6 +31,7 @@ from tasks.engine.log import (
     kernels_in,
     kv_cache_tokens_in,
 )
+from tasks.engine.permission import check_permitted
 from tasks.engine.process import Tied, child_environment, how_ended, last_words
 from tasks.progress import Reporter, Step
 from tasks.time_left import START_KEY
@@ -226,13 +228,16 @@ def serve(
         expected_s: how long the start took before, in seconds.
 
     Raises:
-        ConfigError: the configured port is in use.
+        ConfigError: the configured port is in use, or an argument would run code that isn't permitted.
         RunError: it ended or did not answer within its time; with its last words.
     """
     config, rules = environment.config, kernel_rules()
     port, api_key = _port(config, environment.name), secrets.token_urlsafe(24)
     variables = _environment(config, api_key, uuids)
-    command = _command(environment.python, checkpoint, serving_arguments(config, overrides), port)
+    arguments = serving_arguments(config, overrides)
+    # Pickles were decided on when the checkpoint was resolved.
+    check_permitted(arguments, Allowed(remote_code=checkpoint.remote_code, pickle=True))
+    command = _command(environment.python, checkpoint, arguments, port)
     started_at, clock = datetime.now(UTC), time.monotonic()
     with Tied(command, log=log, environment=variables) as process:
         endpoint = _endpoint(process, environment.name, port, api_key, adapter, started_at)

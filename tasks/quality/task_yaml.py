@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ def read_source(path: Path, overrides: dict[str, Any] | None = None) -> TaskSour
             "has no 'task'", where=where, hint="Name the task: `task: my_task`; a suite has `tasks`."
         )
     _check_keys(config, where)
+    _check_code(overrides if _is_packaged(path) else config, where)
     files += sorted({module for function in _functions(config) if (module := _module(function)).is_file()})
     return TaskSource(
         real_path(path), config, tuple(files), data_files(config, path.parent), dict(overrides or {})
@@ -211,6 +213,25 @@ def _module(function: Function) -> Path:
     """Return the path of a function's module beside the YAML, where lm-eval looks for it."""
     module = Path(function)
     return (module.parent / module.name.rpartition(".")[0].replace(".", "/")).with_suffix(".py")
+
+
+def _is_packaged(path: Path) -> bool:
+    """Return True if a YAML is lm-eval's own, some of which ask for code that no version of data sets here runs."""
+    package = find_spec("lm_eval")
+    folders = package.submodule_search_locations if package else None
+    return any(path.resolve().is_relative_to(folder) for folder in folders or ())
+
+
+def _check_code(config: Any, where: str) -> None:
+    """Refuse settings that ask for a data set's or a model's own code."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if str(key).replace("-", "_") == "trust_remote_code" and value not in (False, None):
+                hint = (
+                    "Leave it out: data sets are read as data. A model's code is allowed in configs/models."
+                )
+                raise ConfigError("'trust_remote_code' would run code of others", where=where, hint=hint)
+            _check_code(value, where)
 
 
 def _check_keys(config: dict[str, Any], where: str) -> None:

@@ -120,7 +120,7 @@ def test_with_an_adapter_the_table_names_another_model(
     home, place = Home.current(), adapter(tmp_path / "one")
     for arguments, suffix in (
         ({}, ""),
-        ({"lora-modules": {"mine": str(place)}, "trust-remote-code": True}, "+mine"),
+        ({"lora-modules": {"mine": str(place)}}, "+mine"),
     ):
         measured.clear()
         chosen = ValidateParameters(model="quantgate-demo", engine_arguments=arguments)
@@ -134,7 +134,7 @@ def test_with_an_adapter_the_table_names_another_model(
             weights_sha256=measured[0][0].checkpoint.weights_sha256,
         )
         (context,) = {(c.served.adapter, c.chat_template, c.trust_remote_code) for _, c in measured}
-        assert context == (suffix.removeprefix("+") or None, None, bool(suffix))
+        assert context == (suffix.removeprefix("+") or None, None, False)
 
 
 MAKE_ADAPTER = """

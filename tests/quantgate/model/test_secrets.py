@@ -68,7 +68,15 @@ def test_a_name_makes_a_secret_of_a_text_however_it_is_spelled(name: str) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["tokenizer", "eos_token", "max-num-batched-tokens", "speculative-token-tree", "max_gen_toks", "keys"],
+    [
+        "tokenizer",
+        "eos_token",
+        "max-num-batched-tokens",
+        "speculative-token-tree",
+        "max_gen_toks",
+        "key",
+        "keys",
+    ],
 )
 def test_names_of_a_tokenizers_pieces_are_none(name: str) -> None:
     assert not is_secret(name, "text")

@@ -1,0 +1,64 @@
+"""One gate for code and pickles of a checkpoint: `allow` in configs/models opens it, and no argument does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quantgate.model.config.models import Allowed
+from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
+
+WHERE = "engine arguments"
+CODE_ARGUMENT = "trust-remote-code"
+ELSEWHERE = ("tokenizer", "hf-config-path", "speculative-config")
+"""Arguments that may name another checkpoint, whose code nobody has read."""
+PICKLE_FORMATS = ("pt", "npcache")
+"""Values of load-format that read pickles, even beside safetensors."""
+_NESTED = re.compile(r"trust[-_]remote[-_]code|auto_map", re.IGNORECASE)
+_HINT = "Leave it out; once you have read the code, set `allow: {remote_code: true}` and a revision in configs/models."
+
+
+def check_permitted(arguments: Mapping[str, Any], allow: Allowed) -> None:
+    """Refuse arguments that would have an engine run code, or open pickles, without permission.
+
+    Args:
+        arguments: serving arguments by name, however that is spelled.
+        allow: what the checkpoint may do that none may otherwise.
+
+    Raises:
+        ConfigError: the first argument that would.
+    """
+    for given, value in arguments.items():
+        name, _, inner = given.lower().lstrip("-").partition(".")
+        name = name.replace("_", "-")
+        if CODE_ARGUMENT.startswith(name):  # the engine's parser completes what is shortened
+            if value not in (False, None) and not allow.remote_code:
+                raise ConfigError(f"'{given}' would run a checkpoint's own code", where=WHERE, hint=_HINT)
+        elif name != "chat-template" and _NESTED.search(inner + json.dumps(value, default=str)):
+            raise ConfigError(f"'{given}' would let code of a checkpoint run", where=WHERE, hint=_HINT)
+        elif name in ELSEWHERE and allow.remote_code and _names_code(value):
+            raise ConfigError(
+                f"'{given}' names another checkpoint, whose code would run with this one's permission",
+                where=WHERE,
+                hint="Leave it out where 'allow' permits code.",
+            )
+        elif name == "load-format" and value in PICKLE_FORMATS and not allow.pickle:
+            raise ConfigError(
+                f"'load-format' is '{value}', which opens pickles: they can run code",
+                where=WHERE,
+                hint="Leave it out, or set `allow: {pickle: true}` and a revision in configs/models.",
+            )
+
+
+def _names_code(value: Any) -> bool:
+    """Return True if a value names another checkpoint; of a draft, whose code is never pulled, a folder with code."""
+    if not isinstance(value, dict):
+        return value is not None
+    draft = str(value.get("model") or "")
+    return bool(draft) and any(
+        any(folder.glob("*.py")) for folder in (Path(draft).expanduser(), ROOT / draft)
+    )
