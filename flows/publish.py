@@ -20,6 +20,7 @@ from flows.parameters import Parameters
 from flows.progress import reporter
 from flows.results import publish_files
 from quantgate.model.home import Home
+from quantgate.model.text import inert
 from warehouse.query import query
 from warehouse.report.summary import summary_table
 from warehouse.report.verdict_page import verdict_page
@@ -58,7 +59,10 @@ def publish(parameters: PublishParameters | None = None) -> Path:
     parameters = parameters or PublishParameters()
     home, report = Home.current(), reporter()
     done = publish_files(home, report, parameters.as_of)
-    rows: list[dict[str, Any]] = query(home.warehouse, ARTIFACT.format(as_of=done.as_of)).to_pylist()
+    rows: list[dict[str, Any]] = [
+        {name: inert(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in query(home.warehouse, ARTIFACT.format(as_of=done.as_of)).to_pylist()
+    ]
     create_table_artifact(table=rows, key="validated-table", description=f"As of {done.as_of}")
     create_markdown_artifact(
         summary_table(home.warehouse, done.as_of, markdown=True),
@@ -75,6 +79,7 @@ def _show_runs(
 ) -> None:
     """Show the runs' own table: as it is printed in a terminal, as rows, and on the page of their flow run."""
     text = summary_table(home.warehouse, as_of, run_ids=parameters.run_ids, published=False)
+    text = text.replace("```", "'''")  # it would end the block
     create_markdown_artifact(f"```text\n{text}\n```", key=parameters.key, description=f"As of {as_of}")
     own = [row for row in rows if row["run_id"] in parameters.run_ids]
     create_table_artifact(table=own, key=f"{parameters.key}-rows", description=f"As of {as_of}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from flows.planning.cells import Cell, CellState, Plan, run_name
-from warehouse.report.blocks import WIDTH, Block, plain, wrapped
+from warehouse.report.blocks import WIDTH, Block, markdown_line, plain, wrapped
 from warehouse.report.render import NULL
 
 COLUMNS = ("pool", "model", "precision", "state", "GPUs", "GPU-hours", "USD", "basis")
@@ -223,5 +223,5 @@ def markdown_of(
             else:
                 outcome, why = "measured before", "the host had measured it already"
         cells = [*_cells(cell), outcome, hours, usd, why]
-        lines.append(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |")
+        lines.append(markdown_line(cells))
     return "\n".join([*lines, "", totals(plan)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -27,7 +28,14 @@ def inert_lines(text: str) -> str:
     return "\n".join(map(inert, text.split("\n")))
 
 
-def markdown(text: str) -> str:
+def json_inert(text: str) -> str:
+    """Return JSON with escapes for what would act on a terminal; it stands for the same values."""
+    return (
+        text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    )
+
+
+def in_markdown(text: str) -> str:
     """Return a text that Markdown shows as it is, in a cell of a table too."""
     return _MARKS.sub(lambda mark: _HTML.get(mark[0]) or f"\\{mark[0]}", inert(text))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from quantgate.model.text import in_markdown, inert
 from warehouse.report.render import aligned
 
 WIDTH = 100
@@ -70,8 +71,8 @@ def wrapped(text: str, width: int, *, initial_indent: str = "", subsequent_inden
 
 def plain(block: Block, width: int = WIDTH) -> str:
     """Return a block as text of at most ``width`` columns; a longer word of a note stays whole."""
-    notes = (wrapped(note, width, subsequent_indent="  ") for note in block.notes)
-    return "\n".join([wrapped(block.heading, width), _fitting(block, width), *notes])
+    notes = (wrapped(inert(note), width, subsequent_indent="  ") for note in block.notes)
+    return "\n".join([wrapped(inert(block.heading), width), _fitting(block, width), *notes])
 
 
 def _fitting(block: Block, width: int) -> str:
@@ -82,7 +83,7 @@ def _fitting(block: Block, width: int) -> str:
     kept = list(range(len(block.names)))
     for name in ("", *block.droppable):
         kept = [i for i in kept if block.names[i] != name]
-        columns = [[block.names[i], *(row[i] for row in block.rows)] for i in kept]
+        columns = [[inert(block.names[i]), *(inert(row[i]) for row in block.rows)] for i in kept]
         right = [block.right[i] for i in kept]
         table = _table(columns, right)
         excess = max(map(cell_len, table.splitlines())) - width
@@ -108,11 +109,12 @@ def _table(columns: list[list[str]], right: list[bool]) -> str:
 
 def markdown(block: Block) -> str:
     """Return a block as Markdown, with all its columns."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
     rule = "|" + "|".join("---:" if at_right else "---" for at_right in block.right) + "|"
-    table = [line(block.names), rule, *map(line, block.rows)]
-    notes = [f"- {note}" for note in block.notes]
-    return "\n".join([f"## {block.heading}", "", *table, *(["", *notes] if notes else [])])
+    table = [markdown_line(block.names), rule, *map(markdown_line, block.rows)]
+    notes = [f"- {in_markdown(note)}" for note in block.notes]
+    return "\n".join([f"## {in_markdown(block.heading)}", "", *table, *(["", *notes] if notes else [])])
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """Return a row of a table in Markdown, in which no cell acts."""
+    return f"| {' | '.join(map(in_markdown, cells))} |"

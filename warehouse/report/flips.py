@@ -10,6 +10,7 @@ import pyarrow as pa
 from rich.cells import cell_len
 
 from quantgate.model.bounded import parse_json
+from quantgate.model.text import inert
 from quantgate.model.yaml_file import choose
 from warehouse.query import query
 from warehouse.report.blocks import WIDTH, fit
@@ -78,9 +79,9 @@ def flip_text(row: dict[str, Any]) -> str:
     answers = around_difference(row["baseline_answer"], row["candidate_answer"], _ROOM)
     generated = _both_generated(row)
     lines = [
-        fit(heading, WIDTH),
+        fit(inert(heading), WIDTH),
         *_prompt(row["prompt"]),
-        _line("target", fit(one_line(row["target"]), _ROOM)),
+        _line("target", fit(inert(row["target"]), _ROOM)),
     ]
     for number, side in enumerate(("baseline", "candidate")):
         lines.append(_line(side, answers[number]))
@@ -92,7 +93,7 @@ def flip_text(row: dict[str, Any]) -> str:
 
 def around_difference(baseline: str, candidate: str, room: int) -> tuple[str, str]:
     """Cut two texts to one line of at most ``room`` columns each, around their first difference."""
-    first, second = one_line(baseline), one_line(candidate)
+    first, second = inert(baseline), inert(candidate)
     if max(cell_len(first), cell_len(second)) <= room:
         return first, second
     same = next(
@@ -101,11 +102,6 @@ def around_difference(baseline: str, candidate: str, room: int) -> tuple[str, st
     )
     begin = max(0, same - room // 3)
     return _window(first, begin, room), _window(second, begin, room)
-
-
-def one_line(text: str) -> str:
-    """Show line breaks and control characters as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _window(text: str, begin: int, room: int) -> str:
@@ -123,7 +119,7 @@ def _prompt(prompt: str | None) -> list[str]:
     wrapped = [
         fit(line, _ROOM)
         for paragraph in prompt.splitlines()
-        for line in textwrap.wrap(one_line(paragraph), _ROOM - 2, break_on_hyphens=False)
+        for line in textwrap.wrap(inert(paragraph), _ROOM - 2, break_on_hyphens=False)
     ]
     shown = wrapped[-_PROMPT_LINES:] or [""]
     if len(wrapped) > len(shown):

@@ -17,6 +17,7 @@ import pyarrow as pa
 from rich.cells import cell_len
 
 from quantgate.model.errors import ConfigError
+from quantgate.model.text import csv_text, inert, json_inert
 
 NULL = "–"
 _LAST_DAY, _LAST_TIME = 2**31 - 1, 2**63 - 1
@@ -36,7 +37,8 @@ def render(table: pa.Table, output: Format | str = Format.TABLE, *, width: int |
     """Write a result as text, without a final newline.
 
     JSON is a list of objects with native types: times in ISO 8601, maps and structs as objects, NaN and infinity
-    as null. CSV has a header and leaves NULL empty. The table is aligned plain text that shows NULL as a dash and
+    as null. CSV has a header, leaves NULL empty, and has an apostrophe before a text that a spreadsheet would take
+    for a formula. The table is aligned plain text that shows NULL as a dash and
     is never cut. A record has a line for each column.
 
     Args:
@@ -89,7 +91,7 @@ def written(
                 yield ""
             if output is Format.RECORD:
                 total = begun if is_first and is_last else None
-                yield _records(names, text, width, begun - page.num_rows, total)
+                yield _records(list(map(inert, names)), text, width, begun - page.num_rows, total)
             else:
                 yield aligned(names, text, [_is_numeric(field.type) for field in page.schema])
         if follows is None:
@@ -165,8 +167,9 @@ def aligned(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
         rows: cells as text, one list per row.
         right: True for each column that is aligned to the right.
     """
-    widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
-    lines = [names, ["─" * width for width in widths], *rows]
+    header, cells = list(map(inert, names)), [list(map(inert, row)) for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(header, *cells, strict=True)]
+    lines = [header, ["─" * width for width in widths], *cells]
     padded = (map(_pad, line, widths, right) for line in lines)
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
@@ -228,8 +231,7 @@ def _cell(value: Any) -> str:
         return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    text = _text(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return inert(_text(value))
 
 
 def _json(names: Sequence[str], rows: Sequence[Sequence[Any]], is_first: bool, is_last: bool) -> str:
@@ -240,20 +242,26 @@ def _json(names: Sequence[str], rows: Sequence[Sequence[Any]], is_first: bool, i
             where="--format json",
             hint="Rename one of them with AS.",
         )
-    lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
+    lines = [json_inert(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False)) for row in rows]
     if not lines:
         return "[]"
     return ("[\n" if is_first else "") + ",\n".join(lines) + ("\n]" if is_last else ",")
 
 
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    """Write CSV as of RFC 4180 with plain newlines; NULL is empty, an empty text is quoted.
+    """Write CSV as of RFC 4180 with plain newlines; NULL is empty, an empty text is quoted, and no text is a formula.
 
     Python's csv writer doesn't quote a lone carriage return if its lines end in a newline, and readers then split
     the row.
     """
-    cells = [[None if value is None else _text(value) for value in row] for row in rows]
+    cells = [[_csv_value(value) for value in row] for row in rows]
     return "\n".join(",".join(map(_csv_cell, line)) or '""' for line in cells)
+
+
+def _csv_value(value: Any) -> str | None:
+    if value is None:
+        return None
+    return csv_text(value) if isinstance(value, str) else _text(value)
 
 
 def _csv_cell(text: str | None) -> str:

@@ -7,10 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from quantgate.model.enums import Verdict
+from quantgate.model.secrets import redact
+from quantgate.model.text import in_markdown, inert
 from warehouse.query import read_only
-from warehouse.report.blocks import Block, markdown
+from warehouse.report.blocks import Block, markdown, markdown_line
 from warehouse.report.render import NULL
 from warehouse.report.summary import blocks_of, delta_of, headline_of, labels_of, money_of, points_of
 
@@ -38,9 +41,11 @@ def verdict_line(rows: Sequence[Row]) -> str:
         points = "" if delta == NULL else f" ({delta} points)"
         by_verdict.setdefault(row["verdict"], []).append(f"{row['precision']}{points}")
     order = list(Verdict)
-    return "; ".join(
-        f"{verdict} for {use}: {', '.join(sorted(by_verdict[verdict]))}"
-        for verdict in sorted(by_verdict, key=lambda name: order.index(Verdict(name)))
+    return inert(
+        "; ".join(
+            f"{verdict} for {use}: {', '.join(sorted(by_verdict[verdict]))}"
+            for verdict in sorted(by_verdict, key=lambda name: order.index(Verdict(name)))
+        )
     )
 
 
@@ -67,7 +72,7 @@ def verdict_page(
         return "The warehouse has none of these runs."
     use = headline_of(points)
     shown = [row for row in points if row["use"] == use]
-    first = f"**{verdict_line(points)}**"
+    first = f"**{in_markdown(verdict_line(points))}**"
     return "\n\n".join([first, _checkpoints(shown), _places(shown, bundles_url, links), *details])
 
 
@@ -81,7 +86,6 @@ def _checkpoints(rows: Sequence[Row]) -> str:
     labels = labels_of(rows)
     level = f"{100 * (1 - 2 * rows[0]['alpha']):g} %"
     lines: list[tuple[str, Callable[[Row], str]]] = [
-        ("Verdict", lambda row: f"**{row['verdict']}**"),
         (f"Δ points [{level}]", delta_of),
         ("USD per 1M output tokens", lambda row: _at(row, row["usd_per_mtok_output"], money_of)),
         ("Output tokens/s", lambda row: _at(row, row["output_tok_s"], "{:,.0f}".format)),
@@ -92,12 +96,16 @@ def _checkpoints(rows: Sequence[Row]) -> str:
         ("GPU", lambda row: f"{row['gpu_count']} × {row['gpu']}"),
     ]
     columns = list(best.values())
-    table = [_line("", *(labels[row["run_id"]] for row in columns)), "|---" * (len(columns) + 1) + "|"]
-    table += [_line(name, *(cell(row) for row in columns)) for name, cell in lines]
+    verdicts = " | ".join(f"**{in_markdown(row['verdict'])}**" for row in columns)
+    table = [
+        markdown_line(["", *(labels[row["run_id"]] for row in columns)]),
+        "|---" * (len(columns) + 1) + "|",
+        f"| Verdict | {verdicts} |",
+    ]
+    table += [markdown_line([name, *(cell(row) for row in columns)]) for name, cell in lines]
     first = rows[0]
-    return "\n".join(
-        [f"## {first['model']}, suite {first['suite'] or NULL}, policy {first['policy']}", "", *table]
-    )
+    heading = f"{first['model']}, suite {first['suite'] or NULL}, policy {first['policy']}"
+    return "\n".join([f"## {in_markdown(heading)}", "", *table])
 
 
 def _rank(row: Row) -> tuple[bool, float, float]:
@@ -110,18 +118,14 @@ def _at(row: Row, value: float | None, write: Callable[[float], str]) -> str:
     return NULL if value is None else f"{write(value)} at {row['operating_point']}"
 
 
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _places(rows: Sequence[Row], bundles_url: str, links: Mapping[str, str]) -> str:
     """Return the links, and each checkpoint with its bundle."""
     labels = labels_of(rows)
     lines = [f"- [{name}]({address})" for name, address in links.items()]
     for run_id, row in {row["run_id"]: row for row in rows}.items():
-        bundle = f"{bundles_url.rstrip('/')}/{run_id}"
-        written = f"[{bundle}]({bundle})" if bundle.startswith("http") else f"`{bundle}`"
-        lines.append(f"- {labels[run_id]}: {row['checkpoint']}, bundle {written}")
+        bundle = inert(redact(f"{bundles_url.rstrip('/')}/{run_id}"))
+        written = f"[{bundle}]({quote(bundle, safe=':/')})" if bundle.startswith("http") else f"`{bundle}`"
+        lines.append(f"- {in_markdown(labels[run_id])}: {in_markdown(row['checkpoint'])}, bundle {written}")
     return "\n".join(lines)
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from quantgate.model.errors import ConfigError
+from quantgate.model.text import inert
 from tests.support.command import quantgate
 from tests.support.demo_bundles import BUNDLES, manifests, warehouse
-from warehouse.report.flips import around_difference, find_flips, flip_text, one_line
+from warehouse.report.flips import around_difference, find_flips, flip_text
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_what_differs_is_in_sight_and_the_room_is_kept(start: str, one: str, oth
     assert max(cell_len(first), cell_len(second)) <= room
     assert first.isprintable()
     assert second.isprintable()
-    plain_one, plain_other = one_line(start + one), one_line(start + other)
+    plain_one, plain_other = inert(start + one), inert(start + other)
     narrow = all(cell_len(c) == 1 for c in plain_one + plain_other)
     if narrow and plain_one != plain_other:
         assert first != second
