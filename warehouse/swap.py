@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,9 +54,9 @@ def remove_leftovers(target: Path) -> None:
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; when the block succeeds, rename that file to ``target``.
 
-    A block that removes the temporary file leaves ``target`` as it is. The content is synced to disk before the
-    rename, and the rename is synced too: a kill or a power cut at any moment leaves the old file or the new one,
-    whole.
+    The file keeps the permissions of the one before. A block that removes the temporary file leaves ``target`` as it
+    is. The content is synced to disk before the rename, and the rename is synced too: a kill or a power cut at any
+    moment leaves the old file or the new one, whole.
 
     Raises:
         RunError: the disk is full, or takes nothing more for another reason; ``target`` is as it was.
@@ -72,6 +73,8 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
+    if target.exists():
+        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(target)

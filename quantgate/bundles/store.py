@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -298,7 +299,7 @@ class BundleStore:
 
     def is_bundle(self, run_id: str) -> bool:
         """Return True if a folder holds a manifest, which is written last."""
-        return bool(self._fs.exists(f"{self._root}/{run_id}/{MANIFEST}"))
+        return _is_run_id(run_id) and bool(self._fs.exists(f"{self._root}/{run_id}/{MANIFEST}"))
 
     def read(self, run_id: str) -> Bundle:
         """Read a bundle whole, checking versions, checksums, schemas, rows and keys.
@@ -425,6 +426,8 @@ class BundleStore:
         return content
 
     def _bytes(self, run_id: str, name: str) -> bytes:
+        if not _is_run_id(run_id):
+            raise damaged(run_id, "a path is no run's id")
         try:
             data = self._content(f"{self._root}/{run_id}/{name}")
         except FileNotFoundError:
@@ -445,6 +448,11 @@ class BundleStore:
         if problem:
             raise damaged(run_id, f"{name} {problem}")
         return data
+
+
+def _is_run_id(name: str) -> bool:
+    """Return True if a name leads to no other folder: a manifest may name any baseline."""
+    return re.fullmatch(r"[^./\\\x00][^/\\\x00]*", name) is not None
 
 
 def _later_columns(manifest: Manifest, name: str) -> tuple[str, ...]:

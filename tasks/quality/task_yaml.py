@@ -22,6 +22,7 @@ from quantgate.model.bounded import (
     real_path,
     reason,
 )
+from quantgate.model.config.suites import TASK_NAME
 from quantgate.model.errors import ConfigError, nearest_hint
 from quantgate.model.home import ROOT
 from quantgate.model.secrets import refuse_secrets
@@ -81,6 +82,9 @@ def read_source(path: Path, overrides: dict[str, Any] | None = None) -> TaskSour
         raise ConfigError(
             "has no 'task'", where=where, hint="Name the task: `task: my_task`; a suite has `tasks`."
         )
+    if not re.fullmatch(TASK_NAME, config["task"]):
+        hint = "Give it a name without slashes and without a dot at its start: it names folders."
+        raise ConfigError(f"the task's name '{config['task']}' is a path", where=where, hint=hint)
     _check_keys(config, where)
     _check_code(overrides if _is_packaged(path) else config, where)
     files += sorted({module for function in _functions(config) if (module := _module(function)).is_file()})

@@ -7,11 +7,14 @@ from pydantic import Field
 from quantgate.model.enums import Family
 from quantgate.model.yaml_file import Strict
 
+TASK_NAME = r"^[^./\\\x00][^/\\\x00]*$"
+"""A task's name is a folder's, too: it leads nowhere else."""
+
 
 class SuiteTask(Strict):
     """One lm-eval task of a suite."""
 
-    task: str = Field(description="The task's name as lm-eval knows it.")
+    task: str = Field(pattern=TASK_NAME, description="The task's name as lm-eval knows it.")
     path: str | None = Field(
         default=None, description="Folder of its YAML, or a JSONL; lm-eval's own if empty."
     )
