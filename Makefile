@@ -5,9 +5,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 UV := $(or $(shell command -v uv),.venv/bin/uv)
 BIN := .venv/bin
+SBOM_LOCKS := pipeline engine-cpu engine-cuda demo-checkpoints
 
 .PHONY: help setup demo test test-fast test-kills test-damage fuzz lint format lock checkpoints bench-warehouse bench-judging \
-	bench-verdicts clean
+	bench-verdicts audit sbom clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +76,17 @@ bench-verdicts: .venv/.ready ## error rates, power and documents to a verdict (O
 
 bench-judging: .venv/.ready ## judging 10 million samples, as few large runs and as many small ones (OUT=folder; 3 GiB)
 	$(BIN)/python -m benchmarks.judging --out $(or $(OUT),.quantgate/benchmarks)
+
+audit: .venv/.ready ## the lock files against known advisories, by pip-audit too where its service is reached
+	@$(BIN)/python requirements/audit.py "$(UV)"
+
+sbom: .venv/.ready ## what the environments are made of, as CycloneDX (OUT=folder, default build/sbom)
+	@mkdir -p $(or $(OUT),build/sbom)
+	@for lock in $(SBOM_LOCKS); do \
+		PYTHONWARNINGS=ignore $(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements/$$lock.txt \
+			--pyproject pyproject.toml --output-reproducible --of JSON -o $(or $(OUT),build/sbom)/$$lock.json || exit 1; \
+		echo "$(or $(OUT),build/sbom)/$$lock.json"; \
+	done
 
 clean: ## remove environments and caches, not what was measured (.quantgate)
 	rm -rf .venv .venv-checkpoints .mypy_cache .ruff_cache .pytest_cache

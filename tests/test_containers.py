@@ -80,6 +80,19 @@ def test_nothing_is_published_beyond_loopback_and_no_secret_stands_here() -> Non
                 assert value is None or re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), key
 
 
+def test_every_service_is_confined() -> None:
+    """An ordinary user, a root that it can't write, no capabilities, and no way to more privileges."""
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert any(mount.split(":")[0] == "/tmp" for mount in service["tmpfs"]), name
+        assert "privileged" not in service, name
+        assert name == "database" or "cap_add" not in service, name
+    assert "--cap-drop ALL --security-opt no-new-privileges" in DEPLOY
+    assert "allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}" in DEPLOY
+
+
 def test_every_long_service_is_checked_and_volumes_are_declared() -> None:
     for name, service in COMPOSE["services"].items():
         if service.get("restart") == "unless-stopped":

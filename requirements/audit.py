@@ -1,0 +1,104 @@
+"""Audit the lock files: by the recorded advisories, and by pip-audit where an advisory service can be reached.
+
+``audit.py --recorded`` asks nobody. Exit status 1 says that a locked version is affected.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+from packaging.version import Version
+
+FOLDER = Path(__file__).resolve().parent
+PIP_AUDIT = "pip-audit==2.10.1"
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
+_UNREACHED = (
+    "not be audited",
+    "ConnectionError",
+    "ServiceError",
+    "Max retries",
+    "Could not find",
+    "No solution",
+)
+
+
+def locked(file: Path) -> list[tuple[str, Version]]:
+    """Return the packages of a lock file with their versions, without the suffix of a build (+cpu)."""
+    return [
+        (name.lower(), Version(Version(version).public)) for name, version in _PIN.findall(file.read_text())
+    ]
+
+
+def affected(file: Path, advisories: list[dict[str, str]]) -> list[str]:
+    """Return a line for each recorded advisory that a lock file's version is affected by."""
+    return [
+        f"{file.name}: {name} {version} has {known['id']} ({known['what']}); fixed in {known['fixed']}"
+        for known in advisories
+        for name, version in locked(file)
+        if name == known["package"] and version < Version(known["fixed"])
+    ]
+
+
+def by_service(file: Path, uv: str) -> int:
+    """Ask pip-audit about a lock file; return 1 if it reports a vulnerability, 0 if none or nobody can be asked."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, file.name)
+        # A package may be pinned once for each version of Python; pip-audit takes one, the newest.
+        plain.write_text(
+            "".join(f"{name}=={version}\n" for name, version in dict(sorted(locked(file))).items())
+        )
+        asked = [
+            uv,
+            "tool",
+            "run",
+            "--from",
+            PIP_AUDIT,
+            "pip-audit",
+            "--no-deps",
+            "--disable-pip",
+            "-r",
+            str(plain),
+        ]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    missing = said.count("Dependency not found")
+    if done.returncode == 0 or re.search(r"Found \d+ known vulnerabilit", said):
+        without = (
+            f"; {missing} packages are not in the index, only the recorded advisories hold" if missing else ""
+        )
+        print(f"{file.name}: pip-audit {'reports none' if done.returncode == 0 else 'reports'}{without}")
+        print(done.stdout if done.returncode else "", end="")
+        return int(done.returncode != 0)
+    if any(sign in said for sign in _UNREACHED):
+        print(
+            f"{file.name}: no advisory service can be reached; the recorded advisories are all that was asked"
+        )
+        return 0
+    print(
+        f"{file.name}: pip-audit failed: {said.strip().splitlines()[-1] if said.strip() else done.returncode}"
+    )
+    return 1
+
+
+def main(arguments: list[str]) -> int:
+    """Audit every lock file."""
+    advisories = yaml.safe_load((FOLDER / "advisories.yaml").read_text())
+    files = sorted(file for file in FOLDER.glob("*.txt") if locked(file))
+    found = [line for file in files for line in affected(file, advisories)]
+    print(
+        "\n".join(found) or f"{len(files)} lock files: none of {len(advisories)} recorded advisories applies"
+    )
+    if arguments[:1] == ["--recorded"]:
+        return int(bool(found))
+    uv = arguments[0] if arguments else "uv"
+    reported = [by_service(file, uv) for file in files]  # every file, also after one that is affected
+    return int(bool(found) or any(reported))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
