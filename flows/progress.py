@@ -6,12 +6,15 @@ import atexit
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
+from quantgate.model.errors import QuantgateError, RunError
 from quantgate.model.secrets import redact
 from tasks.progress import Reporter
 
@@ -31,6 +34,24 @@ def reporter() -> Reporter:
     _silence_teardown()
     _redact_records()
     return Reporter(log.info)
+
+
+@contextmanager
+def without_secrets() -> Iterator[None]:
+    """Raise an unexpected error that quotes a secret as a line without it: the server keeps what ended a run.
+
+    Raises:
+        RunError: in place of such an error.
+    """
+    try:
+        yield
+    except QuantgateError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if redact(text) == text:
+            raise
+        raise RunError(text) from None
 
 
 @cache

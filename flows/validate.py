@@ -18,7 +18,7 @@ from flows.naming import own_name, tag_own_run
 from flows.parameters import PublishMode, ValidateParameters
 from flows.planning.request import declare
 from flows.planning.runs import plan_runs, prepared_runs
-from flows.progress import reporter
+from flows.progress import reporter, without_secrets
 from flows.publish import PublishParameters, publish
 from flows.results import not_loaded
 from flows.validation import Validation, complete
@@ -36,7 +36,7 @@ def validate(parameters: ValidateParameters) -> Validation:
     verdicts. A run that ends with REJECTED is a completed one: it has done what it was asked.
     """
     report = reporter()
-    with report.used(), hub_token():
+    with report.used(), hub_token(), without_secrets():
         tag_own_run(parameters)
         done = _validate(parameters, Home.current(), report)
     # Prefect keeps the message with the state, and its caller gets the data.

@@ -11,6 +11,7 @@ from quantgate.bundles.identity import Expected, differences
 from quantgate.bundles.manifest import Manifest
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Validity
+from quantgate.model.secrets import redact
 from tasks.throughput import bench
 
 
@@ -177,14 +178,15 @@ def why_missing(expected: Expected, manifests: Sequence[Manifest], bundles_url: 
         manifests: every bundle's, oldest first.
         bundles_url: where they were read.
     """
+    where = redact(bundles_url)
     # Its host may have found the question decided by a run with a limit, and then measures nothing.
     run, changed = measured_run(expected, manifests, however_many=True)
     if run:
         return ""
     if changed:
         return (
-            f"the run completed, and no bundle at {bundles_url} is what was planned (the nearest: {changed}): do "
+            f"the run completed, and no bundle at {where} is what was planned (the nearest: {changed}): do "
             "all hosts have this checkout's configs/ and share QUANTGATE_BUNDLES? "
             "A pool's own engine is named in fleet.yaml"
         )
-    return f"the run completed, and its bundle isn't at {bundles_url}: do all hosts share QUANTGATE_BUNDLES?"
+    return f"the run completed, and its bundle isn't at {where}: do all hosts share QUANTGATE_BUNDLES?"

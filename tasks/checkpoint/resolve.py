@@ -15,6 +15,7 @@ from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.records import Checkpoint
+from quantgate.model.secrets import refuse_secrets
 from tasks.checkpoint import hub
 from tasks.checkpoint.files import (
     PROCESSORS,
@@ -84,7 +85,8 @@ def resolve(
         The checkpoint; its revision is the commit's SHA, or ``sha256:`` and the hash of what is served.
 
     Raises:
-        ConfigError: it isn't there, can't be served, would run code of its own, or isn't what was declared.
+        ConfigError: it isn't there, can't be served, would run code of its own, isn't what was declared, or holds a
+            secret in what is stored.
     """
     folder = _local_folder(source)
     if folder is None:
@@ -98,7 +100,7 @@ def resolve(
         name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
     contents = _read(folder, source, declared, allow)
     try:
-        return Checkpoint(
+        checkpoint = Checkpoint(
             source=source,
             path=str(folder.resolve()),
             name=name,
@@ -113,6 +115,8 @@ def resolve(
         )
     except OSError as error:
         raise _unreadable(error, source) from None
+    refuse_secrets(checkpoint.model_dump(), source)  # what config.json says is stored with the run
+    return checkpoint
 
 
 def is_folder(source: str) -> bool:

@@ -10,17 +10,21 @@ from typing import Any
 import pytest
 
 from flows.parameters import ValidateParameters
+from flows.planning.measured import why_missing
+from flows.progress import without_secrets
 from quantgate.model.config.models import ModelConfig
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.home import ROOT, Home
 from quantgate.model.secrets import is_secret, mask_file, redact, refuse_secrets
 from quantgate.model.yaml_file import load_yaml
+from tasks.checkpoint.resolve import resolve
 from tasks.engine.arguments import serving_arguments
 from tasks.engine.environment import load_engine
 from tasks.engine.process import run_tied
 from tasks.progress import Reporter
 from tasks.quality.task_yaml import read_source
 from tests.support.planted import FAKE, PLANTED, URLS
+from tests.support.tiny_checkpoints import checkpoint_files, write_checkpoint
 from warehouse.evidence.mlperf import read_summary
 from warehouse.prices.offer_file import Line, parse_offer
 
@@ -137,7 +141,12 @@ def summary_import(planted: str) -> None:
     read_summary(path)
 
 
+def model_configuration(planted: str) -> None:
+    resolve(str(write_checkpoint(Path("checkpoint"), checkpoint_files(architectures=[planted]))))
+
+
 WAYS_IN = (
+    model_configuration,
     engine_arguments,
     nested_arguments,
     parameters,
@@ -172,6 +181,28 @@ def test_progress_has_no_secret() -> None:
     lines: list[str] = []
     Reporter(lines.append).line(f"bundles: {URLS['bundles']}")
     assert lines == ["bundles: s3://***@bucket/folder"]
+
+
+def test_what_ends_a_flow_has_no_secret() -> None:
+    planted = PLANTED["hub token"]
+    with pytest.raises(RunError) as ended, without_secrets():
+        raise ValueError(planted)
+    assert str(ended.value) == "ValueError: ***"
+    assert ended.value.__suppress_context__
+    with pytest.raises(ValueError, match="harmless"), without_secrets():
+        raise ValueError("harmless")
+    with pytest.raises(ConfigError, match=r"\*\*\*"), without_secrets():
+        raise ConfigError(planted)
+
+
+def test_why_a_bundle_is_missing_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for changed in ("", "its suite"):
+        monkeypatch.setattr(
+            "flows.planning.measured.measured_run", lambda *_, said=changed, **__: (None, said)
+        )
+        reason = why_missing(None, [], URLS["bundles"])  # type: ignore[arg-type]
+        assert "s3://***@bucket/folder" in reason
+        assert FAKE not in reason
 
 
 def test_an_unexpected_error_is_printed_without_its_secrets(
