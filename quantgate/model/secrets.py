@@ -25,31 +25,32 @@ TEXT_TOKENS = re.compile(
 )
 """Names of a tokenizer's or an engine's tokens, which are pieces of text."""
 
-_URL = r"[a-z][a-z0-9+.-]*://"
+_URL = r"\b[a-z][a-z0-9+.-]{0,30}://"
 _SIGNED = (
-    r"X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|signature|(?:[a-z]+[-_])*token"
+    r"X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|signature|(?:[a-z]{1,20}[-_]){0,3}token"
     r"|(?:api[-_]?|access[-_]?)?key|password|passwd|(?:client[-_]?)?secret"
 )
-_NAMED = r"[\w-]*(?:api[-_]?key|hf[-_]token|(?:access|auth|session)[-_]token|secret[\w-]*|password|passwd|passphrase)"
+_NAMED = r"(?:api[-_]?key|hf[-_]token|(?:access|auth|session)[-_]token|secret[\w-]{0,40}|password|passwd|passphrase)"
 FORMS = tuple(
     re.compile(form, re.IGNORECASE | re.DOTALL)
     for form in (
-        r"()-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+        r"()-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\w+/=\s\\]{0,9999}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
         r"()(?-i:\b(?:hf|api_org)_(?=\w*[0-9A-Z])\w{16,})",
         r"()(?-i:\bsk-[A-Za-z0-9_-]{16,})",
         r"()(?-i:\b(?:gh[opsur]_|github_pat_|glpat-|npm_|pypi-|xox[abeprs]-)[A-Za-z0-9_-]{10,})",
         r"()(?-i:\b(?:AKIA|ASIA)[A-Z0-9]{16}\b)",
         r"()(?-i:\b(?:AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{10,}))",
-        r"()(?-i:\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*)",
+        r"()(?-i:\beyJ[A-Za-z0-9_-]{5,999}\.[A-Za-z0-9_-]{5,9999}\.[A-Za-z0-9_-]*)",
         r"(\b(?:bearer|basic)\s+)(?:(?=\S*[0-9=])[A-Za-z0-9._~+/=-]{8,}|[A-Za-z._~+/-]{20,})",
         rf"({_URL})[^/@\s:'\"]*:[^/@\s]+(?=@)",
         rf"([?&;](?:{_SIGNED})=)[^&;\s'\"]+",
-        rf"(\b{_NAMED}=)[^\s'\"&;,)]{{4,}}",
-        rf"(['\"]{_NAMED}['\"]\s*:\s*['\"])[^'\"]{{4,}}",
-        rf"(--{_NAMED}\s+)[^\s'\"-]\S{{3,}}",
+        rf"({_NAMED}=)[^\s'\"&;,)]{{4,}}",
+        rf"({_NAMED}['\"]\s{{0,9}}:\s{{0,9}}['\"])[^'\"]{{4,}}",
+        rf"(--[\w-]{{0,40}}{_NAMED}\s+)[^\s'\"-]\S{{3,}}",
     )
 )
-"""Forms of a secret in a text; the first group is what may stay before it."""
+"""Forms of a secret in a text; the first group is what may stay before it. What repeats before a form's end has a most,
+so that no text takes longer than its length."""
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 _SHORTEST = 6
 """Letters of a variable's value from which on it is looked for in texts: shorter ones are parts of common words."""
@@ -147,7 +148,7 @@ def mask_file(path: Path, begin: int = 0) -> None:
         with path.open("r+b") as file:
             file.seek(begin)
             while part := file.read(_PART_BYTES):
-                part += file.readline()
+                part += file.readline(_PART_BYTES)
                 text = part.decode("latin-1")
                 masked = _mask(text)
                 if masked != text:
