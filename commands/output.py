@@ -21,6 +21,6 @@ def say(text: str = "", *, err: bool = False) -> None:
 def say_rows(text: str, form: str) -> None:
     """Print rows in a format; what is for programs is exact, unless a terminal shows it."""
     if form in EXACT and not sys.stdout.isatty():
-        click.echo(text)
+        click.echo(text, color=True)  # without it click leaves escapes out
     else:
         say(text)

@@ -9,7 +9,7 @@ import click
 
 from commands.options import format_option, options_of
 from commands.outcome import terminal_width
-from commands.output import say
+from commands.output import say, say_rows
 from commands.verb import Verb
 from flows.parameters import MatrixParameters
 from quantgate.model.errors import ConfigError
@@ -34,7 +34,9 @@ def command(*, form: str | None, **parameters: Any) -> int:
         from warehouse.report.render import render
 
         planned = plan(chosen, Home.current())
-        say(text_of(planned, terminal_width()) if form in {None, "table"} else render(rows_of(planned), form))
+        form = form or "table"
+        shown = text_of(planned, terminal_width()) if form == "table" else render(rows_of(planned), form)
+        say_rows(shown, form)
         return 0
     if form:
         raise ConfigError(

@@ -144,6 +144,17 @@ def test_numbers_stay_numbers(number: str) -> None:
     assert csv_text(number) == number
 
 
+def test_what_is_for_programs_is_exact_in_a_pipe_and_inert_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    written = render(pa.table({"a": list(HOSTILE.values())}), "csv")
+    say_rows(written, "csv")
+    assert capsys.readouterr().out == written + "\n"
+    monkeypatch.setattr("commands.output.sys.stdout.isatty", lambda: True, raising=False)
+    say_rows(written, "csv")
+    assert acts(capsys.readouterr().out) == ""
+
+
 def test_every_line_of_a_command_goes_one_way_out() -> None:
     """No command prints by itself."""
     printing = re.compile(r"\b(?:click\.s?echo|print|click\.style|sys\.stdout\.write)\(")
