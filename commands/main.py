@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 import click
@@ -102,6 +102,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the command; every expected failure ends in one line and an exit status, never in a traceback."""
+    sys.excepthook = _show_unexpected
     signal.signal(signal.SIGTERM, _on_sigterm)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and a shell's & ignore it
         signal.signal(signal.SIGINT, _on_sigint)
@@ -117,7 +118,7 @@ def _report(error: BaseException) -> int:
     """Print in one line what ended the command, and return its exit status.
 
     Raises:
-        BaseException: what ends an interpreter and is no error.
+        BaseException: the error itself, if it was not expected.
     """
     if isinstance(error, RuntimeError) and str(error) == INTERRUPTED and not _received:
         _received.append(signal.SIGTERM)
@@ -140,20 +141,17 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return _report_unexpected(error)
-
-
-def _report_unexpected(error: BaseException) -> int:
-    """Print an error that nobody raised on purpose, with its traceback unless the system refused something."""
     if isinstance(error, OSError):
         _say(
             f"{error.filename or 'system'}: {error.strerror or error}. Check its path, owner and free space."
         )
         return RunError.exit_status
-    if not isinstance(error, Exception):
-        raise error
+    raise error
+
+
+def _show_unexpected(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """Print the traceback of an error that nobody expected, without secrets: the interpreter's way out."""
     say("".join(traceback.format_exception(error)).rstrip(), err=True)
-    return RunError.exit_status
 
 
 def _leave(code: int) -> NoReturn:

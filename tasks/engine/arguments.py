@@ -74,16 +74,16 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
         ConfigError: one of them is Quantgate's to set, holds a secret, or would pass for another one.
     """
     merged = dashed(config.arguments) | dashed(overrides)
+    # The engine's parser completes a name that is shortened.
+    reserved = sorted(name for name in merged if any(own.startswith(name) for own in OWN_ARGUMENTS))
+    if reserved:
+        raise ConfigError(
+            f"'{reserved[0]}' is set by Quantgate",
+            where=WHERE,
+            hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
+        )
     refuse_secrets(merged, WHERE)
     for name, value in merged.items():
-        if any(
-            own.startswith(name) for own in OWN_ARGUMENTS
-        ):  # the engine's parser completes what is shortened
-            raise ConfigError(
-                f"'{name}' is set by Quantgate",
-                where=WHERE,
-                hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
-            )
         _check_plain(name, value)
     return {key: value for key, value in merged.items() if value is not None}
 

@@ -229,10 +229,10 @@ def test_why_a_bundle_is_missing_has_no_secret(monkeypatch: pytest.MonkeyPatch) 
 def test_an_unexpected_error_is_printed_without_its_secrets(
     monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from commands.main import _report
+    from commands.main import _show_unexpected
 
     planted = PLANTED["hub token"]
-    assert _report(ValueError(planted)) == 1
+    _show_unexpected(ValueError, ValueError(planted), None)
     printed = capsys.readouterr().err
     assert "ValueError: ***" in printed
     assert FAKE not in printed
