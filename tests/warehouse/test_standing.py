@@ -19,6 +19,7 @@ from tests.support.written_runs import BASELINE, FP8, POLICY, START, Spec, build
 from warehouse import load
 from warehouse.load import load_bundles
 from warehouse.query import query
+from warehouse.report.summary import summary_table
 
 pytestmark = pytest.mark.usefixtures("begun")
 
@@ -116,6 +117,14 @@ def test_the_same_content_under_another_name_is_the_same_question(place: Any) ->
     assert found["02-two"] == ("VALIDATED", "INCONCLUSIVE", 2), "a repeat decides nothing"
     states = query(place.warehouse, "SELECT run_id, state FROM questions WHERE use = 'all'").to_pylist()
     assert [(row["run_id"], row["state"]) for row in states] == [("01-one", "decides"), ("02-two", "repeat")]
+
+
+def test_the_table_says_what_a_later_question_answered(place: Any) -> None:
+    standing(place, asked("one", SOME, 1), asked("two", FEW, 2))
+    lines = summary_table(place.warehouse, run_ids=["02-base-two", "02-two"], width=200)
+    assert "decided by run 01-one. This run asked another question of the same claim (" in lines
+    assert "documents: VALIDATED alone)" in lines
+    assert "drift" not in lines
 
 
 def test_a_run_that_scored_too_few_documents_spends_nothing(place: Any) -> None:

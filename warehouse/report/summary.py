@@ -26,11 +26,14 @@ Row = dict[str, Any]
 
 _POINTS = """
     SELECT v.* REPLACE (r.policy AS policy), r.is_baseline, r.fingerprint, d.standing_reason AS reason,
+        d.verdict AS own_verdict, d.documents AS own_documents,
+        coalesce(decider.verdict_key <> d.verdict_key, false) AS is_later_question,
         p.alpha, p.stale_after_days, o.price_source, o.price_note
     FROM validated_table_at($ts) v
     JOIN runs r USING (run_id)
     JOIN verdicts d ON d.run_id = v.run_id AND d.use = v.use AND d.declared = 'declared'
     JOIN store.policies p ON p.policy = r.policy AND p.policy_fingerprint = r.policy_fingerprint
+    LEFT JOIN store.runs decider ON decider.run_id = v.verdict_run_id
     LEFT JOIN run_prices_at($ts) o
       ON o.run_id = v.run_id AND o.provider = v.provider AND o.region = v.region
      AND o.price_kind = v.price_kind
@@ -269,7 +272,13 @@ def _judgement(row: Row) -> str:
         parts.append(f"worst task {row['worst_task']}")
     if row["reason"] and row["documents"]:
         parts.append(row["reason"])
-    if row["verdict_run_id"] != row["run_id"]:
+    if row["is_later_question"]:
+        parts.append(
+            f"decided by run {row['verdict_run_id']}. This run asked another question of the same claim "
+            f"({counted(row['own_documents'], 'document', ',')}: {row['own_verdict']} alone), which can lower a "
+            "verdict that stands, and not raise it: quantgate sql 'FROM questions' --format record"
+        )
+    elif row["verdict_run_id"] != row["run_id"]:
         parts.append(f"decided by run {row['verdict_run_id']}; later ones are drift checks")
     return "; ".join(parts) + "."
 
