@@ -35,9 +35,9 @@ from tasks.checkpoint.files import (
     served_patterns,
     served_under,
 )
+from tasks.checkpoint.formats.quant_config import QUANT_FILE
 from tasks.checkpoint.hub_errors import quiet_client, refusal
 from tasks.checkpoint.pins import Pins
-from tasks.checkpoint.quant_config import QUANT_FILE
 from tasks.checkpoint.retry import Patience, Waiting, causes, is_called, response_of
 from tasks.progress import Reporter
 

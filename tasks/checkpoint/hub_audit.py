@@ -27,9 +27,9 @@ from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from tasks.checkpoint.files import check_listing, is_served, read_json, read_json_if_any, read_weights
+from tasks.checkpoint.formats.precision import classify, stated_format
+from tasks.checkpoint.formats.quant_config import QUANT_FILE, sections
 from tasks.checkpoint.hub import endpoint, offline, token
-from tasks.checkpoint.precision import classify, stated_format
-from tasks.checkpoint.quant_config import QUANT_FILE, sections
 from tasks.checkpoint.resolve import check_source
 from tasks.checkpoint.retry import GaveUpError, Patience, Waiting
 from tasks.progress import Reporter

@@ -29,10 +29,10 @@ from tasks.checkpoint.files import (
     read_weights,
     served_under,
 )
+from tasks.checkpoint.formats.precision import PRECISIONS, Format, classify, classify_unread, stated_format
+from tasks.checkpoint.formats.quant_config import QUANT_FILE, sections
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins
-from tasks.checkpoint.precision import PRECISIONS, Format, classify, classify_unread, stated_format
-from tasks.checkpoint.quant_config import QUANT_FILE, sections
 from tasks.checkpoint.retry import Patience
 from tasks.checkpoint.safetensors import Tensor
 from tasks.progress import Reporter

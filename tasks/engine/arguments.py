@@ -21,7 +21,7 @@ from quantgate.model.home import Home
 from quantgate.model.secrets import refuse_secrets
 from quantgate.model.yaml_file import fingerprint_of
 from tasks.checkpoint.files import read_json
-from tasks.checkpoint.quant_config import sections
+from tasks.checkpoint.formats.quant_config import sections
 from tasks.checkpoint.resolve import POSITION_KEYS
 from tasks.engine.environment import EngineEnvironment
 from tasks.engine.process import child_environment, run_tied

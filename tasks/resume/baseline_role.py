@@ -20,9 +20,9 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint.files import read_json, read_json_if_any
+from tasks.checkpoint.formats.precision import UNQUANTIZED
+from tasks.checkpoint.formats.quant_config import sections
 from tasks.checkpoint.hub import HUB_ID
-from tasks.checkpoint.precision import UNQUANTIZED
-from tasks.checkpoint.quant_config import sections
 from tasks.checkpoint.resolve import is_folder
 from tasks.engine.arguments import dashed
 from tasks.progress import Reporter

@@ -139,7 +139,7 @@ def _check_references(model: ModelConfig, where: str, names: _Names) -> None:
     Raises:
         ConfigError: a name does not exist.
     """
-    from tasks.checkpoint.precision import PRECISIONS
+    from tasks.checkpoint.formats.precision import PRECISIONS
     from tasks.quality.sources import suite_from
 
     for checkpoint in model.checkpoints:

@@ -22,7 +22,7 @@ from tests.support.tiny_checkpoints import (
     safetensors,
     write_checkpoint,
 )
-from tests.tasks.checkpoint.test_precision import CASES
+from tests.tasks.checkpoint.formats.test_precision import CASES
 
 FP8 = {f"{Q}.weight": ("F8_E4M3", (128, 128)), f"{Q}.weight_scale": ("F32", ()), **REST}
 MODELOPT_FP8 = {

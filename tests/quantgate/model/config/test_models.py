@@ -16,8 +16,8 @@ from quantgate.model.config.workloads import Workload
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import load_yaml
+from tasks.checkpoint.formats.precision import PRECISIONS
 from tasks.checkpoint.hub import HUB_ID
-from tasks.checkpoint.precision import PRECISIONS
 from tasks.quality.sources import sources_of
 from tasks.quality.suite import check_suite, suite_content
 from tests.support.paper import paper_connection

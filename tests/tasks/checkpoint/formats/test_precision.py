@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint.precision import PRECISIONS, Format, classify
-from tasks.checkpoint.quant_config import COMPRESSED_TENSORS, METHODS, MODELOPT, Scheme
+from tasks.checkpoint.formats.precision import PRECISIONS, Format, classify
+from tasks.checkpoint.formats.quant_config import COMPRESSED_TENSORS, METHODS, MODELOPT, Scheme
 from tasks.checkpoint.safetensors import Tensor
 from tests.support.quantized_layouts import (
     AWQ,

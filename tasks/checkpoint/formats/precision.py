@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint.quant_config import (
+from tasks.checkpoint.formats.quant_config import (
     EXPORT_HINT,
     DeclaredFormat,
     Scheme,

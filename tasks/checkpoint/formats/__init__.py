@@ -1,0 +1,1 @@
+"""Read what a checkpoint declares of its weights, and hold the stored tensors against it."""
