@@ -51,6 +51,11 @@ class Checkpoint(Strict):
         default_factory=dict,
         description="Weight matrices by precision, embeddings and head included; empty where they could not be read.",
     )
+    traits: tuple[str, ...] = Field(
+        default=(),
+        exclude=True,
+        description="Of its format, for configs/refusals.yaml; read from the files at each plan, never stored.",
+    )
     remote_code: bool = Field(
         default=False,
         description="Served with its own code (trust_remote_code), allowed at this revision.",

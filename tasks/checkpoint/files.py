@@ -43,6 +43,7 @@ TOKENIZERS = (
     ("spiece.model",),
     ("sentencepiece.bpe.model",),
     ("*.tiktoken",),
+    ("tiktoken.model",),
 )
 """Sets of files any one of which is a tokenizer."""
 

@@ -145,7 +145,8 @@ class HubAudit:
         if info.gated:
             seen.facts.append("gated, access granted")
         _compare_config(config, shape, seen)
-        _compare_precision(checkpoint, *stated_format(config, hf_quant, repo), seen)
+        stated = stated_format(config, hf_quant, repo)
+        _compare_precision(checkpoint, stated.precision, stated.weight_format, stated.declared.remarks, seen)
 
     def _info(self, repo: str, revision: str | None, waiting: Waiting) -> ModelInfo:
         return waiting.call(
@@ -207,7 +208,7 @@ def _check_folder(
     _compare_config(config, shape, seen)
     hf_quant = read_json_if_any(folder / QUANT_FILE, where)
     stored = classify(config, hf_quant, weights.tensors, where)
-    _compare_precision(checkpoint, stored.precision, stored.weight_format, seen)
+    _compare_precision(checkpoint, stored.precision, stored.weight_format, stored.remarks, seen)
 
 
 def _license(info: ModelInfo) -> list[str]:
@@ -242,9 +243,15 @@ def _compare_config(config: Mapping[str, Any], shape: ModelConfigKeys | None, se
 
 
 def _compare_precision(
-    checkpoint: CheckpointConfig, precision: str | None, weight_format: str, seen: _Seen
+    checkpoint: CheckpointConfig,
+    precision: str | None,
+    weight_format: str,
+    remarks: tuple[str, ...],
+    seen: _Seen,
 ) -> None:
-    """Compare the declared precision with what the files say, if they do."""
+    """Compare the declared precision with what the files say, if they do; note what is odd about them."""
+    for remark in remarks:
+        seen.note(remark)
     if precision is None:
         seen.note("config.json doesn't state its dtype: the weights show it at the pull")
         return

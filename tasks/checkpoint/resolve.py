@@ -107,7 +107,7 @@ def resolve(
             revision=revision or content_hash(folder, contents.weight_files, progress),
             model=model_name(name if "/" in name else str(folder.resolve())),
             architecture=_architecture(contents.config, source),
-            **contents.format._asdict(),
+            **contents.format.recorded(),
             size_bytes=contents.size_bytes,
             vocab_size=contents.vocab_size,
             max_position_embeddings=_optional_number(contents.config, POSITION_KEYS),
@@ -209,9 +209,9 @@ def inspect_configuration(
     config = read_json(folder / "config.json", where)
     _needs_code(folder, sizes, config, where, allow)
     hf_quant = read_json_if_any(folder / QUANT_FILE, where)
-    precision, weight_format = stated_format(config, hf_quant, where)
-    if precision is not None:
-        _check_declared(declared, precision, weight_format, where)
+    stated = stated_format(config, hf_quant, where)
+    if stated.precision is not None:
+        _check_declared(declared, stated.precision, stated.weight_format, where)
     _architecture(config, where)
     if check_bytes:
         check_bytes(
@@ -248,6 +248,8 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
         else:
             stored = classify(config, hf_quant, tensors, where)
         _check_declared(declared, stored.precision, stored.weight_format, where)
+        for remark in stored.remarks:
+            Reporter.current().line(f"{where}: {remark}")
     except OSError as error:
         raise _unreadable(error, where) from None
     return _Contents(config, stored, files, size_bytes, remote_code, _vocab_size(config, tensors, where))

@@ -37,6 +37,8 @@ class Tensor(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
+    values: tuple[int, ...] = ()
+    """Numbers that it holds; read of a packed weight's shape alone."""
 
     @property
     def elements(self) -> int:
@@ -52,8 +54,20 @@ class Span(NamedTuple):
 
 
 def read_header(path: Path, where: str) -> dict[str, Tensor]:
-    """Read the tensors in a safetensors file's header; errors are those of `read_spans`."""
-    return {name: tensor for name, (tensor, _) in read_spans(path, where).items()}
+    """Read the tensors in a safetensors file's header, and the shapes that packed weights had.
+
+    Errors are those of `read_spans`.
+    """
+    spans = read_spans(path, where)
+    tensors = {name: tensor for name, (tensor, _) in spans.items()}
+    with path.open("rb") as file:
+        for name, (tensor, span) in spans.items():
+            if name.endswith(".weight_shape") and tensor.dtype in {"I32", "I64"} and tensor.elements <= 4:
+                file.seek(span.begin)
+                size_bytes = DTYPE_BITS[tensor.dtype] // 8
+                values = (int.from_bytes(file.read(size_bytes), "little") for _ in range(tensor.elements))
+                tensors[name] = tensor._replace(values=tuple(values))
+    return tensors
 
 
 def read_spans(path: Path, where: str) -> dict[str, tuple[Tensor, Span]]:

@@ -46,6 +46,7 @@ PADDING = 1024
 
 _OTHER_TOKENIZERS = (
     "tokenizer.model",
+    "tiktoken.model",
     "vocab.json",
     "merges.txt",
     "vocab.txt",

@@ -10,7 +10,18 @@ from typing import Any
 
 from quantgate.model.records import Checkpoint
 
-BITS = {"F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "I8": 8, "BF16": 16, "F16": 16, "I32": 32, "F32": 32, "I64": 64}
+BITS = {
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "U8": 8,
+    "I8": 8,
+    "BF16": 16,
+    "F16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+}
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 

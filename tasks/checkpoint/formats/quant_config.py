@@ -1,4 +1,4 @@
-"""Read what a checkpoint's configuration declares of its weights; a new format is a row in a table."""
+"""Read what a checkpoint's configuration declares of its weights, by the precedence of vLLM."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from quantgate.model.errors import ConfigError
-
-
-class Scheme(NamedTuple):
-    """Storage of one kind of quantized weight."""
-
-    precision: str
-    stored_bits: int
-    """Bits that one weight takes in the file."""
-    weights: tuple[str, ...]
-    """Safetensors dtypes a weight may have."""
-    scales: tuple[str, ...]
-    """Safetensors dtypes its scale may have."""
+from tasks.checkpoint.formats.layers import Layers, read_layers
+from tasks.checkpoint.formats.schemes import (
+    AUTO_ROUND,
+    COMPRESSED_TENSORS,
+    EXPERTS,
+    FP8,
+    FP8_BLOCK,
+    FP_QUANT,
+    KV_DTYPES,
+    MODELOPT,
+    MXFP4,
+    MXFP8,
+    QUARK,
+    TORCHAO,
+    WORDS,
+    Scheme,
+    weight_only,
+)
 
 
 class DeclaredFormat(NamedTuple):
@@ -26,65 +32,21 @@ class DeclaredFormat(NamedTuple):
     weight_format: str
     schemes: tuple[Scheme, ...]
     kv_cache_dtype: str = "auto"
+    """What vLLM takes for ``auto``."""
     stated_in: str = "config.json"
+    layers: Layers = Layers()
+    """Layers whose scheme is named; any other may have any of the schemes."""
+    any_of: bool = False
+    """True if not every scheme must occur: the names of layers that have another one may fit none."""
+    allowed: tuple[Scheme, ...] = ()
+    """Schemes that tensors may have beside those that some must have."""
+    traits: tuple[str, ...] = ()
+    """What an engine version may refuse (configs/refusals.yaml)."""
+    remarks: tuple[str, ...] = ()
+    """Peculiarities to report, one line each."""
+    transforms: tuple[str, ...] = ()
+    """Names of rotations that are stored beside the weights."""
 
-
-_REAL = ("F32", "BF16", "F16")
-_E8M0 = ("U8", "F8_E8M0")
-FP8 = Scheme("fp8", 8, ("F8_E4M3",), _REAL)
-FP8_BLOCK = Scheme("fp8", 8, ("F8_E4M3",), (*_REAL, "F8_E8M0"))
-MXFP8 = Scheme("mxfp8", 8, ("F8_E4M3",), _E8M0)
-NVFP4 = Scheme("nvfp4", 4, ("U8", "F4"), ("F8_E4M3",))
-MXFP4 = Scheme("mxfp4", 4, ("U8", "I8", "F4"), _E8M0)
-INT8 = Scheme("int8", 8, ("I8",), _REAL)
-INT4_IN_BYTES = Scheme("int4", 4, ("U8",), _REAL)
-INT4_UNPACKED = Scheme("int4", 8, ("I8",), _REAL)
-INT8_IN_WORDS = Scheme("int8", 8, ("I32",), _REAL)
-INT4_IN_WORDS = Scheme("int4", 4, ("I32",), _REAL)
-
-MODELOPT = {
-    "FP8": FP8,
-    "FP8_PER_CHANNEL_PER_TOKEN": FP8,
-    "FP8_PB_WO": FP8_BLOCK,
-    "FP8_PB_REAL": FP8_BLOCK,
-    "FP8_BLOCK_SCALES": FP8_BLOCK,
-    "MXFP8": MXFP8,
-    "NVFP4": NVFP4,
-    "NVFP4_AWQ": NVFP4,
-    "NVFP4_SVD": NVFP4,
-    "W4A16_NVFP4": NVFP4,
-    "W4A8_NVFP4_FP8": NVFP4,
-    "MXFP4": MXFP4,
-    "W4A8_MXFP4_FP8": MXFP4,
-    "W4A16_AWQ": INT4_IN_BYTES,
-    "W4A8_AWQ": INT4_IN_BYTES,
-    "W8A16": INT8,
-    "W8A8_SQ_PER_CHANNEL": INT8,
-}
-"""By ``quant_algo``, as nvidia-modelopt 0.47 exports them (modelopt/torch/export/quant_utils.py)."""
-
-COMPRESSED_TENSORS = {
-    ("float-quantized", "float8"): FP8_BLOCK,
-    ("naive-quantized", "float8"): FP8_BLOCK,
-    ("naive-quantized", "int8"): INT8,
-    ("int-quantized", "int8"): INT8,
-    ("int-quantized", "int4"): INT4_UNPACKED,
-    ("pack-quantized", "int8"): INT8_IN_WORDS,
-    ("pack-quantized", "int4"): INT4_IN_WORDS,
-    ("nvfp4-pack-quantized", "float4"): NVFP4,
-    ("mxfp4-pack-quantized", "float4"): MXFP4,
-    ("mxfp8-quantized", "float8"): MXFP8,
-}
-"""By a group's format, and its weights' type and bits (compressed-tensors 0.17, config/base.py)."""
-
-WORDS = {"4": INT4_IN_WORDS, "8": INT8_IN_WORDS}
-"""AWQ, GPTQ and auto-round pack integers into 32-bit words; by their bits."""
-
-EXPERTS = {"fp4": (MXFP4,), "fp8": (), "None": ()}
-"""Schemes that ``expert_dtype`` of an FP8 model's config.json adds (DeepSeek V4 stores its experts apart)."""
-
-KV_DTYPES = {"FP8": "fp8", "float8": "fp8", "NVFP4": "nvfp4", "float4": "nvfp4"}
-"""KV-cache dtype by ``kv_cache_quant_algo``, or type and bits of ``kv_cache_scheme``; others mean none."""
 
 QUANT_FILE = "hf_quant_config.json"
 """ModelOpt's own file beside config.json."""
@@ -106,34 +68,69 @@ def read_declared_format(
 ) -> DeclaredFormat:
     """Read what config.json and hf_quant_config.json say of the weights.
 
+    As in vLLM (transformers_utils/config.py), the latter counts only where config.json has no
+    ``quantization_config``; where the two differ, that is a remark.
+
     Raises:
-        ConfigError: an unknown quantization, or the two disagree.
+        ConfigError: an unknown quantization.
     """
-    own = _own_quantization(config)
-    if hf_quant is not None:
-        beside = _mapping(hf_quant.get("quantization"), "hf_quant_config.json: quantization", where)
-        second = _read_modelopt(beside, where, "hf_quant_config.json")
-        if own is None:
-            return second
-        if isinstance(own, dict):
-            own = {"quantized_layers": beside.get("quantized_layers"), **own}
+    own = config.get(QUANTIZATION_KEYS[0])
+    if own is None and hf_quant is not None:
+        return _read_sidecar(hf_quant, where)
+    if own is None:
+        stated = (section.get(key) for section in sections(config) for key in QUANTIZATION_KEYS)
+        own = next((value for value in stated if value is not None), None)
     if own is None:
         return DeclaredFormat("unquantized", ())
     settings = {
         "expert_dtype": config.get("expert_dtype"),
         **_mapping(own, "config.json: quantization_config", where),
     }
-    method = str(settings.get("quant_method", "")).lower()
+    if hf_quant is not None and isinstance(beside := hf_quant.get("quantization"), dict):
+        settings = {"quantized_layers": beside.get("quantized_layers"), **settings}
+    declared = _read_settings(settings, where)
+    if hf_quant is None:
+        return declared
+    try:
+        remark = _difference(declared, _read_sidecar(hf_quant, where))
+    except ConfigError as error:
+        remark = error.what
+    return declared._replace(remarks=(*declared.remarks, remark)) if remark else declared
+
+
+def _read_settings(settings: dict[str, Any], where: str) -> DeclaredFormat:
+    """Read config.json's quantization by its method, or as ModelOpt's own form, which names none."""
+    method = (
+        str(settings.get("quant_method") or "").lower().replace("compressed_tensors", "compressed-tensors")
+    )
+    nested = settings.get("quantization")
+    if not method and isinstance(nested, dict) and "quant_algo" in nested:
+        return _read_modelopt(settings, where)
     if method not in METHODS:
         what = f"config.json declares the quantization method '{method[:40]}', whose precision is unknown"
         raise ConfigError(what, where=where, hint=f"Known: {', '.join(METHODS)}.")
-    first = METHODS[method](settings, where)
-    if hf_quant is not None and (set(first.schemes), first.kv_cache_dtype) != (
-        set(second.schemes),
-        second.kv_cache_dtype,
-    ):
-        raise ConfigError(f"{_say(first)}, but {_say(second)}", where=where, hint=EXPORT_HINT)
-    return first
+    declared = METHODS[method]({**settings, "quant_method": method}, where)
+    return declared._replace(traits=(f"method:{method}", *declared.traits))
+
+
+def _read_sidecar(hf_quant: Mapping[str, Any], where: str) -> DeclaredFormat:
+    """Read hf_quant_config.json, which names no method."""
+    inner = _mapping(hf_quant.get("quantization"), f"{QUANT_FILE}: quantization", where)
+    declared = _read_modelopt(inner, where, QUANT_FILE)
+    algorithm = declared.weight_format.removeprefix("modelopt:")
+    return declared._replace(traits=(*declared.traits, f"sidecar:{algorithm}"))
+
+
+def _difference(declared: DeclaredFormat, beside: DeclaredFormat) -> str:
+    """Say how two declarations differ; empty where they do not, or where the second only names fewer layers."""
+    stated, other = ({scheme.precision for scheme in of.schemes} for of in (declared, beside))
+    if declared.weight_format.startswith("modelopt:"):
+        same = stated == other and declared.weight_format == beside.weight_format
+    else:
+        same = other <= stated
+    if same and declared.kv_cache_dtype == beside.kv_cache_dtype:
+        return ""
+    return f"{_say(declared)}, but {_say(beside)}; the engine goes by config.json"
 
 
 def _say(declared: DeclaredFormat) -> str:
@@ -141,17 +138,16 @@ def _say(declared: DeclaredFormat) -> str:
     return f"{declared.stated_in} says {declared.weight_format} with KV cache {declared.kv_cache_dtype}"
 
 
-def _own_quantization(config: Mapping[str, Any]) -> Any:
-    """Return the quantization that config.json states, or None."""
-    stated = (section.get(key) for section in sections(config) for key in QUANTIZATION_KEYS)
-    return next((value for value in stated if value is not None), None)
-
-
 def _mapping(value: Any, what: str, where: str) -> dict[str, Any]:
     """Return the value, which must be a JSON object."""
     if not isinstance(value, dict):
         raise ConfigError(f"{what} is not a JSON object", where=where, hint=EXPORT_HINT)
     return value
+
+
+def _optional(value: Any) -> dict[str, Any]:
+    """Return the value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def _choose(table: Mapping[Any, Scheme], key: Any, what: str, where: str) -> Scheme:
@@ -169,49 +165,160 @@ def _kv_dtype(value: Any) -> str:
     return KV_DTYPES.get(str(value).upper(), "auto")
 
 
+def _group_size(settings: Mapping[str, Any]) -> int:
+    """Return the weights that share a scale; 0 where that is not said, or is a whole channel."""
+    size = settings.get("group_size", settings.get("q_group_size"))
+    return size if type(size) is int and size > 0 else 0
+
+
 def _read_modelopt(settings: dict[str, Any], where: str, stated_in: str = "config.json") -> DeclaredFormat:
     """Read ModelOpt's own form, or the one it converts to for config.json."""
     inner = _mapping(settings.get("quantization", settings), f"{stated_in}: quantization", where)
-    kv_cache_dtype = _kv_dtype(inner.get("kv_cache_quant_algo") or inner.get("kv_cache_scheme"))
+    kv = inner.get("kv_cache_quant_algo") or inner.get("kv_cache_scheme")
+    kv_cache_dtype = _kv_dtype(kv)
+    remarks: tuple[str, ...] = ()
+    if kv and kv_cache_dtype == "auto":
+        remarks = (
+            f"{stated_in} declares the KV cache '{str(kv)[:40]}', which is not known: it is served as auto",
+        )
+    traits: tuple[str, ...] = ("kv:affine",) if "AFFINE" in str(kv).upper() else ()
     algorithm = str(inner.get("quant_algo") or "").upper()
     if not algorithm:
-        return DeclaredFormat("unquantized", (), kv_cache_dtype, stated_in)
-    algorithms = {algorithm}
+        traits = (*traits, "modelopt:no quant_algo") if settings.get("quant_method") else traits
+        return DeclaredFormat("unquantized", (), kv_cache_dtype, stated_in, traits=traits, remarks=remarks)
+    layers = Layers()
     if algorithm == "MIXED_PRECISION":
-        layers = _mapping(inner.get("quantized_layers") or None, f"{stated_in}: quantized_layers", where)
-        layers = {name: _mapping(layer, f"{stated_in}: {name[:60]}", where) for name, layer in layers.items()}
-        algorithms = {str(layer.get("quant_algo")).upper() for layer in layers.values()}
-    schemes = tuple(
-        _choose(MODELOPT, name, f"{stated_in}: quant_algo {name}", where) for name in sorted(algorithms)
+        layers = _modelopt_layers(inner, stated_in, where)
+        schemes = layers.schemes
+        named = _optional(inner.get("quantized_layers")).values()
+        traits += tuple(sorted({f"modelopt:mixed:{str(layer.get('quant_algo')).upper()}" for layer in named}))
+    else:
+        schemes = (_choose(MODELOPT, algorithm, f"{stated_in}: quant_algo {algorithm}", where),)
+        groups = [_optional(group) for group in _optional(inner.get("config_groups")).values()]
+        if groups and not any(group.get("input_activations") for group in groups):
+            schemes = (weight_only(schemes[0]),)
+    return DeclaredFormat(
+        f"modelopt:{algorithm}",
+        schemes,
+        kv_cache_dtype,
+        stated_in,
+        layers=layers,
+        traits=(f"modelopt:{algorithm}", *traits),
+        remarks=remarks,
     )
-    return DeclaredFormat(f"modelopt:{algorithm}", schemes, kv_cache_dtype, stated_in)
+
+
+def _modelopt_layers(inner: Mapping[str, Any], stated_in: str, where: str) -> Layers:
+    """Return the scheme of each layer that ``quantized_layers`` names."""
+    named = _mapping(inner.get("quantized_layers") or None, f"{stated_in}: quantized_layers", where)
+    schemes = {}
+    for name, layer in named.items():
+        algorithm = str(_mapping(layer, f"{stated_in}: {name[:60]}", where).get("quant_algo")).upper()
+        schemes[name] = _choose(MODELOPT, algorithm, f"{stated_in}: quant_algo {algorithm}", where)
+    return read_layers(schemes)
 
 
 def _read_compressed_tensors(settings: dict[str, Any], where: str) -> DeclaredFormat:
-    """Read compressed-tensors: one scheme for each group of layers."""
+    """Read compressed-tensors: one scheme for each group of layers; a group without weights is attention's or KV's."""
+    sparsity = _optional(settings.get("sparsity_config"))
+    if sparsity.get("targets") and sparsity.get("format") not in (None, "dense"):
+        what = f"config.json: sparsity_config '{str(sparsity['format'])[:40]}' is not a known weight format"
+        raise ConfigError(what, where=where, hint="Export the model without sparse compression.")
     groups = _mapping(settings.get("config_groups"), "config.json: config_groups", where)
-    schemes, labels = [], set()
+    schemes, labels, traits = [], set(), set()
+    named: dict[str, Scheme | None] = {}
     for name, entry in groups.items():
         group = _mapping(entry, f"config.json: {name[:60]}", where)
+        if group.get("weights") is None and "weights" in group:
+            continue
         weights = _mapping(group.get("weights"), f"config.json: {name[:60]}.weights", where)
         inputs = group.get("input_activations")
         inputs = inputs if isinstance(inputs, dict) else {"num_bits": 16}
         layout = str(group.get("format") or settings.get("format"))
         key = (layout, f"{weights.get('type')}{weights.get('num_bits')}")
-        schemes.append(_choose(COMPRESSED_TENSORS, key, f"config.json: {' '.join(key)}", where))
+        scheme = _choose(COMPRESSED_TENSORS, key, f"config.json: {' '.join(key)}", where)
+        scheme = scheme._replace(group_size=_group_size(weights), weight_only=inputs.get("num_bits") == 16)
+        schemes.append(scheme)
+        targets = group.get("targets")
+        named |= (
+            {target: scheme for target in targets if isinstance(target, str)}
+            if isinstance(targets, list)
+            else {}
+        )
         strategy = str(weights.get("strategy") or "tensor")
         dynamic = "-dynamic" if inputs.get("dynamic") is True else ""
-        labels.add(f"{layout}/w{weights['num_bits']}a{inputs.get('num_bits')}-{strategy[:20]}{dynamic}")
+        label = f"{layout}/w{weights['num_bits']}a{inputs.get('num_bits')}-{strategy[:20]}{dynamic}"
+        labels.add(label)
+        traits |= {f"compressed-tensors:{label}", f"compressed-tensors:actorder:{weights.get('actorder')}"}
     kv_cache_dtype = _kv_dtype(settings.get("kv_cache_scheme"))
     weight_format = f"compressed-tensors:{'+'.join(sorted(labels))}" if schemes else "unquantized"
-    return DeclaredFormat(weight_format, tuple(schemes), kv_cache_dtype)
+    return DeclaredFormat(
+        weight_format,
+        tuple(schemes),
+        kv_cache_dtype,
+        layers=read_layers(named, marked="re:"),
+        traits=tuple(sorted(traits)),
+        transforms=tuple(_optional(_optional(settings.get("transform_config")).get("config_groups"))),
+    )
 
 
 def _read_words(settings: dict[str, Any], where: str) -> DeclaredFormat:
-    """Read AWQ, GPTQ and auto-round."""
-    method = str(settings["quant_method"]).lower()
-    bits = str(settings.get("bits", settings.get("w_bit")))
-    return DeclaredFormat(method, (_choose(WORDS, bits, f"config.json: {method} with {bits} bits", where),))
+    """Read AWQ and GPTQ; layers that GPTQModel quantizes in another way are in ``dynamic``."""
+    method = str(settings["quant_method"])
+    bits = settings.get("bits", settings.get("w_bit"))
+    scheme = _words(settings, bits, f"config.json: {method}", where)
+    named: dict[str, Scheme | None] = {}
+    for name, entry in _optional(settings.get("dynamic")).items():
+        changed = {**settings, **_optional(entry)}
+        taken = not name.startswith("-:")
+        key = f"re:{name.removeprefix('+:').removeprefix('-:')}"
+        named[key] = (
+            _words(changed, changed.get("bits", bits), f"config.json: dynamic {name[:40]}", where)
+            if taken
+            else None
+        )
+    layers = read_layers(named, marked="re:")
+    traits = (f"{method}:desc_act",) if settings.get("desc_act") is True and scheme.group_size else ()
+    return DeclaredFormat(
+        method, tuple(dict.fromkeys((scheme, *layers.schemes))), layers=layers, traits=traits, any_of=True
+    )
+
+
+def _words(settings: Mapping[str, Any], bits: Any, what: str, where: str) -> Scheme:
+    """Return the scheme of integers in 32-bit words."""
+    scheme = _choose(WORDS, str(bits), f"{what} with {bits} bits", where)
+    return weight_only(scheme)._replace(group_size=_group_size(settings))
+
+
+def _read_auto_round(settings: dict[str, Any], where: str) -> DeclaredFormat:
+    """Read AutoRound's own form; layers that are quantized in another way are in ``extra_config``."""
+    kind, packing = str(settings.get("data_type") or "int"), str(settings.get("packing_format") or "")
+    scheme = _auto_round(settings, "config.json: auto-round", where)
+    named: dict[str, Scheme | None] = {}
+    for name, entry in _optional(settings.get("extra_config")).items():
+        changed = {**settings, **_optional(entry)}
+        plain = type(changed.get("bits")) is int and changed["bits"] >= 16
+        named[name] = None if plain else _auto_round(changed, f"config.json: extra_config {name[:40]}", where)
+    layers = read_layers(named, search=True)
+    traits = (f"auto-round:data_type:{kind[:40]}", f"auto-round:packing_format:{packing[:40]}")
+    weight_format = "auto-round" if kind == "int" else f"auto-round:{kind[:40]}{settings.get('bits')}"
+    return DeclaredFormat(
+        weight_format,
+        tuple(dict.fromkeys((scheme, *layers.schemes))),
+        layers=layers,
+        traits=traits,
+        any_of=True,
+    )
+
+
+def _auto_round(settings: Mapping[str, Any], what: str, where: str) -> Scheme:
+    """Return AutoRound's scheme of all layers, or of one."""
+    kind, bits = str(settings.get("data_type") or "int"), settings.get("bits")
+    family = next((family for family, _ in AUTO_ROUND if kind.startswith(family)), kind)
+    scheme = _choose(AUTO_ROUND, (family, str(bits)), f"{what} with {kind} of {bits} bits", where)
+    activations = settings.get("act_bits")
+    alone = not (type(activations) is int and activations < 16)
+    return scheme._replace(weight_only=alone, group_size=_group_size(settings))
 
 
 def _read_fp8(settings: dict[str, Any], where: str) -> DeclaredFormat:
@@ -220,8 +327,89 @@ def _read_fp8(settings: dict[str, Any], where: str) -> DeclaredFormat:
     if expert_dtype not in EXPERTS:
         what = f"config.json: expert_dtype '{expert_dtype[:40]}' is not a known weight format"
         raise ConfigError(what, where=where, hint="Known: fp8, fp4.")
-    granularity = "block" if settings.get("weight_block_size") else "tensor"
-    return DeclaredFormat(f"fp8:{granularity}", (FP8_BLOCK, *EXPERTS[expert_dtype]))
+    weight_format = f"fp8:{'block' if settings.get('weight_block_size') else 'tensor'}"
+    algorithm = settings.get("moe_quant_algo")
+    if not settings.get("quantized_layers") and not algorithm:
+        return DeclaredFormat(weight_format, (FP8_BLOCK, *EXPERTS[expert_dtype]))
+    layers = (
+        _modelopt_layers(settings, "config.json", where) if settings.get("quantized_layers") else Layers()
+    )
+    others = layers.schemes
+    if algorithm:
+        chosen = _choose(MODELOPT, str(algorithm).upper(), f"config.json: moe_quant_algo {algorithm}", where)
+        others = tuple(dict.fromkeys((*others, chosen)))
+    names = "+".join(sorted({scheme.precision for scheme in others}))
+    return DeclaredFormat(
+        f"{weight_format}+modelopt:{names}",
+        (FP8_BLOCK, *others),
+        layers=layers,
+        allowed=EXPERTS[expert_dtype],
+    )
+
+
+def _read_quark(settings: dict[str, Any], where: str) -> DeclaredFormat:
+    """Read Quark: one configuration for all layers, others by the layers' names, and the outputs of K and V."""
+    everywhere = _optional(settings.get("global_quant_config"))
+    by_name = _optional(settings.get("layer_quant_config"))
+    entries = {"": everywhere, **by_name, **_optional(settings.get("layer_type_quant_config"))}
+    named: dict[str, Scheme | None] = {}
+    labels = set()
+    for name, entry in entries.items():
+        weight = _optional(entry).get("weight")
+        if weight is None:
+            named[name] = None
+            continue
+        key = _quark_key(weight)
+        scheme = _choose(QUARK, key, f"config.json: Quark's {' '.join(key)}", where)
+        inputs = _optional(entry).get("input_tensors")
+        named[name] = scheme._replace(weight_only=inputs is None)
+        labels.add(key[0])
+    remarks: tuple[str, ...] = ()
+    export = _optional(settings.get("export"))
+    if export.get("kv_cache_group") or settings.get("kv_cache_quant_config"):
+        remarks = (
+            "Quark declares a quantized KV cache, which vLLM's auto does not take: give kv-cache-dtype=fp8",
+        )
+    named.pop("", None) if len(named) > 1 and everywhere == {} else None
+    schemes = tuple(dict.fromkeys(scheme for scheme in named.values() if scheme))
+    by_name_only = {name: scheme for name, scheme in named.items() if name in by_name}
+    return DeclaredFormat(
+        f"quark:{'+'.join(sorted(labels))}" if schemes else "unquantized",
+        schemes,
+        layers=read_layers(by_name_only),
+        any_of=True,
+        traits=tuple(f"quark:{label}" for label in sorted(labels)),
+        remarks=remarks,
+    )
+
+
+def _quark_key(weight: Any) -> tuple[str, str]:
+    """Return dtype and granularity of a Quark weight; a second stage quantizes the scales of the first."""
+    stages = [_optional(stage) for stage in weight] if isinstance(weight, list) else [_optional(weight)]
+    values = next((stage for stage in stages if not stage.get("is_scale_quant")), {})
+    scales = [stage for stage in stages if stage.get("is_scale_quant")]
+    dtype, granularity = str(values.get("dtype")), str(values.get("qscheme"))
+    if len(stages) > 1 and not scales:
+        return "+".join(str(stage.get("dtype")) for stage in stages), granularity
+    return dtype, granularity + (f", scales {scales[0].get('dtype')}" if scales else "")
+
+
+def _read_torchao(settings: dict[str, Any], where: str) -> DeclaredFormat:
+    """Read torchao as transformers stores it: a configuration's class."""
+    stated = settings.get("quant_type")
+    default = _optional(stated).get("default", stated)
+    name = str(_optional(default).get("_type", default))
+    return DeclaredFormat(
+        f"torchao:{name[:60]}", (_choose(TORCHAO, name, f"config.json: torchao's {name}", where),)
+    )
+
+
+def _read_fp_quant(settings: dict[str, Any], where: str) -> DeclaredFormat:
+    """Read FP-Quant: 4-bit floats behind a Hadamard rotation."""
+    dtype = str(settings.get("forward_dtype"))
+    return DeclaredFormat(
+        f"fp_quant:{dtype[:40]}", (_choose(FP_QUANT, dtype, f"config.json: fp_quant {dtype}", where),)
+    )
 
 
 METHODS: dict[str, Callable[[dict[str, Any], str], DeclaredFormat]] = {
@@ -232,9 +420,14 @@ METHODS: dict[str, Callable[[dict[str, Any], str], DeclaredFormat]] = {
     "compressed-tensors": _read_compressed_tensors,
     "awq": _read_words,
     "gptq": _read_words,
-    "auto-round": _read_words,
+    "auto-round": _read_auto_round,
+    "intel/auto-round": _read_auto_round,
     "fp8": _read_fp8,
     "fbgemm_fp8": lambda _settings, _where: DeclaredFormat("fbgemm_fp8", (FP8,)),
-    "mxfp4": lambda _settings, _where: DeclaredFormat("mxfp4", (MXFP4,)),
+    "mxfp4": lambda _settings, _where: DeclaredFormat("mxfp4", (weight_only(MXFP4),)),
+    "mxfp8": lambda _settings, _where: DeclaredFormat("mxfp8", (MXFP8,)),
+    "quark": _read_quark,
+    "torchao": _read_torchao,
+    "fp_quant": _read_fp_quant,
 }
 """Readers of a quantization_config, by its ``quant_method``; each takes it and the checkpoint as messages name it."""

@@ -143,8 +143,12 @@ def test_configurations_and_tensors_that_differ_are_refused(tmp_path: Path) -> N
     assert "config.json declares modelopt:FP8, but no fp8 weights (F8_E4M3) are stored, only BF16" in refusal(
         write_checkpoint(tmp_path / "a", files)
     )
+
+
+def test_configurations_that_differ_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = FP8_FILES | {"hf_quant_config.json": b'{"quantization": {"quant_algo": "NVFP4"}}'}
-    assert "but hf_quant_config.json says modelopt:NVFP4" in refusal(write_checkpoint(tmp_path / "b", files))
+    assert resolve(str(write_checkpoint(tmp_path, files))).precision == "fp8"
+    assert "but hf_quant_config.json says modelopt:NVFP4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

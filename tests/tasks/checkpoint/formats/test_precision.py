@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantgate.model.errors import ConfigError
-from tasks.checkpoint.formats.precision import PRECISIONS, Format, classify
-from tasks.checkpoint.formats.quant_config import COMPRESSED_TENSORS, METHODS, MODELOPT, Scheme
+from tasks.checkpoint.formats.precision import PRECISIONS, classify
+from tasks.checkpoint.formats.quant_config import METHODS
+from tasks.checkpoint.formats.schemes import COMPRESSED_TENSORS, MODELOPT, Scheme
 from tasks.checkpoint.safetensors import Tensor
 from tests.support.quantized_layouts import (
     AWQ,
@@ -149,7 +150,7 @@ CASES = [
         INT8,
         ct("int-quantized", "int", 4),
         None,
-        ("int4", "compressed-tensors:int-quantized/w4a16-group", "auto", N),
+        ("int4", "compressed-tensors:int-quantized/w4a16-group (int4-in-bytes)", "auto", N),
     ),
     (
         AWQ,
@@ -201,7 +202,7 @@ def test_an_unquantized_model_goes_by_most_of_its_weights(dtype: str, stated: st
         "mask.bias": ("U8", (4, 4)),
     }
     found = classify({"torch_dtype": stated}, None, tensors(layout), "m")
-    assert found == Format(precision, "unquantized", "auto", 64 * 64 + 8, {precision: 1})
+    assert found[:5] == (precision, "unquantized", "auto", 64 * 64 + 8, {precision: 1})
 
 
 def test_experts_in_another_format_make_a_mixed_model() -> None:
@@ -210,7 +211,7 @@ def test_experts_in_another_format_make_a_mixed_model() -> None:
         "expert_dtype": "fp4",
     }
     found = classify(config, None, tensors(V4), "m")
-    assert found == Format("mixed", "fp8:block", "auto", N + 128 * 128, {"bf16": 2, "fp8": 1, "mxfp4": 1})
+    assert found[:5] == ("mixed", "fp8:block", "auto", N + 128 * 128, {"bf16": 2, "fp8": 1, "mxfp4": 1})
 
 
 def test_groups_of_different_schemes_make_a_mixed_model() -> None:
@@ -280,12 +281,19 @@ def test_a_format_that_the_tensors_do_not_bear_out_is_refused(layout: Layout, qu
     assert " declares " in refusal(layout, quantization)
 
 
-def test_two_configurations_that_disagree_are_refused() -> None:
-    assert refusal(NVFP4, own("FP8"), hf("NVFP4", "FP8")).startswith(
-        "m: config.json says modelopt:FP8 with KV cache auto, "
-        "but hf_quant_config.json says modelopt:NVFP4 with KV cache fp8."
+def test_two_configurations_that_disagree_are_reported_and_the_first_counts() -> None:
+    """vLLM reads config.json first (transformers_utils/config.py)."""
+    found = classify({"quantization_config": own("FP8", KV8)}, hf("NVFP4"), tensors(FP8), "m")
+    assert found[:3] == ("fp8", "modelopt:FP8", "fp8")
+    assert found.remarks == (
+        (
+            "config.json says modelopt:FP8 with KV cache fp8, but hf_quant_config.json says modelopt:NVFP4 with "
+            "KV cache auto; the engine goes by config.json"
+        ),
     )
-    assert "with KV cache fp8, but" in refusal(FP8, own("FP8", KV8), hf("FP8"))
+    assert classify({"quantization_config": own("FP8")}, hf("FP8"), tensors(FP8), "m").remarks == ()
+    unknown = classify({"quantization_config": own("FP8")}, hf("NEW"), tensors(FP8), "m")
+    assert unknown.remarks == ("hf_quant_config.json: quant_algo NEW is not a known weight format",)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +329,7 @@ def test_a_dtype_in_the_configuration_that_the_weights_contradict_is_refused() -
         "m: config.json says dtype float16, but most weights are stored as BF16. "
         "Correct 'dtype' in config.json, or save the model again in the dtype it is served in."
     )
-    assert "no BF16, F16 or F32 weights" in refusal({"a.weight": ("I64", (4, 4))})
+    assert "no BF16, F16 or F32 weights" in refusal({"a.position_ids": ("I64", (4, 4))})
 
 
 JSON = st.recursive(
