@@ -20,7 +20,7 @@ from docs.pages.outside_cases import Cases
 from docs.pages.page import fill
 from quantgate.model.config.answer_settings import AnswerSettingFile
 from quantgate.model.config.architectures import ArchitectureFile, FormatFile
-from quantgate.model.config.engines import EngineFile, KernelFile
+from quantgate.model.config.engines import EngineFile, KernelFile, RefusalFile
 from quantgate.model.config.fleet import FleetFile
 from quantgate.model.config.gpus import GpuFile
 from quantgate.model.config.models import ModelConfig
@@ -43,6 +43,7 @@ FILES: Mapping[str, type[BaseModel]] = {
     "prices.yaml": PriceFile,
     "gpus.yaml": GpuFile,
     "kernels.yaml": KernelFile,
+    "refusals.yaml": RefusalFile,
     "answer_settings.yaml": AnswerSettingFile,
     "formats.yaml": FormatFile,
     "architectures/*.yaml": ArchitectureFile,

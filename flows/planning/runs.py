@@ -31,6 +31,7 @@ from tasks.engine import argument_files, environment, server
 from tasks.engine.argument_files import ResolvedArguments
 from tasks.engine.arguments import check_known, check_limits, dashed, serving_arguments
 from tasks.engine.environment import EngineEnvironment
+from tasks.engine.refusals import check_served
 from tasks.progress import Reporter
 from tasks.quality.content.describe import describe_suite
 from tasks.quality.suite import check_chat_template, clusters_of
@@ -240,6 +241,8 @@ def served_with(
     for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
         check_known(dashed(config.engine_arguments), engine, home, report)
         serving = serving_arguments(engine.config, config.engine_arguments)
+        version = (engine.config.distribution, engine.version)
+        check_served(checkpoint, version, serving, request.hardware, report)
         check_limits(serving, Path(checkpoint.path), request.workload, request.answers)
         if request.chat_template and "chat-template" not in serving:
             check_chat_template(Path(checkpoint.path), checkpoint.source)

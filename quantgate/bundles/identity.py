@@ -16,6 +16,7 @@ from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.enums import Validity, Weights
 from quantgate.model.records import RunInputs, RunPlan
+from quantgate.model.served import served_kv_cache_dtype
 from quantgate.model.yaml_file import fingerprint_of
 
 Run = Manifest | RunPlan
@@ -59,9 +60,7 @@ def deciding_settings(policy: Policy) -> dict[str, Any]:
 
 def kv_cache_dtype(run: Run) -> str:
     """Return the dtype that the KV cache is served in: the engine's argument, else what the files declare."""
-    arguments = run.inputs.serving.get("arguments") or {}
-    served = arguments.get("kv-cache-dtype", "auto")
-    return run.checkpoint.kv_cache_dtype if served == "auto" else str(served)
+    return served_kv_cache_dtype(run.checkpoint.kv_cache_dtype, run.inputs.serving.get("arguments") or {})
 
 
 def _asked(run: Run) -> Any:

@@ -45,7 +45,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _configs() -> Iterator[Finding]:
-    from quantgate.model.config.engines import EngineFile, KernelFile
+    from quantgate.model.config.engines import EngineFile, KernelFile, RefusalFile
     from quantgate.model.config.gpus import GpuFile
     from quantgate.model.config.policy import PolicyFile
     from quantgate.model.config.prices import PriceFile
@@ -56,6 +56,7 @@ def _configs() -> Iterator[Finding]:
         "engines.yaml": EngineFile,
         "gpus.yaml": GpuFile,
         "kernels.yaml": KernelFile,
+        "refusals.yaml": RefusalFile,
         "policy.yaml": PolicyFile,
         "prices.yaml": PriceFile,
     }

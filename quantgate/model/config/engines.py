@@ -1,8 +1,10 @@
-"""configs/engines.yaml and configs/kernels.yaml: engines, and how kernels compute."""
+"""configs/engines.yaml, kernels.yaml and refusals.yaml: engines, how kernels compute, what versions do not serve."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from quantgate.model.enums import EngineKind, KernelMode
 from quantgate.model.yaml_file import Strict
@@ -51,3 +53,47 @@ class KernelFile(Strict):
     """configs/kernels.yaml: the first rule that matches decides; a kernel that no rule matches is native."""
 
     rules: tuple[KernelRule, ...]
+
+
+class EngineVersion(Strict):
+    """One version whose refusals are known."""
+
+    kv_cache_dtypes: tuple[str, ...] = Field(
+        description="What its argument kv-cache-dtype may be; shell patterns."
+    )
+    source: str
+
+
+class Refusal(Strict):
+    """Something that versions of an engine do not serve, or serve wrongly."""
+
+    traits: tuple[str, ...] = Field(
+        min_length=1,
+        description="Shell patterns over what a checkpoint's files and its KV cache are; any fits.",
+    )
+    versions: tuple[str, ...] = Field(min_length=1, description="Versions, of those that are listed.")
+    hardware: Literal["cpu", "gpu"] | None = Field(default=None, description="Only there; anywhere if empty.")
+    sm_arch: tuple[str, ...] = Field(
+        default=(), description="Only on these SM architectures; shell patterns; on any if empty."
+    )
+    unless: str | None = Field(default=None, description="A serving argument that makes it served.")
+    why: str = Field(description="What the engine does, after its name and version.")
+    hint: str = Field(default="Give another checkpoint, or another engine.", description="How to go on.")
+    source: str
+
+
+class RefusalFile(Strict):
+    """configs/refusals.yaml."""
+
+    distributions: tuple[str, ...] = Field(description="Packages that these are versions of.")
+    versions: dict[str, EngineVersion]
+    refusals: tuple[Refusal, ...]
+
+    @model_validator(mode="after")
+    def _of_listed_versions(self) -> RefusalFile:
+        """Refuse a version that is not listed, for which nothing would be refused."""
+        for refusal in self.refusals:
+            for version in refusal.versions:
+                if version not in self.versions:
+                    raise ValueError(f"'{version}' of '{refusal.traits[0]}' is not among 'versions'")
+        return self

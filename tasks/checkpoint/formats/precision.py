@@ -313,7 +313,12 @@ def _traits(
             yield f"{exporter}:quantized {part}"
     if any(name.endswith(_KV_BIASES) and len(tensor.shape) > 1 for name, tensor in tensors.items()):
         yield "kv:affine"
-    yield from (f"{exporter}:{scheme}" for scheme in schemes if scheme not in PRECISIONS)
+    for precision in sorted({scheme.precision for scheme in found.values()}):
+        yield f"holds:{precision}"
+        yield f"{exporter}:holds {precision}"
+    yield from (f"holds:{scheme}" for scheme in schemes if scheme not in PRECISIONS)
+    if any("experts" in name.split(".") for name in found):
+        yield "experts:quantized"
 
 
 def _check(

@@ -330,7 +330,7 @@ def _read_fp8(settings: dict[str, Any], where: str) -> DeclaredFormat:
     weight_format = f"fp8:{'block' if settings.get('weight_block_size') else 'tensor'}"
     algorithm = settings.get("moe_quant_algo")
     if not settings.get("quantized_layers") and not algorithm:
-        return DeclaredFormat(weight_format, (FP8_BLOCK, *EXPERTS[expert_dtype]))
+        return DeclaredFormat(weight_format, (FP8_BLOCK, *EXPERTS[expert_dtype]), traits=(weight_format,))
     layers = (
         _modelopt_layers(settings, "config.json", where) if settings.get("quantized_layers") else Layers()
     )
@@ -344,6 +344,7 @@ def _read_fp8(settings: dict[str, Any], where: str) -> DeclaredFormat:
         (FP8_BLOCK, *others),
         layers=layers,
         allowed=EXPERTS[expert_dtype],
+        traits=(weight_format,),
     )
 
 
@@ -354,7 +355,10 @@ def _read_quark(settings: dict[str, Any], where: str) -> DeclaredFormat:
     entries = {"": everywhere, **by_name, **_optional(settings.get("layer_type_quant_config"))}
     named: dict[str, Scheme | None] = {}
     labels = set()
+    outputs: tuple[str, ...] = ()
     for name, entry in entries.items():
+        if name == "" and everywhere.get("output_tensors"):
+            outputs = ("quark:quantized outputs",)
         weight = _optional(entry).get("weight")
         if weight is None:
             named[name] = None
@@ -363,7 +367,7 @@ def _read_quark(settings: dict[str, Any], where: str) -> DeclaredFormat:
         scheme = _choose(QUARK, key, f"config.json: Quark's {' '.join(key)}", where)
         inputs = _optional(entry).get("input_tensors")
         named[name] = scheme._replace(weight_only=inputs is None)
-        labels.add(key[0])
+        labels.add(key)
     remarks: tuple[str, ...] = ()
     export = _optional(settings.get("export"))
     if export.get("kv_cache_group") or settings.get("kv_cache_quant_config"):
@@ -374,11 +378,11 @@ def _read_quark(settings: dict[str, Any], where: str) -> DeclaredFormat:
     schemes = tuple(dict.fromkeys(scheme for scheme in named.values() if scheme))
     by_name_only = {name: scheme for name, scheme in named.items() if name in by_name}
     return DeclaredFormat(
-        f"quark:{'+'.join(sorted(labels))}" if schemes else "unquantized",
+        f"quark:{'+'.join(sorted({dtype for dtype, _ in labels}))}" if schemes else "unquantized",
         schemes,
         layers=read_layers(by_name_only),
         any_of=True,
-        traits=tuple(f"quark:{label}" for label in sorted(labels)),
+        traits=tuple(f"quark:{' '.join(label)}" for label in sorted(labels)) + outputs,
         remarks=remarks,
     )
 
@@ -399,9 +403,9 @@ def _read_torchao(settings: dict[str, Any], where: str) -> DeclaredFormat:
     stated = settings.get("quant_type")
     default = _optional(stated).get("default", stated)
     name = str(_optional(default).get("_type", default))
-    return DeclaredFormat(
-        f"torchao:{name[:60]}", (_choose(TORCHAO, name, f"config.json: torchao's {name}", where),)
-    )
+    scheme = _choose(TORCHAO, name, f"config.json: torchao's {name}", where)
+    remarks = ("vLLM serves torchao's formats only where torchao is installed beside it",)
+    return DeclaredFormat(f"torchao:{name[:60]}", (scheme,), remarks=remarks)
 
 
 def _read_fp_quant(settings: dict[str, Any], where: str) -> DeclaredFormat:

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantgate.model.config.engines import EngineFile, KernelFile
+from quantgate.model.config.engines import EngineFile, KernelFile, RefusalFile
 from quantgate.model.config.fleet import FleetFile
 from quantgate.model.config.gpus import GpuFile
 from quantgate.model.config.models import ModelConfig
@@ -37,6 +37,7 @@ POLICY = {
         ("engines.yaml", EngineFile),
         ("gpus.yaml", GpuFile),
         ("kernels.yaml", KernelFile),
+        ("refusals.yaml", RefusalFile),
         ("policy.yaml", PolicyFile),
         ("prices.yaml", PriceFile),
         ("models/demo.yaml", ModelConfig),
