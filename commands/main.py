@@ -16,7 +16,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from commands.decide import prices
-from commands.know import flips, import_, judge, load, publish, sql, status
+from commands.know import flips, import_, inspect_, judge, load, publish, sql, status
 from commands.measure import demo, matrix, validate
 from commands.operate import fleet
 from commands.operate.doctor import doctor
@@ -31,6 +31,7 @@ VERBS: tuple[click.Command, ...] = (
     validate.command,
     matrix.command,
     # know
+    inspect_.command,
     load.command,
     judge.command,
     status.command,

@@ -14,7 +14,7 @@ from quantgate.model.config.architectures import Architecture, ArchitectureFile,
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import fingerprint_of, load_yaml, parse_record
-from warehouse.database import Connection, replace_rows
+from warehouse.database import Connection, insert_rows, replace_rows
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,16 @@ def refresh_shapes(connection: Connection, shapes: Shapes) -> None:
         for name, entry in entries.items()
     )
     replace_rows(connection, "number_formats", formats)
+
+
+def add_shape(connection: Connection, model: str, config_json: Path) -> None:
+    """Add the shape that a checkpoint's config.json describes, under a name of its own.
+
+    Raises:
+        ConfigError: the file lacks a key that a shape needs.
+    """
+    architecture = Architecture(config=read_config_json(config_json), source="its config.json")
+    insert_rows(connection, "architectures", [_row(model, architecture)])
 
 
 def refresh_bounds(connection: Connection, *, all_runs: bool) -> None:

@@ -94,6 +94,20 @@ def weights_gb(connection: Connection, model: str, precision: str) -> float | No
     return None if size_gb is None else float(size_gb)
 
 
+def parameters_of(connection: Connection, model: str) -> int | None:
+    """Return the parameters that a model's shape has; None if it is unknown.
+
+    Args:
+        connection: a warehouse with the configuration.
+        model: any of its names.
+    """
+    rows = connection.execute(
+        "SELECT parameters FROM model_shapes JOIN model_names USING (model) WHERE name_key = model_key(?)",
+        [model],
+    ).fetchall()
+    return int(rows[0][0]) if rows else None
+
+
 def on_demand_price(connection: Connection, gpu: str) -> float | None:
     """Return the USD per hour of one GPU by the cheapest current on-demand offer; None without an offer."""
     rows = connection.execute(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from huggingface_hub import (
     HfApi,
@@ -108,6 +108,55 @@ def pull(
         raise
     except Exception as error:  # a service of others and three network libraries: whatever it is, one line
         raise refusal(error, asked, where, offline=offline()) from None
+
+
+class Listed(NamedTuple):
+    """A repository without its weights: the folder that holds its configuration, all its files, and what they take."""
+
+    folder: Path
+    names: list[str]
+    weights_bytes: int
+
+
+def look(
+    repo: str,
+    revision: str | None,
+    *,
+    where: str,
+    cache: Path | None,
+    pins: Pins | None,
+    patience: Patience | None,
+) -> Listed:
+    """Return what a repository holds at a commit; only its configuration is fetched, and nothing is pinned.
+
+    Args:
+        repo: ``org/name``.
+        revision: a branch, a tag or a commit; where there is none the pin, or the default branch.
+        where: the checkpoint as messages name it.
+        cache: the hub's cache folder; None for its own default.
+        pins: the commits that ids without a revision stand for.
+        patience: how long a hub in trouble is waited for; None for the usual bounds.
+
+    Raises:
+        ConfigError: the hub refuses, doesn't know it or can't be reached, and the cache does not hold it.
+    """
+    waiting = Waiting(patience or Patience(), where, Reporter.current())
+    hub = _Hub(repo, cache, Allowed(), waiting, lambda _folder, _names: None)
+    pin = pins.pin_of(repo) if pins and revision is None else None
+    try:
+        with quiet_client(where, Reporter.current()):
+            sha = pin.commit if pin else hub.commit(revision)
+            if (folder := hub.cached(sha)) is not None:
+                files = [path for path in folder.iterdir() if path.is_file()]
+                size_bytes = sum(path.stat().st_size for path in files if is_weight(path.name))
+                return Listed(folder, [path.name for path in files], size_bytes)
+            names = [file.name for file in hub.listing(sha)]
+            size_bytes = sum(file.size_bytes for file in hub.served(sha) if is_weight(file.name))
+            return Listed(hub.configuration(sha, names), names, size_bytes)
+    except ConfigError:
+        raise
+    except Exception as error:  # a service of others and three network libraries: whatever it is, one line
+        raise refusal(error, revision, where, offline=offline()) from None
 
 
 class NotAskedError(ConfigError):

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from tasks.checkpoint.formats.quant_config import QUANT_FILE, sections
 from tasks.checkpoint.hub import HUB_ID
 from tasks.checkpoint.pins import Pins
 from tasks.checkpoint.retry import Patience
-from tasks.checkpoint.safetensors import Tensor
+from tasks.checkpoint.safetensors import DOWNLOAD_HINT, Tensor
 from tasks.progress import Reporter
 
 PRECISION_SUFFIX = re.compile(
@@ -85,8 +86,7 @@ def resolve(
         The checkpoint; its revision is the commit's SHA, or ``sha256:`` and the hash of what is served.
 
     Raises:
-        ConfigError: it isn't there, can't be served, would run code of its own, isn't what was declared, or holds a
-            secret in what is stored.
+        ConfigError: it isn't there, can't be served, would run code, isn't what was declared, or stores a secret.
     """
     folder = _local_folder(source)
     if folder is None:
@@ -180,6 +180,92 @@ def check_source(source: str, declared: str | None = None) -> None:
         _architecture(contents.config, source)
     else:
         _hub_id(source)
+
+
+@dataclass
+class Described:
+    """What a checkpoint's files say of it, and what is wrong with them."""
+
+    name: str
+    config_file: Path
+    config: dict[str, Any]
+    precision: str | None = None
+    """None where the files do not say, or can't be understood."""
+    weight_format: str | None = None
+    schemes: Mapping[str, int | None] = field(default_factory=dict)
+    """Layers by how they are stored; None where only the configuration was read."""
+    kv_cache_dtype: str = "auto"
+    parameters: int | None = None
+    """None where the weights were not read."""
+    size_bytes: int | None = None
+    traits: tuple[str, ...] = ()
+    weight_only: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def describe(
+    source: str,
+    *,
+    cache: Path | None = None,
+    pins: Pins | None = None,
+    patience: Patience | None = None,
+) -> Described:
+    """Read what a checkpoint is; what `resolve` would refuse is a problem here, and weights need not be there.
+
+    Args:
+        source: as for `resolve`.
+        cache: the hub's cache folder, its own default where there is none.
+        pins: the commits that hub ids without a revision stand for.
+        patience: how long a hub in trouble is waited for.
+
+    Raises:
+        ConfigError: it isn't there, or a file of it can't be read.
+    """
+    folder, size_bytes = _local_folder(source), None
+    if folder is None:
+        name, revision = _hub_id(source)
+        folder, names, size_bytes = hub.look(
+            name, revision, where=source, cache=cache, pins=pins, patience=patience
+        )
+    else:
+        name, names = folder.resolve().name, [path.name for path in folder.iterdir() if path.is_file()]
+    config = read_json(folder / "config.json", source)
+    hf_quant = read_json_if_any(folder / QUANT_FILE, source)
+    seen = Described(name, folder / "config.json", config, size_bytes=size_bytes)
+    for check in (
+        lambda: check_listing(names, source),
+        lambda: _needs_code(folder, names, config, source, Allowed()),
+        lambda: _architecture(config, source),
+        lambda: _describe_format(seen, folder, hf_quant, source),
+    ):
+        try:
+            check()
+        except ConfigError as error:
+            if error.hint == DOWNLOAD_HINT:
+                raise
+            seen.problems.append(f"{error.what}. {error.hint}".strip())
+    return seen
+
+
+def _describe_format(seen: Described, folder: Path, hf_quant: dict[str, Any] | None, where: str) -> None:
+    """Add the format: from the weights where they are there, else from the configuration alone."""
+    if any(path.is_file() and is_weight(path.name) for path in folder.glob("*.safetensors")):
+        files, tensors = read_weights(folder, where)
+        seen.size_bytes = sum(path.stat().st_size for path in files)
+        stored = classify(seen.config, hf_quant, tensors, where)
+        seen.precision, seen.schemes, seen.parameters = stored.precision, stored.schemes, stored.parameters
+        seen.weight_format, seen.kv_cache_dtype = stored.weight_format, stored.kv_cache_dtype
+        seen.traits, seen.weight_only = stored.traits, stored.weight_only
+        seen.problems += stored.remarks
+        return
+    stated = stated_format(seen.config, hf_quant, where)
+    declared = stated.declared
+    seen.precision, seen.weight_format = stated.precision, stated.weight_format
+    precisions = [scheme.precision for scheme in declared.schemes] or [*filter(None, [stated.precision])]
+    seen.schemes = dict.fromkeys(precisions)
+    seen.kv_cache_dtype, seen.traits = declared.kv_cache_dtype, declared.traits
+    seen.weight_only = any(scheme.weight_only for scheme in declared.schemes)
+    seen.problems += [*declared.remarks, "the weights were not read: this is what the configuration says"]
 
 
 class _Contents(NamedTuple):

@@ -146,3 +146,7 @@ class FormatFile(Strict):
 
     weights: dict[str, NumberFormat] = Field(default_factory=dict)
     kv_cache: dict[str, NumberFormat] = Field(default_factory=dict)
+    native: dict[str, str] = Field(
+        default_factory=dict,
+        description="Precision of a family's own weights, where quantized, by model_type.",
+    )

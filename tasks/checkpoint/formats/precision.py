@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from quantgate.model.errors import ConfigError
@@ -32,9 +32,9 @@ class Format(NamedTuple):
     parameters: int
     layers: dict[str, int]
     """Weight matrices by their precision, embeddings and head among them."""
-    schemes: tuple[str, ...] = ()
-    """Kinds of quantized weights; blocks of another size than a format's own, and bytes of one 4-bit number, are
-    named apart."""
+    schemes: Mapping[str, int] = {}
+    """Weight matrices by how they are stored: as `layers`, and blocks of another size than a format's own and bytes of
+    one 4-bit number are named apart."""
     traits: tuple[str, ...] = ()
     """What an engine version may refuse (configs/refusals.yaml)."""
     remarks: tuple[str, ...] = ()
@@ -134,16 +134,17 @@ def classify(
     if not precisions:
         precisions = {_plain_precision(config, parameters, where)}
     precision = precisions.pop() if len(precisions) == 1 else "mixed"
-    schemes = tuple(sorted({_label(name, tensors, scheme) for name, scheme in found.items()}))
-    odd = [scheme for scheme in schemes if scheme not in PRECISIONS]
+    labels = Counter(_label(name, tensors, scheme) for name, scheme in found.items())
+    plain = {name: layers[name] for name in UNQUANTIZED.values() if layers[name]}
+    odd = sorted(label for label in labels if label not in PRECISIONS)
     return Format(
         precision,
         declared.weight_format + (f" ({', '.join(odd)})" if odd else ""),
         declared.kv_cache_dtype,
         parameters.total(),
         {precision: count for precision, count in sorted(layers.items()) if count},
-        schemes,
-        tuple(dict.fromkeys((*declared.traits, *_traits(tensors, found, schemes, declared)))),
+        dict(sorted((plain | labels).items())),
+        tuple(dict.fromkeys((*declared.traits, *_traits(tensors, found, odd, declared)))),
         declared.remarks,
         any(scheme.weight_only for scheme in found.values()),
     )
@@ -302,7 +303,7 @@ def _label(name: str, tensors: Mapping[str, Tensor], scheme: Scheme) -> str:
 def _traits(
     tensors: Mapping[str, Tensor],
     found: Mapping[str, Scheme],
-    schemes: tuple[str, ...],
+    odd: Iterable[str],
     declared: DeclaredFormat,
 ) -> Iterator[str]:
     """Yield what the tensors show that an engine version may refuse."""
@@ -316,7 +317,7 @@ def _traits(
     for precision in sorted({scheme.precision for scheme in found.values()}):
         yield f"holds:{precision}"
         yield f"{exporter}:holds {precision}"
-    yield from (f"holds:{scheme}" for scheme in schemes if scheme not in PRECISIONS)
+    yield from (f"holds:{label}" for label in odd)
     if any("experts" in name.split(".") for name in found):
         yield "experts:quantized"
 
