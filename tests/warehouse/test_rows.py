@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quantgate.bundles.identity import verdict_key
+from quantgate.model.served import served_precision
 from tests.support.loaded_homes import Place
 from tests.support.written_runs import BASELINE, FP8, START
 from warehouse.load import load_bundles
@@ -104,8 +105,40 @@ def test_which_of_a_hosts_gpus_it_was_is_no_part_of_it(three: Any, manifest_of: 
 def test_the_kv_cache_that_was_served_is_shown(place: Any, three: Any) -> None:
     place.write(three[0], replace(three[0], run_id="run-kv", arguments={"kv-cache-dtype": "fp8"}))
     load_bundles(place.warehouse, place.bundles)
-    rows = query(place.warehouse, "SELECT run_id, kv_cache_dtype FROM runs ORDER BY ALL").to_pylist()
-    assert [row["kv_cache_dtype"] for row in rows] == ["auto", "fp8"]
+    wanted = "SELECT declared_kv_cache_dtype, kv_cache_dtype FROM runs ORDER BY ALL"
+    assert query(place.warehouse, wanted).to_pylist() == [
+        {"declared_kv_cache_dtype": "auto", "kv_cache_dtype": "auto"},
+        {"declared_kv_cache_dtype": "auto", "kv_cache_dtype": "fp8"},
+    ]
+
+
+@pytest.mark.usefixtures("begun")
+def test_the_precision_that_was_served_is_shown_beside_the_stored_one(place: Any, three: Any) -> None:
+    place.write(three[0], replace(three[0], run_id="run-fp16", arguments={"dtype": "float16"}))
+    load_bundles(place.warehouse, place.bundles)
+    wanted = "SELECT precision, served_precision FROM runs ORDER BY ALL"
+    assert query(place.warehouse, wanted).to_pylist() == [
+        {"precision": "bf16", "served_precision": "bf16"},
+        {"precision": "bf16", "served_precision": "fp16"},
+    ]
+
+
+@pytest.mark.usefixtures("begun")
+def test_one_rule_says_in_which_precision_weights_are_served(place: Any, three: Any) -> None:
+    place.write(three[0])
+    load_bundles(place.warehouse, place.bundles)
+    dtypes = [None, "auto", "half", "float16", "bfloat16", "float", "float32", "odd"]
+    pairs = [
+        (stored, dtype) for stored in ("bf16", "fp16", "fp32", "fp8", "nvfp4", "mixed") for dtype in dtypes
+    ]
+    rows = query(
+        place.warehouse,
+        "SELECT served_precision(stored, dtype) AS served "
+        "FROM (SELECT unnest($stored) AS stored, unnest($dtype) AS dtype)",
+        {"stored": [stored for stored, _ in pairs], "dtype": [dtype for _, dtype in pairs]},
+    )
+    expected = [served_precision(stored, {"dtype": dtype} if dtype else {}) for stored, dtype in pairs]
+    assert rows.column("served").to_pylist() == expected
 
 
 @pytest.mark.usefixtures("begun")

@@ -37,3 +37,10 @@ CREATE OR REPLACE MACRO codes_of(pairs) AS
 CREATE OR REPLACE MACRO is_impossible(reasons) AS list_has_any(reasons, [
     'impossible_concurrency', 'impossible_tokens', 'impossible_requests', 'impossible_duration', 'impossible_speed',
     'impossible_latency', 'impossible_size', 'impossible_score', 'unknown_validity']);
+
+-- The precision that weights are served in: quantgate/model/served.py, served_precision; a test compares the two.
+CREATE OR REPLACE MACRO served_precision(stored, dtype) AS
+    CASE WHEN stored NOT IN ('bf16', 'fp16', 'fp32') THEN stored
+        ELSE coalesce(
+            MAP {'half': 'fp16', 'float16': 'fp16', 'bfloat16': 'bf16', 'float': 'fp32', 'float32': 'fp32'}[dtype],
+            CASE stored WHEN 'fp32' THEN 'bf16' ELSE stored END) END;

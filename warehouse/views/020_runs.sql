@@ -62,9 +62,11 @@ SELECT
     r.baseline_revision,
     r.baseline_run_id,
     r.baseline_run_id IS NULL AS is_baseline,
-    r.precision,
+    r.precision,                        -- as stored
+    served_precision(r.precision, r.serving_arguments['dtype']) AS served_precision,
     r.weight_format,
-    r.kv_cache_dtype,
+    r.kv_cache_dtype,                   -- as served
+    r.manifest ->> '$.checkpoint.kv_cache_dtype' AS declared_kv_cache_dtype,
     r.architecture,
     r.parameters,
     r.size_bytes,
