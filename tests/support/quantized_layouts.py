@@ -115,3 +115,51 @@ def ct(
 KV8 = {"dynamic": False, "num_bits": 8, "type": "float"}
 TOKEN8 = {"dynamic": True, "num_bits": 8, "type": "float", "strategy": "token"}
 LAYERS = {Q: {"quant_algo": "FP8"}, UP: {"quant_algo": "NVFP4", "group_size": 16}}
+
+# What other exporters write.
+MXFP8_INV: Layout = {
+    f"{Q}.weight": ("F8_E4M3", (128, 128)),
+    f"{Q}.weight_scale_inv": ("U8", (128, 4)),
+    **REST,
+}
+FP_QUANT: Layout = {
+    f"{Q}.qweight": ("U8", (128, 64)),
+    f"{Q}.scales": ("U8", (128, 8)),
+    f"{Q}.weight_global_scale": ("F32", (1,)),
+    f"{Q}.act_global_scale": ("F32", (1,)),
+    f"{Q}.forward_hadamard_matrix": ("BF16", (32, 32)),
+    **REST,
+}
+QUARK_INT4: Layout = {
+    f"{Q}.weight": ("I32", (128, 16)),
+    f"{Q}.weight_scale": ("BF16", (1, 128)),
+    f"{Q}.weight_zero_point": ("I32", (1, 16)),
+    **REST,
+}
+TORCHAO_NVFP4: Layout = {
+    f"{Q}._weight_qdata": ("U8", (128, 64)),
+    f"{Q}._weight_scale": ("F8_E4M3", (64, 128)),
+    f"{Q}._weight_per_tensor_scale": ("F32", ()),
+    **REST,
+}
+SPINQUANT: Layout = {**INT4_CT, f"{Q}.R4_input.weight": ("F64", (512, 512))}
+AWQ_GEMV: Layout = {
+    f"{Q}.qweight": ("I32", (128, 16)),
+    f"{Q}.qzeros": ("I32", (128, 1)),
+    f"{Q}.scales": ("F16", (128, 8)),
+    **REST,
+}
+
+
+def quark(weight: Any, inputs: Any = None, **more: Any) -> dict[str, Any]:
+    """A quantization_config as Quark writes it."""
+    everywhere = {"weight": weight, "input_tensors": inputs, "output_tensors": None, "bias": None}
+    return {
+        "quant_method": "quark",
+        "global_quant_config": everywhere,
+        "layer_quant_config": {},
+        "layer_type_quant_config": {},
+        "exclude": ["lm_head"],
+        "export": {"kv_cache_group": [], "pack_method": "reorder"},
+        **more,
+    }

@@ -60,7 +60,7 @@ def read_layers(named: Mapping[str, Scheme | None], *, marked: str = "", search:
                 exact[name] = scheme
             continue
         else:
-            expression = name if search else fnmatch.translate(name)
+            expression = name if search else r"\A" + fnmatch.translate(name)
         try:
             patterns.append((re.compile(expression), scheme))
         except re.error:

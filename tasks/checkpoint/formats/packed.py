@@ -26,8 +26,8 @@ def may_have(bits: int, name: str, tensors: Mapping[str, Tensor], group_size: in
         return _may_have_rows(bits, tensors[name], name.removesuffix("_packed"), tensors, group_size)
     packed, parent = tensors[name].shape, name.rpartition(".")[0]
     zeros, scales = tensors.get(f"{parent}.qzeros"), tensors.get(f"{parent}.scales")
-    if scales is None or len(scales.shape) < 2:
-        return True
+    if scales is None or len(scales.shape) < 2 or packed[-2] == scales.shape[-2]:
+        return True  # AWQ's gemv stores rows of `out`, and pads its scales
     out, groups = scales.shape[-1], scales.shape[-2]
     order = tensors.get(f"{parent}.g_idx")
     if packed[-1] != out:

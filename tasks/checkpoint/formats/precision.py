@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from quantgate.model.errors import ConfigError
@@ -49,7 +50,7 @@ class Format(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A quantized weight as stored: its dtype and its scale's (None where no scale was found)."""
+    """A quantized weight as stored: its dtype and its scale's (None where no scale was quantized)."""
 
     weight: str
     scale: str | None
@@ -91,6 +92,8 @@ _WEIGHTS = (
     "qdata",
 )
 _SCALE_ENDINGS = ("_scale", "_scale_inv", "_scales", "_weight_scale", "_weight_scale_inv")
+_LOCATIONS = ("input", "output", "weight_input", "weight_output", "k_cache", "q_attn")
+"""Where compressed-tensors applies a rotation (transform_args.py)."""
 _KV_BIASES = ("k_bias", "v_bias")
 _HEADS = {"lm_head": "lm_head", "head": "lm_head", "output": "lm_head", "embed_out": "lm_head"}
 _HEADS |= dict.fromkeys(("embed_tokens", "wte", "word_embeddings", "embed"), "embedding")
@@ -119,22 +122,22 @@ def classify(
     kinds = {
         name: _kind(name, tensors) for name, tensor in weights.items() if tensor.dtype not in UNQUANTIZED
     }
-    found = {name: _scheme_of(name, kind, tensors, declared, where) for name, kind in kinds.items()}
-    _check(declared, set(found.values()), weights, kinds, where)
+    quantized = {name: _scheme_of(name, kind, tensors, declared, where) for name, kind in kinds.items()}
+    _check(declared, set(quantized.values()), weights, kinds, where)
     parameters: Counter[str] = Counter()
     layers: Counter[str] = Counter()
     for name, tensor in weights.items():
-        if name in found:
-            parameters["quantized"] += _numbers(name, tensors, found[name])
-            layers[found[name].precision] += 1
+        if name in quantized:
+            parameters["quantized"] += _numbers(name, tensors, quantized[name])
+            layers[quantized[name].precision] += 1
         else:
             parameters[tensor.dtype] += tensor.elements
             layers[UNQUANTIZED[tensor.dtype]] += len(tensor.shape) > 1 and not _ends_with(name, ("bias",))
-    precisions = {scheme.precision for scheme in found.values()}
+    precisions = {scheme.precision for scheme in quantized.values()}
     if not precisions:
         precisions = {_plain_precision(config, parameters, where)}
     precision = precisions.pop() if len(precisions) == 1 else "mixed"
-    labels = Counter(_label(name, tensors, scheme) for name, scheme in found.items())
+    labels = Counter(_label(name, tensors, scheme) for name, scheme in quantized.items())
     plain = {name: layers[name] for name in UNQUANTIZED.values() if layers[name]}
     odd = sorted(label for label in labels if label not in PRECISIONS)
     return Format(
@@ -144,9 +147,9 @@ def classify(
         parameters.total(),
         {precision: count for precision, count in sorted(layers.items()) if count},
         dict(sorted((plain | labels).items())),
-        tuple(dict.fromkeys((*declared.traits, *_traits(tensors, found, odd, declared)))),
+        tuple(dict.fromkeys((*declared.traits, *_traits(tensors, quantized, odd, declared)))),
         declared.remarks,
-        any(scheme.weight_only for scheme in found.values()),
+        any(scheme.weight_only for scheme in quantized.values()),
     )
 
 
@@ -218,8 +221,12 @@ def _stated_dtypes(config: Mapping[str, Any]) -> list[str]:
 
 def _ends_with(name: str, endings: tuple[str, ...]) -> bool:
     """Return True if a tensor's own name (after the last dot) is one of the endings, or ends with _ and one."""
-    own = name.rpartition(".")[2]
-    return own in endings or own.endswith(tuple(f"_{ending}" for ending in endings))
+    return f"_{name.rpartition('.')[2]}".endswith(_underscored(endings))
+
+
+@lru_cache
+def _underscored(endings: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"_{ending}" for ending in endings)
 
 
 def _is_beside(name: str, tensor: Tensor, declared: DeclaredFormat) -> bool:
@@ -229,7 +236,7 @@ def _is_beside(name: str, tensor: Tensor, declared: DeclaredFormat) -> bool:
     parts = name.split(".")
     if parts[-1] in _KV_BIASES and len(tensor.shape) > 1:
         return True
-    if any(part.startswith(f"{transform}_") for transform in declared.transforms for part in parts):
+    if any(f"{name}_{location}" in parts for name in declared.transforms for location in _LOCATIONS):
         return True
     return tensor.dtype not in UNQUANTIZED and (tensor.elements <= 1 or _ends_with(name, _BUFFERS))
 
@@ -302,37 +309,37 @@ def _label(name: str, tensors: Mapping[str, Tensor], scheme: Scheme) -> str:
 
 def _traits(
     tensors: Mapping[str, Tensor],
-    found: Mapping[str, Scheme],
+    quantized: Mapping[str, Scheme],
     odd: Iterable[str],
     declared: DeclaredFormat,
 ) -> Iterator[str]:
     """Yield what the tensors show that an engine version may refuse."""
     exporter = declared.weight_format.partition(":")[0]
-    for name in found:
+    for name in quantized:
         part = _HEADS.get(name.rpartition(".")[0].rpartition(".")[2])
         if part and ".layers." not in name:
             yield f"{exporter}:quantized {part}"
     if any(name.endswith(_KV_BIASES) and len(tensor.shape) > 1 for name, tensor in tensors.items()):
         yield "kv:affine"
-    for precision in sorted({scheme.precision for scheme in found.values()}):
+    for precision in sorted({scheme.precision for scheme in quantized.values()}):
         yield f"holds:{precision}"
         yield f"{exporter}:holds {precision}"
     yield from (f"holds:{label}" for label in odd)
-    if any("experts" in name.split(".") for name in found):
+    if any("experts" in name.split(".") for name in quantized):
         yield "experts:quantized"
 
 
 def _check(
     declared: DeclaredFormat,
-    found: set[Scheme],
+    quantized: set[Scheme],
     weights: Mapping[str, Tensor],
     kinds: Mapping[str, Kind],
     where: str,
 ) -> None:
     """Refuse a declaration that no tensor bears out, and an unquantized tensor that is no layer's weight or bias."""
-    precisions = {scheme.precision for scheme in found}
+    precisions = {scheme.precision for scheme in quantized}
     for scheme in declared.schemes:
-        if scheme.precision in precisions or (declared.any_of and found):
+        if scheme.precision in precisions or (declared.any_of and quantized):
             continue
         stored = ", ".join(sorted({tensor.dtype for tensor in weights.values()}))
         expected = " or ".join(scheme.weights)
@@ -341,10 +348,10 @@ def _check(
             f"({expected}) are stored, only {stored}"
         )
         raise ConfigError(what, where=where, hint=EXPORT_HINT)
-    quantized = {name.rpartition(".")[0] for name in kinds}
+    modules = {name.rpartition(".")[0] for name in kinds}
     for name, tensor in weights.items():
         unusual = len(tensor.shape) > 1 and not _ends_with(name, (*_WEIGHTS, "bias"))
-        if unusual and name not in kinds and name.rpartition(".")[0] in quantized:
+        if unusual and name not in kinds and name.rpartition(".")[0] in modules:
             what = f"'{name}' ({tensor.dtype}) lies beside a quantized weight, and nothing explains it"
             raise ConfigError(what, where=where, hint=EXPORT_HINT)
 

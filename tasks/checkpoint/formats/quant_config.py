@@ -48,6 +48,9 @@ class DeclaredFormat(NamedTuple):
     """Names of rotations that are stored beside the weights."""
 
 
+MX_BLOCK = 32
+"""Numbers that share a scale in the OCP's microscaling formats."""
+
 QUANT_FILE = "hf_quant_config.json"
 """ModelOpt's own file beside config.json."""
 
@@ -229,7 +232,7 @@ def _read_compressed_tensors(settings: dict[str, Any], where: str) -> DeclaredFo
     named: dict[str, Scheme | None] = {}
     for name, entry in groups.items():
         group = _mapping(entry, f"config.json: {name[:60]}", where)
-        if group.get("weights") is None and "weights" in group:
+        if group.get("weights") is None:
             continue
         weights = _mapping(group.get("weights"), f"config.json: {name[:60]}.weights", where)
         inputs = group.get("input_activations")
@@ -388,14 +391,17 @@ def _read_quark(settings: dict[str, Any], where: str) -> DeclaredFormat:
 
 
 def _quark_key(weight: Any) -> tuple[str, str]:
-    """Return dtype and granularity of a Quark weight; a second stage quantizes the scales of the first."""
+    """Return dtype and granularity of a Quark weight; a second stage quantizes the scales, or the numbers again."""
     stages = [_optional(stage) for stage in weight] if isinstance(weight, list) else [_optional(weight)]
-    values = next((stage for stage in stages if not stage.get("is_scale_quant")), {})
-    scales = [stage for stage in stages if stage.get("is_scale_quant")]
-    dtype, granularity = str(values.get("dtype")), str(values.get("qscheme"))
-    if len(stages) > 1 and not scales:
-        return "+".join(str(stage.get("dtype")) for stage in stages), granularity
-    return dtype, granularity + (f", scales {scales[0].get('dtype')}" if scales else "")
+    first, *others = stages or [{}]
+    dtype, granularity = str(first.get("dtype")), str(first.get("qscheme"))
+    if dtype == "fp4" and [other.get("dtype") for other in others] == ["fp8_e4m3"]:
+        return dtype, f"{granularity}, scales fp8_e4m3"
+    block = first.get("block_size")
+    if dtype == "fp8_e4m3" and granularity in {"per_group", "per_block"}:  # either may be MXFP8
+        size = block[-1] if isinstance(block, list) and block else first.get("group_size")
+        granularity = "per_group" if size == MX_BLOCK else "per_block"
+    return "+".join([dtype, *(str(other.get("dtype")) for other in others)]), granularity
 
 
 def _read_torchao(settings: dict[str, Any], where: str) -> DeclaredFormat:
