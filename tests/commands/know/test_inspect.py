@@ -133,6 +133,17 @@ def test_what_cannot_be_read_is_one_line_and_status_2(tmp_path: Path, inspect: C
     assert "--gpu: nothing is called 'h1000'" in done.err
 
 
+def test_a_missing_weight_file_leaves_the_configuration(
+    tmp_path: Path, inspected: Callable[..., Any]
+) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    files = checkpoint_files(FP8, quantization=own("FP8"))
+    files |= {"model.safetensors.index.json": json.dumps(index).encode()}
+    found = inspected(write_checkpoint(tmp_path, files))
+    assert (found["precision"], found["schemes"], found["size_bytes"]) == ("fp8", {"fp8": None}, None)
+    assert any(problem.startswith("1 of 1 weight files missing") for problem in found["problems"])
+
+
 def test_a_configured_model_shows_each_of_its_checkpoints(inspected: Callable[..., Any]) -> None:
     found = inspected("quantgate-demo")
     assert [entry["precision"] for entry in found] == ["bf16", "fp8", "nvfp4"]
