@@ -198,8 +198,9 @@ def text_of(entry: Inspected) -> str:
     context = (
         f"GPUs at {entry.context_tokens:,} tokens" if entry.context_tokens else "GPUs at its longest context"
     )
-    lines = [entry.source, *(f"  {name:<13}  {value}" for name, value in facts.items()), ""]
-    lines.append(f"  {'GPU':<6}  {'kernel':<11}  {context}")
+    lines = [entry.source, *(f"  {name:<13}  {value}" for name, value in facts.items())]
+    if entry.kernel_modes:
+        lines += ["", f"  {'GPU':<6}  {'kernel':<11}  {context}"]
     for gpu, mode in entry.kernel_modes.items():
         lines.append(f"  {gpu:<6}  {mode or 'not known':<11}  {entry.gpus_needed[gpu] or 'not known'}")
     lines += ["", *(f"  problem: {problem}" for problem in entry.problems)]

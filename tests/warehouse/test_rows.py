@@ -102,25 +102,15 @@ def test_which_of_a_hosts_gpus_it_was_is_no_part_of_it(three: Any, manifest_of: 
 
 
 @pytest.mark.usefixtures("begun")
-def test_the_kv_cache_that_was_served_is_shown(place: Any, three: Any) -> None:
-    place.write(three[0], replace(three[0], run_id="run-kv", arguments={"kv-cache-dtype": "fp8"}))
+def test_what_was_served_is_shown_beside_what_is_stored(place: Any, three: Any) -> None:
+    arguments = {"kv-cache-dtype": "fp8", "dtype": "float16"}
+    place.write(three[0], replace(three[0], run_id="run-other", arguments=arguments))
     load_bundles(place.warehouse, place.bundles)
-    wanted = "SELECT declared_kv_cache_dtype, kv_cache_dtype FROM runs ORDER BY ALL"
-    assert query(place.warehouse, wanted).to_pylist() == [
-        {"declared_kv_cache_dtype": "auto", "kv_cache_dtype": "auto"},
-        {"declared_kv_cache_dtype": "auto", "kv_cache_dtype": "fp8"},
-    ]
-
-
-@pytest.mark.usefixtures("begun")
-def test_the_precision_that_was_served_is_shown_beside_the_stored_one(place: Any, three: Any) -> None:
-    place.write(three[0], replace(three[0], run_id="run-fp16", arguments={"dtype": "float16"}))
-    load_bundles(place.warehouse, place.bundles)
-    wanted = "SELECT precision, served_precision FROM runs ORDER BY ALL"
-    assert query(place.warehouse, wanted).to_pylist() == [
-        {"precision": "bf16", "served_precision": "bf16"},
-        {"precision": "bf16", "served_precision": "fp16"},
-    ]
+    wanted = (
+        "SELECT declared_kv_cache_dtype, kv_cache_dtype, precision, served_precision FROM runs ORDER BY ALL"
+    )
+    rows = [tuple(row.values()) for row in query(place.warehouse, wanted).to_pylist()]
+    assert rows == [("auto", "auto", "bf16", "bf16"), ("auto", "fp8", "bf16", "fp16")]
 
 
 @pytest.mark.usefixtures("begun")

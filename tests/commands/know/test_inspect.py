@@ -14,6 +14,7 @@ from tests.support.hub_server import HubServer
 from tests.support.quantized_layouts import FP8, NVFP4, own
 from tests.support.tiny_checkpoints import Layout, checkpoint_files, write_checkpoint
 from tests.tasks.checkpoint.formats.test_exports import EXPECTED, case_folder, unpacked
+from warehouse.architectures import read_shapes
 
 KEYS = [
     *("precision", "weight_format", "schemes", "kv_cache_dtype", "parameters", "size_bytes"),
@@ -67,20 +68,13 @@ def test_fp32_is_served_in_16_bits(tmp_path: Path, inspected: Callable[..., Any]
     assert "stored in fp32, served in bf16: memory and GPUs are counted for bf16" in found["problems"]
 
 
-LLAMA_70B = {
-    "hidden_size": 8192,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "intermediate_size": 28672,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-}
+LLAMA_70B = read_shapes(ROOT / "configs").architectures["Llama-3.3-70B"]
 
 
 def configuration(folder: Path, **settings: Any) -> Path:
     """A checkpoint's folder without its weights."""
-    files = checkpoint_files({}, **LLAMA_70B, **settings)
+    assert LLAMA_70B.config is not None
+    files = checkpoint_files({}, **LLAMA_70B.config.model_dump(exclude_none=True), **settings)
     del files["model.safetensors"]
     return write_checkpoint(folder, files)
 
