@@ -14,6 +14,7 @@ from tasks.checkpoint.formats.schemes import (
     FP8,
     FP8_BLOCK,
     FP_QUANT,
+    INT8,
     KV_DTYPES,
     MODELOPT,
     MXFP4,
@@ -108,7 +109,7 @@ def _read_settings(settings: dict[str, Any], where: str) -> DeclaredFormat:
     )
     nested = settings.get("quantization")
     if not method and isinstance(nested, dict) and "quant_algo" in nested:
-        return _read_modelopt(settings, where)
+        return _with_producer(_read_modelopt(settings, where), settings)
     if method not in METHODS:
         what = f"config.json declares the quantization method '{method[:40]}', whose precision is unknown"
         raise ConfigError(what, where=where, hint=f"Known: {', '.join(METHODS)}.")
@@ -122,6 +123,16 @@ def _read_sidecar(hf_quant: Mapping[str, Any], where: str) -> DeclaredFormat:
     declared = _read_modelopt(inner, where, QUANT_FILE)
     algorithm = declared.weight_format.removeprefix("modelopt:")
     return declared._replace(traits=(*declared.traits, f"sidecar:{algorithm}"))
+
+
+def _with_producer(declared: DeclaredFormat, settings: Mapping[str, Any]) -> DeclaredFormat:
+    """Add a remark where nothing tells vLLM that a declaration without a method is ModelOpt's."""
+    if _optional(settings.get("producer")).get("name") == "modelopt" or not declared.schemes:
+        return declared
+    remark = (
+        f"{declared.stated_in} names neither a quant_method nor modelopt as its producer: vLLM overlooks it"
+    )
+    return declared._replace(remarks=(*declared.remarks, remark))
 
 
 def _difference(declared: DeclaredFormat, beside: DeclaredFormat) -> str:
@@ -305,9 +316,12 @@ def _read_auto_round(settings: dict[str, Any], where: str) -> DeclaredFormat:
     layers = read_layers(named, search=True)
     traits = (f"auto-round:data_type:{kind[:40]}", f"auto-round:packing_format:{packing[:40]}")
     weight_format = "auto-round" if kind == "int" else f"auto-round:{kind[:40]}{settings.get('bits')}"
+    schemes = tuple(dict.fromkeys((scheme, *layers.schemes)))
+    if packing == "auto_round:llm_compressor" and any(of.precision == "int8" for of in schemes):
+        schemes = (*schemes, INT8)  # of W8A8, which no words are packed for
     return DeclaredFormat(
         weight_format,
-        tuple(dict.fromkeys((scheme, *layers.schemes))),
+        schemes,
         layers=layers,
         traits=traits,
         any_of=True,
@@ -352,40 +366,33 @@ def _read_fp8(settings: dict[str, Any], where: str) -> DeclaredFormat:
 
 
 def _read_quark(settings: dict[str, Any], where: str) -> DeclaredFormat:
-    """Read Quark: one configuration for all layers, others by the layers' names, and the outputs of K and V."""
+    """Read Quark: one configuration for all layers, and others by the layers' names or types."""
     everywhere = _optional(settings.get("global_quant_config"))
     by_name = _optional(settings.get("layer_quant_config"))
     entries = {"": everywhere, **by_name, **_optional(settings.get("layer_type_quant_config"))}
     named: dict[str, Scheme | None] = {}
     labels = set()
-    outputs: tuple[str, ...] = ()
     for name, entry in entries.items():
-        if name == "" and everywhere.get("output_tensors"):
-            outputs = ("quark:quantized outputs",)
         weight = _optional(entry).get("weight")
-        if weight is None:
-            named[name] = None
-            continue
-        key = _quark_key(weight)
-        scheme = _choose(QUARK, key, f"config.json: Quark's {' '.join(key)}", where)
-        inputs = _optional(entry).get("input_tensors")
-        named[name] = scheme._replace(weight_only=inputs is None)
-        labels.add(key)
+        named[name] = None
+        if weight is not None:
+            key = _quark_key(weight)
+            scheme = _choose(QUARK, key, f"config.json: Quark's {' '.join(key)}", where)
+            named[name] = scheme._replace(weight_only=_optional(entry).get("input_tensors") is None)
+            labels.add(key)
+    traits = [f"quark:{' '.join(label)}" for label in sorted(labels)]
+    if everywhere.get("output_tensors"):
+        traits.append("quark:quantized outputs")
     remarks: tuple[str, ...] = ()
-    export = _optional(settings.get("export"))
-    if export.get("kv_cache_group") or settings.get("kv_cache_quant_config"):
-        remarks = (
-            "Quark declares a quantized KV cache, which vLLM's auto does not take: give kv-cache-dtype=fp8",
-        )
-    named.pop("", None) if len(named) > 1 and everywhere == {} else None
+    if _optional(settings.get("export")).get("kv_cache_group") or settings.get("kv_cache_quant_config"):
+        remarks = ("vLLM's auto does not take the KV cache that Quark declares: give kv-cache-dtype=fp8",)
     schemes = tuple(dict.fromkeys(scheme for scheme in named.values() if scheme))
-    by_name_only = {name: scheme for name, scheme in named.items() if name in by_name}
     return DeclaredFormat(
         f"quark:{'+'.join(sorted({dtype for dtype, _ in labels}))}" if schemes else "unquantized",
         schemes,
-        layers=read_layers(by_name_only),
+        layers=read_layers({name: scheme for name, scheme in named.items() if name in by_name}),
         any_of=True,
-        traits=tuple(f"quark:{' '.join(label)}" for label in sorted(labels)) + outputs,
+        traits=tuple(traits),
         remarks=remarks,
     )
 

@@ -99,6 +99,7 @@ QUARK = {
     ("int8", "per_channel"): INT8,
     ("int4", "per_channel"): INT4_IN_WORDS,
     ("int4", "per_group"): INT4_IN_WORDS,
+    ("uint4", "per_channel"): INT4_IN_WORDS,
     ("uint4", "per_group"): INT4_IN_WORDS,
     ("fp4", "per_group"): MXFP4,
     ("fp4", "per_group, scales fp8_e4m3"): NVFP4,
@@ -112,6 +113,7 @@ TORCHAO = {
     "Int8WeightOnlyConfig": weight_only(INT8),
     "Int8DynamicActivationInt8WeightConfig": INT8,
     "Int4WeightOnlyConfig": weight_only(INT4_PACKED),
+    "NVFP4InferenceConfig": NVFP4,
     "NVFP4WeightOnlyConfig": weight_only(NVFP4),
     "NVFP4DynamicActivationNVFP4WeightConfig": NVFP4,
 }

@@ -88,6 +88,7 @@ AWQ_PACKED = auto_round(4, group_size=128, packing_format="auto_round:auto_awq")
         (NVFP4_CT, auto_round(4, "nv_fp4_with_static_gs", 16), "nvfp4", "auto-round:nv_fp4"),
         (FP8, auto_round(8, "fp", packing_format="auto_round:fp8_static"), "fp8", "auto-round:fp8"),
         (GPTQ, auto_round(4, group_size=128), "int4", "auto-round"),
+        (INT8, auto_round(8, packing_format="auto_round:llm_compressor"), "int8", "auto-round"),
         (AWQ, AWQ_PACKED, "int4", "auto-round"),
         (AWQ_GEMV, GEMV, "int4", "awq"),
         (MXFP4, quark({"dtype": "fp4", **MX}), "mxfp4", "quark:fp4"),
@@ -279,3 +280,10 @@ def test_a_sidecar_that_names_fewer_layers_is_no_difference() -> None:
     found = read(layout, quantization, hf("MIXED_PRECISION", quantized_layers=experts), expert_dtype="fp4")
     assert found[:2] == ("mixed", "fp8:block+modelopt:nvfp4")
     assert found.remarks == ()
+
+
+def test_a_declaration_that_vllm_overlooks_is_remarked() -> None:
+    """vLLM knows ModelOpt's form without a method by its producer (model_arch_config_convertor.py)."""
+    nested = {"quantization": {"quant_algo": "FP8"}}
+    assert "vLLM overlooks it" in read(FP8, nested).remarks[0]
+    assert read(FP8, nested | {"producer": {"name": "modelopt"}}).remarks == ()
