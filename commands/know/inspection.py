@@ -134,7 +134,7 @@ def _gpus_needed(
     try:
         need = fitting(connection, name, served_precision(str(seen.precision), {}), gpu, arguments)
     except ConfigError as error:
-        problems.append(error.what.replace(name, "it"))
+        problems.append(error.what.replace(f"{gpu} {name}", "GPUs it"))
         return None
     if need.gpus is None:
         problems.append(need.reason.replace(name, "it"))
