@@ -27,6 +27,8 @@ CLIENT_SATURATED_SHARE = 0.9
 # Where half of all tokens follow the one before almost at once, they arrived in bursts: client or server was
 # starved of its core, and TTFT holds what belongs to TPOT.
 BURST_SHARE_OF_TPOT = 0.1
+SHORTFALL = 0.01
+"""Share by which a level may fall short of what was asked: lengths are exact, since a prompt's end is ignored."""
 STARTUP_ALLOWANCE_S = 300.0
 LEVEL_COLUMNS = ("operating_point", "concurrency", "requests", "warmup_requests", "seed", "engine_start_id")
 LOAD_COLUMNS = tuple(name for name in LEVEL_COLUMNS if name != "engine_start_id")
@@ -155,12 +157,47 @@ def _with_failures(todo: list[dict[str, Any]]) -> list[Path]:
     return [file for file in files if file.exists() and read_object(file, REMOVE)["result"]["failed"]]
 
 
-def _reasons(result: dict[str, Any], level: dict[str, Any]) -> list[str]:
+def _falls_short(measured: float, asked: float) -> bool:
+    """Return True if a figure is more than `SHORTFALL` below what it must be."""
+    return measured < (1 - SHORTFALL) * asked
+
+
+def _shortfalls(workload: Workload, result: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, bool]:
+    """Hold a level against what was asked; the bench counts a stream that broke off as completed.
+
+    Args:
+        workload: its lengths.
+        result: as the bench wrote it.
+        level: what was asked, and what the engine counted.
+
+    Returns:
+        By reason, whether it applies.
+    """
+    completed, tokens, duration_s = result["completed"], result["total_output_tokens"], result["duration"]
+    ends_s = [
+        start + ttft + sum(itls)
+        for start, ttft, itls in zip(result["start_times"], result["ttfts"], result["itls"], strict=False)
+    ]
+    span_s = max(ends_s) - min(result["start_times"]) if ends_s else 0.0
+    return {
+        "fewer_requests": _falls_short(completed + result["failed"], level["requests"]),
+        "fewer_input_tokens": _falls_short(result["total_input_tokens"], completed * workload.isl_tokens),
+        "fewer_output_tokens": _falls_short(tokens, completed * workload.osl_tokens),
+        "in_band_errors": bool(level.get("engine_errors"))
+        or sum(map(bool, result["errors"])) > result["failed"],
+        "duration_mismatch": _falls_short(duration_s, span_s)
+        or _falls_short(duration_s * result["output_throughput"], tokens)
+        or _falls_short(tokens, duration_s * result["output_throughput"]),
+    }
+
+
+def _reasons(workload: Workload, result: dict[str, Any], level: dict[str, Any]) -> list[str]:
     """Return why a level's figures must not be used; empty if they may."""
     completed = result["completed"]
     applies = {
         "no_request_completed": not completed,
         "failed_requests": result["failed"],
+        **_shortfalls(workload, result, level),
         "client_saturated": level.get("client_cpu_share", 0) >= CLIENT_SATURATED_SHARE,
         "client_starved": completed
         and result["median_itl_ms"] <= BURST_SHARE_OF_TPOT * result["mean_tpot_ms"],
@@ -192,7 +229,7 @@ def rows(workload: Workload, out_dir: Path) -> LoadRows:
             requests += level["requests"]
             continue
         result = level["result"]
-        reasons = _reasons(result, level)
+        reasons = _reasons(workload, result, level)
         points.append(
             {
                 **{name: level[name] for name in LEVEL_COLUMNS},

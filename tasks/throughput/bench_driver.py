@@ -17,16 +17,24 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-HITS = re.compile(r"^vllm:prefix_cache_hits_total(?:\{.*\})? (\S+)$", re.MULTILINE)
+COUNTERS = {
+    "prefix_cache_hit_tokens": re.compile(r"^vllm:prefix_cache_hits_total(?:\{.*\})? (\S+)$", re.MULTILINE),
+    # A request that ends so breaks off its stream by an event that the bench takes for its end.
+    "engine_errors": re.compile(
+        r'^vllm:request_success_total\{.*finished_reason="(?:error|abort)".*\} (\S+)$', re.MULTILINE
+    ),
+}
 
 
-def _prefix_cache_hits(base_url: str) -> float | None:
+def _counters(base_url: str) -> dict[str, float]:
+    """Return what the engine has counted so far; what it doesn't count is left out."""
     try:
         with urllib.request.urlopen(f"{base_url}/metrics", timeout=10) as answer:  # noqa: S310
-            counts = HITS.findall(answer.read().decode())
+            text = answer.read().decode()
     except OSError:
-        return None
-    return sum(float(value) for value in counts) if counts else None
+        return {}
+    counts = {name: pattern.findall(text) for name, pattern in COUNTERS.items()}
+    return {name: sum(map(float, values)) for name, values in counts.items() if values}
 
 
 def _cpu_seconds() -> float:
@@ -75,11 +83,14 @@ def main() -> None:
 
     serve.benchmark = watched
     for level in spec["levels"]:
-        before = _prefix_cache_hits(spec["base_url"])
+        before = _counters(spec["base_url"])
         result = serve.main(_arguments(spec, level, parser))
-        after = _prefix_cache_hits(spec["base_url"])
-        hits = None if before is None or after is None else int(after - before)
-        finished = {**level, "result": result, "prefix_cache_hit_tokens": hits, **measured}
+        after = _counters(spec["base_url"])
+        counted = {
+            name: int(after[name] - before[name]) if {name} <= before.keys() & after.keys() else None
+            for name in COUNTERS
+        }
+        finished = {**level, "result": result, **counted, **measured}
         target = Path(level["out"])
         partial = target.with_suffix(".partial")
         partial.write_text(json.dumps(finished, default=float))

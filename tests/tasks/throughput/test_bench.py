@@ -77,6 +77,13 @@ def test_rows_are_what_the_bench_measured(tmp_path: Path, one_level: Workload) -
         ({"result": {"failed": 2}}, "failed_requests"),
         ({"result": {"median_itl_ms": 0.01}}, "client_starved"),
         ({"result": {"completed": 0, "failed": 32}}, "no_request_completed"),
+        ({"result": {"completed": 30}}, "fewer_requests"),
+        ({"result": {"total_input_tokens": 1013}}, "fewer_input_tokens"),
+        ({"result": {"total_output_tokens": 1013}}, "fewer_output_tokens"),
+        ({"result": {"errors": ["", "broke off"]}}, "in_band_errors"),
+        ({"engine_errors": 1}, "in_band_errors"),
+        ({"result": {"duration": 0.6}}, "duration_mismatch"),
+        ({"result": {"output_throughput": 900.0}}, "duration_mismatch"),
     ],
 )
 def test_what_must_not_be_used_is_quarantined(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -84,6 +91,20 @@ def test_what_must_not_be_used_is_quarantined(tmp_path: Path, changes: dict[str,
     (point,), _, _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
     assert point["validity"] == "quarantined"
     assert reason in point["validity_reasons"]
+
+
+def test_streams_that_broke_off_leave_no_valid_point(tmp_path: Path) -> None:
+    """Sixteen requests of 32 tokens, of which four broke off after 2 tokens and count as completed."""
+    asked = {"completed": 16, "failed": 0, "total_input_tokens": 512, "total_output_tokens": 392}
+    finish(tmp_path, 1, requests=16, result=asked | {"output_throughput": 392 / RESULT["result"]["duration"]})
+    (point,), _, _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    assert (point["validity"], point["validity_reasons"]) == ("quarantined", ["fewer_output_tokens"])
+
+
+def test_a_shortfall_within_one_percent_is_no_reason(tmp_path: Path) -> None:
+    finish(tmp_path, 1, result={"total_output_tokens": 1014, "total_input_tokens": 1014})
+    (point,), _, _ = bench.rows(WORKLOAD.model_copy(update={"concurrency": (1,)}), tmp_path)
+    assert point["validity_reasons"] == []
 
 
 def test_latencies_of_nothing_are_unknown_not_zero(tmp_path: Path) -> None:
