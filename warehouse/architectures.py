@@ -10,7 +10,13 @@ from typing import Any
 from pydantic import AliasChoices
 
 from quantgate.model.bounded import parse_json, read_bytes
-from quantgate.model.config.architectures import Architecture, ArchitectureFile, FormatFile, ModelConfigKeys
+from quantgate.model.config.architectures import (
+    Architecture,
+    ArchitectureFile,
+    FormatFile,
+    ModelConfigKeys,
+    language_part,
+)
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import fingerprint_of, load_yaml, parse_record
@@ -75,8 +81,7 @@ def read_config_json(path: Path) -> ModelConfigKeys:
         raise ConfigError("not valid JSON", where=str(path), hint="Correct the file.") from None
     if not isinstance(data, dict):
         raise ConfigError("not a JSON object", where=str(path), hint="Give a checkpoint's config.json.")
-    text = data.get("text_config")
-    merged = {**data, **(text if isinstance(text, dict) else {})}
+    merged = language_part(data)
     names = set(_key_names())
     return parse_record(
         ModelConfigKeys,

@@ -225,7 +225,7 @@ def answering_starts(manifest: Manifest) -> list[EngineStart]:
 
 
 def kernels_of(starts: Iterable[EngineStart]) -> dict[str, str]:
-    """Return the kernels of starts by layer, attention's among them."""
+    """Return the kernels of starts by layer: those of linear layers and of experts, and attention's."""
     kernels: dict[str, str] = {}
     for start in starts:
         kernels |= start.kernels

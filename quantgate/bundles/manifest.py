@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from quantgate.model.bounded import RefusedError, parse_json
 from quantgate.model.config.policy import Policy
@@ -15,7 +15,7 @@ from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
 from quantgate.model.yaml_file import Strict, parse_record
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version of the bundle's layout; the loader reads every older one."""
 
 
@@ -25,14 +25,27 @@ class EngineStart(Strict):
     engine_start_id: str
     engine: str
     engine_version: str
-    kernels: dict[str, str] = Field(description="Kernel by linear layer type, as the engine's log names it.")
-    kernel_mode: KernelMode
+    kernels: dict[str, str] = Field(
+        description="Kernels by what the engine's log says that they are chosen for: linear layers and experts."
+    )
+    kernel_mode: KernelMode | None = Field(
+        description="The worst of linear layers and experts; None where the log does not say."
+    )
     attention_backend: str | None = None
+    kv_cache_dtype: str | None = Field(
+        default=None, description="As the engine reports it, else as its log says; None where neither does."
+    )
     kv_cache_tokens: int | None = Field(default=None, description="Capacity of the KV cache, tokens.")
     start_duration_s: float = Field(description="Seconds from launch until it answered.")
     environment: dict[str, str] = Field(description="Environment variables on the allow-list.")
     command: tuple[str, ...]
     started_at: datetime
+
+    @field_validator("kernel_mode")
+    @classmethod
+    def _said(cls, mode: KernelMode | None, info: ValidationInfo) -> KernelMode | None:
+        """Return None for `emulated` without a kernel: until schema_version 4 it stood for a log that said nothing."""
+        return mode if mode is not KernelMode.EMULATED or info.data.get("kernels") else None
 
 
 class TaskResult(Strict):

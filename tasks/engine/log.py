@@ -1,36 +1,102 @@
-"""Read from the engine's log and metrics how it computes."""
+"""Read from the engine's log and metrics how it computes: linear layers, experts, attention, KV cache."""
 
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
+from pathlib import Path
 
+from quantgate.model.config.architectures import has_experts
 from quantgate.model.config.engines import KernelFile, KernelRule
 from quantgate.model.enums import KernelMode
 from quantgate.model.home import ROOT
+from quantgate.model.records import Checkpoint
 from quantgate.model.yaml_file import load_yaml
 
-_KERNEL = re.compile(r"\b(?:Selected|Using) '?(\w+Kernel\w*)'? for ([\w .]+?)\s*(?:\.|,|$)", re.MULTILINE)
+_KERNEL = re.compile(
+    r"\b(?:Selected|Using) '?(?P<kernel>\w+Kernel\w*)'? for (?P<layer>[\w .-]+?)\s*(?:\.|,|$)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_EXPERTS = tuple(
+    re.compile(pattern, re.MULTILINE | re.IGNORECASE)
+    for pattern in (
+        # Using 'MARLIN' NvFp4 MoE backend out of …; the class of 16-bit or emulated experts has no format before MoE.
+        r"\bUsing '?(?P<kernel>\w[\w ]*?)'? (?P<layer>(?:(?:W4A8 )?\w+ )?MoE) backend\b",
+        r"\bUsing '?(?P<kernel>\w*Experts\w*)'?(?: \([^)\n]*\))? for (?P<layer>[\w ]*MoE)\b",
+        r"\bUsing '?(?P<kernel>\w[\w ]*?)'? backend for (?P<layer>w_\w+|[\w ()]*\bMoE)\b",
+        r"\bUsing '?(?P<kernel>\w+Experts)'?(?P<layer>)\.?$",
+        # MXFP4 until 0.19: "Using Marlin backend", "Using FlashInfer MXFP4 BF16 backend for SM100, …".
+        r"\bUsing (?P<kernel>Marlin|Triton|FlashInfer MXFP4 [\w ]+)(?P<layer>) backend(?: for SM\d+|\.?$)",
+    )
+)
+_MARLIN = re.compile(r"does not have native support for (FP[48]) computation", re.IGNORECASE)
+_SIMULATED = re.compile(r"does not support native MXFP4/MXFP6 computation", re.IGNORECASE)
 _ATTENTION = (
-    re.compile(r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend\b"),
+    re.compile(r"\bUsing (?:AttentionBackendEnum\.)?(\w+) attention backend\b", re.IGNORECASE),
+    re.compile(r"\bUsing AttentionBackendEnum\.(\w+) backend\b", re.IGNORECASE),
+    re.compile(r"\bUsing ([\w ]+?) backend on V1 engine\b"),  # until 0.10
     re.compile(r"'attention_backend': <?(?:AttentionBackendEnum\.)?'?(\w+)"),
 )
+_KV_CACHE = re.compile(r"\bUsing (\w+) data type to store kv cache\b", re.IGNORECASE)
 _METRIC = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-def kernels_in(log: str) -> dict[str, str]:
-    """Return the linear kernel of each layer type, as vLLM names them in its log."""
-    return {layer.strip(): kernel for kernel, layer in _KERNEL.findall(log)}
+def kernels_in(log: str, rules: tuple[KernelRule, ...] | None = None) -> dict[str, str]:
+    """Return the kernels by what the log says that they are chosen for: linear layers and experts.
+
+    Where several are chosen for one kind of layer, by shape, all are named.
+
+    Args:
+        log: the engine's output so far.
+        rules: of configs/kernels.yaml, which is read if None.
+    """
+    rules = kernel_rules() if rules is None else rules
+    names: dict[str, set[str]] = {}
+    for pattern in (_KERNEL, *_EXPERTS):
+        for match in pattern.finditer(log):
+            layer = match["layer"].strip() or "experts"
+            rule = _rule_of(layer, match["kernel"], rules)
+            rounded = f" ({rule.activations} activations)" if rule and rule.activations else ""
+            names.setdefault(layer, set()).add(match["kernel"] + rounded)
+    kernels = {layer: ", ".join(sorted(chosen)) for layer, chosen in names.items()}
+    return kernels | _warned_of(log, kernels)
+
+
+def _warned_of(log: str, kernels: dict[str, str]) -> dict[str, str]:
+    """Return kernels that only a warning names; where a line names one, that line counts."""
+    warned = {}
+    if not any("marlin" in chosen.lower() for chosen in kernels.values()):
+        warned = {f"{precision} layers": "Marlin" for precision in _MARLIN.findall(log)}
+    layers = {layer.lower() for layer in kernels}
+    if _SIMULATED.search(log) and not layers & {"mxfp4 gemm", "mxfp6 gemm"}:
+        warned["MXFP4/MXFP6 layers"] = "Simulated"
+    return warned
+
+
+def names_experts(kernels: dict[str, str]) -> bool:
+    """Return True if a kernel of experts is among them."""
+    return any(layer.lower().endswith("moe") or layer.startswith(("w_", "experts")) for layer in kernels)
 
 
 def attention_backend_in(log: str) -> str | None:
-    """Return the attention backend that the log names last, or None."""
+    """Return the attention backends that the log names, in the order of their first use; None where it names none."""
     for pattern in _ATTENTION:
-        names = pattern.findall(log)
+        names = list(dict.fromkeys(pattern.findall(log)))
         if names:
-            return str(names[-1])
+            return ", ".join(names)
     return None
+
+
+def kv_cache_dtype_in(log: str, metrics: str = "") -> str | None:
+    """Return the dtype of the KV cache as the engine reports it, else as its log says; None where neither does."""
+    for labels, _ in metric_values(metrics, "vllm:cache_config_info"):
+        reported = labels.get("cache_dtype", "auto").lower()
+        if reported != "auto":
+            return reported
+    stored = _KV_CACHE.findall(log)
+    return str(stored[-1]).lower() if stored else None
 
 
 def kernel_rules() -> tuple[KernelRule, ...]:
@@ -38,13 +104,57 @@ def kernel_rules() -> tuple[KernelRule, ...]:
     return load_yaml(ROOT / "configs" / "kernels.yaml", KernelFile).rules
 
 
-def kernel_mode_of(kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:
-    """Return the worst mode among the kernels (emulated < weight_only < native); native if no rule fits."""
-    modes = {
-        next((r.kernel_mode for r in rules if fnmatch.fnmatchcase(kernel, r.pattern)), KernelMode.NATIVE)
-        for kernel in kernels.values()
+def _rule_of(layer: str, kernel: str, rules: tuple[KernelRule, ...]) -> KernelRule | None:
+    """Return the first rule that fits, without regard to case."""
+    return next(
+        (
+            rule
+            for rule in rules
+            if fnmatch.fnmatchcase(kernel.lower(), rule.pattern.lower())
+            and fnmatch.fnmatchcase(layer.lower(), rule.layer.lower())
+        ),
+        None,
+    )
+
+
+def kernel_mode_of(kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode | None:
+    """Return the worst mode among the kernels (emulated < weight_only < native); None where it is unknown.
+
+    Args:
+        kernels: of `kernels_in`.
+        rules: of configs/kernels.yaml.
+    """
+    chosen = [(layer, kernel) for layer, names in kernels.items() for kernel in names.split(", ")]
+    fitting = [_rule_of(layer, kernel, rules) for layer, kernel in chosen]
+    modes = {rule.kernel_mode for rule in fitting if rule is not None} - {None}
+    worst = next((mode for mode in KernelMode if mode in modes), None)
+    return worst if worst is KernelMode.EMULATED or None not in fitting else None
+
+
+def served_mode(
+    checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRule, ...]
+) -> KernelMode | None:
+    """Return the kernel mode of a checkpoint that is served; None where the log says nothing of its layers.
+
+    Layers of 16 bits need no line. A quantized model with experts whose kernel is not named is unknown, whatever
+    its other layers are.
+
+    Args:
+        checkpoint: what is served.
+        kernels: of `kernels_in`.
+        rules: of configs/kernels.yaml.
+    """
+    said = {
+        layer: names
+        for layer, names in kernels.items()
+        if (rule := _rule_of(layer, names, rules)) is None or rule.kernel_mode is not None
     }
-    return next((mode for mode in KernelMode if mode in modes), KernelMode.NATIVE)
+    if checkpoint.weight_format == "unquantized" and not said:
+        return KernelMode.NATIVE
+    config = Path(checkpoint.path) / "config.json"
+    if config.is_file() and has_experts(json.loads(config.read_text("utf-8"))) and not names_experts(kernels):
+        return None
+    return kernel_mode_of(kernels, rules)
 
 
 def metric_values(text: str, name: str) -> list[tuple[dict[str, str], float]]:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.bundles.manifest import EngineStart
-from quantgate.model.config.engines import EngineConfig, KernelRule
+from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.models import Allowed
-from quantgate.model.enums import KernelMode
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.records import Checkpoint
 from quantgate.model.secrets import is_secret
@@ -26,10 +25,11 @@ from tasks.engine.endpoint import EngineEndpoint
 from tasks.engine.environment import EngineEnvironment
 from tasks.engine.log import (
     attention_backend_in,
-    kernel_mode_of,
     kernel_rules,
     kernels_in,
+    kv_cache_dtype_in,
     kv_cache_tokens_in,
+    served_mode,
 )
 from tasks.engine.permission import check_permitted
 from tasks.engine.process import Tied, child_environment, how_ended, last_words
@@ -247,26 +247,20 @@ def serve(
             parts=[START_KEY],
         ) as step:
             _await_ready(endpoint, environment, log, step)
-        output = process.output()
-        kernels = kernels_in(output)
+        output, metrics = process.output(), endpoint.metrics()
+        kernels = kernels_in(output, rules)
         start = EngineStart(
             engine_start_id=endpoint.engine_start_id,
             engine=environment.name,
             engine_version=environment.version,
             kernels=kernels,
-            kernel_mode=_mode(checkpoint, kernels, rules),
+            kernel_mode=served_mode(checkpoint, kernels, rules),
             attention_backend=attention_backend_in(output),
             start_duration_s=time.monotonic() - clock,
             environment=_allowed(variables),
             command=command,
             started_at=started_at,
-            kv_cache_tokens=kv_cache_tokens_in(endpoint.metrics()),
+            kv_cache_tokens=kv_cache_tokens_in(metrics),
+            kv_cache_dtype=kv_cache_dtype_in(output, metrics),
         )
         yield RunningEngine(endpoint, start, process, environment)
-
-
-def _mode(checkpoint: Checkpoint, kernels: dict[str, str], rules: tuple[KernelRule, ...]) -> KernelMode:
-    """Return the kernel mode; a quantized checkpoint whose kernel is not in the log must not pass for native."""
-    if not kernels and checkpoint.weight_format != "unquantized":
-        return KernelMode.EMULATED
-    return kernel_mode_of(kernels, rules)

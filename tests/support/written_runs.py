@@ -12,7 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from quantgate.bundles.identity import run_fingerprint
-from quantgate.bundles.manifest import EngineStart, FidelityResult, FileEntry, Manifest, TaskResult
+from quantgate.bundles.manifest import (
+    SCHEMA_VERSION,
+    EngineStart,
+    FidelityResult,
+    FileEntry,
+    Manifest,
+    TaskResult,
+)
 from quantgate.bundles.schema import BUNDLE_FILES, SAMPLES
 from quantgate.bundles.seal import write_table
 from quantgate.model.config.policy import Policy
@@ -48,7 +55,7 @@ class Spec:
     tasks: dict[str, Family] = field(
         default_factory=lambda: {"sums": Family.MATH, "cloze": Family.CONVERSATION}
     )
-    schema_version: int = 4
+    schema_version: int = SCHEMA_VERSION
     weights: str | None = None
     """Hash of its tensors, where they were read."""
     contents: dict[str, str] = field(default_factory=dict)
@@ -61,6 +68,8 @@ class Spec:
     gpu_count: int = 1
     mig_slice: str | None = None
     kernel_mode: KernelMode | None = None
+    names_kernels: bool = True
+    """False: the engine's log said nothing."""
     engine_version: str = "0.25.1"
     arguments: dict[str, Any] = field(default_factory=dict)
     """Serving arguments on top of the usual."""
@@ -276,8 +285,10 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
                 engine_start_id=name,
                 engine="vllm",
                 engine_version=spec.engine_version,
-                kernels={"ColumnParallelLinear": kernel, "RowParallelLinear": kernel} if kernel else {},
-                kernel_mode=spec.kernel_mode or mode,
+                kernels={"ColumnParallelLinear": kernel, "RowParallelLinear": kernel}
+                if kernel and spec.names_kernels
+                else {},
+                kernel_mode=(spec.kernel_mode or mode) if spec.names_kernels else None,
                 attention_backend="FLASH_ATTN",
                 kv_cache_tokens=20_000,
                 start_duration_s=30.0,

@@ -71,3 +71,18 @@ def test_one_that_answered_everything_is_refused_with_the_number_of_copies(
     assert pairs_of(samples, without_the_copy(samples), result, run.policy) == Unpaired(
         "task sums: 1 document without a pair (1 only in the baseline, 0 only in the candidate)"
     )
+
+
+def test_a_silent_start_of_schema_version_4_counted_as_emulated_and_is_unknown_now(tmp_path: Path) -> None:
+    stored, warehouse = ROOT / "tests" / "fixtures" / "bundles-v4", tmp_path / "warehouse.duckdb"
+    assert '"kernel_mode": "emulated"' in (stored / "run-nvfp4" / "manifest.json").read_text()
+    assert load_bundles(warehouse, stored).problems == ()
+    table = query(
+        warehouse,
+        "SELECT DISTINCT run_id, kernel_mode, null_reasons['speedup_vs_baseline'] AS reason, "
+        "usd_per_mtok_output > 0 AS priced FROM validated_table ORDER BY run_id",
+    )
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("run-bf16", "native", None, True),
+        ("run-nvfp4", None, "unknown_kernel", True),
+    ]

@@ -55,6 +55,7 @@ def odd(module_place: Any, three: Any, spec: Any) -> Any:
         replace(three[1], run_id="run-other-engine", checkpoint="other-engine", engine_version="0.26.0"),
         replace(three[1], run_id="run-emulated", checkpoint="emulated", kernel_mode=KernelMode.EMULATED),
         replace(three[2], run_id="run-weight-only", checkpoint="wo", kernel_mode=KernelMode.WEIGHT_ONLY),
+        replace(three[1], run_id="run-silent", checkpoint="silent", names_kernels=False),
         spec("run-orphan", "fp8", baseline=spec("run-gone"), checkpoint="orphan"),
         replace(baseline, run_id="run-bf16-again", started_at=baseline.started_at + timedelta(days=1)),
     )
@@ -161,6 +162,9 @@ def test_all_that_is_not_known_has_a_reason_and_nothing_else_has(odd_rows: list[
         ("run-fp8", "mig_slice", "not_applicable"),
         ("run-bf16-again", "worst_task", "not_applicable"),
         ("run-bf16-again", "kernel", "no_kernel_named"),
+        ("run-silent", "kernel_mode", "unknown_kernel"),
+        ("run-silent", "speedup_vs_baseline", "unknown_kernel"),
+        ("run-silent", "pct_of_bound", "unknown_kernel"),
     ],
 )
 def test_reasons(odd_rows: list[dict[str, Any]], run_id: str, column: str, code: str) -> None:
@@ -259,6 +263,9 @@ def test_costs_as_computed_by_hand(odd_rows: list[dict[str, Any]]) -> None:
         "priced and marked"
     )
     assert (emulated["kernel_mode"], emulated["speedup_vs_baseline"]) == ("emulated", None)
+    assert pick(odd_rows, "run-silent")["usd_per_mtok_output"] == row["usd_per_mtok_output"], (
+        "priced, unmarked"
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ _OFFERS = """
 """
 
 _MODE_NOTES = {
+    None: (
+        f"kernel {NULL}: the engine's log does not say what computes the quantized layers (unknown_kernel). Such rows "
+        "are priced, and no speed claim and no comparison of speed rests on them."
+    ),
     "emulated": (
         "emulated: no kernel here computes in this precision, so weights are dequantized before an ordinary "
         "product. These rows show how good the checkpoint is. Their tok/s and cost are this machine's and "
@@ -197,7 +201,7 @@ def _main(rows: list[Row], labels: dict[str, str], notes: tuple[str, ...]) -> Bl
         Column("USD/1M out", lambda row: _number(row["usd_per_mtok_output"], money_of), right=True),
         Column("tok/s", lambda row: _number(row["output_tok_s"], "{:,.0f}".format), right=True),
         Column("TTFT ms", lambda row: _pair(row["ttft_p50_ms"], row["ttft_p99_ms"]), right=True),
-        Column("kernel", itemgetter("kernel_mode")),
+        Column("kernel", lambda row: row["kernel_mode"] or NULL),
         Column("evidence", itemgetter("evidence")),
     )
     says_nothing = ("evidence",) if len({row["evidence"] for row in rows}) == 1 else ()  # a note has it

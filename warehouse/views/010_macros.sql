@@ -2,14 +2,17 @@
 CREATE OR REPLACE MACRO usd_per_mtok(usd_per_hour, tok_s) AS
     usd_per_hour / (nullif(tok_s, 0) * 3600) * 1000000;
 
--- The worst of several kernel modes: emulated < weight_only < native.
+-- The worst of several kernel modes: emulated < weight_only < native; NULL if one that could be worse is unknown.
 CREATE OR REPLACE MACRO worst_kernel_mode(modes) AS
-    (['emulated', 'weight_only', 'native'])[
-        list_min(list_transform(modes, lambda mode: list_position(['emulated', 'weight_only', 'native'], mode)))];
+    CASE WHEN list_contains(modes, 'emulated') OR len(list_filter(modes, lambda mode: mode IS NULL)) = 0 THEN
+        (['emulated', 'weight_only', 'native'])[
+            list_min(list_transform(modes, lambda mode: list_position(['emulated', 'weight_only', 'native'], mode)))]
+    END;
 
 -- Kernel names of a map from layer type to kernel, each once; NULL if the engine named none.
 CREATE OR REPLACE MACRO kernel_names(kernels) AS
-    nullif(array_to_string(list_sort(list_distinct(map_values(kernels))), ', '), '');
+    nullif(array_to_string(list_sort(list_distinct(flatten(
+        list_transform(map_values(kernels), lambda names: string_split(names, ', '))))), ', '), '');
 
 -- The instant at which a calendar day begins (UTC), whatever the session's time zone.
 CREATE OR REPLACE MACRO day_start(day) AS day::TIMESTAMP AT TIME ZONE 'UTC';

@@ -104,6 +104,7 @@ WITH facts AS (
             WHEN g.gpu IS NULL THEN 'unknown_gpu'
             WHEN p.mig_slice IS NOT NULL THEN 'mig_slice'
             WHEN bound_kernel_mode = 'emulated' THEN 'emulated_no_speed'
+            WHEN bound_kernel_mode = 'unknown' THEN 'unknown_kernel'
             WHEN bound_kernel_mode IS NULL OR bound_kernel_mode = 'none' THEN 'no_kernel'
             WHEN bandwidth IS NULL THEN 'no_bandwidth'
             WHEN peak_flops IS NULL THEN 'no_tflops'
@@ -195,13 +196,14 @@ FROM timed;
 CREATE OR REPLACE MACRO pct_of(tok_s, bound_tok_s) AS
     CASE WHEN tok_s <= bound_tok_s THEN 100 * tok_s / bound_tok_s END;
 
--- Every load point with the columns that bounds_of needs. A run's GPUs are those that share its model.
+-- Every load point with the columns that bounds_of needs. A run's GPUs are those that share its model. Where the
+-- engine's log named no kernel, the GPU's own is no guess to measure a run against.
 CREATE OR REPLACE VIEW run_points AS
 SELECT
     t.run_id,
     t.model,
     t.precision,
-    t.kernel_mode,
+    coalesce(t.kernel_mode, 'unknown') AS kernel_mode,
     r.kv_cache_dtype,
     t.gpu,
     t.gpu_count,

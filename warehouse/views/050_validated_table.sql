@@ -44,6 +44,7 @@ SELECT
         WHEN is_impossible(t.validity_reasons) THEN 'quarantined'
         WHEN t.output_tok_s IS NULL THEN 'no_completed_requests'
         WHEN t.kernel_mode = 'emulated' OR b.kernel_mode = 'emulated' THEN 'emulated_no_speed'
+        WHEN t.kernel_mode IS NULL OR (b.run_id IS NOT NULL AND b.kernel_mode IS NULL) THEN 'unknown_kernel'
         WHEN b.output_tok_s IS NULL THEN 'no_baseline_point'
         -- What is not known is not the same.
         WHEN b.mig_slice IS DISTINCT FROM r.mig_slice OR NOT coalesce(
@@ -214,7 +215,7 @@ SELECT
     validity_reasons,
     map_from_entries(list_filter([
         why_null('kernel', kernel, 'no_kernel_named'),
-        why_null('kernel_mode', kernel_mode, 'no_kernel_named'),
+        why_null('kernel_mode', kernel_mode, 'unknown_kernel'),
         why_null('mig_slice', mig_slice, 'not_applicable'),
         why_null('workload', workload, 'no_throughput'),
         why_null('isl', isl, 'no_throughput'),
@@ -240,7 +241,8 @@ SELECT
         why_null('tpot_p99_ms', tpot_p99_ms, coalesce(no_throughput, 'not_measured')),
         why_null('joules_per_token', nothing, coalesce(no_throughput, 'no_telemetry')),
         why_null('pct_of_bound', pct_of_bound, coalesce(
-            no_throughput, CASE WHEN kernel_mode = 'emulated' THEN 'emulated_no_speed' END,
+            no_throughput, CASE WHEN kernel_mode = 'emulated' THEN 'emulated_no_speed'
+                WHEN kernel_mode IS NULL THEN 'unknown_kernel' END,
             CASE WHEN bound_tok_s IS NULL THEN 'no_bounds' ELSE 'above_bound' END)),
         why_null('kv_cache_tokens', kv_cache_tokens, 'not_measured'),
         why_null('speedup_vs_baseline', speedup_vs_baseline, no_speedup),

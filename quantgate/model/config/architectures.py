@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
 from quantgate.model.yaml_file import Strict
+
+NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Names of config.json for the language model of a multimodal one."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Names of config.json for the experts of a layer."""
+
+
+def language_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a config.json with those of its language model first, where they are nested."""
+    nested = [config[name] for name in NESTED if isinstance(config.get(name), dict)]
+    return {**config, **(nested[0] if nested else {})}
+
+
+def has_experts(config: Mapping[str, Any]) -> bool:
+    """Return True if a config.json is of a mixture of experts."""
+    return any(language_part(config).get(name) for name in EXPERTS)
 
 
 class ModelConfigKeys(Strict):
@@ -51,7 +68,7 @@ class ModelConfigKeys(Strict):
     num_experts: int | None = Field(
         default=None,
         ge=1,
-        validation_alias=AliasChoices("num_experts", "num_local_experts", "n_routed_experts"),
+        validation_alias=AliasChoices(*EXPERTS),
     )
     num_experts_per_tok: int | None = Field(default=None, ge=1)
     moe_intermediate_size: int | None = Field(default=None, ge=1, description="Width of an expert.")

@@ -44,13 +44,19 @@ class EngineFile(Strict):
 class KernelRule(Strict):
     """Rule that reads from a kernel's name how it computes."""
 
-    pattern: str = Field(description="Shell pattern over the kernel's name in the engine's log.")
-    kernel_mode: KernelMode
+    pattern: str = Field(description="Shell pattern over the kernel's or backend's name in the engine's log.")
+    layer: str = Field(default="*", description="Shell pattern over what the log says that it is chosen for.")
+    kernel_mode: KernelMode | None = Field(
+        default=None, description="Empty: such layers are not quantized and say nothing."
+    )
+    activations: str | None = Field(
+        default=None, description="Format that 16-bit activations are rounded to, added to the kernel's name."
+    )
     why: str
 
 
 class KernelFile(Strict):
-    """configs/kernels.yaml: the first rule that matches decides; a kernel that no rule matches is native."""
+    """configs/kernels.yaml: the first rule that matches decides; of a kernel that none matches nothing is known."""
 
     rules: tuple[KernelRule, ...]
 

@@ -17,7 +17,9 @@ from quantgate.bundles.identity import (
     comparison_id,
     comparison_key,
     may_continue,
+    question_id,
     run_fingerprint,
+    same_engine,
     setting_differences,
     verdict_key,
 )
@@ -136,6 +138,17 @@ def test_more_gpus_and_another_device_of_the_same_architecture_ask_the_same_ques
     other = changed(FP8, serving=serving | {"arguments": arguments, "environment": environment}, gpu_count=2)
     assert same(FP8, other) == {Purpose.COMPARISON}
     assert comparison_id(other) == comparison_id(FP8)
+
+
+def test_the_kernel_of_the_experts_and_the_attention_backend_belong_to_a_verdict_and_to_a_start() -> None:
+    start = FP8.engine_starts[0]
+    for change in (
+        {"kernels": start.kernels | {"NvFp4 MoE": "MARLIN"}},
+        {"attention_backend": "FLASHINFER"},
+    ):
+        other = start.model_copy(update=change)
+        assert not same_engine(start, other)
+        assert question_id(FP8, [start]) != question_id(FP8, [other])
 
 
 def test_kernels_belong_to_a_verdict_and_not_to_the_question() -> None:

@@ -16,7 +16,7 @@ import pytest
 from quantgate.bundles import seal
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint
-from quantgate.bundles.manifest import FidelityResult
+from quantgate.bundles.manifest import SCHEMA_VERSION, FidelityResult
 from quantgate.bundles.schema import BUNDLE_FILES, FIDELITY, PROMPTS, SAMPLES
 from quantgate.bundles.staging import Staging, open_staging
 from quantgate.bundles.store import BundleStore
@@ -140,7 +140,7 @@ def test_a_bundle_holds_every_part_with_its_checksum() -> None:
     assert RunHistory.read(BundleStore(home.bundles)).of(run_fingerprint(plan().inputs)) == (manifest,)
     assert RunHistory.read(BundleStore(home.bundles)).of("another") == ()
     assert not staging.path.exists()
-    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == 4
+    assert json.loads((folder / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
 
 
 def test_a_run_without_load_or_quality_has_empty_files() -> None:
