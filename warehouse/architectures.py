@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import AliasChoices
 
 from quantgate.model.bounded import parse_json, read_bytes
 from quantgate.model.config.architectures import (
@@ -15,11 +13,11 @@ from quantgate.model.config.architectures import (
     ArchitectureFile,
     FormatFile,
     ModelConfigKeys,
-    language_part,
 )
+from quantgate.model.config.shapes import shape_of_config, size_difference
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
-from quantgate.model.yaml_file import fingerprint_of, load_yaml, parse_record
+from quantgate.model.yaml_file import fingerprint_of, load_yaml
 from warehouse.database import Connection, insert_rows, replace_rows
 
 
@@ -81,13 +79,7 @@ def read_config_json(path: Path) -> ModelConfigKeys:
         raise ConfigError("not valid JSON", where=str(path), hint="Correct the file.") from None
     if not isinstance(data, dict):
         raise ConfigError("not a JSON object", where=str(path), hint="Give a checkpoint's config.json.")
-    merged = language_part(data)
-    names = set(_key_names())
-    return parse_record(
-        ModelConfigKeys,
-        {key: value for key, value in merged.items() if key in names and value is not None},
-        str(path),
-    )
+    return shape_of_config(data, str(path))
 
 
 def refresh_shapes(connection: Connection, shapes: Shapes) -> None:
@@ -112,6 +104,14 @@ def add_shape(connection: Connection, model: str, config_json: Path) -> None:
     insert_rows(connection, "architectures", [_row(model, architecture)])
 
 
+def size_differences(connection: Connection) -> list[str]:
+    """Return a line for each shape whose parameters differ by over 10 % from the size that its name or file states."""
+    rows = connection.execute(
+        "SELECT model, parameters, vision_parameters, nominal_billions * 1e9 FROM model_shapes ORDER BY model"
+    ).fetchall()
+    return [line for row in rows if (line := size_difference(*row))]
+
+
 def refresh_bounds(connection: Connection, *, all_runs: bool) -> None:
     """Store the limit of each load point that has none yet; with ``all_runs`` compute all limits again."""
     if all_runs:
@@ -125,13 +125,6 @@ def refresh_bounds(connection: Connection, *, all_runs: bool) -> None:
 def _names(model: str, architecture: Architecture) -> list[str]:
     """Return all its names in lower case, each once."""
     return list(dict.fromkeys(name.lower() for name in (model, *architecture.names)))
-
-
-def _key_names() -> Iterator[str]:
-    for name, field in ModelConfigKeys.model_fields.items():
-        yield name
-        if isinstance(field.validation_alias, AliasChoices):
-            yield from (str(choice) for choice in field.validation_alias.choices)
 
 
 def _with_shape(architecture: Architecture, where: str) -> Architecture:

@@ -12,6 +12,12 @@ CREATE OR REPLACE MACRO unquantized_bytes(weight_bytes) AS greatest(weight_bytes
 -- The key of a model's name: lower case, without the organization.
 CREATE OR REPLACE MACRO model_key(name) AS regexp_replace(lower(name), '^.*/', '');
 
+-- Parameters of one layer's attention: Q, K, V and output; a gate is as wide as the output.
+CREATE OR REPLACE MACRO gqa_parameters(hidden, heads, kv_heads, head_size, value_size, gated, keys_are_values) AS
+    hidden * (heads * (head_size + value_size) + kv_heads * head_size
+        + CASE WHEN keys_are_values THEN 0 ELSE kv_heads * value_size END
+        + CASE WHEN gated THEN heads * value_size ELSE 0 END);
+
 CREATE OR REPLACE VIEW model_names AS
 SELECT unnest(names) AS name_key, model FROM store.architectures;
 
@@ -31,9 +37,25 @@ WITH keys AS (
         coalesce(num_experts_per_tok, 0) AS experts_per_token,
         coalesce(moe_intermediate_size, intermediate_size) AS expert_width,
         coalesce(intermediate_size_mlp, intermediate_size) AS dense_width,
-        coalesce(n_shared_experts, shared_experts) AS shared,
-        CASE WHEN num_experts IS NULL THEN 0
-            ELSE (num_hidden_layers - first_k_dense_replace) // moe_layer_step END AS moe_layers
+        coalesce(shared_expert_intermediate_size, coalesce(n_shared_experts, shared_experts) * expert_width)
+            AS shared_width,
+        CASE
+            WHEN num_experts IS NULL THEN 0
+            WHEN mlp_layer_types IS NOT NULL
+                THEN len(list_filter(mlp_layer_types, lambda kind: kind IN ('sparse', 'both')))
+            ELSE (num_hidden_layers - first_k_dense_replace) // moe_layer_step
+        END AS moe_layers,
+        CASE WHEN mlp_layer_types IS NULL THEN num_hidden_layers - moe_layers
+            ELSE len(list_filter(mlp_layer_types, lambda kind: kind IN ('dense', 'both'))) END AS dense_layers,
+        coalesce(len(list_filter(layer_types, lambda kind: kind IN ('linear_attention', 'mamba'))), 0) AS linear_layers,
+        CASE WHEN layer_types IS NULL THEN num_hidden_layers ELSE len(list_filter(layer_types, lambda kind:
+            kind IN ('full_attention', 'sliding_attention', 'chunked_attention'))) END AS attention_layers,
+        coalesce(v_head_dim, head_size) AS value_size,
+        coalesce(swa_num_attention_heads, heads) AS local_heads,
+        coalesce(swa_num_key_value_heads, kv_heads) AS local_kv_heads,
+        coalesce(swa_head_dim, head_size) AS local_head_size,
+        coalesce(swa_v_head_dim, CASE WHEN swa_head_dim IS NULL THEN v_head_dim END, local_head_size)
+            AS local_value_size
     FROM store.architectures
 ),
 parts AS (
@@ -41,28 +63,58 @@ parts AS (
         *,
         CASE
             WHEN attention_window IS NULL THEN 0
-            WHEN layer_types IS NOT NULL THEN len(list_filter(layer_types, lambda kind: kind <> 'full_attention'))
+            WHEN layer_types IS NOT NULL
+                THEN len(list_filter(layer_types, lambda kind: kind IN ('sliding_attention', 'chunked_attention')))
             WHEN sliding_window_pattern IS NULL THEN layers
             ELSE layers - layers // sliding_window_pattern
         END AS local_layers,
+        attention_layers - local_layers AS global_layers,
         vocab_size * hidden_size AS embedding_parameters,
         CASE WHEN tie_word_embeddings THEN 0 ELSE vocab_size * hidden_size END AS head_parameters,
-        layers * CASE WHEN kv_lora_rank IS NULL
-            THEN 2 * hidden_size * head_size * (heads + kv_heads)
-            ELSE coalesce(
+        CASE
+            WHEN o_lora_rank IS NOT NULL THEN attention_layers * (
+                    q_lora_rank * (hidden_size + heads * head_size)
+                    + hidden_size * head_size
+                    + o_lora_rank * (heads * head_size + o_groups * hidden_size))
+                + 2 * hidden_size * head_size * (
+                    len(list_filter(compress_ratios, lambda ratio: ratio > 0)) + index_layers)
+            WHEN kv_lora_rank IS NULL
+                THEN global_layers * gqa_parameters(hidden_size, heads, kv_heads, head_size, value_size,
+                        attn_output_gate, attention_k_eq_v)
+                    + local_layers * gqa_parameters(hidden_size, local_heads, local_kv_heads, local_head_size,
+                        local_value_size, attn_output_gate, false)
+            ELSE attention_layers * (coalesce(
                     q_lora_rank * (hidden_size + heads * (qk_nope_head_dim + qk_rope_head_dim)),
                     hidden_size * heads * (qk_nope_head_dim + qk_rope_head_dim))
                 + hidden_size * (kv_lora_rank + qk_rope_head_dim)
                 + kv_lora_rank * heads * (qk_nope_head_dim + v_head_dim)
-                + heads * v_head_dim * hidden_size
-        END AS attention_parameters,
-        (layers - moe_layers) * 3 * hidden_size * dense_width
-            + moe_layers * shared * 3 * hidden_size * expert_width AS dense_mlp_parameters,
-        moe_layers * 3 * hidden_size * expert_width AS expert_parameters,
+                + heads * v_head_dim * hidden_size * CASE WHEN attn_output_gate THEN 2 ELSE 1 END)
+        END AS softmax_parameters,
+        -- An index has a query of each of its heads, one key and a weight of each head (DeepSeek-V3.2, arXiv 2512.02556).
+        index_layers * coalesce(index_head_dim * (coalesce(q_lora_rank, hidden_size) * index_n_heads + hidden_size)
+            + hidden_size * index_n_heads, 0) AS index_parameters,
+        coalesce(linear_layers * (  -- NULL without such layers
+            hidden_size * (2 * linear_attention.key_width + 2 * linear_attention.value_width
+                + linear_attention.gate_inputs)
+            + linear_attention.gate_parameters
+            + linear_attention.conv_kernel * (2 * linear_attention.key_width + linear_attention.value_width)), 0)
+            AS linear_parameters,
+        softmax_parameters + index_parameters + linear_parameters AS attention_parameters,
+        mlp_matrices * hidden_size * coalesce(list_sum(intermediate_sizes)::BIGINT, dense_layers * dense_width, 0)
+            + moe_layers * mlp_matrices * hidden_size * coalesce(shared_width, 0)
+            + moe_layers * 2 * hidden_size * coalesce(moe_latent_size, 0) AS dense_mlp_parameters,
+        moe_layers * mlp_matrices * coalesce(moe_latent_size, hidden_size) * coalesce(expert_width, 0)
+            AS expert_parameters,
         moe_layers * experts * (hidden_size + CASE WHEN router_bias THEN 1 ELSE 0 END) AS router_parameters,
         (layers * norms_per_layer + 1) * hidden_size
             + layers * CASE WHEN qk_norm THEN 2 * head_size ELSE 0 END
-            + layers * (coalesce(q_lora_rank, 0) + coalesce(kv_lora_rank, 0)) AS norm_parameters
+            + layers * (coalesce(q_lora_rank, 0) + coalesce(kv_lora_rank, 0)) AS norm_parameters,
+        -- A vision transformer (modeling_qwen3_vl of transformers): four matrices of attention, an MLP, mergers of two.
+        vision_parameters + coalesce(
+            vision.layers * vision.hidden_size
+                * (4 * vision.hidden_size + vision.mlp_matrices * vision.intermediate_size)
+            + vision.hidden_size * (vision.positions + vision.patch_inputs)
+            + vision.mergers * vision.merged_size * (vision.merged_size + vision.out_size), 0) AS tower_parameters
     FROM keys
 )
 SELECT
@@ -75,9 +127,11 @@ SELECT
     head_size,
     vocab_size,
     max_position_embeddings AS context_max_tokens,
-    kv_lora_rank IS NOT NULL AS mla,
+    coalesce(kv_lora_rank, o_lora_rank) IS NOT NULL AS mla,
+    attention_layers,
+    linear_layers,
     local_layers,
-    layers - local_layers AS global_layers,
+    global_layers,
     attention_window AS window_tokens,
     coalesce(list_contains(layer_types, 'chunked_attention'), false) AS chunked,  -- the window is a chunk's length
     experts,
@@ -90,28 +144,51 @@ SELECT
     expert_parameters,                  -- of one expert in every layer with experts
     router_parameters,
     norm_parameters,
-    vision_parameters,
+    tower_parameters AS vision_parameters,
     attention_parameters + dense_mlp_parameters + experts * expert_parameters AS quantizable_parameters,
-    embedding_parameters + head_parameters + router_parameters + norm_parameters + vision_parameters
+    embedding_parameters + head_parameters + router_parameters + norm_parameters + tower_parameters
         AS unquantized_parameters,
     quantizable_parameters + unquantized_parameters AS parameters,
-    parameters - (experts - experts_per_token) * expert_parameters - vision_parameters AS active_parameters,
-    -- Cached numbers of a token in one layer: K and V of every KV head; of MLA the latent and the shared key.
-    CASE WHEN mla THEN kv_lora_rank + qk_rope_head_dim ELSE 2 * kv_heads * head_size END AS kv_values_per_layer,
+    parameters - (experts - experts_per_token) * expert_parameters - tower_parameters AS active_parameters,
+    -- Stored beside them, and loaded for speculative decoding only: layers of the model's own kind, each with a matrix
+    -- that joins two hidden states.
+    num_nextn_predict_layers * (2 * hidden_size * hidden_size
+        + coalesce(softmax_parameters // nullif(attention_layers, 0), 0)
+        + CASE WHEN moe_layers > 0 THEN (experts * expert_parameters + moe_layers
+                * (mlp_matrices * hidden_size * coalesce(shared_width, 0) + 2 * hidden_size * coalesce(moe_latent_size, 0)))
+            // moe_layers ELSE mlp_matrices * hidden_size * coalesce(dense_width, 0) END) AS mtp_parameters,
+    -- Cached numbers of a token in one global layer: K and V of every KV head; of MLA the latent and the shared key.
+    CASE WHEN kv_lora_rank IS NOT NULL THEN kv_lora_rank + qk_rope_head_dim
+        WHEN o_lora_rank IS NOT NULL THEN head_size
+        ELSE kv_heads * (head_size + value_size) END AS kv_values_per_layer,
+    CASE WHEN mla THEN kv_values_per_layer ELSE local_kv_heads * (local_head_size + local_value_size) END
+        AS local_kv_values_per_layer,
+    CASE WHEN mla THEN kv_heads ELSE local_kv_heads END AS local_kv_heads,
+    -- Layers' worth of tokens that compressed layers cache beside their window.
+    coalesce(list_sum(list_transform(list_filter(compress_ratios, lambda ratio: ratio > 0), lambda ratio: 1 / ratio)), 0)
+        AS compressed_layers,
+    -- Bytes of an index's key a token over all layers: FP8 and an FP32 scale (vLLM, DeepseekV32IndexerCache); where
+    -- layers compress, only those that do so least have one.
+    coalesce(index_layers * (index_head_dim + 4) / coalesce(list_min(list_filter(compress_ratios, lambda ratio: ratio > 0)), 1), 0)
+        AS index_bytes_per_token,
+    index_topk,
     -- FLOPs of a token's attention to one earlier token in one layer (scores and values, a multiply-add is 2). MLA
     -- decodes over the latent (its matrices absorbed) and prefills over the heads' own keys and values.
-    CASE WHEN mla THEN heads * 2 * (2 * kv_lora_rank + qk_rope_head_dim) ELSE heads * 4 * head_size END
-        AS decode_attention_flops,
-    CASE WHEN mla THEN heads * 2 * (qk_nope_head_dim + qk_rope_head_dim + v_head_dim) ELSE heads * 4 * head_size END
-        AS prefill_attention_flops,
+    CASE WHEN kv_lora_rank IS NOT NULL THEN heads * 2 * (2 * kv_lora_rank + qk_rope_head_dim)
+        ELSE heads * 2 * (head_size + value_size) END AS decode_attention_flops,
+    CASE WHEN kv_lora_rank IS NOT NULL THEN heads * 2 * (qk_nope_head_dim + qk_rope_head_dim + v_head_dim)
+        ELSE heads * 2 * (head_size + value_size) END AS prefill_attention_flops,
+    CASE WHEN mla THEN 1 ELSE local_heads * (local_head_size + local_value_size) / (heads * (head_size + value_size)) END
+        AS local_flops_share,
     names,
     source,
     note
 FROM parts;
 
 -- Tokens times layers that are cached for a request of that length: a local layer keeps its window.
-CREATE OR REPLACE MACRO cached_layer_tokens(shape, tokens) AS
-    shape.global_layers * tokens + shape.local_layers * least(tokens, coalesce(shape.window_tokens, 0));
+CREATE OR REPLACE MACRO cached_layer_tokens(shape, tokens, gpus) AS
+    (shape.global_layers + shape.compressed_layers) * tokens
+        + shape.local_layers * least(tokens, coalesce(shape.window_tokens, 0)) * local_kv_share(shape, gpus);
 
 -- True if vLLM splits the attention over so many GPUs: heads are divided; KV heads are divided, or repeated where there
 -- are fewer of them than GPUs (vLLM, verify_with_parallel_config of config/model.py, and the attention of its models;
@@ -121,15 +198,23 @@ CREATE OR REPLACE MACRO divides_heads(shape, gpus) AS
 
 -- How many copies of the KV cache tensor parallelism stores over all GPUs: KV heads are split until each GPU has one,
 -- then repeated; MLA's latent belongs to all heads and lies on every GPU (vLLM, QKVParallelLinear and MLA).
-CREATE OR REPLACE MACRO kv_copies(shape, gpus) AS
-    CASE WHEN shape.mla THEN gpus ELSE greatest(gpus, shape.kv_heads) / shape.kv_heads END;
+CREATE OR REPLACE MACRO kv_copies_of(mla, kv_heads, gpus) AS
+    CASE WHEN mla THEN gpus ELSE greatest(gpus, kv_heads) / kv_heads END;
+
+CREATE OR REPLACE MACRO kv_copies(shape, gpus) AS kv_copies_of(shape.mla, shape.kv_heads, gpus);
+
+-- What a token takes in a local layer's cache, as a share of what it takes in a global one's.
+CREATE OR REPLACE MACRO local_kv_share(shape, gpus) AS
+    shape.local_kv_values_per_layer * kv_copies_of(shape.mla, shape.local_kv_heads, gpus)
+        / (shape.kv_values_per_layer * kv_copies(shape, gpus));
 
 -- Bytes of KV cache of one token in one layer, and of a request of that length, over all GPUs that share the model.
 CREATE OR REPLACE MACRO kv_token_bytes(shape, value_bytes, gpus) AS
     shape.kv_values_per_layer * value_bytes * kv_copies(shape, gpus);
 
 CREATE OR REPLACE MACRO kv_request_bytes(shape, tokens, value_bytes, gpus) AS
-    cached_layer_tokens(shape, tokens) * kv_token_bytes(shape, value_bytes, gpus);
+    cached_layer_tokens(shape, tokens, gpus) * kv_token_bytes(shape, value_bytes, gpus)
+        + shape.index_bytes_per_token * tokens * gpus;
 
 -- Bytes of the weights as a checkpoint stores them.
 CREATE OR REPLACE MACRO checkpoint_bytes(shape, weight_bytes) AS

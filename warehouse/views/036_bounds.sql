@@ -32,10 +32,11 @@ CREATE OR REPLACE MACRO attended(tokens, span) AS
 CREATE OR REPLACE MACRO attended_in_chunks(tokens, chunk) AS
     (tokens // chunk) * pow(chunk, 2) / 2 + pow(tokens % chunk, 2) / 2;
 
--- The same, summed over the layers, each with its own span.
-CREATE OR REPLACE MACRO attended_layer_tokens(shape, tokens) AS
-    shape.global_layers * attended(tokens, tokens)
-        + shape.local_layers * CASE WHEN shape.chunked THEN attended_in_chunks(tokens, shape.window_tokens)
+-- The same, summed over the layers, each with its own span; a local layer counts as a share of a global one. An index
+-- leaves so many tokens to attend to; what compressed layers read beside their window is left out, as is an index's own.
+CREATE OR REPLACE MACRO attended_layer_tokens(shape, tokens, local_share) AS
+    shape.global_layers * attended(tokens, least(tokens, coalesce(shape.index_topk, tokens)))
+        + shape.local_layers * local_share * CASE WHEN shape.chunked THEN attended_in_chunks(tokens, shape.window_tokens)
             ELSE attended(tokens, coalesce(shape.window_tokens, tokens)) END;
 
 -- Bytes that each GPU sends in the all-reduces of a forward pass: two per layer (Shoeybi et al.,
@@ -123,8 +124,11 @@ WITH facts AS (
 batched AS (
     SELECT
         *,
-        (attended_layer_tokens(shape, isl + osl) - attended_layer_tokens(shape, isl)) / osl AS mean_layer_tokens,
-        mean_layer_tokens * kv_token_bytes(shape, kv_value_bytes, kv_gpus) / sharing_gpus AS request_kv_bytes,
+        (attended_layer_tokens(shape, isl + osl, shape.local_flops_share)
+            - attended_layer_tokens(shape, isl, shape.local_flops_share)) / osl AS mean_layer_tokens,
+        (attended_layer_tokens(shape, isl + osl, local_kv_share(shape, kv_gpus))
+            - attended_layer_tokens(shape, isl, local_kv_share(shape, kv_gpus))) / osl AS mean_cached_tokens,
+        mean_cached_tokens * kv_token_bytes(shape, kv_value_bytes, kv_gpus) / sharing_gpus AS request_kv_bytes,
         (gpu_memory - checkpoint_bytes(shape, weight_bytes)) / (request_kv_bytes * sharing_gpus) AS held_requests,
         coalesce(unbounded, CASE WHEN held_requests < 1 THEN 'does_not_fit' END) AS reason,
         least(concurrency / replicas, held_requests) AS batch
@@ -142,7 +146,7 @@ steps AS (
         (read_weight_bytes(shape, weight_bytes, experts_read(shape, isl, even_routing))
             + kv_request_bytes(shape, isl, kv_value_bytes, kv_gpus)) / sharing_gpus AS prompt_bytes,
         (isl * matrix_flops(shape) + head_flops(shape) + shape.prefill_attention_flops
-            * attended_layer_tokens(shape, isl)) / sharing_gpus AS prompt_flops,
+            * attended_layer_tokens(shape, isl, shape.local_flops_share)) / sharing_gpus AS prompt_flops,
         all_reduce_bytes(shape, isl, sharing_gpus) AS prompt_link_bytes
     FROM batched
 ),
@@ -166,7 +170,7 @@ timed AS (
 )
 SELECT
     * EXCLUDE (
-        shape, weight_bytes, kv_value_bytes, bound_kernel_mode, sharing_gpus, replicas, kv_gpus, mean_layer_tokens,
+        shape, weight_bytes, kv_value_bytes, bound_kernel_mode, sharing_gpus, replicas, kv_gpus, mean_layer_tokens, mean_cached_tokens,
         bandwidth, peak_flops, link, gpu_memory, unbounded, request_kv_bytes, held_requests, reason, batch, step_bytes, token_matrix_flops,
         token_flops, step_link_bytes, prompt_bytes, prompt_flops, prompt_link_bytes, step_bandwidth_s, step_compute_s,
         step_link_s, prompt_bandwidth_s, prompt_compute_s, prompt_link_s, load_bandwidth_s, load_compute_s,

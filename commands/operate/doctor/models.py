@@ -74,11 +74,16 @@ def check_models(models: Sequence[ModelConfig]) -> Iterator[Finding]:
 def check_files() -> Iterator[Finding]:
     """Read every model, suite and workload, and the fleet's file; yield a line for each fault."""
     from flows.fleet.check import checked_fleet
-    from warehouse.architectures import read_shapes
+    from warehouse.architectures import read_shapes, refresh_shapes, size_differences
+    from warehouse.configuration import configured_in_memory
 
     suites, workloads = _Read("suites", Suite), _Read("workloads", Workload)
     models = _Read("models", ModelConfig)
-    names = _Names(suites.names, workloads.names, read_shapes(CONFIGS).architectures)
+    shapes = read_shapes(CONFIGS)
+    names = _Names(suites.names, workloads.names, shapes.architectures)
+    with configured_in_memory() as connection:
+        refresh_shapes(connection, shapes)
+        yield from (Finding("problem", "architectures", line) for line in size_differences(connection))
     for path, model in models.records.items():
         models.attempt(partial(_check_references, model, f"configs/models/{path.name}", names))
     models.attempt(load_models)  # refuses a name that is listed twice

@@ -157,3 +157,13 @@ def test_a_fleet_that_names_no_model_is_told(tmp_path: Path, monkeypatch: pytest
         "fleet",
         "fleet.yaml: matrix.models: nothing is called 'Qwen3-9B'. Did you mean 'Qwen3-8B'?",
     )
+
+
+def test_a_shape_of_another_size_than_its_name_is_a_problem(configs: Path) -> None:
+    path = configs / "architectures" / "qwen.yaml"
+    path.write_text(path.read_text().replace("nominal_billions: 32", "nominal_billions: 40"))
+    findings = [finding for finding in doctor_models.check_files() if finding.what == "architectures"]
+    assert [finding.state for finding in findings] == ["problem"]
+    assert findings[0].detail.startswith(
+        "32.8 G parameters were counted, and Qwen3-32B is stated to have 40 G"
+    )
