@@ -40,7 +40,7 @@ class Fit:
     fits: bool
 
 
-def memory_fits(
+def memory_fits(  # noqa: PLR0913 - each is a column or a parameter of the view
     connection: Connection,
     model: str,
     precision: str,
@@ -50,6 +50,7 @@ def memory_fits(
     utilization: float,
     kv_dtype: str,
     counts: Sequence[int],
+    mixed_bytes: int | None = None,
 ) -> list[Fit]:
     """Return the rows of ``memory_fit`` for a model on a GPU, fewest GPUs first.
 
@@ -62,6 +63,7 @@ def memory_fits(
         utilization: the engine's share of each GPU's memory, 0 to 1.
         kv_dtype: the engine's name of the KV cache's type.
         counts: numbers of GPUs.
+        mixed_bytes: size of a checkpoint's weights, for the precision mixed, which has no other.
 
     Returns:
         One row per count that can share the model's attention heads; none if the precision, the KV cache's type or the
@@ -70,7 +72,7 @@ def memory_fits(
     rows = connection.execute(
         "SELECT gpu_count, memory_gb, weights_gb, kv_cache_tokens, fits FROM memory_fit_at("  # noqa: S608
         f"context := {int(context_tokens)}, utilization := {float(utilization)}, kv_dtype := $kv_dtype, "
-        f"counts := {[int(count) for count in counts]}) "
+        f"counts := {[int(count) for count in counts]}, mixed_bytes := {int(mixed_bytes) if mixed_bytes else 'NULL'}) "
         "WHERE memory_model = 'practical' AND null_reason IS NULL AND model = $model "
         "AND precision = $precision AND gpu = $gpu ORDER BY gpu_count",
         {"kv_dtype": kv_dtype, "model": model, "precision": precision, "gpu": gpu},

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
 
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT, Home
 from quantgate.model.records import Hardware
+from quantgate.model.served import served_kv_cache_dtype, served_precision
+from tasks.checkpoint.files import read_json, read_json_if_any
+from tasks.checkpoint.hub import HUB_ID
+from tasks.checkpoint.pins import pins_file, read_pins
+from tasks.checkpoint.quant_config import QUANT_FILE, read_declared_format
 from tasks.engine.arguments import PARALLEL_ARGUMENTS, gpu_count, serving_arguments, tokens_of
 from tasks.progress import Reporter
 from warehouse.configuration import configured_in_memory
@@ -37,15 +46,61 @@ class Fitting:
     reason: str
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Facts of a checkpoint's files that decide how much memory it takes."""
+
+    kv_cache_dtype: str = "auto"
+    """As the files declare it, or as its file in configs/models says where they are not at hand."""
+    weights_bytes: int | None = None
+    """Of its safetensors; None where they are not at hand."""
+
+
+def stored(checkpoint: CheckpointConfig) -> Stored:
+    """Return what a checkpoint's files say, in its folder or in the hub's cache; nothing is fetched.
+
+    Raises:
+        ConfigError: its configuration can't be read.
+    """
+    folder = _folder(checkpoint)
+    if folder is None or not (folder / "config.json").is_file():
+        return Stored(checkpoint.kv_cache_dtype or "auto")
+    config = read_json(folder / "config.json", checkpoint.source)
+    beside = read_json_if_any(folder / QUANT_FILE, checkpoint.source)
+    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
+    declared = read_declared_format(config, beside, checkpoint.source)
+    return Stored(declared.kv_cache_dtype, sum(sizes) or None)
+
+
+def _folder(checkpoint: CheckpointConfig) -> Path | None:
+    """Return the local folder of a checkpoint, or its snapshot in the hub's cache; None where there is neither."""
+    for path in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
+        if path.is_dir():
+            return path
+    identity = HUB_ID.fullmatch(checkpoint.source)
+    if identity is None:
+        return None
+    pin = read_pins(pins_file(Home.current())).get(identity["repo"])
+    revision = checkpoint.revision or identity["revision"] or (pin.commit if pin else None)
+    cached = try_to_load_from_cache(identity["repo"], "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
 def fitting(
-    connection: Connection, model: str, precision: str | None, gpu: str, arguments: Mapping[str, Any]
+    connection: Connection,
+    model: str,
+    precision: str | None,
+    gpu: str,
+    arguments: Mapping[str, Any],
+    files: Stored = Stored(),
 ) -> Fitting:
     """Return the smallest number of GPUs of a type that serve a checkpoint.
 
     The weights and one request of the longest context must fit the memory that the engine takes (the practical model
     of ``memory_fit``): vLLM refuses to start otherwise. That context is the engine's max-model-len, else the model's
     own. The workload does not matter, since requests that find no memory wait. ``memory_fit`` leaves out counts
-    that can't share the attention heads.
+    that can't share the attention heads. What counts is what is served: FP32 in 16 bits, and a KV cache as the
+    files declare it where no argument says otherwise.
 
     Args:
         connection: a warehouse with the configuration.
@@ -53,6 +108,7 @@ def fitting(
         precision: of the weights; if it isn't declared, one GPU is enough where it holds them as bf16.
         gpu: a key of gpus.yaml.
         arguments: all the engine's serving arguments; a declared parallelism is kept.
+        files: what its files declare; of mixed precisions the weights' size is theirs.
 
     Returns:
         The count and the reason in words; 1, not computed, for a model whose shape isn't known.
@@ -68,8 +124,8 @@ def fitting(
     context = tokens_of(arguments.get("max-model-len")) or shape.context_max_tokens
     if context is None:
         raise _undecided(shape, gpu, "its longest context isn't, give max-model-len")
-    weights = precision or WIDEST
-    sizes = _sizes(connection, shape, weights, gpu, context, arguments)
+    weights = served_precision(precision or WIDEST, arguments)
+    sizes = _sizes(connection, shape, weights, gpu, context, arguments, files)
     fits = [size for size in sizes if size.fits]
     if precision is None and (not fits or fits[0].gpu_count > 1):
         raise _undecided(shape, gpu, f"its precision isn't declared, and {WIDEST} takes more than one")
@@ -91,6 +147,7 @@ def _sizes(
     gpu: str,
     context: int,
     arguments: Mapping[str, Any],
+    files: Stored,
 ) -> list[Fit]:
     """Return how the weights and a request of this context fit each number of GPUs.
 
@@ -106,8 +163,9 @@ def _sizes(
         context_tokens=context,
         utilization=_utilization(arguments.get("gpu-memory-utilization", UTILIZATION)),
         counts=COUNTS,
+        mixed_bytes=files.weights_bytes,
     )
-    kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
+    kv_dtype = served_kv_cache_dtype(files.kv_cache_dtype, arguments)
     sizes = ask(kv_dtype=kv_dtype)
     if not sizes:
         fault = f"a KV cache of type '{kv_dtype}'" if ask(kv_dtype="auto") else f"{weights} in its memory"
@@ -202,7 +260,9 @@ def spread(
     with configured_in_memory() as connection:
         for checkpoint in checkpoints:
             arguments = serving_arguments(config, checkpoint.engine_arguments)
-            need = fitting(connection, architecture, checkpoint.precision, devices.gpu, arguments)
+            need = fitting(
+                connection, architecture, checkpoint.precision, devices.gpu, arguments, stored(checkpoint)
+            )
             if need.gpus is None:
                 raise ConfigError(
                     need.reason,

@@ -296,7 +296,10 @@ class _Planner:
             if size is not None and pool.memory_bytes is not None:
                 large = too_large(size, pool.engine, arguments, pool.memory_bytes)
             return gpu_fit.Fitting(None if large else gpu_count(arguments), False, large)
-        return gpu_fit.fitting(self.connection, architecture, checkpoint.precision, pool.gpu, arguments)
+        files = gpu_fit.stored(checkpoint)
+        return gpu_fit.fitting(
+            self.connection, architecture, checkpoint.precision, pool.gpu, arguments, files
+        )
 
     def _recorded(self, pool: PoolFacts, checkpoint: CheckpointConfig) -> tuple[dict[str, Any], str]:
         """Return the serving arguments that a run records, and why the commit of a draft model isn't known."""

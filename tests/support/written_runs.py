@@ -38,8 +38,10 @@ POLICY = policy_of(
 
 KERNELS = {
     "bf16": ("", KernelMode.NATIVE),
+    "fp32": ("", KernelMode.NATIVE),
     "fp8": ("CutlassFP8ScaledMMLinearKernel", KernelMode.NATIVE),
     "nvfp4": ("EmulationNvFp4LinearKernel", KernelMode.EMULATED),
+    "mixed": ("CutlassFP8ScaledMMLinearKernel", KernelMode.NATIVE),
 }
 
 
@@ -56,6 +58,9 @@ class Spec:
         default_factory=lambda: {"sums": Family.MATH, "cloze": Family.CONVERSATION}
     )
     schema_version: int = SCHEMA_VERSION
+    size_bytes: int = 1_700_000
+    layers: dict[str, int] = field(default_factory=dict)
+    """Weight matrices by precision."""
     weights: str | None = None
     """Hash of its tensors, where they were read."""
     contents: dict[str, str] = field(default_factory=dict)
@@ -265,7 +270,8 @@ def build_manifest(spec: Spec, files: dict[str, FileEntry]) -> Manifest:
             weight_format=f"toy:{spec.precision}",
             kv_cache_dtype="auto",
             parameters=850_000,
-            size_bytes=1_700_000,
+            size_bytes=spec.size_bytes,
+            layers=spec.layers,
             vocab_size=256,
         ),
         baseline=BaselineRef(

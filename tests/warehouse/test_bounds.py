@@ -351,9 +351,19 @@ def test_a_run_s_share_of_its_limit(place: Any, spec: Any, three: Any) -> None:
     )
     fp8, nvfp4 = replace(fp8, baseline=baseline), replace(nvfp4, baseline=baseline)
     widened = replace(nvfp4, run_id="run-wo", checkpoint="wo", kernel_mode=KernelMode.WEIGHT_ONLY)
+    rest = 2 * (LLAMA_70B_REST + 128256 * 8192)
+    mixed = replace(
+        fp8,
+        precision="mixed",
+        run_id="run-mixed",
+        checkpoint="mixed",
+        size_bytes=LLAMA_70B_LAYERS * 3 // 4 + rest,
+        layers={"bf16": 2, "fp8": 240, "nvfp4": 320},
+    )
+    wide = replace(baseline, precision="fp32", run_id="run-fp32", checkpoint="wide")
     too_fast = replace(fp8, run_id="run-fast", checkpoint="fast", points={1: 1e6})
     slice_ = replace(baseline, run_id="run-slice", mig_slice="1g.10gb")
-    place.write(baseline, fp8, nvfp4, widened, too_fast, slice_)
+    place.write(baseline, fp8, nvfp4, widened, mixed, wide, too_fast, slice_)
     table = (
         "SELECT DISTINCT run_id, concurrency, output_tok_s, pct_of_bound, null_reasons['pct_of_bound'] AS why "
         "FROM validated_table"
@@ -370,6 +380,9 @@ def test_a_run_s_share_of_its_limit(place: Any, spec: Any, three: Any) -> None:
     assert before["run-fp8-2", 1] == (pytest.approx(100 * 40 * step_s), None)
     step_s = (LLAMA_70B_LAYERS * 0.5625 + 2 * LLAMA_70B_REST + context * KV_BYTES) / 2 / 3350e9
     assert before["run-wo", 1] == (pytest.approx(100 * 40 * step_s), None)
+    step_s = (LLAMA_70B_LAYERS * 0.75 + 2 * LLAMA_70B_REST + context * KV_BYTES) / 2 / 3350e9
+    assert before["run-mixed", 1] == (pytest.approx(100 * 40 * step_s), None), "its files' own bytes"
+    assert before["run-fp32", 1] == before["run-bf16-2", 1], "it is served in 16 bits"
     assert before["run-nvfp4-2", 1] == (None, "emulated_no_speed")
     assert before["run-fast", 1] == (None, "above_bound")
     assert before["run-slice", 1] == (None, "no_bounds")
@@ -382,4 +395,4 @@ def test_a_run_s_share_of_its_limit(place: Any, spec: Any, three: Any) -> None:
     stored = "SELECT run_id, operating_point, bound_tok_s, bound_by, no_bound FROM {} ORDER BY ALL"
     recomputed = query(place.warehouse, stored.format("bounds_of('run_points')")).to_pylist()
     assert query(place.warehouse, stored.format("store.run_bounds")).to_pylist() == recomputed
-    assert len(recomputed) == 11
+    assert len(recomputed) == 15

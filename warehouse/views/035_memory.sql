@@ -228,9 +228,11 @@ CREATE OR REPLACE MACRO checkpoint_bytes(shape, weight_bytes) AS
 --     scales counted), less the engine's own memory on each GPU: 1.5 GiB, from vLLM's profile on an H100 (0.16 GiB
 --     outside torch, vllm-project/vllm pull request 12126; 1.26 GiB of activations for an 8B model, 10511). It is
 --     more with larger batches. A context that the model doesn't have (context_max_tokens) is not refused.
+-- Layers of several precisions (mixed) have no size of their own: mixed_bytes is that of a checkpoint's files.
 -- A combination whose memory is unknown, or whose attention heads the GPUs can't share, has NULL and a reason.
 CREATE OR REPLACE MACRO memory_fit_at(
-    context := 8192, utilization := 0.9, kv_dtype := 'auto', engine_gib := 1.5, counts := [1, 2, 4, 8]
+    context := 8192, utilization := 0.9, kv_dtype := 'auto', engine_gib := 1.5, counts := [1, 2, 4, 8],
+    mixed_bytes := NULL
 ) AS TABLE
 WITH combinations AS (
     SELECT
@@ -249,11 +251,15 @@ WITH combinations AS (
         stored_bytes(k.bits, k.scale_bits, k.values_per_scale) AS kv_value_bytes,
         CASE WHEN NOT divides_heads(s, n.gpu_count) THEN 'heads_not_divisible' END AS not_shared
     FROM model_shapes s
-    CROSS JOIN store.number_formats w
+    CROSS JOIN (
+        SELECT format, bits, scale_bits, values_per_scale FROM store.number_formats WHERE holds = 'weights'
+        UNION ALL
+        SELECT 'mixed', NULL, NULL, NULL WHERE mixed_bytes IS NOT NULL
+    ) w
     CROSS JOIN store.gpus g
     CROSS JOIN (SELECT unnest(counts) AS gpu_count) n
     JOIN store.number_formats k ON k.holds = 'kv_cache' AND k.format = kv_dtype
-    WHERE w.holds = 'weights' AND g.vram_gb IS NOT NULL
+    WHERE g.vram_gb IS NOT NULL
 ),
 modelled AS (
     SELECT
@@ -263,7 +269,8 @@ modelled AS (
         vram_gb * 1e9 * gpu_count AS memory_bytes,
         nominal_billions * 1e9 * nominal_weight_bytes AS weights_bytes,
         0 AS engine_bytes,
-        coalesce(not_shared, CASE WHEN nominal_billions IS NULL THEN 'no_nominal_parameters' END) AS null_reason
+        coalesce(not_shared, CASE WHEN nominal_billions IS NULL THEN 'no_nominal_parameters'
+            WHEN nominal_weight_bytes IS NULL THEN 'no_nominal_bits' END) AS null_reason
     FROM combinations
     UNION ALL BY NAME
     SELECT
@@ -271,7 +278,7 @@ modelled AS (
         *,
         utilization::DOUBLE AS gpu_memory_utilization,
         nvml_memory_mib * 1048576 * utilization * gpu_count AS memory_bytes,
-        checkpoint_bytes(shape, weight_bytes) AS weights_bytes,
+        CASE WHEN precision = 'mixed' THEN mixed_bytes ELSE checkpoint_bytes(shape, weight_bytes) END AS weights_bytes,
         engine_gib * 1073741824 * gpu_count AS engine_bytes,
         coalesce(not_shared, CASE WHEN nvml_memory_mib IS NULL THEN 'no_nvml_memory' END) AS null_reason
     FROM combinations

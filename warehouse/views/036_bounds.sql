@@ -62,6 +62,26 @@ CREATE OR REPLACE MACRO slowest(bandwidth_s, compute_s, interconnect_s) AS
 -- A figure of a limit; NULL if there is a reason for no limit.
 CREATE OR REPLACE MACRO unless(reason, value) AS CASE WHEN reason IS NULL THEN value END;
 
+-- Weights by their format; of a run's checkpoint with layers of several precisions the bits that they have on average in
+-- its files (prediction layers in proportion), and the fastest product among them, since this is for a limit.
+CREATE OR REPLACE VIEW weight_formats AS
+SELECT format, bits, scale_bits, values_per_scale, compute FROM store.number_formats WHERE holds = 'weights'
+UNION ALL BY NAME
+SELECT
+    'mixed ' || r.run_id AS format,
+    8 * (r.size_bytes * (s.parameters / (s.parameters + s.mtp_parameters)) - 2 * s.unquantized_parameters)
+        / s.quantizable_parameters AS bits,
+    0 AS scale_bits,
+    (
+        SELECT (['fp16', 'fp8', 'fp4'])[max(list_position(['fp16', 'fp8', 'fp4'], f.compute))]
+        FROM store.number_formats f
+        WHERE f.holds = 'weights' AND list_contains(json_keys(r.manifest, '$.checkpoint.layers'), f.format)
+    ) AS compute
+FROM store.runs r
+JOIN model_names n ON n.name_key = model_key(r.model)
+JOIN model_shapes s ON s.model = n.model
+WHERE r.precision = 'mixed';
+
 -- The limit of each row of a relation, given by name (a view, a table, or a CTE of the query).
 --
 -- It has the columns model, precision, kernel_mode (NULL: the GPU's own for the precision), kv_cache_dtype, gpu,
@@ -92,10 +112,11 @@ WITH facts AS (
         p.gpu_count / sharing_gpus AS replicas,
         coalesce(p.tensor_parallel, 1) AS kv_gpus,
         g.bandwidth_gb_s * 1e9 AS bandwidth,
-        CASE CASE WHEN bound_kernel_mode = 'native' THEN w.compute ELSE 'fp16' END
+        CASE CASE WHEN bound_kernel_mode = 'native' OR p.precision LIKE 'mixed %' THEN w.compute ELSE 'fp16' END
             WHEN 'fp16' THEN g.dense_fp16_tflops
             WHEN 'fp8' THEN g.dense_fp8_tflops
-            WHEN 'fp4' THEN g.dense_fp4_tflops
+            WHEN 'fp4' THEN CASE WHEN p.precision LIKE 'mixed %'
+                THEN coalesce(g.dense_fp4_tflops, g.dense_fp8_tflops) ELSE g.dense_fp4_tflops END
         END * 1e12 AS peak_flops,
         CASE WHEN p.tensor_parallel > 1 THEN g.interconnect_gb_s / 2 * 1e9 END AS link,  -- one direction of the two
         greatest(g.vram_gb * 1e9, g.nvml_memory_mib * 1048576) * sharing_gpus AS gpu_memory,
@@ -118,7 +139,7 @@ WITH facts AS (
     LEFT JOIN model_names n ON n.name_key = model_key(p.model)
     LEFT JOIN model_shapes s ON s.model = n.model
     LEFT JOIN store.gpus g ON g.gpu = p.gpu
-    LEFT JOIN store.number_formats w ON w.holds = 'weights' AND w.format = p.precision
+    LEFT JOIN weight_formats w ON w.format = p.precision
     LEFT JOIN store.number_formats k ON k.holds = 'kv_cache' AND k.format = p.kv_cache_dtype
 ),
 batched AS (
@@ -206,7 +227,7 @@ CREATE OR REPLACE VIEW run_points AS
 SELECT
     t.run_id,
     t.model,
-    t.precision,
+    CASE WHEN t.precision = 'mixed' THEN 'mixed ' || t.run_id ELSE served_precision(r.precision, r.serving_arguments['dtype']) END AS precision,
     coalesce(t.kernel_mode, 'unknown') AS kernel_mode,
     r.kv_cache_dtype,
     t.gpu,

@@ -50,6 +50,10 @@ class CheckpointConfig(Strict):
     revision: str | None = Field(
         default=None, pattern=SHA, description="Commit; pinned at the first pull where it is empty."
     )
+    kv_cache_dtype: str | None = Field(
+        default=None,
+        description="KV cache that its files declare, e.g. fp8; counts GPUs where the files are not at hand.",
+    )
     gated: bool = Field(default=False, description="True if the hub requires accepted terms and a token.")
     allow: Allowed = Allowed()
     engine_arguments: dict[str, Any] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from flows.parameters import ValidateParameters
 from flows.planning import request
-from flows.planning.gpu_fit import check_gpus, fitting, spread
+from flows.planning.gpu_fit import Stored, check_gpus, fitting, spread, stored
 from flows.planning.request import declare, hardware_of
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
@@ -108,6 +109,11 @@ def test_a_context_as_vllm_writes_it(db: Connection, length: object, gpus: int, 
         ("bf16", SHORT | {"gpu-memory-utilization": float("nan")}, "'gpu-memory-utilization' is nan"),
         ("bf16", SHORT | {"kv-cache-dtype": "fp9"}, "nothing is known of a KV cache of type 'fp9'"),
         ("mixed", SHORT, "nothing is known of mixed in its memory"),
+        (
+            "nvfp4",
+            {"kv-cache-dtype": "turboquant_k8v4"},
+            "nothing is known of a KV cache of type 'turboquant_k8v4'",
+        ),
         (None, SHORT, "its precision isn't declared, and bf16 takes more than one"),
     ],
 )
@@ -116,6 +122,53 @@ def test_what_can_t_be_told_of_a_known_shape_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(why)):
         fitting(db, "Llama-3.1-70B", precision, "h100", arguments)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "precision", "arguments", "files", "gpus"),
+    [
+        ("h100", "Llama-3.3-70B", "nvfp4", {}, Stored(), 2),
+        ("h100", "Llama-3.3-70B", "nvfp4", {"kv-cache-dtype": "fp8"}, Stored(), 1),
+        ("h100", "Llama-3.3-70B", "nvfp4", {}, Stored("fp8"), 1),
+        ("h100", "Llama-3.3-70B", "nvfp4", {"kv-cache-dtype": "bfloat16"}, Stored("fp8"), 2),
+        ("h100", "Llama-3.3-70B", "nvfp4", {}, Stored("nvfp4"), 1),
+        ("h100", "Llama-3.3-70B", "mixed", {}, Stored("fp8", 45_000_000_000), 1),
+        ("h100", "Llama-3.3-70B", "mixed", {}, Stored("fp8", 60_000_000_000), 2),
+        ("l40s", "Llama-3.1-8B", "fp32", {"max-model-len": 8192}, Stored(), 1),
+        ("l40s", "Llama-3.1-8B", "fp32", {"max-model-len": 8192, "dtype": "float32"}, Stored(), 1),
+        ("l40s", "Llama-3.1-8B", "fp32", {"max-model-len": 131072}, Stored(), 1),
+        ("l40s", "Llama-3.1-8B", "fp32", {"max-model-len": 131072, "dtype": "float32"}, Stored(), 2),
+    ],
+)
+def test_what_is_served_counts(
+    db: Connection,
+    gpu: str,
+    model: str,
+    precision: str,
+    arguments: dict[str, object],
+    files: Stored,
+    gpus: int,
+) -> None:
+    assert fitting(db, model, precision, gpu, arguments, files).gpus == gpus
+
+
+def test_the_reason_names_what_is_left(db: Connection) -> None:
+    reason = fitting(db, "Llama-3.3-70B", "nvfp4", "h100", {}, Stored("fp8")).reason
+    assert reason.startswith("42.7 GB of nvfp4 weights leave 199,274 tokens of KV cache on 1 h100")
+
+
+def test_files_at_hand_say_what_they_store(tmp_path: Path, home: Path) -> None:
+    settings = {
+        "quant_method": "modelopt",
+        "quant_algo": "FP8",
+        "kv_cache_scheme": {"type": "float", "num_bits": 8},
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": settings}))
+    (tmp_path / "model.safetensors").write_bytes(b"12345678")
+    folder = CheckpointConfig(source=str(tmp_path), precision="fp8", kv_cache_dtype="auto")
+    assert stored(folder) == Stored("fp8", 8)
+    hub_id = CheckpointConfig(source="org/model", precision="fp8", kv_cache_dtype="fp8")
+    assert stored(hub_id) == Stored("fp8", None), "its file says it where nothing is pulled"
 
 
 def test_an_undeclared_precision_takes_one_gpu_where_any_fits(db: Connection) -> None:
