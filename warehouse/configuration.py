@@ -10,13 +10,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from quantgate.model.config.gpus import GpuConfig, GpuFile
+from quantgate.model.config.gpus import GpuConfig, GpuFile, choose_gpu
 from quantgate.model.config.models import load_models
 from quantgate.model.config.policy import Policy, PolicyFile
 from quantgate.model.config.prices import PriceFile, PriceOffer
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
-from quantgate.model.yaml_file import choose, fingerprint_of, load_yaml
+from quantgate.model.yaml_file import fingerprint_of, load_yaml
 from warehouse.architectures import Shapes, read_shapes, refresh_shapes
 from warehouse.database import Connection, create_views, insert_rows, migrate, replace_rows
 from warehouse.evidence.mlperf import SummaryImport, evidence_folder, import_summary
@@ -145,7 +145,7 @@ def _check_offer(
     Raises:
         ConfigError: it is wrong, or another price of its series begins that day.
     """
-    choose(gpus.gpus, located.offer.gpu, f"{located.where}.gpu")
+    choose_gpu(gpus.gpus, located.offer.gpu, f"{located.where}.gpu")
     check_end(located.offer, located.where)
     key = (*series(located.offer), located.offer.valid_from)
     first = offers.setdefault(key, located)

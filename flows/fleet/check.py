@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 from prefect.client.schemas.schedules import CronSchedule
 
 from quantgate.model.config.fleet import FleetFile, Pool, fleet_path, load_fleet
-from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.gpus import GpuFile, choose_gpu
 from quantgate.model.config.models import ModelConfig, load_models
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
@@ -40,7 +40,7 @@ def checked_fleet(models: Mapping[str, ModelConfig] | None = None) -> FleetFile:
 
 def _check_pool(pool: Pool, where: str) -> None:
     gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
-    choose(gpus, pool.gpu, f"{where}.gpu")
+    choose_gpu(gpus, pool.gpu, f"{where}.gpu")
     if pool.simulated_by is not None:
         choose(gpus, pool.simulated_by, f"{where}.simulated_by")
     if pool.engine is not None:

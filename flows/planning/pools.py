@@ -10,7 +10,7 @@ from pathlib import Path
 from flows.planning.cpu_fit import pool_memory_bytes
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.config.fleet import FleetFile, Pool
-from quantgate.model.config.gpus import GpuConfig, GpuFile
+from quantgate.model.config.gpus import GpuConfig, GpuFile, choose_gpu
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import choose, load_yaml
@@ -44,7 +44,7 @@ def pool_facts(fleet: FleetFile, names: Sequence[str]) -> list[PoolFacts]:
     pools = []
     for name in names:
         pool: Pool = choose(fleet.pools, name, "fleet: pools")
-        gpu: GpuConfig = choose(gpus, pool.measured_gpu, f"fleet: pools.{name}")
+        gpu = choose_gpu(gpus, pool.measured_gpu, f"fleet: pools.{name}")
         memory_bytes = None if gpu.nvml_names else pool_memory_bytes(pool)
         pools.append(PoolFacts(name, pool, pool.measured_gpu, gpu, _engine(pool, gpu), memory_bytes))
     return pools

@@ -14,7 +14,7 @@ from quantgate.bundles.store import open_bundles
 from quantgate.judge.judge import check_policy
 from quantgate.model.bounded import named_path
 from quantgate.model.config.engines import EngineConfig
-from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.gpus import GpuFile, choose_gpu, unlisted
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.config.suites import Suite
@@ -23,9 +23,10 @@ from quantgate.model.enums import Family
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from quantgate.model.records import Hardware
-from quantgate.model.yaml_file import choose, load_yaml, parse_record
+from quantgate.model.yaml_file import load_yaml, parse_record
 from tasks.checkpoint.resolve import check_source
 from tasks.device import hardware
+from tasks.device.versions import check_versions
 from tasks.engine import argument_files, environment, log
 from tasks.engine.arguments import check_limits, gpu_count, serving_arguments
 from tasks.engine.permission import check_permitted
@@ -233,6 +234,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Request:
     check_packages(work.suite)
     devices = _hardware(parameters.gpu)
     name, config = environment.load_engine(parameters.engine, "gpu" if devices.uuids else "cpu")
+    check_versions(devices, name, config, load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus)
     for checkpoint in work.checkpoints:
         check_arguments(checkpoint, config, work)
         hardware_of(checkpoint, config, devices)
@@ -280,9 +282,11 @@ def _hardware(gpu: str | None) -> Hardware:
     Raises:
         ConfigError: the host has another GPU, or a CPU that can't run the engine.
     """
-    devices = hardware.detect()
+    devices, listed = hardware.detect(), load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    if missing := unlisted(devices.gpu, listed):
+        Reporter.current().line(missing)
     if gpu is not None:
-        choose(load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus, gpu, "configs/gpus.yaml")
+        choose_gpu(listed, gpu, "configs/gpus.yaml")
         if devices.gpu != gpu:
             raise ConfigError(
                 f"this host has {devices.device_name} ({devices.gpu}), not {gpu}",

@@ -222,6 +222,9 @@ def _visible(devices: list[Any]) -> list[Any]:
             named = [d for d in devices if entry and pynvml.nvmlDeviceGetUUID(d).startswith(entry)]
         if len(named) != 1:
             break
+        if named[0] in chosen:  # CUDA then shows no GPU at all
+            twice = f"CUDA_VISIBLE_DEVICES='{listed}' names {pynvml.nvmlDeviceGetUUID(named[0])} twice"
+            raise ConfigError(twice, hint="Name each device once.")
         chosen.extend(named)
     if devices and not chosen:
         _refuse_mig(listed, devices)

@@ -16,10 +16,11 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from quantgate.model.bounded import read_bytes
+from quantgate.model.config.gpus import GpuConfig, choose_gpu
 from quantgate.model.config.prices import PriceFile, PriceOffer
 from quantgate.model.enums import Evidence
 from quantgate.model.errors import ConfigError, QuantgateError
-from quantgate.model.yaml_file import Strict, choose, explained, fingerprint_of, load_yaml
+from quantgate.model.yaml_file import Strict, explained, fingerprint_of, load_yaml
 from warehouse.prices.offer_file import Line, parse_offer, read_lines
 from warehouse.swap import exclusive, remove_leftovers, replacing
 
@@ -161,7 +162,7 @@ def import_offers(
     file: Path,
     folder: Path,
     known: Iterable[LocatedOffer],
-    gpus: Mapping[str, object],
+    gpus: Mapping[str, GpuConfig],
     today: date | None = None,
     rehearse: Callable[[Sequence[PriceOffer]], None] = lambda _offers: None,
 ) -> PriceImport:
@@ -208,17 +209,16 @@ def import_offers(
 
 
 def _sift(
-    lines: Sequence[Line], offers: BySeries, gpus: Mapping[str, object], day: date
+    lines: Sequence[Line], offers: BySeries, gpus: Mapping[str, GpuConfig], day: date
 ) -> tuple[list[PriceOffer], list[ConfigError]]:
     """Add the new offers to ``offers``; return them, and an error for each wrong line."""
     new: list[PriceOffer] = []
     problems: list[ConfigError] = []
     first_at: dict[tuple[object, object], str] = {}
-    by_name = dict(gpus)
     for line in lines:
         try:
             offer = parse_offer(line, Evidence.IMPORTED)
-            choose(by_name, offer.gpu, line.where)
+            choose_gpu(gpus, offer.gpu, line.where)
             _check_dates(offer, line.where, day)
             key = (series(offer), terms(offer))
             known = offers[key[0]]

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from quantgate.model.enums import EngineKind, KernelMode
 from quantgate.model.yaml_file import Strict
+
+
+class EngineRequirements(Strict):
+    """What a build of an engine needs of a GPU host."""
+
+    cuda: str = Field(description="CUDA version that it is built with, e.g. 13.0.")
+    driver_min: str = Field(description="Oldest NVIDIA driver that runs that CUDA version.")
+    source: str
+
+    @field_validator("cuda", "driver_min", mode="before")
+    @classmethod
+    def _text(cls, version: object) -> object:
+        """Return a version that YAML read as a number as it was written."""
+        return str(version) if isinstance(version, int | float) and not isinstance(version, bool) else version
 
 
 class EngineConfig(Strict):
@@ -30,6 +44,9 @@ class EngineConfig(Strict):
     )
     arguments: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="Serving arguments without the leading dashes; true is a bare flag."
+    )
+    requires: EngineRequirements | None = Field(
+        default=None, description="Of the driver; unknown, and not checked, if empty."
     )
     start_timeout_s: float = Field(default=600, gt=0, description="Seconds until it must answer /health.")
 

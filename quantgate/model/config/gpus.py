@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from quantgate.model.errors import ConfigError, nearest_hint
 from quantgate.model.yaml_file import Strict
+
+ADD_GPU = (
+    "Add a board to configs/gpus.yaml: its nvml_names, memory, bandwidth, TFLOPS, formats, and their source."
+)
+"""Hint for a board that is not listed."""
+
+
+def choose_gpu(gpus: Mapping[str, GpuConfig], name: str, where: str) -> GpuConfig:
+    """Return the GPU of a short name.
+
+    Args:
+        gpus: configs/gpus.yaml, by short name.
+        name: of the GPU.
+        where: it is named, for messages.
+
+    Raises:
+        ConfigError: there is none; the hint says how to add one.
+    """
+    if name in gpus:
+        return gpus[name]
+    hint = nearest_hint(name, gpus, f"Known: {', '.join(sorted(gpus))}.")
+    raise ConfigError(f"nothing is called '{name}'", where=where, hint=f"{hint} {ADD_GPU}")
+
+
+def unlisted(gpu: str, gpus: Mapping[str, GpuConfig]) -> str:
+    """Say what is missing for a board that configs/gpus.yaml does not list; empty for one that it lists.
+
+    Args:
+        gpu: short name, or the driver's name of a board that has none.
+        gpus: configs/gpus.yaml, by short name.
+    """
+    if gpu in gpus:
+        return ""
+    return f"configs/gpus.yaml has no board called '{gpu}', so it has no price, no memory model and no limit. {ADD_GPU}"
 
 
 class GpuConfig(Strict):
@@ -16,6 +52,11 @@ class GpuConfig(Strict):
     nvml_names: tuple[str, ...] = Field(default=(), description="Names as NVML reports them.")
     sm_arch: str | None = Field(
         default=None, description="SM architecture, e.g. sm_90; found at run time on CPU."
+    )
+    cuda_min: str | None = Field(
+        default=None,
+        pattern=r"^\d+\.\d+$",
+        description="First CUDA version that supports its architecture; not checked if empty.",
     )
     vram_gb: float | None = Field(default=None, gt=0, description="Memory in decimal GB (10^9 bytes).")
     nvml_memory_mib: int | None = Field(default=None, gt=0, description="NVML's total, MiB (2^20 bytes).")

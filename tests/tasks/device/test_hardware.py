@@ -178,6 +178,18 @@ def test_a_list_that_names_no_gpu_is_a_mistake(
     assert refusal().startswith(f"CUDA_VISIBLE_DEVICES='{visible}' names none of the 2 devices.")
 
 
+@pytest.mark.parametrize("visible", ["0,0", "1,GPU-1", "GPU-1, GPU-1,0"])
+def test_a_device_that_is_named_twice_is_refused(
+    nvml: Any, monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    nvml(h100(0), h100(1))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert refusal() == (
+        f"CUDA_VISIBLE_DEVICES='{visible}' names GPU-{visible[0] if visible[0] == '0' else 1} twice. "
+        "Name each device once."
+    )
+
+
 def test_a_mig_slice_is_a_device_of_its_own(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml(cut(a="1g.10gb", b="3g.40gb"))
     found = hardware.detect(gpus=GPUS)

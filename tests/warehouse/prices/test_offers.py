@@ -50,6 +50,10 @@ def problems(take: Callable[..., Any], *offers: dict[str, Any], name: str = "off
     ("change", "message"),
     [
         ({"gpu": "h10"}, "nothing is called 'h10'. Did you mean 'h100'?"),
+        (
+            {"gpu": "rtx-pro-6000"},
+            "nothing is called 'rtx-pro-6000'. Known: b200, b300, cpu, h100, h200, l40s. Add a board to ",
+        ),
         ({"usd_per_hour": 0}, "key 'usd_per_hour': input should be greater than 0 (found"),
         ({"usd_per_hour": -2.5}, "key 'usd_per_hour': input should be greater than 0 (found"),
         ({"usd_per_hour": "1,5"}, "key 'usd_per_hour': input should be a valid number"),
