@@ -8,17 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from quantgate.model.config.engines import EngineConfig
+from quantgate.model.config.gpus import GpuFile, unlisted
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import ROOT, Home
+from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
 from quantgate.model.served import served_kv_cache_dtype, served_precision
+from quantgate.model.yaml_file import load_yaml
 from tasks.checkpoint.files import read_json, read_json_if_any
-from tasks.checkpoint.hub import HUB_ID
-from tasks.checkpoint.pins import pins_file, read_pins
 from tasks.checkpoint.quant_config import QUANT_FILE, read_declared_format
 from tasks.engine.arguments import PARALLEL_ARGUMENTS, gpu_count, serving_arguments, tokens_of
 from tasks.progress import Reporter
@@ -51,39 +49,25 @@ class Stored:
     """Facts of a checkpoint's files that decide how much memory it takes."""
 
     kv_cache_dtype: str = "auto"
-    """As the files declare it, or as its file in configs/models says where they are not at hand."""
+    """As the files declare it; of a hub id as configs/models says."""
     weights_bytes: int | None = None
     """Of its safetensors; None where they are not at hand."""
 
 
 def stored(checkpoint: CheckpointConfig) -> Stored:
-    """Return what a checkpoint's files say, in its folder or in the hub's cache; nothing is fetched.
+    """Return what a checkpoint's folder says; of a hub id what configs/models says, so that every host counts alike.
 
     Raises:
         ConfigError: its configuration can't be read.
     """
-    folder = _folder(checkpoint)
-    if folder is None or not (folder / "config.json").is_file():
-        return Stored(checkpoint.kv_cache_dtype or "auto")
-    config = read_json(folder / "config.json", checkpoint.source)
-    beside = read_json_if_any(folder / QUANT_FILE, checkpoint.source)
-    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
-    declared = read_declared_format(config, beside, checkpoint.source)
-    return Stored(declared.kv_cache_dtype, sum(sizes) or None)
-
-
-def _folder(checkpoint: CheckpointConfig) -> Path | None:
-    """Return the local folder of a checkpoint, or its snapshot in the hub's cache; None where there is neither."""
-    for path in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
-        if path.is_dir():
-            return path
-    identity = HUB_ID.fullmatch(checkpoint.source)
-    if identity is None:
-        return None
-    pin = read_pins(pins_file(Home.current())).get(identity["repo"])
-    revision = checkpoint.revision or identity["revision"] or (pin.commit if pin else None)
-    cached = try_to_load_from_cache(identity["repo"], "config.json", revision=revision)
-    return Path(cached).parent if isinstance(cached, str) else None
+    for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
+        if (folder / "config.json").is_file():
+            config = read_json(folder / "config.json", checkpoint.source)
+            beside = read_json_if_any(folder / QUANT_FILE, checkpoint.source)
+            sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
+            declared = read_declared_format(config, beside, checkpoint.source)
+            return Stored(declared.kv_cache_dtype, sum(sizes) or None)
+    return Stored(checkpoint.kv_cache_dtype or "auto")
 
 
 def fitting(
@@ -167,6 +151,9 @@ def _sizes(
     )
     kv_dtype = served_kv_cache_dtype(files.kv_cache_dtype, arguments)
     sizes = ask(kv_dtype=kv_dtype)
+    listed = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    if missing := unlisted(gpu, listed):
+        raise _undecided(shape, gpu, missing.removesuffix("."))
     if not sizes:
         fault = f"a KV cache of type '{kv_dtype}'" if ask(kv_dtype="auto") else f"{weights} in its memory"
         raise _undecided(shape, gpu, f"nothing is known of {fault}")
@@ -195,6 +182,18 @@ def _utilization(value: Any) -> float:
             hint="Give a share above 0 and at most 1, e.g. 0.9.",
         )
     return share
+
+
+def served_bytes(size_bytes: int, precision: str | None, arguments: Mapping[str, Any]) -> int:
+    """Return the memory of weights of a known size: FP32 that is served in 16 bits takes half.
+
+    Args:
+        size_bytes: of the weight files.
+        precision: of them; unknown if None.
+        arguments: all serving arguments.
+    """
+    halved = precision == "fp32" and served_precision(precision, arguments) != precision
+    return size_bytes // 2 if halved else size_bytes
 
 
 def check_gpus(source: str, size_bytes: int, arguments: Mapping[str, Any], devices: Hardware) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.parameters import ValidateParameters
 from flows.planning.cpu_fit import check_size
-from flows.planning.gpu_fit import check_gpus
+from flows.planning.gpu_fit import check_gpus, served_bytes
 from flows.planning.request import Request, hardware_of
 from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import run_fingerprint
@@ -117,7 +117,8 @@ def plan_runs(parameters: ValidateParameters, request: Request, home: Home, repo
     check_pairs(resolved, report)
     checkpoints = identified(resolved, home, report)
     for checkpoint, config in zip(checkpoints, request.checkpoints, strict=True):
-        check_weights(request, config, checkpoint.size_bytes)
+        as_stored = config.model_copy(update={"precision": checkpoint.precision})
+        check_weights(request, as_stored, checkpoint.size_bytes)
     request = dataclasses.replace(
         request, checkpoints=tuple(map(argument_files.with_code, request.checkpoints))
     )
@@ -197,13 +198,12 @@ def check_weights(request: Request, config: CheckpointConfig, size_bytes: int) -
     Raises:
         ConfigError: it does not fit.
     """
+    arguments = serving_arguments(request.engine, config.engine_arguments)
+    served = served_bytes(size_bytes, config.precision, arguments)
     if request.hardware.uuids:
-        gpus = hardware_of(config, request.engine, request.hardware)
-        check_gpus(
-            config.source, size_bytes, serving_arguments(request.engine, config.engine_arguments), gpus
-        )
+        check_gpus(config.source, served, arguments, hardware_of(config, request.engine, request.hardware))
     else:
-        check_size(config.source, size_bytes, request.engine, config.engine_arguments)
+        check_size(config.source, served, request.engine, config.engine_arguments)
 
 
 def identified(checkpoints: Sequence[Checkpoint], home: Home, report: Reporter) -> list[Checkpoint]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from pathlib import Path
 
+from quantgate.model.bounded import parse_json, read_bytes
 from quantgate.model.config.architectures import has_experts
 from quantgate.model.config.engines import KernelFile, KernelRule
 from quantgate.model.enums import KernelMode
@@ -152,7 +152,7 @@ def served_mode(
     if checkpoint.weight_format == "unquantized" and not said:
         return KernelMode.NATIVE
     config = Path(checkpoint.path) / "config.json"
-    if config.is_file() and has_experts(json.loads(config.read_text("utf-8"))) and not names_experts(kernels):
+    if config.is_file() and has_experts(parse_json(read_bytes(config))) and not names_experts(kernels):
         return None
     return kernel_mode_of(kernels, rules)
 

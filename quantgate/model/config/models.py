@@ -52,7 +52,7 @@ class CheckpointConfig(Strict):
     )
     kv_cache_dtype: str | None = Field(
         default=None,
-        description="KV cache that its files declare, e.g. fp8; counts GPUs where the files are not at hand.",
+        description="KV cache that its files declare, e.g. fp8, to count the GPUs of a hub id before it is pulled.",
     )
     gated: bool = Field(default=False, description="True if the hub requires accepted terms and a token.")
     allow: Allowed = Allowed()

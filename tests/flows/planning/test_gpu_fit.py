@@ -11,7 +11,7 @@ import pytest
 
 from flows.parameters import ValidateParameters
 from flows.planning import request
-from flows.planning.gpu_fit import Stored, check_gpus, fitting, spread, stored
+from flows.planning.gpu_fit import Stored, check_gpus, fitting, served_bytes, spread, stored
 from flows.planning.request import declare, hardware_of
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
@@ -171,6 +171,11 @@ def test_files_at_hand_say_what_they_store(tmp_path: Path, home: Path) -> None:
     assert stored(hub_id) == Stored("fp8", None), "its file says it where nothing is pulled"
 
 
+def test_a_board_that_is_not_listed_is_named_with_where_to_add_it(db: Connection) -> None:
+    with pytest.raises(ConfigError, match=r"gpus.yaml has no board called 'NVIDIA H100 PCIe'.* nvml_names"):
+        fitting(db, "Llama-3.1-70B", "fp8", "NVIDIA H100 PCIe", SHORT)
+
+
 def test_an_undeclared_precision_takes_one_gpu_where_any_fits(db: Connection) -> None:
     assert fitting(db, "Llama-3.1-70B", None, "b200", SHORT).gpus == 1
 
@@ -215,6 +220,8 @@ def test_a_host_takes_two_h100_for_bf16_and_one_for_fp8() -> None:
 def test_files_larger_than_the_gpus_are_refused_whatever_the_architecture() -> None:
     two = host("h100").model_copy(update={"gpu_count": 2, "memory_bytes": 80 * 10**9})
     check_gpus("org/new", 144 * 10**9, {}, two)
+    assert served_bytes(144, "fp32", {}) == 72, "FP32 is served in 16 bits"
+    assert served_bytes(144, "fp32", {"dtype": "float32"}) == served_bytes(144, "bf16", {}) == 144
     with pytest.raises(
         ConfigError, match=r"org/new: 144\.1 GB of weights do not fit 144\.0 GB, .* of 2 h100"
     ):
