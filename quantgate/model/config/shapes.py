@@ -170,49 +170,51 @@ def _layers(text: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     blocks = _blocks(text)
     _refuse_unknown(text, blocks)
     count = text.get("num_hidden_layers", len(blocks) if blocks else None)
-    found: dict[str, Any] = {"num_hidden_layers": count, "layer_types": blocks}
+    shape_keys: dict[str, Any] = {"num_hidden_layers": count, "layer_types": blocks}
     if blocks and count != len(blocks):
         raise ValueError(f"{len(blocks)} layers are listed, and num_hidden_layers is {count}")
     if blocks and {"mlp", "moe"} & set(blocks):  # a block is a mixer or an MLP
-        found["mlp_layer_types"] = [{"mlp": "dense", "moe": "sparse"}.get(kind, "none") for kind in blocks]
+        shape_keys["mlp_layer_types"] = [
+            {"mlp": "dense", "moe": "sparse"}.get(kind, "none") for kind in blocks
+        ]
     elif isinstance(text.get("moe_layer_freq"), list):
-        found["mlp_layer_types"] = ["sparse" if flag else "dense" for flag in text["moe_layer_freq"]]
-        found["moe_layer_step"] = 1
+        shape_keys["mlp_layer_types"] = ["sparse" if flag else "dense" for flag in text["moe_layer_freq"]]
+        shape_keys["moe_layer_step"] = 1
     elif "block_configs" in text:
-        found["mlp_layer_types"] = [
+        shape_keys["mlp_layer_types"] = [
             "none" if block["ffn"]["no_op"] else "dense" for block in text["block_configs"]
         ]
     elif text.get("enable_moe_block"):
-        found["mlp_layer_types"] = ["both"] * count
+        shape_keys["mlp_layer_types"] = ["both"] * count
     elif text.get("mlp_only_layers"):
         dense = set(text["mlp_only_layers"])
-        found["mlp_layer_types"] = ["dense" if number in dense else "sparse" for number in range(count)]
+        shape_keys["mlp_layer_types"] = ["dense" if number in dense else "sparse" for number in range(count)]
     elif "moe_layer_start_index" in text:  # Ernie
         first, last = text["moe_layer_start_index"], text.get("moe_layer_end_index", count - 1)
         step = text.get("moe_layer_interval", 1)
-        found["mlp_layer_types"] = [
+        shape_keys["mlp_layer_types"] = [
             "sparse" if first <= number <= last and not (number + 1) % step else "dense"
             for number in range(count)
         ]
     if isinstance(keys.get("moe_layer_freq"), list):
-        found["moe_layer_freq"] = None
+        shape_keys["moe_layer_freq"] = None
     if isinstance(text.get("compress_ratios"), list):
-        found["compress_ratios"] = text["compress_ratios"][:count]
-    return found
+        shape_keys["compress_ratios"] = text["compress_ratios"][:count]
+    return shape_keys
 
 
 def _attention(text: Mapping[str, Any]) -> dict[str, Any]:
     """Return heads that differ between local and global layers, and of layers that index tokens or have blocks."""
-    found: dict[str, Any] = {}
+    shape_keys: dict[str, Any] = {}
     if "global_head_dim" in text:  # Gemma 4: the plain keys are those of local layers
-        found |= {"swa_head_dim": text.get("head_dim"), "head_dim": text["global_head_dim"]}
+        shape_keys |= {"swa_head_dim": text.get("head_dim"), "head_dim": text["global_head_dim"]}
     if text.get("num_global_key_value_heads"):
-        found |= {
+        shape_keys |= {
             "swa_num_key_value_heads": text.get("num_key_value_heads"),
             "num_key_value_heads": text["num_global_key_value_heads"],
         }
     if "attention_head_dim" in text and "head_dim" not in text:
-        found["head_dim"] = text["attention_head_dim"]
+        shape_keys["head_dim"] = text["attention_head_dim"]
     if "block_configs" in text:
         groups = {block["attention"]["n_heads_in_group"] for block in text["block_configs"]} - {None}
         linear = any(block["attention"].get("replace_with_linear") for block in text["block_configs"])
@@ -220,26 +222,26 @@ def _attention(text: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 "block_configs: layers with different KV heads, or linear ones in attention's place"
             )
-        found["num_key_value_heads"] = text["num_attention_heads"] // groups.pop()
+        shape_keys["num_key_value_heads"] = text["num_attention_heads"] // groups.pop()
     sparse = text.get("sparse_attention_config") or {}
     if sparse.get("use_sparse_attention"):
         off = sparse.get("sparse_attention_freq") or [1] * text["num_hidden_layers"]
-        found |= {
+        shape_keys |= {
             "index_n_heads": sparse["sparse_num_index_heads"],
             "index_head_dim": sparse["sparse_index_dim"],
             "index_topk": sparse["sparse_topk_blocks"] * sparse["sparse_block_size"],
             "index_layers": sum(map(bool, off)),
         }
     elif "compress_ratios" in text:
-        found["index_layers"] = sum(
+        shape_keys["index_layers"] = sum(
             ratio == INDEXED_RATIO for ratio in text["compress_ratios"][: text["num_hidden_layers"]]
         )
     elif "index_head_dim" in text:
         kinds = text.get("indexer_types")
-        found["index_layers"] = kinds.count("full") if kinds else text["num_hidden_layers"]
+        shape_keys["index_layers"] = kinds.count("full") if kinds else text["num_hidden_layers"]
     if text.get("mla_use_output_gate") or text.get("attention_output_gate"):
-        found["attn_output_gate"] = True
-    return found
+        shape_keys["attn_output_gate"] = True
+    return shape_keys
 
 
 INDEXED_RATIO = 4
@@ -248,11 +250,11 @@ INDEXED_RATIO = 4
 
 def _mlps(text: Mapping[str, Any]) -> dict[str, Any]:
     """Return the widths of MLPs and of shared experts, where a family says them in its own way."""
-    found: dict[str, Any] = {}
+    shape_keys: dict[str, Any] = {}
     if isinstance(text.get("intermediate_size"), list):
-        found |= {"intermediate_sizes": text["intermediate_size"], "intermediate_size": None}
+        shape_keys |= {"intermediate_sizes": text["intermediate_size"], "intermediate_size": None}
     if "block_configs" in text:
-        found["intermediate_sizes"] = [
+        shape_keys["intermediate_sizes"] = [
             0
             if block["ffn"]["no_op"]
             else _multiple(int(2 * block["ffn"]["ffn_mult"] * text["hidden_size"] / 3))
@@ -260,10 +262,10 @@ def _mlps(text: Mapping[str, Any]) -> dict[str, Any]:
         ]
     shared = text.get("moe_shared_expert_intermediate_size")
     if shared is not None:
-        found["shared_expert_intermediate_size"] = shared * (text.get("n_shared_experts") or 1)
+        shape_keys["shared_expert_intermediate_size"] = shared * (text.get("n_shared_experts") or 1)
     if text.get("model_type") == "nemotron_h" or "relu2" in str(text.get("mlp_hidden_act")):
-        found["mlp_matrices"] = 2  # squared ReLU has no gate
-    return found
+        shape_keys["mlp_matrices"] = 2  # squared ReLU has no gate
+    return shape_keys
 
 
 def _multiple(width: int, of: int = 256) -> int:
