@@ -33,8 +33,9 @@ _EXPERTS = tuple(
 _MARLIN = re.compile(r"does not have native support for (FP[48]) computation", re.IGNORECASE)
 _SIMULATED = re.compile(r"does not support native MXFP4/MXFP6 computation", re.IGNORECASE)
 _ATTENTION = (
-    re.compile(r"\bUsing (?:AttentionBackendEnum\.)?(\w+) attention backend\b", re.IGNORECASE),
+    re.compile(r"\bUsing (?:AttentionBackendEnum\.)?(\w+) attention backend\b(?! on V1)", re.IGNORECASE),
     re.compile(r"\bUsing AttentionBackendEnum\.(\w+) backend\b", re.IGNORECASE),
+    re.compile(r"\bUsing ([A-Z][A-Z0-9_]+) backend(?:\.$| out of potential| \(selected via)", re.MULTILINE),
     re.compile(r"\bUsing ([\w ]+?) backend on V1 engine\b"),  # until 0.10
     re.compile(r"'attention_backend': <?(?:AttentionBackendEnum\.)?'?(\w+)"),
 )

@@ -41,6 +41,14 @@ def test_kernels_by_layer_type() -> None:
             "FLASH_ATTN",
         ),
         ("INFO [cuda.py:1] Using AttentionBackendEnum.FLASHINFER backend.", "FLASHINFER"),
+        ("INFO [cpu.py:175] Using CPU_MLA backend.", "CPU_MLA"),
+        (
+            "INFO Using FLASH_ATTN attention backend\nINFO Using MAMBA2_ATTN attention backend",
+            "FLASH_ATTN, MAMBA2_ATTN",
+        ),
+        ("INFO [cuda.py:221] Using Flash Attention backend on V1 engine.", "Flash Attention"),
+        ("INFO Using TRITON backend for w_mxfp4_a_mxfp4\nINFO Using FLASH_ATTN MLA prefill backend.", None),
+        ("INFO Using default backend AttentionBackendEnum.TORCH_SDPA for vit attention", None),
         ("nothing of the kind", None),
     ],
 )
