@@ -256,6 +256,11 @@ def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
             id="nested, one layer in five",
         ),
         pytest.param(
+            {"thinker_config": {"text_config": {**BASE, "num_key_value_heads": 2}}},
+            {"kv_heads": 2},
+            id="nested twice",
+        ),
+        pytest.param(
             {**BASE, "num_nextn_predict_layers": 1},
             {"parameters": 100 * 64 * 2 + 5 * (4 * 64 * 64 + 3 * 64 * 128) + 11 * 64},
             id="a prediction layer is none of the model's",

@@ -16,9 +16,13 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_expe
 
 
 def language_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a config.json with those of its language model first, where they are nested."""
-    nested = [config[name] for name in NESTED if isinstance(config.get(name), dict)]
-    return {**config, **(nested[0] if nested else {})}
+    """Return the keys of a config.json with those of its language model first, however deep they are nested."""
+    merged = dict(config)
+    for _ in NESTED:
+        name = next((name for name in NESTED if isinstance(merged.get(name), dict)), None)
+        if name is not None:
+            merged |= merged.pop(name)
+    return merged
 
 
 def has_experts(config: Mapping[str, Any]) -> bool:
