@@ -199,7 +199,7 @@ def comparison_id(run: Run) -> str:
     return fingerprint_of(comparison_key(run))
 
 
-VERDICT_KEYS = "5"
+VERDICT_KEYS = "6"
 """Changes with what makes a verdict's key, so that a warehouse of before gives its runs new keys, once."""
 
 

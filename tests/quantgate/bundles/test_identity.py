@@ -75,7 +75,7 @@ def test_a_verdict_s_key_has_every_input_that_counts_for_comparison() -> None:
     assert len(comparison_key(FP8)) == len(counting) - 1  # engine and version are a pair
     # A warehouse computes its keys anew only where VERDICT_KEYS changes: raise it with this list.
     assert (VERDICT_KEYS, counting) == (
-        "5",
+        "6",
         [
             "checkpoint_revision",
             "baseline_revision",
