@@ -224,3 +224,31 @@ def test_a_damaged_imported_file_stops_only_itself(place: Any, begun: None, thre
     assert sorted(path.name[0] for path in [*prices.iterdir(), *evidence.iterdir()]) == sorted("abcdeabc")
     again = load_bundles(place.warehouse, place.bundles)
     assert (again.swapped, again.problems) == (False, report.problems)
+
+
+SHORT: dict[str, tuple[Spoil, str]] = {
+    "a quarter of the tokens": (points(output_tokens=16 * 64 * 3 // 4), "fewer_output_tokens"),
+    "short prompts": (points(input_tokens=16 * 128 * 98 // 100), "fewer_input_tokens"),
+    "half of the requests": (
+        points(completed=8, input_tokens=8 * 128, output_tokens=8 * 64),
+        "fewer_requests",
+    ),
+    "another duration": (points(duration_s=1e6), "duration_mismatch"),
+}
+
+
+def test_levels_that_fell_short_are_quarantined_in_earlier_bundles_too(place: Any, three: Any) -> None:
+    place.write(*three)
+    for name, (spoil, _) in SHORT.items():
+        place.write(replace(FP8, run_id=f"run {name}", checkpoint=f"toy {name}"))
+        spoil(place.bundles / f"run {name}")
+    assert load_bundles(place.warehouse, place.bundles).problems == ()
+    sql = "SELECT run_id, validity, validity_reasons, output_tok_s FROM throughput_points"
+    levels = query(place.warehouse, sql).to_pylist()
+    assert {level["validity"] for level in levels if level["run_id"] in {"run-bf16", "run-fp8"}} == {"valid"}
+    for name, (_, code) in SHORT.items():
+        spoilt = [level for level in levels if level["run_id"] == f"run {name}"]
+        assert len(spoilt) == 2
+        assert {level["validity"] for level in spoilt} == {"quarantined"}
+        assert all(code in level["validity_reasons"] for level in spoilt), name
+        assert all(level["output_tok_s"] for level in spoilt), "shown and marked"

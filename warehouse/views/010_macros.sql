@@ -32,6 +32,9 @@ CREATE OR REPLACE MACRO use_key(use, families) AS
 -- True if a number can be a duration, a size or a rate.
 CREATE OR REPLACE MACRO is_amount(value) AS isfinite(value::DOUBLE) AND value >= 0;
 
+-- True if a figure is more than 1 % below what it must be.
+CREATE OR REPLACE MACRO falls_short(measured, asked) AS measured < 0.99 * asked;
+
 -- The codes of what can't be, of [condition, code] pairs that a view lists.
 CREATE OR REPLACE MACRO codes_of(pairs) AS
     list_transform(list_filter(pairs, lambda pair: pair.holds), lambda pair: pair.code);

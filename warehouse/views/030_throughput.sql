@@ -64,9 +64,11 @@ SELECT
     p.client_cpu_share,
     p.seed,
     r.evidence,
-    CASE WHEN len(p.codes) > 0 THEN 'quarantined' WHEN p.validity = 'valid' THEN r.validity ELSE p.validity END
+    CASE WHEN len(p.codes) > 0 OR (r.evidence = 'measured' AND len(p.shortfalls) > 0) THEN 'quarantined' WHEN p.validity = 'valid' THEN r.validity ELSE p.validity END
         AS validity,
-    list_distinct(list_concat(r.validity_reasons, p.validity_reasons, p.codes)) AS validity_reasons,
+    list_distinct(list_concat(
+        r.validity_reasons, p.validity_reasons, p.codes, CASE WHEN r.evidence = 'measured' THEN p.shortfalls END))
+        AS validity_reasons,
     p.measured_at,
     u.measured_by AS reused_from,
     r.latest AND coalesce(l.run_id = p.run_id, true) AS latest
@@ -89,6 +91,14 @@ FROM (
              'code': 'impossible_latency'},
             {'holds': validity NOT IN ('valid', 'quarantined'), 'code': 'unknown_validity'}
         ]) AS codes,
+        -- As tasks/throughput/bench.py does it since schema_version 5: requests have exactly the lengths that are asked.
+        CASE WHEN len(codes) = 0 THEN codes_of([
+            {'holds': falls_short(completed + failed, requests), 'code': 'fewer_requests'},
+            {'holds': falls_short(input_tokens, completed::BIGINT * isl_tokens), 'code': 'fewer_input_tokens'},
+            {'holds': falls_short(output_tokens, completed::BIGINT * osl_tokens), 'code': 'fewer_output_tokens'},
+            {'holds': falls_short(duration_s * output_tok_s, output_tokens)
+                OR falls_short(output_tokens, duration_s * output_tok_s), 'code': 'duration_mismatch'}
+        ]) ELSE [] END AS shortfalls,
         completed > 0 AND len(codes) = 0 AS usable
     FROM store.load_points
 ) p
