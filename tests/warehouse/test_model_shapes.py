@@ -310,6 +310,8 @@ def test_only_attention_layers_cache_and_a_local_one_keeps_its_window_of_its_own
         (without(BASE, "hidden_size"), "key 'hidden_size' is missing"),
         (without(BASE, "intermediate_size"), "key 'intermediate_size' is missing"),
         ({"model_type": "gpt2", "n_embd": 768}, "is missing"),
+        ({**BASE, "hidden_size": 10**12, "intermediate_size": 10**12}, "larger than those of any model"),
+        ({**BASE, "vision_config": {"depth": 10**9, "hidden_size": 10**9}}, "larger than those of any model"),
     ],
 )
 def test_what_cannot_be_counted_is_one_line(config: dict[str, Any], message: str) -> None:

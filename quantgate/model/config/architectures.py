@@ -51,6 +51,10 @@ def key_names() -> Iterator[str]:
             yield from (str(choice) for choice in field.validation_alias.choices)
 
 
+COUNTABLE = 1 << 58
+"""Parameters that can be added up in 64 bits with room to spare; the largest models have 2^42."""
+
+
 class LinearAttention(Strict):
     """Widths of a layer of linear attention or Mamba, whose state does not grow with the context."""
 
@@ -215,6 +219,19 @@ class ModelConfigKeys(Strict):
     )
     vision: VisionTower | None = None
 
+    def _products(self) -> int:
+        """Return a number that no count of parameters exceeds by much: the largest widths over layers and experts."""
+        sizes = {
+            name: value
+            for name, value in self
+            if isinstance(value, int) and name != "max_position_embeddings"
+        }
+        parts = [value for part in (self.linear_attention, self.vision) if part for _, value in part]
+        heads = max(value for name, value in sizes.items() if name.endswith("heads"))
+        head = max([1, *(value for name, value in sizes.items() if name.endswith("head_dim"))])
+        widest: int = max(heads * head, *sizes.values(), *parts, *(self.intermediate_sizes or ()))
+        return int(widest**2 * (self.num_experts or 1) * self.num_hidden_layers)
+
     @model_validator(mode="before")
     @classmethod
     def _one_name(cls, data: Any) -> Any:
@@ -255,6 +272,8 @@ class ModelConfigKeys(Strict):
                 raise ValueError(
                     f"{name} lists {len(listed)} layers, and num_hidden_layers is {self.num_hidden_layers}"
                 )
+        if self._products() > COUNTABLE:
+            raise ValueError("its numbers are larger than those of any model")
         kinds = set(self.layer_types or ())
         if unknown := sorted(kinds - set(LAYER_TYPES)):
             raise ValueError(f"the kind of layer '{unknown[0]}' is unknown")
