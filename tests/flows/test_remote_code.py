@@ -12,6 +12,7 @@ from quantgate.model.config.models import Allowed, CheckpointConfig, load_model
 from quantgate.model.home import Home
 from quantgate.model.records import Checkpoint
 from tasks.checkpoint.pins import Pins, pins_file, read_pins
+from tasks.device.hardware import detect
 from tasks.engine.argument_files import with_code
 from tasks.engine.arguments import serving_arguments
 from tasks.engine.environment import load_engine
@@ -27,6 +28,8 @@ class Wanted:
 
     name = None
     model = load_model("quantgate-demo")
+    hardware = detect()
+    _, engine = load_engine(None, "cpu")
 
     def __init__(self, *checkpoints: CheckpointConfig) -> None:
         self.checkpoints = checkpoints
