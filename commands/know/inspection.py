@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.planning.gpu_fit import fitting
+from flows.planning.gpu_fit import Stored, fitting
 from quantgate.model.config.architectures import FormatFile
 from quantgate.model.config.gpus import GpuConfig, GpuFile
 from quantgate.model.config.models import load_models
@@ -128,11 +128,10 @@ def _gpus_needed(
     problems: list[str],
 ) -> int | None:
     """Return the GPUs that weights and one request of that length need; None with a problem where that is unknown."""
-    arguments: dict[str, Any] = {"kv-cache-dtype": seen.kv_cache_dtype}
-    if context_tokens:
-        arguments["max-model-len"] = context_tokens
+    arguments = {"max-model-len": context_tokens} if context_tokens else {}
+    files = Stored(seen.kv_cache_dtype, seen.size_bytes)
     try:
-        need = fitting(connection, name, served_precision(str(seen.precision), {}), gpu, arguments)
+        need = fitting(connection, name, served_precision(str(seen.precision), {}), gpu, arguments, files)
     except ConfigError as error:
         problems.append(error.what.replace(f"{gpu} {name}", "GPUs it"))
         return None

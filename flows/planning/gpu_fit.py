@@ -17,7 +17,7 @@ from quantgate.model.records import Hardware
 from quantgate.model.served import served_kv_cache_dtype, served_precision
 from quantgate.model.yaml_file import load_yaml
 from tasks.checkpoint.files import read_json, read_json_if_any
-from tasks.checkpoint.quant_config import QUANT_FILE, read_declared_format
+from tasks.checkpoint.formats.quant_config import QUANT_FILE, read_declared_format
 from tasks.engine.arguments import PARALLEL_ARGUMENTS, gpu_count, serving_arguments, tokens_of
 from tasks.progress import Reporter
 from warehouse.configuration import configured_in_memory
