@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 from packaging.version import Version
+from pydantic import BaseModel, ConfigDict, Field
 
 FOLDER = Path(__file__).resolve().parent
 PIP_AUDIT = "pip-audit==2.10.1"
@@ -27,6 +28,23 @@ _UNREACHED = (
 )
 
 
+class Advisory(BaseModel):
+    """An advisory that somebody read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: str = Field(pattern=r"^(CVE|GHSA|PYSEC)-\S+$")
+    package: str
+    fixed: str
+    what: str
+    source: str = Field(pattern=r"^https://", description="Address of what was read.")
+
+
+def recorded() -> list[Advisory]:
+    """Return the recorded advisories."""
+    return [Advisory(**record) for record in yaml.safe_load((FOLDER / "advisories.yaml").read_text())]
+
+
 def locked(file: Path) -> list[tuple[str, Version]]:
     """Return the packages of a lock file with their versions, without the suffix of a build (+cpu)."""
     return [
@@ -34,13 +52,13 @@ def locked(file: Path) -> list[tuple[str, Version]]:
     ]
 
 
-def affected(file: Path, advisories: list[dict[str, str]]) -> list[str]:
+def affected(file: Path, advisories: list[Advisory]) -> list[str]:
     """Return a line for each recorded advisory that a lock file's version is affected by."""
     return [
-        f"{file.name}: {name} {version} has {known['id']} ({known['what']}); fixed in {known['fixed']}"
+        f"{file.name}: {name} {version} has {known.id} ({known.what}); fixed in {known.fixed}"
         for known in advisories
         for name, version in locked(file)
-        if name == known["package"] and version < Version(known["fixed"])
+        if name == known.package and version < Version(known.fixed)
     ]
 
 
@@ -87,7 +105,7 @@ def by_service(file: Path, uv: str) -> int:
 
 def main(arguments: list[str]) -> int:
     """Audit every lock file."""
-    advisories = yaml.safe_load((FOLDER / "advisories.yaml").read_text())
+    advisories = recorded()
     files = sorted(file for file in FOLDER.glob("*.txt") if locked(file))
     found = [line for file in files for line in affected(file, advisories)]
     print(

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.version import Version
+from pydantic import ValidationError
 
 from quantgate.model.home import ROOT
 
@@ -19,7 +21,7 @@ assert _SPEC is not None
 assert _SPEC.loader is not None
 audit = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(audit)
-ADVISORIES = yaml.safe_load((AUDIT.parent / "advisories.yaml").read_text())
+ADVISORIES = audit.recorded()
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
 
 
@@ -43,12 +45,18 @@ def test_an_affected_version_is_named_with_its_advisory(tmp_path: Path) -> None:
     assert "fixed in 2.6.0" in found[-1]
 
 
-def test_recorded_advisories_are_complete_and_about_what_is_locked() -> None:
+def test_recorded_advisories_have_a_source_and_are_about_what_is_locked() -> None:
     locked = {name for file in AUDIT.parent.glob("*.txt") for name, _ in audit.locked(file)}
+    assert len({known.id for known in ADVISORIES}) == len(ADVISORIES)
     for known in ADVISORIES:
-        assert set(known) == {"id", "package", "fixed", "what"}
-        assert known["package"] in locked
-        assert Version(known["fixed"]) > Version("0")
+        assert known.package in locked
+        assert Version(known.fixed) > Version("0")
+    record = ADVISORIES[0].model_dump()
+    for wrong in ({"source": "from memory"}, {"fixed": 3.7}, {"severity": "high"}):
+        with pytest.raises(ValidationError):
+            audit.Advisory(**(record | wrong))
+    with pytest.raises(ValidationError):
+        audit.Advisory(**{key: part for key, part in record.items() if key != "source"})
 
 
 def test_ci_audits_and_lists_what_is_locked_in_a_job_of_its_own() -> None:
