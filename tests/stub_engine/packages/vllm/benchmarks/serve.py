@@ -72,7 +72,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     ]
     itls = [[] if error else [itl_s * (1 + 0.1 * draw(i))] * (tokens - 1) for i, error in enumerate(errors)]
     e2els = [ttft + sum(gaps) for ttft, gaps in zip(ttfts, itls, strict=True)]
-    duration = max(sum(e2els) / level, 1e-3)
+    free_s, starts = [0.0] * level, []
+    for e2el in e2els:  # whoever is free first asks next
+        asker = free_s.index(min(free_s))
+        starts.append(free_s[asker])
+        free_s[asker] += e2el
+    duration = max(*free_s, 1e-3)
     total_in, total_out = completed * args.random_input_len, completed * tokens
     answered = [i for i, error in enumerate(errors) if not error]
     series = {
@@ -100,7 +105,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         "total_token_throughput": (total_in + total_out) / duration,
         "input_lens": [args.random_input_len] * len(errors),
         "output_lens": [0 if error else tokens for error in errors],
-        "start_times": [duration * i / len(errors) for i in range(len(errors))],
+        "start_times": starts,
         "ttfts": ttfts,
         "itls": itls,
         "errors": errors,
