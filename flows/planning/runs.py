@@ -263,7 +263,8 @@ def plans_of(
     for resolved, config, named in zip(checkpoints, request.checkpoints, served, strict=True):
         # With an adapter the measured model is another one, and the table must not call it by the same name.
         name = f"{resolved.name}+{named.adapter}" if named.adapter else resolved.name
-        checkpoint = resolved.model_copy(update={"name": name})
+        # What is never stored is no part of a plan, or a run would differ from its stored manifest.
+        checkpoint = resolved.model_copy(update={"name": name, "traits": ()})
         plan = plan_of(checkpoint, config, named, baseline, engine, request)
         plans.append(plan.model_copy(update={"contents": contents}))
         baseline = baseline or BaselineRef(
