@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from quantgate.model.enums import Family
 from quantgate.model.yaml_file import Strict
@@ -14,7 +16,7 @@ TASK_NAME = r"^[^./\\\x00][^/\\\x00]*$"
 class SuiteTask(Strict):
     """One lm-eval task of a suite."""
 
-    task: str = Field(pattern=TASK_NAME, description="The task's name as lm-eval knows it.")
+    task: str = Field(description="The task's name as lm-eval knows it.")
     path: str | None = Field(
         default=None, description="Folder of its YAML, or a JSONL; lm-eval's own if empty."
     )
@@ -58,6 +60,13 @@ class SuiteTask(Strict):
         le=1,
         description="Score of an answer that ignores the question, a fraction; of generated text 0 if empty.",
     )
+
+    @field_validator("task")
+    @classmethod
+    def _name_of_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(TASK_NAME, name):
+            raise ValueError("is a path, and a task's name has no '/' or '\\' and begins with no dot")
+        return name
 
 
 class Suite(Strict):

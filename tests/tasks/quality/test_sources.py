@@ -203,7 +203,7 @@ def test_a_suite_names_a_jsonl_and_says_more_of_it_than_a_command_can(tmp_path: 
     assert jsonl_files(file) == [renamed]
     renamed.rename(tmp_path / "mine.jsonl")
     for name, path, told in (
-        ("a/b", "mine.jsonl", r"own\.yaml: 'a/b' can't name a JSONL's task\. Use letters"),
+        ("a/b", "mine.jsonl", r"own\.yaml: key 'tasks\.0\.task': .*is a path.*\(found 'a/b'\)"),
         ("numbers", "gone.jsonl", r"own\.yaml: no such file: '.*gone\.jsonl'\. Put it beside the suite"),
         ("numbers", "~nobody/x.jsonl", r"no such file: '~nobody/x\.jsonl'"),
         ("numbers", "x" * 300 + ".jsonl", r"own\.yaml: no such file: 'x"),
