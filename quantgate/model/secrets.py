@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +16,63 @@ STRUCK = "***"
 CLOUDS = ("AWS_", "AZURE_", "CLOUDSDK_", "FSSPEC_", "GCLOUD_", "GOOGLE_")
 """Beginnings of a cloud's variables: each may hold a credential."""
 NAMES = re.compile(
-    r"SECRET|(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|CONNECTION_STRING)(?:_|$)"
-    r"|(?:_|API|ACCESS)KEY(?:_|$)|(?:^|_)AUTH(?:_|$)"
+    r"SECRET(?!AR)|TOKEN(?:_?\d*$|_(?:FILE|ID|PATH|VALUE)$)|(?:PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|CONNECTION_STRING)(?:_|$)"
+    r"|(?:_|API|ACCESS)KEY(?:_|$)|(?:^|_)(?:AUTH|OAUTH|AUTHORIZATION|BEARER|COOKIE|JWT)(?:_|$)|_(?:PAT|PWD)$"
 )
 """Words of a secret's name, in upper case with underscores."""
 TEXT_TOKENS = re.compile(
-    r"(?:^|_)(?:BOS|EOS|PAD|UNK|SEP|CLS|MASK|BEGIN|END|STOP|IMAGE|VIDEO|AUDIO|PROMPT|PREFILL|DRAFT|SPECULATIVE)"
-    r"_TOKEN(?:_|$)"
+    r"(?:^|_)(?:BOS|EOS|EO[A-Z]|BO[A-Z]|SO[A-Z]|PAD|UNK|SEP|CLS|MASK|BEGIN|START|END|STOP|BREAK|CALL|THINK|NEWLINE|PREFIX"
+    r"|MIDDLE|SUFFIX|IMAGE|VISION|VIDEO|AUDIO|TEXT|LANG|LANGUAGE|PROMPT|PREFILL|DRAFT|SPECULATIVE|SPECIAL|PLACEHOLDER|PER"
+    r"|FIRST|LAST|NEXT|STEP|SPLIT|PRE)_TOKEN(?:_|$)"
+    r"|(?:^|_)(?:ANSWER|CACHE|DATASET|DOC|FOREIGN|GROUP|LABEL|PRIMARY|SORT|TEXT|VALUE|WEIGHT)_KEY(?:_|$)"
 )
-"""Names of a tokenizer's or an engine's tokens, which are pieces of text."""
+"""Names of a tokenizer's or an engine's tokens, which are pieces of text, and of keys that open nothing."""
 
 _URL = r"\b[a-z][a-z0-9+.-]{0,30}://"
 _SIGNED = (
-    r"X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|signature|(?:[a-z]{1,20}[-_]){0,3}token"
-    r"|(?:api[-_]?|access[-_]?)?key|password|passwd|(?:client[-_]?)?secret"
+    r"X-(?:Amz|Goog)-(?:Signature|Credential)|AWSAccessKeyId|sig|signature|auth|pwd|password|passwd|apikey"
+    r"|(?:[a-z]{1,20}(?:[-_]|%5F|%2D)){0,3}(?:token|key|secret)"
 )
-_NAMED = r"(?:api[-_]?key|hf[-_]token|(?:access|auth|session)[-_]token|secret[\w-]{0,40}|password|passwd|passphrase)"
+_NAMED = (
+    r"(?:(?:x-)?api[-_ ]?key|(?:account|shared[-_]?access)[-_]?key"
+    r"|(?:hf|hub|access|auth|session|private|refresh)[-_]token|secret[\w-]{0,40}|password|passwd|passphrase)"
+)
+_RANDOM = r"(?=[\w-]{0,60}?(?:[A-Za-z0-9]{20}|(?=[A-Za-z]{0,9}\d)[A-Za-z0-9]{10}))[\w-]{16,}"
+"""What words joined by dashes are not: a long run of letters, or a shorter one with a digit."""
+_ISSUERS = (
+    r"gh[opsur]_|github_pat_|gl(?:agent|cbt|dt|ft|imt|pat|ptt|rt|soat)-|xox[a-z]-|xoxe\.|xapp-|xwfp-|nvapi-|sk-(?:ant|proj)-"
+    r"|[rs]k_(?:live|test)_|dckr_[op]at_|hv[bs]\.|GOCSPX-|ya29\.|do[op]_v1_|figd_|glsa_|ATATT|tskey-|dp\.[a-z]{2}\.|lsv2_"
+    r"|wandb_v1_|pcsk_|tgp_v1_|pplx-|AGE-SECRET-KEY-|NRAK-|PMAK-|shp[a-z]{2}_|lin_api_|SG\."
+)
+"""Beginnings of tokens that begin nothing else."""
+_SHORT_ISSUERS = r"(?:hf|api_org)(?:_|%5F)|sk-|npm_|pypi-|gsk_|r8_|xai-|csk-|fw_|rpa_|pn[bu]_|ntn_|sess-"
+_PEM = r"[A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+_PEM_LINE = r"[\s\\]{1,4}n?[a-z-]{1,30}: [^\n\\]{0,200}"
+_HEADER = "(?:authorization|private-token|cookie)"
+_BASE64 = r"(?=[a-z0-9+/]{0,99}[A-Z])(?=[A-Z0-9+/]{0,99}[a-z])(?=[A-Za-z+/]{0,99}\d)[A-Za-z0-9+/]{12,}"
 FORMS = tuple(
     re.compile(form, re.IGNORECASE | re.DOTALL)
     for form in (
-        r"()-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\w+/=\s\\]{0,9999}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
-        r"()(?-i:\b(?:hf|api_org)_(?=\w*[0-9A-Z])\w{16,})",
-        r"()(?-i:\bsk-[A-Za-z0-9_-]{16,})",
-        r"()(?-i:\b(?:gh[opsur]_|github_pat_|glpat-|npm_|pypi-|xox[abeprs]-)[A-Za-z0-9_-]{10,})",
+        rf"()-----BEGIN {_PEM}(?:{_PEM_LINE}){{0,5}}[\w+/=\s\\]{{0,9999}}(?:-----END {_PEM})?",
+        rf"()(?-i:(?<![A-Za-z0-9])(?:{_ISSUERS})[A-Za-z0-9_.-]{{10,}})",
+        rf"()(?-i:(?<![A-Za-z0-9])(?:{_SHORT_ISSUERS}){_RANDOM})",
         r"()(?-i:\b(?:AKIA|ASIA)[A-Z0-9]{16}\b)",
-        r"()(?-i:\b(?:AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{10,}))",
-        r"()(?-i:\beyJ[A-Za-z0-9_-]{5,999}\.[A-Za-z0-9_-]{5,9999}\.[A-Za-z0-9_-]*)",
-        r"(\b(?:bearer|basic)\s+)(?:(?=\S*[0-9=])[A-Za-z0-9._~+/=-]{8,}|[A-Za-z._~+/-]{20,})",
-        rf"({_URL})[^/@\s:'\"]*:[^/@\s]+(?=@)",
-        rf"([?&;](?:{_SIGNED})=)[^&;\s'\"]+",
-        rf"({_NAMED}=)[^\s'\"&;,)]{{4,}}",
-        rf"({_NAMED}['\"]\s{{0,9}}:\s{{0,9}}['\"])[^'\"]{{4,}}",
-        rf"(--[\w-]{{0,40}}{_NAMED}\s+)[^\s'\"-]\S{{3,}}",
+        r"()(?-i:\b(?:AIza[A-Za-z0-9_-]{30,}|(?:dapi|SK)[0-9a-f]{32}\b|\d{8,10}:AA[A-Za-z0-9_-]{33}))",
+        r"(\bhooks\.slack\.com/\w{1,20}/|\bdiscord(?:app)?\.com/api/webhooks/)[\w/-]{10,}",
+        r"()(?-i:\beyJ[A-Za-z0-9_-]{5,999}+(?:\.[A-Za-z0-9_-]{0,9999}){2,4})",
+        r"(\bbearer\s{1,9})(?:(?=\S*[0-9=])[A-Za-z0-9._~+/=-]{8,}|[A-Za-z._~+/-]{20,})",
+        rf"(\bbasic\s{{1,9}})(?-i:[A-Za-z0-9+/]{{8,}}={{1,2}}|{_BASE64})",
+        rf"({_HEADER}['\"]?\s{{0,9}}:\s{{0,9}}['\"]?(?:[a-z]{{1,20}}\s{{1,9}})?)(?=\S*\d)[^\s'\"]{{8,}}[^\r\n'\"]*",
+        rf"({_URL})[^/@\s:'\"]*:(?!\d{{1,5}}[/?#])[^/\s\"<>]+(?=@)",
+        rf"({_URL})[^/@\s:'\"]{{1,99}}:(?!\d{{1,5}}[/?#])[^\s\"<>]{{1,200}}(?=@)",
+        r"(\bhttps?://)(?=[^/@\s]{0,99}\d)[\w.~%-]{16,}(?=@)",
+        rf"([?&;#](?:{_SIGNED})=)[^&;\s'\"]+",
+        rf"({_NAMED}\s?=\s?\\?['\"]?)[^\s'\"&;,)]{{4,}}",
+        rf"({_NAMED}\\?['\"]\s{{0,9}}:\s{{0,9}}\\?['\"])[^'\"]{{4,}}",
+        rf"({_NAMED}\s{{0,9}}:\s{{1,9}})(?=\S*\d)[^\s'\"]{{8,}}",
+        r"(\btoken\\?['\"]?\s{0,9}[:=]\s{0,9}\\?['\"]?)(?-i:(?=[A-Za-z]*\d)[A-Za-z0-9]{20,})",
+        r"((?-i:\b(?:[A-Z][A-Z0-9]{0,20}_){0,4}(?:TOKEN|PASSWORD|KEY|PAT|PWD)=))[^\s'\"&;,)]{8,}",
+        rf"(--(?:[\w-]{{0,40}}{_NAMED}|token)[\s=]\s{{0,9}})[^\s'\"-]\S{{3,}}",
     )
 )
 """Forms of a secret in a text; the first group is what may stay before it. What repeats before a form's end has a most,
@@ -54,6 +80,8 @@ so that no text takes longer than its length."""
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 _SHORTEST = 6
 """Letters of a variable's value from which on it is looked for in texts: shorter ones are parts of common words."""
+_SHORT = 200
+"""Letters of a text below which the answer is kept: names and prices come again and again."""
 _PART_BYTES = 1 << 22
 
 
@@ -71,13 +99,26 @@ def is_secret(name: str, value: object = None) -> bool:
     return isinstance(value, str) and redact_forms(value) != value
 
 
+@lru_cache(4096)
 def _is_named(name: str) -> bool:
-    upper = re.sub(r"[-. ]", "_", name.upper().lstrip("-"))
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)  # of a name like apiKey
+    upper = re.sub(r"[-. ]", "_", words.upper().lstrip("-"))
     return NAMES.search(TEXT_TOKENS.sub("_", upper)) is not None
 
 
 def redact_forms(text: str) -> str:
     """Return a text without whatever has the form of a secret."""
+    return _redacted(text) if len(text) < _SHORT else _struck(text)
+
+
+@lru_cache(4096)
+def _redacted(text: str) -> str:
+    return _struck(text)
+
+
+def _struck(text: str) -> str:
+    if len(text) < _SHORTEST:
+        return text
     for form in FORMS:
         text = form.sub(rf"\g<1>{STRUCK}", text)
     return text

@@ -41,10 +41,106 @@ def test_every_known_form_is_a_secret_wherever_a_text_has_it(form: str) -> None:
     assert FAKE not in str(RunError(f"it said {planted}", where=planted, hint=planted))
 
 
+ISSUERS = [
+    "glptt-",
+    "glrt-",
+    "xapp-1-",
+    "xoxc-",
+    "xoxd-",
+    "nvapi-",
+    "sk-ant-api03-",
+    "sk-or-v1-",
+    "sk_live_",
+    "rk_live_",
+    "dckr_pat_",
+    "hvs.",
+    "GOCSPX-",
+    "dop_v1_",
+    "figd_",
+    "glsa_",
+    "ATATT3",
+    "tskey-auth-",
+    "dp.pt.",
+    "lsv2_pt_",
+    "wandb_v1_",
+    "pcsk_",
+    "tgp_v1_",
+    "pplx-",
+    "AGE-SECRET-KEY-1",
+    "NRAK-",
+    "shpat_",
+    "lin_api_",
+    "SG.",
+    "hf_oauth_",
+    "gsk_",
+    "r8_",
+    "xai-",
+    "csk-",
+    "fw_",
+    "rpa_",
+    "pnu_",
+    "pnb_",
+    "ntn_",
+    "sess-",
+    "my_hf_",
+    "hf%5F",
+]
+PARTS = (
+    "Authorization: tok|en {}",
+    "X-Api|-Key: {}",
+    "PRIVATE|-TOKEN: {}",
+    "Coo|kie: session={}",
+    "AccountName=x;Account|Key={}==;Suffix=x",
+    "sb://x/;SharedAccess|Key={}=",
+    "aws_secret_access|_key = {}",
+    "hf_tok|en: {}",
+    '{{"tok|en": "{}"}}',
+    '{{\\"api|_key\\": \\"{}\\"}}',
+    "api|_key='{}'",
+    "HUGGING_FACE_HUB_TOK|EN={}",
+    "--tok|en {}",
+    "--tok|en={}",
+    "https://|{}@host/path",
+    "s3://|KEY:ab/{}+cd@bucket/x",
+    "postgres://|u:p@{}@host/db",
+    "https://host/?auth|={}",
+    "https://host/?account_k|ey={}",
+    "https://host/?access%5Ftok|en={}",
+    "https://hooks.slack|.com/services/T0/B0/{}",
+    "-----BEGIN RSA PRIVATE| KEY-----\nDEK-Info: AES-128-CBC,0A\n\n{}\n-----END RSA PRIVATE| KEY-----",
+    "-----BEGIN PGP PRIVATE| KEY BLOCK-----\n\n{}\n-----END PGP PRIVATE| KEY BLOCK-----",
+    "sk-|{}",
+)
+"""What is around a token; the bar keeps scanners of this repository quiet."""
+
+
+@pytest.mark.parametrize("part", [*(f"{issuer}|{{}}" for issuer in ISSUERS), *PARTS])
+def test_a_token_of_any_issuer_is_one_however_it_is_written(part: str) -> None:
+    planted = part.replace("|", "").format(FAKE * 3)
+    assert is_secret("", planted)
+    shown = redact(f"before {planted} after")
+    assert FAKE not in shown
+    assert shown.startswith("before ")
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "hf_hub",
+        "hf_quant_config_FP8",
+        "/models/hf_Llama_3_8B_Instruct",
+        "sk-learn-regression-model-v2",
+        "npm_config_registry",
+        "xai-org/grok-2-1212-instruct",
+        "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16",
+        "acme/tiny@" + "0123456789abcdef0123456789abcdef01234567",
+        "Basic GSM8K-style questions",
+        "Basic Llama-3.1-8B",
+        "password: required",
+        "time to first token: 0.25",
+        "--eos-token </s>",
+        "http://127.0.0.1:8000/v1/models/a@b",
+        "abfs://container@account.dfs.core.windows.net/folder",
         "hf_quant_config.json",
         "disk-usage-of-the-whole-machine",
         "s3://bucket/folder",
@@ -62,7 +158,22 @@ def test_what_only_resembles_a_secret_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["hf-token", "hf_token", "--hf-token", "HF_TOKEN", "api-key", "ssl.keyfile-password"]
+    "name",
+    [
+        "hf-token",
+        "hf_token",
+        "--hf-token",
+        "HF_TOKEN",
+        "hubToken",
+        "token2",
+        "api-key",
+        "privateKey",
+        "connectionString",
+        "Authorization",
+        "GH_PAT",
+        "MYSQL_PWD",
+        "ssl.keyfile-password",
+    ],
 )
 def test_a_name_makes_a_secret_of_a_text_however_it_is_spelled(name: str) -> None:
     assert is_secret(name, "x")
@@ -83,7 +194,13 @@ def test_a_name_makes_a_secret_of_a_text_however_it_is_spelled(name: str) -> Non
         "Bearer ",
         "'",
         "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\na: ",
         "?a_",
+        "hf_",
+        "A_",
+        "basic a",
+        "x://a:/",
+        "cookie: a ",
     ],
 )
 def test_no_text_takes_longer_than_its_length(piece: str) -> None:
@@ -98,6 +215,14 @@ def test_no_text_takes_longer_than_its_length(piece: str) -> None:
         "eos_token",
         "max-num-batched-tokens",
         "speculative-token-tree",
+        "eosToken",
+        "boi_token",
+        "image_break_token",
+        "token_type",
+        "per_token",
+        "answer_key",
+        "secretary",
+        "PWD",
         "max_gen_toks",
         "key",
         "keys",
