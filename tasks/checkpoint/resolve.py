@@ -440,6 +440,7 @@ def _needs_code(
         else "set `allow: {remote_code: true}` and a revision for it in configs/models."
     )
     if allow.remote_code:
+        _check_own_code(folder, where)
         return True
     if config.get("auto_map"):
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -460,6 +461,22 @@ def _needs_code(
                 f"its processor needs code of its own (auto_map in {name})", where=where, hint=hint
             )
     return False
+
+
+def _check_own_code(folder: Path, where: str) -> None:
+    """Refuse permitted code that another repository holds: the permission is for one commit.
+
+    Raises:
+        ConfigError: a configuration names such code, as ``org/name--module.Class``.
+    """
+    for name in ("config.json", "tokenizer_config.json", *PROCESSORS):
+        settings = read_json_if_any(folder / name, where) or {}
+        if any("--" in str(section.get("auto_map")) for section in sections(settings)):
+            raise ConfigError(
+                f"{name} names code of another repository, which 'allow' doesn't permit",
+                where=where,
+                hint="Give a checkpoint that holds all of its code.",
+            )
 
 
 def _is_known_processor(processor: Mapping[str, Any]) -> bool:

@@ -30,6 +30,7 @@ from tasks.progress import Reporter
 WHERE = "engine arguments"
 OWN_ARGUMENTS = frozenset({"model", "served-model-name", "host", "port", "api-key", "uds", "config"})
 """Quantgate's to set; a file of arguments (config) would carry others past every check."""
+HUB_LOGIN = "hf-token"
 PARALLEL_ARGUMENTS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 EVERY_VLLM = frozenset(
     {
@@ -82,7 +83,9 @@ def serving_arguments(config: EngineConfig, overrides: Mapping[str, Any]) -> dic
             where=WHERE,
             hint="Leave it out; a port is the key 'port' of the engine in engines.yaml.",
         )
-    refuse_secrets(merged, WHERE)
+    refuse_secrets(
+        {HUB_LOGIN if HUB_LOGIN.startswith(name) else name: merged[name] for name in merged}, WHERE
+    )
     for name, value in merged.items():
         _check_plain(name, value)
     return {key: value for key, value in merged.items() if value is not None}

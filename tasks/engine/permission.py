@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from quantgate.model.bounded import parse_json
 from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
@@ -18,7 +20,7 @@ ELSEWHERE = ("tokenizer", "hf-config-path", "speculative-config")
 """Arguments that may name another checkpoint, whose code nobody has read."""
 PICKLE_FORMATS = ("pt", "npcache")
 """Values of load-format that read pickles, even beside safetensors."""
-_NESTED = re.compile(r"trust[-_]remote[-_]code|auto_map", re.IGNORECASE)
+_NESTED = re.compile(r"trust[-_]remote[-_]code|auto[-_]map", re.IGNORECASE)
 _HINT = "Leave it out; once you have read the code, set `allow: {remote_code: true}` and a revision in configs/models."
 
 
@@ -38,20 +40,39 @@ def check_permitted(arguments: Mapping[str, Any], allow: Allowed) -> None:
         if CODE_ARGUMENT.startswith(name):  # the engine's parser completes what is shortened
             if value not in (False, None) and not allow.remote_code:
                 raise ConfigError(f"'{given}' would run a checkpoint's own code", where=WHERE, hint=_HINT)
-        elif name != "chat-template" and _NESTED.search(inner + json.dumps(value, default=str)):
+        elif name != "chat-template" and _NESTED.search(inner + _written(value)):
             raise ConfigError(f"'{given}' would let code of a checkpoint run", where=WHERE, hint=_HINT)
-        elif name in ELSEWHERE and allow.remote_code and _names_code(value):
+        elif allow.remote_code and _may_be(name, ELSEWHERE) and _names_code(value):
             raise ConfigError(
                 f"'{given}' names another checkpoint, whose code would run with this one's permission",
                 where=WHERE,
                 hint="Leave it out where 'allow' permits code.",
             )
-        elif name == "load-format" and value in PICKLE_FORMATS and not allow.pickle:
+        elif _may_be(name, ("load-format",)) and not allow.pickle and _opens_pickles(value):
             raise ConfigError(
-                f"'load-format' is '{value}', which opens pickles: they can run code",
+                f"'{given}' is '{value}', which opens pickles: they can run code",
                 where=WHERE,
                 hint="Leave it out, or set `allow: {pickle: true}` and a revision in configs/models.",
             )
+
+
+def _may_be(name: str, arguments: Iterable[str]) -> bool:
+    """Return True if the engine's parser may complete a name to one of these arguments."""
+    return any(argument.startswith(name) for argument in arguments)
+
+
+def _written(value: Any) -> str:
+    """Return a value as the engine reads it; in JSON within a text a letter may be written as an escape."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = [value, parse_json(value)]
+    return json.dumps(value, default=str)
+
+
+def _opens_pickles(value: Any) -> bool:
+    return any(
+        str(item).lower() in PICKLE_FORMATS for item in (value if isinstance(value, list) else [value])
+    )
 
 
 def _names_code(value: Any) -> bool:

@@ -316,7 +316,7 @@ def test_no_way_in_takes_a_secret(
     assert FAKE not in "".join(traceback.format_exception_only(refused.value))
 
 
-@pytest.mark.parametrize("name", ["hf-token", "hf_token", "--hf-token", "api_key"])
+@pytest.mark.parametrize("name", ["hf-token", "hf_token", "--hf-token", "hf-tok", "hf_t", "api_key"])
 def test_an_engine_argument_is_a_secret_by_its_name(name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         serving_arguments(load_engine(None, "cpu")[1], {name: "of-no-known-form"})

@@ -38,6 +38,8 @@ SPELLINGS: list[dict[str, Any]] = [
     {"trust-remote": True},
     {"hf-overrides": {"trust_remote_code": True}},
     {"hf-overrides": {"auto_map": {"AutoConfig": "other/repository--new.New"}}},
+    {"hf-overrides": '{"trust\\u005fremote_code": true}'},
+    {"hf-overrides": {"text_config": {"auto-map": {}}}},
     {"hf_overrides": json.dumps({"text_config": {"auto_map": {}}})},
     {"hf-overrides.auto_map.AutoModel": "new.New"},
     {"model-loader-extra-config": {"inner": [{"trust-remote-code": True}]}},
@@ -89,7 +91,14 @@ def test_what_permits_nothing_is_taken() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"tokenizer": "org/other"}, {"hf-config-path": "x"}, {"speculative-config": {"model": "draft"}}],
+    [
+        {"tokenizer": "org/other"},
+        {"tokeniz": "org/other"},
+        {"hf-config-path": "x"},
+        {"hf-config": "x"},
+        {"speculative-config": {"model": "draft"}},
+        {"spec": {"model": "draft"}},
+    ],
 )
 def test_permission_for_one_checkpoint_is_none_for_another(
     arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,11 +111,12 @@ def test_permission_for_one_checkpoint_is_none_for_another(
     check_permitted(arguments, NONE)
 
 
-@pytest.mark.parametrize("load_format", ["pt", "npcache"])
-def test_no_load_format_opens_pickles(load_format: str) -> None:
+@pytest.mark.parametrize("load_format", ["pt", "npcache", "PT", ["pt"]])
+@pytest.mark.parametrize("name", ["load-format", "load_form"])
+def test_no_load_format_opens_pickles(name: str, load_format: Any) -> None:
     with pytest.raises(ConfigError, match="which opens pickles"):
-        check_permitted({"load-format": load_format}, CODE)
-    check_permitted({"load-format": load_format}, PICKLES)
+        check_permitted({name: load_format}, CODE)
+    check_permitted({name: load_format}, PICKLES)
     check_permitted({"load-format": "safetensors"}, NONE)
 
 
@@ -160,6 +170,17 @@ def test_a_folder_needs_the_permission_that_a_hubs_commit_needs(
     with pytest.raises(ConfigError, match="'allow' needs a commit"):
         resolve(folder, allow=CODE)
     assert resolve(source, cache=tmp_path / "cache", allow=CODE).remote_code
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json"])
+def test_permission_for_one_commit_is_none_for_code_of_another_repository(
+    hub: HubServer, tmp_path: Path, name: str
+) -> None:
+    known = json.loads(checkpoint_files().get(name, b"{}"))
+    content = known | {"auto_map": {"AutoTokenizer": ["acme/other--new.New", None]}}
+    sha = hub.add("acme/tiny", checkpoint_files() | {name: json.dumps(content).encode()})
+    with pytest.raises(ConfigError, match="names code of another repository"):
+        resolve(f"acme/tiny@{sha}", cache=tmp_path / "cache", allow=CODE)
 
 
 def test_a_processor_that_the_library_has_needs_none(tmp_path: Path) -> None:
