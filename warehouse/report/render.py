@@ -128,6 +128,8 @@ def _value(scalar: pa.Scalar) -> Any:
         return [(_value(entry[0]), _value(entry[1])) for entry in scalar.values]
     if isinstance(scalar, pa.ListScalar):
         return [_value(item) for item in scalar.values]
+    if isinstance(scalar, pa.UnionScalar):
+        return _value(scalar.value)
     return _far_time(scalar)
 
 
