@@ -21,6 +21,7 @@ from quantgate.model.home import Home
 from quantgate.model.records import Hardware
 from tasks.progress import Reporter
 
+_NOTE_BYTES = 80
 _OURS = re.compile(rb"(process \d+)?")
 
 
@@ -43,8 +44,13 @@ def _open_for_all(path: Path) -> int:
     """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
-        with contextlib.suppress(FileExistsError):
+        try:
             descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise _no_lock(path, error.strerror or str(error)) from None
+        else:
             os.fchmod(descriptor, 0o666)
             return descriptor
         try:
@@ -57,7 +63,8 @@ def _open_for_all(path: Path) -> int:
         if (
             stat.S_ISREG(facts.st_mode)
             and facts.st_nlink <= 1
-            and _OURS.fullmatch(os.pread(descriptor, 80, 0))
+            and facts.st_size < _NOTE_BYTES
+            and _OURS.fullmatch(os.pread(descriptor, _NOTE_BYTES, 0))
         ):
             return descriptor
         os.close(descriptor)
@@ -78,10 +85,10 @@ def _shared_folder() -> Path:
     named = os.environ.get("QUANTGATE_LOCKS")
     folder = named_path(named) if named else Path(tempfile.gettempdir()) / "quantgate-locks"
     for_all = not named
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(parents=True)
-        for_all = True
     try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            for_all = True
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | (0 if named else os.O_NOFOLLOW))
     except OSError as error:
         raise _no_lock(folder, error.strerror or str(error)) from None
@@ -99,16 +106,15 @@ def _locked(path: Path, what: str, report: Reporter) -> Iterator[None]:
     """Lock a file; wait for its holder, and say so. A killed holder's lock is free at once."""
     with os.fdopen(_open_for_all(path), "r+") as file:
         if not _try_lock(file):
-            holder = file.read(80)
+            holder = file.read(_NOTE_BYTES)
             holder = holder if holder and _OURS.fullmatch(holder.encode()) else "another run"
             with report.step(f"waiting for {what}, locked by {holder}") as step:
                 while not _try_lock(file):
                     step.update()
                     time.sleep(0.5)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()}")
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without a note of its holder
+            os.pwrite(file.fileno(), f"process {os.getpid()}".encode(), 0)
         yield
 
 

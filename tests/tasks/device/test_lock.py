@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -154,3 +155,33 @@ def test_the_lock_of_another_user_can_be_taken_in_a_sticky_folder(monkeypatch: p
     with locked_devices(CPU, Reporter(lambda _: None)):
         (lock,) = lock_files(CPU)
         assert lock.read_text() == f"process {os.getpid()}"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTGATE_LOCKS", "/proc/no/such")
+    with pytest.raises(ConfigError, match="is no lock that can be used"):
+        lock_files(CPU)
+    monkeypatch.setenv("QUANTGATE_LOCKS", "/proc")
+    with pytest.raises(ConfigError, match="is no lock that can be used"), locked_devices(CPU, Reporter()):
+        pass
+
+
+def test_a_full_disk_keeps_no_lock_from_being_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTGATE_LOCKS", str(tmp_path))
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with locked_devices(CPU, Reporter(lambda _: None)):
+        (path,) = lock_files(CPU)
+        assert path.read_bytes() == b""
+
+
+def test_a_longer_file_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTGATE_LOCKS", str(tmp_path))
+    (path,) = lock_files(CPU)
+    path.write_text("process " + "1" * 200)
+    with pytest.raises(ConfigError, match="it holds something else"), locked_devices(CPU, Reporter()):
+        pass
+    assert len(path.read_text()) == 208
