@@ -310,6 +310,8 @@ class BundleStore:
         manifest = self.read_manifest(run_id)
         tables = {name: self.read_table(manifest, name) for name in BUNDLE_FILES}
         starts = {start.engine_start_id for start in manifest.engine_starts}
+        if len(starts) < len(manifest.engine_starts):
+            raise damaged(run_id, f"{MANIFEST} lists an engine start twice")
         for name in ("samples.parquet", "load_points.parquet", "control_samples.parquet", "fidelity.parquet"):
             unknown = set(tables[name].column("engine_start_id").unique().to_pylist()) - starts
             if unknown:

@@ -24,7 +24,7 @@ class QuantgateError(Exception):
         """Compose the one line, without secrets and without control characters: it goes to many places."""
         self.what, self.where, self.hint = (_shown(part) for part in (what, where, hint))
         line = f"{self.where}: {self.what}" if where else self.what
-        super().__init__(f"{line}. {self.hint}" if hint else line)
+        super().__init__(f"{line.removesuffix('.')}. {self.hint}" if hint else line)
 
 
 class ConfigError(QuantgateError):

@@ -88,6 +88,10 @@ LEFT_OUT: dict[str, tuple[Spoil, str]] = {
         points(measured_at=2**62),
         "load_points.parquet holds times in measured_at that no calendar has",
     ),
+    "start twice": (
+        edit(lambda m: m.update(engine_starts=m["engine_starts"] * 2)),
+        "manifest.json lists an engine start twice",
+    ),
     "no number": (edit(lambda m: m["policy"].update(alpha=float("nan"))), "key 'policy.alpha'"),
 }
 IMPOSSIBLE: dict[str, tuple[Spoil, str]] = {
@@ -98,6 +102,14 @@ IMPOSSIBLE: dict[str, tuple[Spoil, str]] = {
     "negative speed": (points(output_tok_s=-5.0), "impossible_speed"),
     "vanishing speed": (points(output_tok_s=1e-320), "impossible_speed"),
     "negative duration": (points(duration_s=-1.0), "impossible_duration"),
+    "vanishing duration": (points(duration_s=5e-324), "impossible_duration"),
+    "no duration": (points(duration_s=-0.0), "impossible_duration"),
+    "endless duration": (points(duration_s=1e308), "impossible_duration"),
+    "all tokens": (points(output_tokens=2**63 - 1), "impossible_tokens"),
+    "all cached": (points(prefix_cache_hit_tokens=2**63 - 1), "impossible_tokens"),
+    "more answers than requests": (points(completed=2**31 - 1), "impossible_requests"),
+    "more failures than requests": (points(failed=2**31 - 1), "impossible_requests"),
+    "endless latency": (points(e2el_mean_ms=1e308), "impossible_latency"),
     "negative tokens": (points(output_tokens=-1), "impossible_tokens"),
     "negative requests": (points(failed=-1), "impossible_requests"),
     "negative latency": (points(ttft_p99_ms=-1.0), "impossible_latency"),
@@ -156,6 +168,18 @@ def test_what_cannot_be_is_quarantined_and_has_no_cost(odd: Any, name: str) -> N
     assert row.pop("validity_reasons") == [IMPOSSIBLE[name][1]]
     assert (row.pop("validity"), row.pop("why")) == ("quarantined", "quarantined")
     assert set(row.values()) == {None}
+
+
+def test_a_latency_that_is_no_number_is_missing(place: Any, three: Any) -> None:
+    place.write(three[0])
+    points(itl_p50_ms=float("nan"))(place.bundles / "run-bf16")
+    load_bundles(place.warehouse, place.bundles)
+    rows = query(place.warehouse, "SELECT DISTINCT validity, itl_p50_ms, itl_p99_ms FROM throughput_points")
+    assert rows.to_pylist() == [{"validity": "valid", "itl_p50_ms": None, "itl_p99_ms": 10.0}]
+
+
+def test_a_line_has_one_full_stop_between_what_is_wrong_and_the_hint(odd: Any) -> None:
+    assert not [line for line in odd[1].problems if ".." in line]
 
 
 def test_every_code_of_what_cannot_be_is_known_to_the_table(odd: Any) -> None:

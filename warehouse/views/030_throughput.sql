@@ -74,20 +74,25 @@ SELECT
     r.latest AND coalesce(l.run_id = p.run_id, true) AS latest
 FROM (
     SELECT
-        *,
+        COLUMNS(lambda name: name NOT LIKE '%_ms'),
+        nullif(COLUMNS('(.*_ms)$'), 'nan'::DOUBLE) AS '\1',
         codes_of([
             {'holds': concurrency < 1, 'code': 'impossible_concurrency'},
-            {'holds': least(isl_tokens, osl_tokens, input_tokens, output_tokens, prefix_cache_hit_tokens) < 0,
+            {'holds': least(isl_tokens, osl_tokens, input_tokens, output_tokens, prefix_cache_hit_tokens) < 0
+                OR greatest(input_tokens, output_tokens, prefix_cache_hit_tokens) > 1e15,
              'code': 'impossible_tokens'},
-            {'holds': least(requests, completed, failed, warmup_requests) < 0, 'code': 'impossible_requests'},
-            {'holds': NOT is_amount(duration_s), 'code': 'impossible_duration'},
+            {'holds': least(requests, completed, failed, warmup_requests) < 0
+                OR completed::BIGINT + failed > requests,
+             'code': 'impossible_requests'},
+            {'holds': NOT is_amount(duration_s) OR (completed > 0 AND duration_s NOT BETWEEN 1e-9 AND 1e12),
+             'code': 'impossible_duration'},
             {'holds': NOT list_bool_and(list_transform(
                 [requests_per_s, output_tok_s, total_tok_s], lambda rate: rate = 0 OR rate BETWEEN 1e-9 AND 1e12)),
              'code': 'impossible_speed'},
             {'holds': list_has_any(list_transform([
                 ttft_mean_ms, ttft_p50_ms, ttft_p90_ms, ttft_p99_ms, tpot_mean_ms, tpot_p50_ms, tpot_p90_ms,
                 tpot_p99_ms, itl_mean_ms, itl_p50_ms, itl_p90_ms, itl_p99_ms, e2el_mean_ms, e2el_p50_ms, e2el_p90_ms,
-                e2el_p99_ms], lambda ms: ms < 0 OR isinf(ms)), [true]),
+                e2el_p99_ms], lambda ms: ms < 0 OR (ms > 1e12 AND NOT isnan(ms))), [true]),
              'code': 'impossible_latency'},
             {'holds': validity NOT IN ('valid', 'quarantined'), 'code': 'unknown_validity'}
         ]) AS codes,
