@@ -28,7 +28,7 @@ from quantgate.bundles.identity import (
 from quantgate.bundles.manifest import EngineStart, Manifest
 from quantgate.model.config.policy import Policy
 from quantgate.model.enums import Family
-from quantgate.model.records import RunPlan, TaskContent
+from quantgate.model.records import Instant, RunPlan, TaskContent
 from quantgate.model.yaml_file import Strict, fingerprint_of
 
 
@@ -47,7 +47,7 @@ class Declaration(Strict):
 
     run_id: str
     declared_order: int = Field(ge=0, lt=2**63)
-    declared_at: datetime
+    declared_at: Instant
     claim_key: str
     subject_key: str = Field(default="", description="Of the claim, but for the kernels (`subject_of`).")
     question_key: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import Field, ValidationInfo, field_validator
 
 from quantgate.model.bounded import RefusedError, parse_json
@@ -12,7 +10,7 @@ from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Evidence, Family, KernelMode, Validity
 from quantgate.model.errors import ConfigError, RunError
-from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
+from quantgate.model.records import BaselineRef, Checkpoint, Hardware, Instant, RunInputs
 from quantgate.model.yaml_file import Strict, parse_record
 
 SCHEMA_VERSION = 5
@@ -39,7 +37,7 @@ class EngineStart(Strict):
     start_duration_s: float = Field(description="Seconds from launch until it answered.")
     environment: dict[str, str] = Field(description="Environment variables on the allow-list.")
     command: tuple[str, ...]
-    started_at: datetime
+    started_at: Instant
 
     @field_validator("kernel_mode")
     @classmethod
@@ -123,13 +121,13 @@ class Manifest(Strict):
     validity: Validity = Validity.VALID
     validity_reasons: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict, description="Of the pipeline's own packages.")
-    started_at: datetime
+    started_at: Instant
     declared_order: int = Field(
         default=0,
         ge=0,
         description="The run's number in the bundles store (quantgate.bundles.order); 0 before there was one.",
     )
-    measured_at: datetime
+    measured_at: Instant
     continues: str | None = None
     reused: dict[str, str] = Field(
         default_factory=dict,

@@ -42,7 +42,7 @@ _DOCUMENTS = ".documents"
 _SCORED = ".scored"
 """Ending of the file of a run that has scored enough answers to decide something."""
 
-_YEAR_9999_US = 253_370_764_800_000_000
+_YEAR_1_US, _YEAR_9999_US = -62_135_596_800_000_000, 253_370_764_800_000_000
 """Microseconds from 1970 to the year 9999; times are no further from 1970 than that, either way."""
 
 _KEYS = {
@@ -532,7 +532,7 @@ def _content_problem(table: pa.Table) -> str:
     for field in table.schema:
         if pa.types.is_timestamp(field.type) and table.num_rows:
             ends = pc.min_max(table[field.name].cast(pa.int64())).values()
-            if any(end.is_valid and abs(end.as_py()) >= _YEAR_9999_US for end in ends):
+            if any(end.is_valid and not _YEAR_1_US <= end.as_py() < _YEAR_9999_US for end in ends):
                 return f"holds times in {field.name} that no calendar has"
     return ""
 

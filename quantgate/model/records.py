@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from quantgate.model.config.policy import Policy
 from quantgate.model.config.suites import Suite
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import Family, Outcome, TestKind, Verdict, Weights
 from quantgate.model.yaml_file import Strict
+
+
+def _check_calendar(value: datetime) -> datetime:
+    """Refuse a time that in UTC lies beyond the calendar, or at its end, where nothing can be added to it."""
+    try:
+        known = value.astimezone(UTC).year < 9999
+    except OverflowError:
+        known = False
+    if not known:
+        raise ValueError("no calendar has this time")
+    return value
+
+
+Instant = Annotated[datetime, AfterValidator(_check_calendar)]
+"""A time of the years 1 to 9998, UTC."""
 
 
 class Checkpoint(Strict):

@@ -92,6 +92,15 @@ LEFT_OUT: dict[str, tuple[Spoil, str]] = {
         edit(lambda m: m.update(engine_starts=m["engine_starts"] * 2)),
         "manifest.json lists an engine start twice",
     ),
+    "early time": (
+        points(measured_at=-(2**56)),
+        "load_points.parquet holds times in measured_at that no calendar has",
+    ),
+    "late start": (
+        edit(lambda m: m.update(started_at="9999-12-31T23:59:59-23:59")),
+        "key 'started_at': no calendar has this time",
+    ),
+    "last year": (edit(lambda m: m.update(measured_at="9999-01-01T00:00:00Z")), "no calendar has this time"),
     "no number": (edit(lambda m: m["policy"].update(alpha=float("nan"))), "key 'policy.alpha'"),
 }
 IMPOSSIBLE: dict[str, tuple[Spoil, str]] = {
