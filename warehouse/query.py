@@ -40,7 +40,7 @@ def read_only(warehouse: Path) -> Iterator[Connection]:
 
     Raises:
         ConfigError: the warehouse doesn't exist yet.
-        RunError: the file is no DuckDB database that this version of DuckDB can read.
+        RunError: the file is no DuckDB database that this version of DuckDB can read, or has not this version's views.
     """
     if not warehouse.is_file():
         raise ConfigError(
@@ -62,7 +62,14 @@ def read_only(warehouse: Path) -> Iterator[Connection]:
         for setting in ("USE warehouse", "SET TimeZone = 'UTC'", "SET enable_external_access = false"):
             connection.execute(setting)
         connection.execute("SET lock_configuration = true")
-        yield connection
+        try:
+            yield connection
+        except (duckdb.BinderException, duckdb.CatalogException) as error:
+            raise RunError(
+                f"it is another version's ({_first_line(error)})",
+                where=str(warehouse),
+                hint="`quantgate load` brings it to this version.",
+            ) from None
     finally:
         connection.close()
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
 from quantgate.model.enums import KernelMode, Validity
-from quantgate.model.errors import ConfigError
+from quantgate.model.errors import ConfigError, RunError
 from warehouse.load import load_bundles
 from warehouse.query import query
 from warehouse.report import publish as publishing
@@ -26,6 +28,18 @@ NAMES = ["validated_table.csv", "validated_table.md", "validated_table.parquet"]
 
 def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_warehouse_of_another_version_is_one_line(loaded: Any, tmp_path: Path) -> None:
+    older = tmp_path / "warehouse.duckdb"
+    shutil.copy(loaded.warehouse, older)
+    with duckdb.connect(str(older)) as connection:
+        connection.execute("CREATE OR REPLACE VIEW validated_table AS SELECT 1 AS run_id")
+        connection.execute("CREATE OR REPLACE MACRO validated_table_at(ts) AS TABLE SELECT 1 AS run_id")
+    with pytest.raises(
+        RunError, match=r"it is another version's \(.*`quantgate load` brings it to this version"
+    ):
+        publish(older, tmp_path / "published", AS_OF)
 
 
 def test_three_files_of_one_as_of(loaded: Any, tmp_path: Path) -> None:
