@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -104,6 +105,7 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run the command; every expected failure ends in one line and an exit status, never in a traceback."""
     sys.excepthook = _show_unexpected
+    _open_streams()
     signal.signal(signal.SIGTERM, _on_sigterm)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and a shell's & ignore it
         signal.signal(signal.SIGINT, _on_sigint)
@@ -113,6 +115,13 @@ def main() -> None:
     except BaseException as error:
         code = _report(error)
     _leave(code)
+
+
+def _open_streams() -> None:
+    """Open what the caller closed: a file that is opened later would get its number, and what is printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for the whole process
 
 
 def _report(error: BaseException) -> int:

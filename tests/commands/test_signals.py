@@ -91,3 +91,13 @@ def test_a_signal_ends_an_endless_query(home: Path, sent: signal.Signals, status
 def test_an_error_that_nobody_expected_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         cli._report(ZeroDivisionError())
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_traceback(home: Path, closed: str) -> None:
+    load_bundles(home / "warehouse.duckdb", home / "bundles")
+    done = subprocess.run(
+        f"{QUANTGATE} sql 'SELECT 42' {closed}", shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout in ("", "42\n──\n42\n")
