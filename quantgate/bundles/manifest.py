@@ -125,6 +125,7 @@ class Manifest(Strict):
     declared_order: int = Field(
         default=0,
         ge=0,
+        lt=1 << 62,
         description="The run's number in the bundles store (quantgate.bundles.order); 0 before there was one.",
     )
     measured_at: Instant

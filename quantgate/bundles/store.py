@@ -30,7 +30,7 @@ from quantgate.bundles.schema import (
     PROMPTS_FILE,
     SAMPLES_FILE,
 )
-from quantgate.model.bounded import DATA_BYTES, parse_json, read_bytes
+from quantgate.model.bounded import DATA_BYTES, RefusedError, parse_json, read_bytes
 from quantgate.model.errors import ConfigError, RunError
 from quantgate.model.yaml_file import explained
 
@@ -285,11 +285,13 @@ class BundleStore:
                 continue
             try:
                 raw = self._content(f"{self._root}/{DECLARED}/{name}")
-                question = Declaration.model_validate_json(raw)
+                question = Declaration.model_validate(parse_json(raw))
             except ValidationError as error:
                 what = str(explained(Declaration, error, f"{DECLARED}/{name}"))
             except OSError as error:
                 what = f"{DECLARED}/{name}: it can't be read ({error.strerror or error})"
+            except RefusedError as error:
+                what = f"{DECLARED}/{name}: it is not JSON ({error})"
             else:
                 declared.append(Declared(name, question, question.run_id in scored))
                 continue
