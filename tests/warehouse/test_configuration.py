@@ -62,7 +62,7 @@ def test_the_cpu_s_price_says_that_it_is_an_assumption() -> None:
     [
         ({"gpu": "h10"}, r"nothing is called 'h10'. Did you mean 'h100'\?"),
         ({"valid_to": "2026-01-01"}, "valid_to 2026-01-01 isn't after valid_from 2026-03-20"),
-        ({"usd_per_hour": 0}, r"usd_per_hour': input should be greater than 0"),
+        ({"usd_per_hour": 0}, r"usd_per_hour': input should be greater than or equal to"),
         ({"gpus": 2}, r"unknown key 'prices.0.gpus'. Did you mean 'gpu'\?"),
     ],
 )

@@ -24,7 +24,7 @@ class PriceOffer(Strict):
     gpu: Name
     gpu_count: int = Field(default=1, ge=1, lt=2**31)
     price_kind: PriceKind
-    usd_per_hour: float = Field(gt=0, le=1e9, allow_inf_nan=False)
+    usd_per_hour: float = Field(ge=1e-9, le=1e9, allow_inf_nan=False)
     currency: Literal["USD"] = Field(default="USD", description="Only USD is priced: convert, and say how.")
     valid_from: date = Field(description="From its start, UTC.")
     valid_to: date | None = Field(default=None, description="Until its start, UTC; open if empty.")

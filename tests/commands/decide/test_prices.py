@@ -29,7 +29,8 @@ def test_offers_are_imported_whole_and_listed(home: Path, tmp_path: Path) -> Non
     assert (done.status, done.out) == (2, "")
     first, second, last = done.err.splitlines()
     assert first == (
-        f"quantgate: {file}:2: key 'usd_per_hour': input should be greater than 0 (found '0'). Correct the value."
+        f"quantgate: {file}:2: key 'usd_per_hour': input should be greater than or equal to 0.000000001 "
+        "(found '0'). Correct the value."
     )
     assert second.startswith(f"quantgate: {file}:3: valid_from 2999-01-01 lies in the future")
     assert last.startswith(f"quantgate: {file}: 2 of 2 offers are wrong, nothing was imported.")

@@ -54,8 +54,18 @@ def problems(take: Callable[..., Any], *offers: dict[str, Any], name: str = "off
             {"gpu": "rtx-pro-6000"},
             "nothing is called 'rtx-pro-6000'. Known: b200, b300, cpu, h100, h200, l40s. Add a board to ",
         ),
-        ({"usd_per_hour": 0}, "key 'usd_per_hour': input should be greater than 0 (found"),
-        ({"usd_per_hour": -2.5}, "key 'usd_per_hour': input should be greater than 0 (found"),
+        (
+            {"usd_per_hour": 0},
+            "key 'usd_per_hour': input should be greater than or equal to 0.000000001 (found",
+        ),
+        (
+            {"usd_per_hour": -2.5},
+            "key 'usd_per_hour': input should be greater than or equal to 0.000000001 (found",
+        ),
+        (
+            {"usd_per_hour": 1e-320},
+            "key 'usd_per_hour': input should be greater than or equal to 0.000000001 (found",
+        ),
         ({"usd_per_hour": "1,5"}, "key 'usd_per_hour': input should be a valid number"),
         ({"usd_per_hour": "inf"}, "key 'usd_per_hour': input should be a finite number (found 'inf')"),
         ({"gpu_count": 0}, "key 'gpu_count': input should be greater than or equal to 1"),
