@@ -18,6 +18,7 @@ from quantgate.bundles.manifest import FidelityResult
 from quantgate.bundles.schema import FIDELITY, FIDELITY_FILE, LEAST_LOGPROB
 from quantgate.bundles.staging import RESULT, write_json
 from quantgate.model.bounded import parse_json, read_bytes
+from quantgate.model.disk import writing_to
 from quantgate.model.errors import QuantgateError
 from quantgate.model.words import counted
 from tasks.engine.endpoint import EngineEndpoint
@@ -103,7 +104,8 @@ def measure_fidelity(
             _count_death(out_dir, deaths, engine)
             raise
     if table is not None:
-        pq.write_table(table, out_dir / FIDELITY_FILE)
+        with writing_to(out_dir / FIDELITY_FILE):
+            pq.write_table(table, out_dir / FIDELITY_FILE)
     result = FidelityResult(
         text_id=text.text_id,
         tokens=table.num_rows if table else 0,

@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field
 
 from quantgate.model.bounded import DATA_BYTES, RefusedError, parse_json, read_text, reason
+from quantgate.model.disk import writing_to
 from quantgate.model.errors import ConfigError
 from quantgate.model.yaml_file import Strict, fingerprint_of
 from tasks.progress import Reporter
@@ -205,10 +206,18 @@ def _schema(documents: Sequence[Document]) -> pa.Schema:
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``target``, then put it in place at once."""
+    """Write beside ``target``, then put it in place at once.
+
+    Raises:
+        RunError: the disk is full; nothing stays beside it.
+    """
     part = target.with_name(f".{target.name}.part")
-    write(part)
-    part.replace(target)
+    with writing_to(target):
+        try:
+            write(part)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantgate.model.errors import ConfigError
+from quantgate.model.errors import ConfigError, RunError
 from tasks.progress import Reporter
 from tasks.quality.jsonl import read_documents, write_task
 
@@ -322,3 +323,16 @@ def test_no_line_brings_anything_but_documents_or_one_clear_line(
     assert (told is None) == bool(documents)
     assert told is None or (told.startswith(str(path)) and "\n" not in told)
     assert all(document.prompt and document.answer for document in documents)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jsonl(tmp_path, {"prompt": "1 + 1 =", "answer": "2"})
+
+    def full(_table: Any, part: Path) -> None:
+        part.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(RunError, match=r"own\.parquet: it can't be written"):
+        write_task(path, tmp_path / "made")
+    assert not [file for file in (tmp_path / "made").rglob("*") if file.is_file()]
