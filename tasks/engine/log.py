@@ -27,19 +27,26 @@ _EXPERTS = tuple(
         r"\bUsing '?(?P<kernel>\w[\w ]*?)'? backend for (?P<layer>w_\w+|[\w ()]*\bMoE)\b",
         r"\bUsing '?(?P<kernel>\w+Experts)'?(?P<layer>)\.?$",
         # MXFP4 until 0.19: "Using Marlin backend", "Using FlashInfer MXFP4 BF16 backend for SM100, …".
-        r"\bUsing (?P<kernel>Marlin|Triton|FlashInfer MXFP4 [\w ]+)(?P<layer>) backend(?: for SM\d+|\.?$)",
+        r"\bUsing (?P<kernel>Marlin|Triton|FlashInfer MXFP4 [\w ]+)(?P<layer>) backend(?: for SM\d+|$)",
     )
 )
 _MARLIN = re.compile(r"does not have native support for (FP[48]) computation", re.IGNORECASE)
 _SIMULATED = re.compile(r"does not support native MXFP4/MXFP6 computation", re.IGNORECASE)
 _ATTENTION = (
+    re.compile(  # XPU; with a dot, where MXFP4's experts have none
+        r"\bUsing (Flash Attention(?: MLA)?|Triton(?: MLA)?|XPU MLA Sparse) backend(?: on XPU)?\.$",
+        re.MULTILINE | re.IGNORECASE,
+    ),
     re.compile(r"\bUsing (?:AttentionBackendEnum\.)?(\w+) attention backend\b(?! on V1)", re.IGNORECASE),
     re.compile(r"\bUsing AttentionBackendEnum\.(\w+) backend\b", re.IGNORECASE),
     re.compile(r"\bUsing ([A-Z][A-Z0-9_]+) backend(?:\.$| out of potential| \(selected via)", re.MULTILINE),
     re.compile(r"\bUsing ([\w ]+?) backend on V1 engine\b"),  # until 0.10
     re.compile(r"'attention_backend': <?(?:AttentionBackendEnum\.)?'?(\w+)"),
 )
-_KV_CACHE = re.compile(r"\bUsing (\w+) data type to store kv cache\b", re.IGNORECASE)
+_KV_CACHE = re.compile(
+    r"\bUsing (?:DeepSeek's |standard )?(\w+) (?:data type to store kv cache|KV cache format)\b",
+    re.IGNORECASE,
+)
 _METRIC = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 

@@ -47,6 +47,12 @@ def test_kernels_by_layer_type() -> None:
             "FLASH_ATTN, MAMBA2_ATTN",
         ),
         ("INFO [cuda.py:221] Using Flash Attention backend on V1 engine.", "Flash Attention"),
+        ("INFO [xpu.py:239] Using Flash Attention backend.", "Flash Attention"),
+        ("INFO [xpu.py:189] Using Flash Attention MLA backend on XPU.", "Flash Attention MLA"),
+        ("INFO [xpu.py:158] Using XPU MLA Sparse backend.", "XPU MLA Sparse"),
+        ("INFO [xpu.py:192] Using Triton backend.", "Triton"),
+        ("INFO [xpu.py:153] Using TurboQuant attention backend.", "TurboQuant"),
+        ("INFO [mxfp4.py:1] Using Triton backend", None),
         ("INFO Using TRITON backend for w_mxfp4_a_mxfp4\nINFO Using FLASH_ATTN MLA prefill backend.", None),
         ("INFO Using default backend AttentionBackendEnum.TORCH_SDPA for vit attention", None),
         ("nothing of the kind", None),
@@ -128,11 +134,13 @@ def test_all_kernels_of_a_kind_of_layer_are_kept_and_rounded_activations_are_nam
         "Using MarlinMxfp8LinearKernel for MXFP8 GEMM\n"
         "using flashinfercutedslmxfp8linearkernel FOR MXFP8 GEMM\n"
         "Using HummingMxFp4LinearKernel for MXFP4 GEMM\n"
+        "Using HUMMING W4A8 MoE backend.\n"
         "Using MarlinExperts\n"
     )
     assert log.kernels_in(text) == {
         "MXFP8 GEMM": "MarlinMxfp8LinearKernel, flashinfercutedslmxfp8linearkernel",
         "MXFP4 GEMM": "HummingMxFp4LinearKernel (fp8 activations)",
+        "W4A8 MoE": "HUMMING (fp8 activations)",
         "experts": "MarlinExperts",
     }
     assert log.names_experts(log.kernels_in(text))
@@ -153,6 +161,11 @@ def test_the_kv_cache_is_what_the_engine_reports_then_what_its_log_says() -> Non
     reported = 'vllm:cache_config_info{cache_dtype="nvfp4",block_size="16"} 1.0\n'
     assert log.kv_cache_dtype_in(line, reported) == "nvfp4"
     assert log.kv_cache_dtype_in(line, reported.replace("nvfp4", "auto")) == "fp8_e4m3"
+    latent = "Using fp8 data type to store kv cache. It\nUsing DeepSeek's fp8_ds_mla KV cache format."
+    assert log.kv_cache_dtype_in(latent) == "fp8_ds_mla"
+    assert (
+        log.kv_cache_dtype_in("Using fp8_ds_mla KV cache format for FLASHMLA_SPARSE backend.") == "fp8_ds_mla"
+    )
     assert log.kv_cache_dtype_in("") is None
 
 
