@@ -157,6 +157,7 @@ def test_a_prediction_layer_is_stored_and_not_counted(published: dict[str, dict[
         ("Qwen/Qwen3-0.6B", 0.6e9),
         ("org/model-1.5T", 1.5e12),
         ("org/Mixtral-8x7B-v0.1", None),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", None),
         ("nvidia/GLM-5.2-NVFP4", None),
         ("Qwen3-A3B", None),
     ],
@@ -261,6 +262,61 @@ def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
             id="nested twice",
         ),
         pytest.param(
+            {**BASE, "model_type": "gemma3_text", "num_hidden_layers": 12, "sliding_window": 128},
+            {"local_layers": 10, "global_layers": 2},
+            id="Gemma 3 names no pattern",
+        ),
+        pytest.param(
+            {**BASE, "model_type": "llama4_text", "num_hidden_layers": 8, "attention_chunk_size": 128},
+            {"local_layers": 6, "global_layers": 2, "chunked": True},
+            id="Llama 4 names no pattern",
+        ),
+        pytest.param(
+            {
+                **BASE,
+                "model_type": "llama4_text",
+                "attention_chunk_size": 128,
+                "no_rope_layers": [1, 1, 0, 1, 1],
+            },
+            {"local_layers": 4, "global_layers": 1, "chunked": True},
+            id="Llama 4 lists layers",
+        ),
+        pytest.param(
+            {**BASE, "sliding_window": 128, "sliding_window_pattern": "LLLG"},
+            {"local_layers": 4, "global_layers": 1},
+            id="a pattern in letters",
+        ),
+        pytest.param(
+            {**BASE, "sliding_window": 128, "use_sliding_window": True, "max_window_layers": 3},
+            {"local_layers": 2, "global_layers": 3},
+            id="the first layers without a window",
+        ),
+        pytest.param(
+            {**BASE, "num_local_experts": 0, "num_experts_per_tok": 0},
+            {"experts": 0, "moe_layers": 0, "dense_mlp_parameters": 5 * 3 * 64 * 128},
+            id="no experts",
+        ),
+        pytest.param(
+            {
+                **BASE,
+                "num_experts": 8,
+                "moe_topk": [2] * 5,
+                "moe_intermediate_size": [32] * 5,
+                "num_shared_expert": [1] * 5,
+            },
+            {"experts_per_token": 2, "moe_layers": 5, "expert_parameters": 5 * 3 * 64 * 32},
+            id="one number a layer",
+        ),
+        pytest.param(
+            {**BASE, **EXPERTS, "mlp_only_layers": [1], "decoder_sparse_step": 2},
+            {"moe_layers": 1},
+            id="dense layers and a step",
+        ),
+        pytest.param(
+            {**BASE, "hidden_act": "relu2"}, {"dense_mlp_parameters": 5 * 2 * 64 * 128}, id="squared ReLU"
+        ),
+        pytest.param({**BASE, "hidden_act": "xielu"}, {"dense_mlp_parameters": 5 * 2 * 64 * 128}, id="xIELU"),
+        pytest.param(
             {**BASE, "num_nextn_predict_layers": 1},
             {"parameters": 100 * 64 * 2 + 5 * (4 * 64 * 64 + 3 * 64 * 128) + 11 * 64},
             id="a prediction layer is none of the model's",
@@ -307,6 +363,8 @@ def test_only_attention_layers_cache_and_a_local_one_keeps_its_window_of_its_own
             r"layers of another kind than attention aren't known \('mamba_d_ssm'\)",
         ),
         ({**BASE, "hidden_size_per_layer_input": 256}, "embeddings of each layer"),
+        ({**BASE, **EXPERTS, "mlp_only_layers": [0], "decoder_sparse_step": 0}, "layers can't be read"),
+        ({**BASE, "sliding_window": 128, "sliding_window_pattern": ""}, "layers can't be read"),
         (without(BASE, "hidden_size"), "key 'hidden_size' is missing"),
         (without(BASE, "intermediate_size"), "key 'intermediate_size' is missing"),
         ({"model_type": "gpt2", "n_embd": 768}, "is missing"),

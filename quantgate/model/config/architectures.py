@@ -162,7 +162,9 @@ class ModelConfigKeys(Strict):
     n_shared_experts: int | None = Field(
         default=None,
         ge=0,
-        validation_alias=AliasChoices("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
+        validation_alias=AliasChoices(
+            "n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts"
+        ),
     )
     shared_expert_intermediate_size: int | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from quantgate.model.config.architectures import (
+    EXPERTS,
     LAYER_TYPES,
     ModelConfigKeys,
     key_names,
@@ -22,8 +23,15 @@ from quantgate.model.yaml_file import parse_record
 NOMINAL_TOLERANCE = 0.1
 """Share by which a count may differ from the size in a model's name."""
 _KINDS = {
-    "full_attention": ("attention", "global_attention", "deepseek_sparse_attention", "sparse_attention", "*"),
-    "sliding_attention": ("local_attention", "sliding_window_attention"),
+    "full_attention": (
+        "attention",
+        "global_attention",
+        "deepseek_sparse_attention",
+        "sparse_attention",
+        "*",
+        "G",
+    ),
+    "sliding_attention": ("local_attention", "sliding_window_attention", "L"),
     "linear_attention": ("gated_delta_net", "kda"),
     "mamba": ("mamba2", "M"),
     "mlp": ("-",),
@@ -36,7 +44,14 @@ _RECURRENT = re.compile(r"mamba_|ssm_|lru_|rwkv|conv_L_cache|linear_(num|attn)|k
 """Keys of layers whose state does not grow with the context."""
 _TIED = ("gemma", "cohere")
 """Families that share the embedding's matrix with the head where config.json does not say."""
+_PATTERNS = {"gemma2": 2, "gemma3": 6}
+"""One layer in so many attends to all tokens, by family, where config.json does not say."""
+_UNGATED = ("starcoder2", "nemotron_h")
+"""Families whose MLPs have no gate, beside those with squared ReLU or xIELU."""
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(b|t)(?![a-z0-9])", re.IGNORECASE)
+
+_WITH_EXPERTS = re.compile(r"\d[bt]-\d+e(?![a-z0-9])", re.IGNORECASE)
+"""Active parameters and experts (Llama-4-Scout-17B-16E)."""
 
 
 def shape_of_config(config: Mapping[str, Any], where: str) -> ModelConfigKeys:
@@ -55,14 +70,23 @@ def shape_of_config(config: Mapping[str, Any], where: str) -> ModelConfigKeys:
         keys.setdefault("tie_word_embeddings", True)
     if str(text.get("model_type")).startswith("llama4"):
         keys.setdefault("n_shared_experts", 1)
+    family = str(text.get("model_type")).removesuffix("_text")
+    if family in _PATTERNS:
+        keys.setdefault("sliding_window_pattern", _PATTERNS[family])
+    if isinstance(keys.get("sliding_window_pattern"), str):
+        del keys["sliding_window_pattern"]
     if keys.get("sliding_window") == 0:
         del keys["sliding_window"]
+    if not any(keys.get(name) for name in EXPERTS):  # Granite 4 says 0 of a dense model
+        keys = {key: value for key, value in keys.items() if key not in EXPERTS or value != 0}
+        keys.pop("num_experts_per_tok", None)
+    keys = {key: value if key in _LISTS else _same(value) for key, value in keys.items()}
     try:
         keys |= _layers(text, keys)
         keys |= _attention(text)
         keys |= _mlps(text)
         keys |= {"linear_attention": _linear(text), "vision": _vision(config)}
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         why = (
             str(error) if isinstance(error, ValueError) else f"a key is missing or of another type ({error})"
         )
@@ -74,12 +98,20 @@ def shape_of_config(config: Mapping[str, Any], where: str) -> ModelConfigKeys:
     return parse_record(ModelConfigKeys, {k: v for k, v in keys.items() if v is not None}, where)
 
 
+def _same(value: Any) -> Any:
+    """Return the value of all layers where a list gives each the same one (Hunyuan)."""
+    return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
+
+
+_LISTS = ("layer_types", "mlp_layer_types", "compress_ratios", "moe_layer_freq", "intermediate_size")
+"""Keys whose lists are read for each layer."""
 _READ_BELOW = {"linear_attention", "vision", "intermediate_sizes", "mlp_matrices", "index_layers"}
 
 
 def size_in_name(name: str) -> float | None:
-    """Return the parameters that a model's name states; None for none, and for experts times a size (8x7B)."""
-    sizes = _SIZE.findall(name.rpartition("/")[2].replace("_", "-"))
+    """Return the parameters that a model's name states; None for none, and for experts and a size (8x7B, 17B-16E)."""
+    words = name.rpartition("/")[2].replace("_", "-")
+    sizes = [] if _WITH_EXPERTS.search(words) else _SIZE.findall(words)
     return float(sizes[0][0]) * (1e9 if sizes[0][1].lower() == "b" else 1e12) if sizes else None
 
 
@@ -125,26 +157,41 @@ def _blocks(text: Mapping[str, Any]) -> Sequence[str] | None:
     if listed is not None:
         return [_kind(kind) for kind in listed]
     count = text.get("num_hidden_layers", 0)
-    full: Collection[int] | None = None  # the layers with attention over all tokens, of a family's own key
-    other = "linear_attention"
-    if "hybrid_layer_pattern" in text:  # MiMo
-        full, other = _zeros(text["hybrid_layer_pattern"]), "sliding_attention"
-    elif "full_attn_layers" in (linear := text.get("linear_attn_config") or {}):  # Kimi, counted from 1
-        full = [number - 1 for number in linear["full_attn_layers"]]
-    elif "attn_type_list" in text:  # MiniMax
-        full = set(range(count)) - set(_zeros(text["attn_type_list"]))
-    elif "attn_layer_indices" in text:  # Bamba
-        full, other = text["attn_layer_indices"], "mamba"
-    elif "block_configs" in text:  # Nemotron found by neural architecture search
-        full, other = _zeros([block["attention"]["no_op"] for block in text["block_configs"]]), "no_attention"
-    elif "compress_ratios" in text:  # DeepSeek V4
-        full, other = (), "sliding_attention"
-    elif "linear_num_value_heads" in text and "full_attention_interval" in text:  # Qwen
-        interval = text["full_attention_interval"]
-        full = range(interval - 1, count, interval)
+    if isinstance(letters := text.get("sliding_window_pattern"), str):  # Exaone: LLLG
+        return [_kind(letters[number % len(letters)]) for number in range(count)]
+    full, other = _windowed(text, count) or _hybrid(text, count) or (None, "")
     return (
         None if full is None else ["full_attention" if number in full else other for number in range(count)]
     )
+
+
+def _windowed(text: Mapping[str, Any], count: int) -> tuple[Collection[int], str] | None:
+    """Return the layers that attend to all tokens, of a family's own key, and the kind of the others: local ones."""
+    if "hybrid_layer_pattern" in text:  # MiMo
+        return _zeros(text["hybrid_layer_pattern"]), "sliding_attention"
+    if str(text.get("model_type")).startswith("llama4"):
+        interval = text.get("no_rope_layer_interval", 4)
+        flags = text.get("no_rope_layers") or [(number + 1) % interval for number in range(count)]
+        return _zeros(flags), "chunked_attention"
+    if text.get("use_sliding_window") and "max_window_layers" in text:  # Qwen 2
+        return range(text["max_window_layers"]), "sliding_attention"
+    return ((), "sliding_attention") if "compress_ratios" in text else None  # DeepSeek V4
+
+
+def _hybrid(text: Mapping[str, Any], count: int) -> tuple[Collection[int], str] | None:
+    """Return the layers with attention, of a family's own key, and the kind of the others, which have none."""
+    if "full_attn_layers" in (linear := text.get("linear_attn_config") or {}):  # Kimi, counted from 1
+        return [number - 1 for number in linear["full_attn_layers"]], "linear_attention"
+    if "attn_type_list" in text:  # MiniMax
+        return set(range(count)) - set(_zeros(text["attn_type_list"])), "linear_attention"
+    if "attn_layer_indices" in text:  # Bamba
+        return text["attn_layer_indices"], "mamba"
+    if "block_configs" in text:  # Nemotron found by neural architecture search
+        return _zeros([block["attention"]["no_op"] for block in text["block_configs"]]), "no_attention"
+    if "linear_num_value_heads" in text and "full_attention_interval" in text:  # Qwen
+        interval = text["full_attention_interval"]
+        return range(interval - 1, count, interval), "linear_attention"
+    return None
 
 
 def _zeros(flags: Sequence[int]) -> list[int]:
@@ -187,8 +234,10 @@ def _layers(text: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     elif text.get("enable_moe_block"):
         shape_keys["mlp_layer_types"] = ["both"] * count
     elif text.get("mlp_only_layers"):
-        dense = set(text["mlp_only_layers"])
-        shape_keys["mlp_layer_types"] = ["dense" if number in dense else "sparse" for number in range(count)]
+        dense, step = set(text["mlp_only_layers"]), text.get("decoder_sparse_step", 1)
+        shape_keys["mlp_layer_types"] = [
+            "dense" if number in dense or (number + 1) % step else "sparse" for number in range(count)
+        ]
     elif "moe_layer_start_index" in text:  # Ernie
         first, last = text["moe_layer_start_index"], text.get("moe_layer_end_index", count - 1)
         step = text.get("moe_layer_interval", 1)
@@ -263,8 +312,9 @@ def _mlps(text: Mapping[str, Any]) -> dict[str, Any]:
     shared = text.get("moe_shared_expert_intermediate_size")
     if shared is not None:
         shape_keys["shared_expert_intermediate_size"] = shared * (text.get("n_shared_experts") or 1)
-    if text.get("model_type") == "nemotron_h" or "relu2" in str(text.get("mlp_hidden_act")):
-        shape_keys["mlp_matrices"] = 2  # squared ReLU has no gate
+    activation = str(text.get("mlp_hidden_act") or text.get("hidden_act"))
+    if text.get("model_type") in _UNGATED or any(name in activation for name in ("relu2", "xielu")):
+        shape_keys["mlp_matrices"] = 2
     return shape_keys
 
 
