@@ -67,7 +67,18 @@ CONFIG_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32
 """The same by ``dtype`` (older: ``torch_dtype``) of config.json."""
 
 _BESIDE = (
-    *("scale", "scales", "scale_inv", "scale_2", "zero_point", "zeros", "qzeros", "inv_freq"),
+    *(
+        "scale",
+        "scales",
+        "scale_inv",
+        "scale_2",
+        "scale_ub",
+        "scale_and_zero",
+        "zero_point",
+        "zeros",
+        "qzeros",
+        "inv_freq",
+    ),
     *("shape", "g_idx", "perm", "amax", "hadamard_matrix", "svdquant_lora_a", "svdquant_lora_b"),
 )
 """Endings of what is stored beside weights to read them, and is no parameter."""

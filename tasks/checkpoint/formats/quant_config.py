@@ -188,8 +188,13 @@ def _group_size(settings: Mapping[str, Any]) -> int:
 def _read_modelopt(settings: dict[str, Any], where: str, stated_in: str = "config.json") -> DeclaredFormat:
     """Read ModelOpt's own form, or the one it converts to for config.json."""
     inner = _mapping(settings.get("quantization", settings), f"{stated_in}: quantization", where)
-    kv = inner.get("kv_cache_quant_algo") or inner.get("kv_cache_scheme")
+    names = ("kv_cache_scheme", "kv_cache_quant_algo")  # vLLM's order (utils/torch_utils.py)
+    kv = next((of[name] for name in names for of in (inner, settings) if of.get(name)), None)
     kv_cache_dtype = _kv_dtype(kv)
+    if isinstance(kv, dict) and (
+        kv_cache_dtype == "int8" or (kv_cache_dtype, kv.get("dynamic")) == ("fp8", True)
+    ):
+        kv_cache_dtype = "auto"
     remarks: tuple[str, ...] = ()
     if kv and kv_cache_dtype == "auto":
         remarks = (
@@ -270,7 +275,9 @@ def _read_compressed_tensors(settings: dict[str, Any], where: str) -> DeclaredFo
         weight_format,
         tuple(schemes),
         kv_cache_dtype,
-        layers=read_layers(named, marked="re:"),
+        layers=read_layers(
+            {**named, **({"re:": named["Linear"]} if "Linear" in named else {})}, marked="re:"
+        ),
         traits=tuple(sorted(traits)),
         transforms=tuple(_optional(_optional(settings.get("transform_config")).get("config_groups"))),
     )

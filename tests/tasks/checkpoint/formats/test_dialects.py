@@ -22,6 +22,7 @@ from tests.support.quantized_layouts import (
     INT4_CT,
     INT8,
     INT8_CT,
+    KV8,
     MXFP4,
     MXFP4_CT,
     MXFP8,
@@ -190,6 +191,49 @@ def test_what_two_groups_store_alike_is_told_by_the_names_of_layers() -> None:
     found = read(both(INT8, INT8), quantization)
     assert found.layers == {"bf16": 2, "int4": 1, "int8": 1}
     assert found.schemes == {"bf16": 2, "int4-in-bytes": 1, "int8": 1}
+
+
+def test_a_class_of_layers_is_what_no_name_fits() -> None:
+    """One group of scales may be a part of one, so that shapes alone do not tell the bits."""
+    groups = ct("pack-quantized", "int", 8)
+    first = groups["config_groups"]["group_0"]
+    first["targets"] = ["re:.*self_attn.*"]
+    second = {
+        **first,
+        "targets": ["Linear"],
+        "weights": {**first["weights"], "num_bits": 4, "group_size": 128},
+    }
+    groups["config_groups"]["group_1"] = second
+    shapeless = {
+        name: tensor for name, tensor in both(INT8_CT, INT4_CT).items() if not name.endswith("_shape")
+    }
+    assert read(shapeless, groups).layers == {"bf16": 2, "int4": 1, "int8": 1}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kv_cache_dtype"),
+    [
+        (own("FP8", "NVFP4", kv_cache_quant_algo="FP8"), "nvfp4"),
+        (own("FP8", kv_cache_quant_algo="FP8"), "fp8"),
+        ({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}, "kv_cache_scheme": KV8}, "fp8"),
+        (own("FP8", {**KV8, "dynamic": True}), "auto"),
+        (own("FP8", {**KV8, "type": "int"}), "auto"),
+    ],
+)
+def test_a_kv_cache_is_declared_in_the_order_that_vllm_reads(quantization: Any, kv_cache_dtype: str) -> None:
+    assert read(FP8, quantization).kv_cache_dtype == kv_cache_dtype
+
+
+def test_bounds_of_inputs_and_scales_with_their_zeros_are_no_parameters() -> None:
+    bound = {**FP8, f"{Q}.input_scale_ub": ("F32", (1,))}
+    assert read(bound, {"quant_method": "fbgemm_fp8"}).parameters == PARAMETERS
+    tiled: Layout = {
+        f"{Q}._weight_qdata": ("I32", (16, 1, 32, 4)),
+        f"{Q}._weight_scale_and_zero": ("BF16", (1, 128, 2)),
+        **{name: tensor for name, tensor in PLAIN.items() if Q not in name},
+    }
+    int4 = {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}}
+    assert (read(tiled, int4).precision, read(tiled, int4).parameters) == ("int4", PARAMETERS)
 
 
 def test_groups_without_weights_are_attentions_or_the_caches() -> None:
