@@ -37,7 +37,9 @@ _ATTENTION = (
         r"\bUsing (Flash Attention(?: MLA)?|Triton(?: MLA)?|XPU MLA Sparse) backend(?: on XPU)?\.$",
         re.MULTILINE | re.IGNORECASE,
     ),
-    re.compile(r"\bUsing (?:AttentionBackendEnum\.)?(\w+) attention backend\b(?! on V1)", re.IGNORECASE),
+    re.compile(
+        r"\bUsing (?:AttentionBackendEnum\.)?(\w+) attention backend\b(?! on V1| for vit)", re.IGNORECASE
+    ),
     re.compile(r"\bUsing AttentionBackendEnum\.(\w+) backend\b", re.IGNORECASE),
     re.compile(r"\bUsing ([A-Z][A-Z0-9_]+) backend(?:\.$| out of potential| \(selected via)", re.MULTILINE),
     re.compile(r"\bUsing ([\w ]+?) backend on V1 engine\b"),  # until 0.10

@@ -169,6 +169,19 @@ def test_kv_cache_of_a_request(db: Connection, model: str, context: int, bytes_p
     assert row["kv_bytes_per_token"] == pytest.approx(bytes_per_request / context, rel=1e-12)
 
 
+@pytest.mark.parametrize(("kv_dtype", "token_bytes"), [("fp8_ds_mla", 656), ("nvfp4_ds_mla", 352)])
+def test_the_forms_of_a_latent_cache_have_the_engines_bytes(
+    db: Connection, kv_dtype: str, token_bytes: int
+) -> None:
+    row = fit(
+        db,
+        "model = 'DeepSeek-R1' AND precision = 'fp8' AND gpu = 'h200' AND gpu_count = 8 "
+        "AND memory_model = 'practical'",
+        f"memory_fit_at(kv_dtype := '{kv_dtype}', counts := [8])",
+    )
+    assert row["kv_bytes_per_token"] == pytest.approx(8 * 61 * token_bytes)
+
+
 def test_tensor_parallelism_splits_kv_heads_until_none_is_left(db: Connection) -> None:
     found = fetch(
         db,

@@ -52,6 +52,10 @@ def test_kernels_by_layer_type() -> None:
         ("INFO [xpu.py:158] Using XPU MLA Sparse backend.", "XPU MLA Sparse"),
         ("INFO [xpu.py:192] Using Triton backend.", "Triton"),
         ("INFO [xpu.py:153] Using TurboQuant attention backend.", "TurboQuant"),
+        (
+            "INFO Using Flash Attention backend for ViT model.\nINFO Using ROCM_ATTN backend out of potential",
+            "ROCM_ATTN",
+        ),
         ("INFO [mxfp4.py:1] Using Triton backend", None),
         ("INFO Using TRITON backend for w_mxfp4_a_mxfp4\nINFO Using FLASH_ATTN MLA prefill backend.", None),
         ("INFO Using default backend AttentionBackendEnum.TORCH_SDPA for vit attention", None),
