@@ -49,7 +49,8 @@ def refused(
         hardware: what it runs on.
     """
     kind = "gpu" if hardware.gpu != "cpu" else "cpu"
-    all_traits = (*traits, f"kv:{served_kv_cache_dtype(declared_kv, arguments)}")
+    kv = f"kv:{served_kv_cache_dtype(declared_kv, arguments)}"
+    all_traits = (*traits, kv, *([f"mla:{kv}"] if "attention:mla" in traits else []))
     for refusal in known_refusals().refusals:
         on_it = refusal.hardware in {None, kind} and (
             not refusal.sm_arch or _any_fits([hardware.sm_arch], refusal.sm_arch)

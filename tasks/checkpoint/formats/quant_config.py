@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from quantgate.model.config.architectures import language_part
 from quantgate.model.errors import ConfigError
 from tasks.checkpoint.formats.layers import Layers, read_layers
 from tasks.checkpoint.formats.schemes import (
@@ -78,6 +79,15 @@ def read_declared_format(
     Raises:
         ConfigError: an unknown quantization.
     """
+    declared = _read_declaration(config, hf_quant, where)
+    latent = ("attention:mla",) if language_part(config).get("kv_lora_rank") else ()
+    return declared._replace(traits=(*declared.traits, *latent))
+
+
+def _read_declaration(
+    config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, where: str
+) -> DeclaredFormat:
+    """Return what config.json declares, or hf_quant_config.json where it is silent."""
     own = config.get(QUANTIZATION_KEYS[0])
     if own is None and hf_quant is not None:
         return _read_sidecar(hf_quant, where)
@@ -388,8 +398,8 @@ def _read_quark(settings: dict[str, Any], where: str) -> DeclaredFormat:
             named[name] = scheme._replace(weight_only=_optional(entry).get("input_tensors") is None)
             labels.add(key)
     traits = [f"quark:{' '.join(label)}" for label in sorted(labels)]
-    if everywhere.get("output_tensors"):
-        traits.append("quark:quantized outputs")
+    if everywhere.get("output_tensors") or everywhere.get("bias"):
+        traits.append("quark:quantized outputs or biases")
     remarks: tuple[str, ...] = ()
     if _optional(settings.get("export")).get("kv_cache_group") or settings.get("kv_cache_quant_config"):
         remarks = ("vLLM's auto does not take the KV cache that Quark declares: give kv-cache-dtype=fp8",)

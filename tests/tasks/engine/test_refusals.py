@@ -51,8 +51,10 @@ def test_what_vllm_032_refuses_on_a_cpu_is_refused_before_it_starts(name: str, t
     assert "\n" not in said
 
 
-def of(folder: Path, layout: Layout, quantization: Any = None, hf_quant: Any = None) -> Checkpoint:
-    files = checkpoint_files(layout, quantization=quantization, hf_quant=hf_quant)
+def of(
+    folder: Path, layout: Layout, quantization: Any = None, hf_quant: Any = None, **config: Any
+) -> Checkpoint:
+    files = checkpoint_files(layout, quantization=quantization, hf_quant=hf_quant, **config)
     return resolve(str(write_checkpoint(folder, files)))
 
 
@@ -69,6 +71,12 @@ def test_an_nvfp4_kv_cache_is_refused_where_it_is_served_wrongly(tmp_path: Path)
     plain = of(tmp_path / "plain", NVFP4, own("NVFP4"))
     assert not refusal(plain, CPU_ENGINE, CPU)
     assert "KV cache on a CPU is noise" in refusal(plain, CPU_ENGINE, CPU, kv_cache_dtype="nvfp4")
+
+
+def test_an_nvfp4_kv_cache_is_none_of_latent_attention(tmp_path: Path) -> None:
+    latent = of(tmp_path, NVFP4, own("NVFP4", "NVFP4"), kv_lora_rank=512)
+    assert "not for latent attention (MLA)" in refusal(latent, ("vllm", "0.33.0"), B200)
+    assert not refusal(latent, ("vllm", "0.33.0"), B200, kv_cache_dtype="fp8")
 
 
 def test_an_argument_that_the_version_does_not_have_is_refused(tmp_path: Path) -> None:
@@ -108,5 +116,6 @@ def test_every_row_can_fit() -> None:
             "holds",
             "fp8",
             "experts",
+            "mla",
         }
     assert not list(refused((), "auto", {}, "0.32.0", CPU))
