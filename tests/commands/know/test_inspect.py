@@ -11,7 +11,7 @@ from quantgate.model.home import ROOT
 from tests.support import command_in_process
 from tests.support.command import Ended
 from tests.support.hub_server import HubServer
-from tests.support.quantized_layouts import FP8, NVFP4, own
+from tests.support.quantized_layouts import FP8, GPT_OSS, MXFP4_CT, MXFP8, NVFP4, ct, own
 from tests.support.tiny_checkpoints import Layout, checkpoint_files, write_checkpoint
 from tests.tasks.checkpoint.formats.test_exports import EXPECTED, case_folder, unpacked
 from warehouse.architectures import read_shapes
@@ -60,6 +60,26 @@ def test_kernels_and_labels_go_by_what_is_stored(tmp_path: Path, inspected: Call
     phi = inspected(unpacked("mo-phi3-nvfp4-kvfp8", tmp_path))
     assert (phi["kernel_modes"]["h100"], phi["kernel_modes"]["b200"]) == ("weight_only", "native")
     assert inspected(unpacked("ct-w4afp8", tmp_path))["schemes"] == {"bf16": 2, "int4-in-bytes": 14}
+
+
+@pytest.mark.parametrize(
+    ("layout", "quantization", "modes"),
+    [
+        (MXFP8, own("MXFP8"), ("weight_only", "weight_only", "native")),
+        (
+            MXFP4_CT,
+            ct("mxfp4-pack-quantized", "float", 4, {"num_bits": 4}),
+            ("weight_only", "weight_only", "native"),
+        ),
+        (GPT_OSS, {"quant_method": "mxfp4"}, ("weight_only", "weight_only", "weight_only")),
+        (FP8, own("FP8"), ("native", "native", "native")),
+    ],
+)
+def test_the_kernel_to_expect_goes_by_format_and_gpu(
+    layout: Layout, quantization: Any, modes: tuple[str, ...], tmp_path: Path, inspected: Callable[..., Any]
+) -> None:
+    found = inspected(write_checkpoint(tmp_path, checkpoint_files(layout, quantization=quantization)))
+    assert tuple(found["kernel_modes"][gpu] for gpu in ("l40s", "h100", "b200")) == modes
 
 
 def test_fp32_is_served_in_16_bits(tmp_path: Path, inspected: Callable[..., Any]) -> None:
