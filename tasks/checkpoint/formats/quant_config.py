@@ -279,7 +279,12 @@ def _read_compressed_tensors(settings: dict[str, Any], where: str) -> DeclaredFo
         label = f"{layout}/w{weights['num_bits']}a{inputs.get('num_bits')}-{strategy[:20]}{dynamic}"
         labels.add(label)
         traits |= {f"compressed-tensors:{label}", f"compressed-tensors:actorder:{weights.get('actorder')}"}
-    kv_cache_dtype = _kv_dtype(settings.get("kv_cache_scheme"))
+        if (scheme.precision, inputs.get("type"), inputs.get("num_bits")) == ("int4", "float", 8):
+            traits.add("compressed-tensors:int4 with fp8 activations")
+    cache = settings.get("kv_cache_scheme")
+    kv_cache_dtype = _kv_dtype(cache)
+    if isinstance(cache, dict) and _is_odd_cache(cache):
+        traits.add("kv:odd compressed-tensors scheme")
     weight_format = f"compressed-tensors:{'+'.join(sorted(labels))}" if schemes else "unquantized"
     return DeclaredFormat(
         weight_format,
@@ -291,6 +296,13 @@ def _read_compressed_tensors(settings: dict[str, Any], where: str) -> DeclaredFo
         traits=tuple(sorted(traits)),
         transforms=tuple(_optional(_optional(settings.get("transform_config")).get("config_groups"))),
     )
+
+
+def _is_odd_cache(scheme: Mapping[str, Any]) -> bool:
+    """Return True for a KV cache that no vLLM reads of compressed-tensors (its validate_kv_cache_scheme)."""
+    plain = (scheme.get("type"), scheme.get("num_bits")) == ("float", 8)
+    spread = scheme.get("strategy") not in {None, "tensor", "attn_head"}
+    return not plain or spread or scheme.get("symmetric") is False
 
 
 def _read_words(settings: dict[str, Any], where: str) -> DeclaredFormat:

@@ -10,7 +10,7 @@ from quantgate.model.records import Checkpoint, Hardware
 from tasks.checkpoint.resolve import resolve
 from tasks.engine.refusals import check_served, known_refusals, refused
 from tasks.progress import Reporter
-from tests.support.quantized_layouts import FP8, INT8_CT, NVFP4, ct, hf, own
+from tests.support.quantized_layouts import FP8, INT8, INT8_CT, KV8, NVFP4, TOKEN8, ct, hf, own
 from tests.support.tiny_checkpoints import Layout, checkpoint_files, write_checkpoint
 from tests.tasks.checkpoint.formats.test_exports import EXPECTED, unpacked
 
@@ -77,6 +77,36 @@ def test_an_nvfp4_kv_cache_is_none_of_latent_attention(tmp_path: Path) -> None:
     latent = of(tmp_path, NVFP4, own("NVFP4", "NVFP4"), kv_lora_rank=512)
     assert "not for latent attention (MLA)" in refusal(latent, ("vllm", "0.33.0"), B200)
     assert not refusal(latent, ("vllm", "0.33.0"), B200, kv_cache_dtype="fp8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_refused"),
+    [
+        ({}, False),
+        ({"strategy": "attn_head"}, False),
+        ({"symmetric": False}, True),
+        ({"strategy": "group"}, True),
+        ({"num_bits": 4}, True),
+    ],
+)
+def test_a_kv_cache_of_compressed_tensors_is_plain_fp8(
+    tmp_path: Path, changes: dict[str, Any], is_refused: bool
+) -> None:
+    scheme = {**KV8, "symmetric": True, **changes}
+    declared = of(tmp_path, FP8, ct("float-quantized", "float", 8, TOKEN8) | {"kv_cache_scheme": scheme})
+    said = refusal(declared, ("vllm", "0.33.0"), B200)
+    assert ("symmetric FP8" in said) is is_refused
+
+
+def test_int4_weights_with_other_activations(tmp_path: Path) -> None:
+    floats = of(tmp_path / "fp8", INT8, ct("int-quantized", "int", 4, TOKEN8))
+    assert "needs SM 9.0" in refusal(floats, ("vllm", "0.25.1"), B200)
+    assert not refusal(floats, ("vllm", "0.25.1"), H100)
+    integers = of(
+        tmp_path / "int4", INT8, ct("int-quantized", "int", 4, {**TOKEN8, "num_bits": 4, "type": "int"})
+    )
+    assert "no scheme of compressed-tensors" in refusal(integers, ("vllm", "0.25.1"), H100)
+    assert not refusal(integers, ("vllm", "0.33.0"), H100)
 
 
 def test_an_argument_that_the_version_does_not_have_is_refused(tmp_path: Path) -> None:
