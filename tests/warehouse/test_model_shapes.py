@@ -317,6 +317,11 @@ def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
         ),
         pytest.param({**BASE, "hidden_act": "xielu"}, {"dense_mlp_parameters": 5 * 2 * 64 * 128}, id="xIELU"),
         pytest.param(
+            {**BASE, "mamba_d_conv": 4, "layer_types": ["attention"] * 5},
+            {"attention_layers": 5, "linear_layers": 0},
+            id="a hybrid family's model without Mamba",
+        ),
+        pytest.param(
             {**BASE, "num_nextn_predict_layers": 1},
             {"parameters": 100 * 64 * 2 + 5 * (4 * 64 * 64 + 3 * 64 * 128) + 11 * 64},
             id="a prediction layer is none of the model's",
@@ -362,6 +367,11 @@ def test_only_attention_layers_cache_and_a_local_one_keeps_its_window_of_its_own
             {**BASE, "mamba_d_ssm": 1024},
             r"layers of another kind than attention aren't known \('mamba_d_ssm'\)",
         ),
+        ({**BASE, "layer_group_size": 8}, r"aren't known \('layer_group_size'\)"),
+        ({**BASE, "mixer_types": ["lightning-attn"] * 5}, r"aren't known \('mixer_types'\)"),
+        ({**BASE, "decay_low_rank_dim": 64}, r"aren't known \('decay_low_rank_dim'\)"),
+        ({**BASE, "full_attention_interval": 4}, r"aren't known \('full_attention_interval'\)"),
+        ({**BASE, "use_cla": True, "cla_share_factor": 2}, "share a KV cache"),
         ({**BASE, "hidden_size_per_layer_input": 256}, "embeddings of each layer"),
         ({**BASE, **EXPERTS, "mlp_only_layers": [0], "decoder_sparse_step": 0}, "layers can't be read"),
         ({**BASE, "sliding_window": 128, "sliding_window_pattern": ""}, "layers can't be read"),

@@ -40,8 +40,13 @@ _KINDS = {
 }
 """Kinds of layers by our name, with the names that families and patterns give them."""
 _KIND_OF = {alias: kind for kind, aliases in _KINDS.items() for alias in aliases}
-_RECURRENT = re.compile(r"mamba_|ssm_|lru_|rwkv|conv_L_cache|linear_(num|attn)|kda_|gdn_|attn_layer_period")
+_RECURRENT = re.compile(
+    r"mamba_|ssm_|lru_|rwkv|conv_L_cache|linear_(num|attn)|kda_|gdn_|attn_layer_period|full_attention_interval"
+    r"|layer_group_size|mixer_types|lightning_|decay_low_rank"
+)
 """Keys of layers whose state does not grow with the context."""
+_LISTED = ("layers_block_type", "layer_types", "block_types")
+"""Keys that name each layer's kind."""
 _TIED = ("gemma", "cohere")
 """Families that share the embedding's matrix with the head where config.json does not say."""
 _PATTERNS = {"gemma2": 2, "gemma3": 6}
@@ -151,9 +156,7 @@ def _blocks(text: Mapping[str, Any]) -> Sequence[str] | None:
     """Return what mixes tokens in each layer, or what each block is; None where all layers are alike."""
     if pattern := text.get("hybrid_override_pattern"):
         return [_kind(letter) for letter in pattern if letter != "|"]
-    listed = next(
-        (text[name] for name in ("layers_block_type", "layer_types", "block_types") if name in text), None
-    )
+    listed = next((text[name] for name in _LISTED if name in text), None)
     if listed is not None:
         return [_kind(kind) for kind in listed]
     count = text.get("num_hidden_layers", 0)
@@ -205,10 +208,12 @@ def _refuse_unknown(text: Mapping[str, Any], blocks: Sequence[str] | None) -> No
     Raises:
         ValueError: keys say that there are such layers, and which they are isn't known.
     """
-    if text.get("hidden_size_per_layer_input") or text.get("num_kv_shared_layers"):
+    shared = text.get("num_kv_shared_layers") or text.get("use_cla")
+    if text.get("hidden_size_per_layer_input") or shared:
         raise ValueError("embeddings of each layer and layers that share a KV cache aren't known")
     strange = sorted(key for key in text if _RECURRENT.match(key))
-    if strange and not {"linear_attention", "mamba"} & set(blocks or ()):
+    listed = any(name in text for name in _LISTED)
+    if strange and not listed and not {"linear_attention", "mamba"} & set(blocks or ()):
         raise ValueError(f"layers of another kind than attention aren't known ('{strange[0]}')")
 
 
