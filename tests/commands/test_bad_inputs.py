@@ -321,7 +321,11 @@ def test_mig_on_a_gpu_that_has_none(
                 "Run it on a host of that type: `quantgate validate --gpu` submits it to its pool."
             ),
         ),
-        ("b20", "configs/gpus.yaml: nothing is called 'b20'. Did you mean 'b200'?"),
+        (
+            "b20",
+            "configs/gpus.yaml: nothing is called 'b20'. Did you mean 'b200'? Add a board to "
+            "configs/gpus.yaml: its nvml_names, memory, bandwidth, TFLOPS, formats, and their source.",
+        ),
     ],
 )
 def test_a_gpu_type_that_this_host_is_not(gpus: Callable[..., None], gpu: str, told: str) -> None:
