@@ -323,8 +323,10 @@ def test_mig_on_a_gpu_that_has_none(
         ),
         (
             "b20",
-            "configs/gpus.yaml: nothing is called 'b20'. Did you mean 'b200'? Add a board to "
-            "configs/gpus.yaml: its nvml_names, memory, bandwidth, TFLOPS, formats, and their source.",
+            (
+                "configs/gpus.yaml: nothing is called 'b20'. Did you mean 'b200'? Add a board to "
+                "configs/gpus.yaml: its nvml_names, memory, bandwidth, TFLOPS, formats, and their source."
+            ),
         ),
     ],
 )
