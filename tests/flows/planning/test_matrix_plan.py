@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +21,7 @@ from quantgate.model.config.models import Allowed, CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from tasks.checkpoint.hub import NotAskedError
+from tests.support.cached_listings import cached_url
 from tests.support.demo_bundles import BUNDLES, manifests
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
@@ -100,6 +103,17 @@ def test_a_baseline_that_is_none_is_shown(tmp_path: Path) -> None:
     other = planned(demo(baseline=declared.baseline.model_copy(update={"source": str(copy)})))
     assert states(other)["fp8"] == states(other)["nvfp4"] == "WRONG"
     assert "num_hidden_layers 5, 4" in other.cells[1].reason
+
+
+def test_what_another_process_measured_is_seen_through_cached_listings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundles = tmp_path / "bundles"
+    monkeypatch.setenv("QUANTGATE_BUNDLES", cached_url(bundles))
+    assert states(planned(demo())) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "RUN")
+    copies = "import shutil, sys; shutil.copytree(*sys.argv[1:], dirs_exist_ok=True)"
+    subprocess.run([sys.executable, "-c", copies, str(BUNDLES), str(bundles)], check=True)
+    assert states(planned(demo())) == dict.fromkeys(("bf16", "fp8", "nvfp4"), "MEASURED")
 
 
 def test_what_is_measured_and_unchanged_is_left_out() -> None:

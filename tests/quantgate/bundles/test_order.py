@@ -9,9 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
-from fsspec.implementations.dirfs import DirFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +22,7 @@ from quantgate.bundles.staging import open_staging, staged
 from quantgate.bundles.store import BundleStore
 from quantgate.model.home import ROOT, Home
 from tests.quantgate.bundles.test_seal import finished, plan
+from tests.support.cached_listings import cached_url
 from tests.support.declared import declaration
 from tests.support.demo_bundles import manifests
 from tests.support.loaded_homes import Place
@@ -162,36 +161,6 @@ def test_a_run_keeps_its_number_over_a_kill() -> None:
     assert open_staging(home, plan().inputs, {}, store.declare).declared_order == 3
 
 
-class CachedListings(DirFileSystem):
-    """A file system that remembers its listings, as s3fs does."""
-
-    protocol = "cached"
-    cachable = True
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(path="/", fs=fsspec.filesystem("file"), **options)
-        self.listings: dict[tuple[str, bool], Any] = {}
-
-    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
-        key = (path.rstrip("/"), detail)
-        if key not in self.listings:
-            self.listings[key] = super().ls(path, detail=detail, **options)
-        return self.listings[key]
-
-    def exists(self, path: str, **_: Any) -> bool:
-        try:
-            names = self.ls(str(Path(path).parent), detail=False)
-        except FileNotFoundError:
-            return False
-        return Path(path).name in {Path(name).name for name in names}
-
-    def isdir(self, path: str) -> bool:
-        return self.exists(path)
-
-    def invalidate_cache(self, path: str | None = None) -> None:
-        self.listings.clear()
-
-
 WRITES = """
 import sys
 from quantgate.bundles.store import BundleStore
@@ -204,10 +173,8 @@ BundleStore(sys.argv[1]).declare("declared-by-another")
 
 def test_what_another_process_writes_is_seen_through_cached_listings(tmp_path: Path) -> None:
     """The matrix lists the bundles before and after its runs; hosts on S3 wrote them meanwhile."""
-    fsspec.register_implementation("cached", CachedListings, clobber=True)
     bundles = tmp_path / "bundles"
-    bundles.mkdir()
-    store = BundleStore(f"cached://{bundles}")
+    store = BundleStore(cached_url(bundles))
     assert list(RunHistory.read(store)) == []
     subprocess.run([sys.executable, "-c", WRITES, str(bundles)], cwd=ROOT, check=True)
     history = RunHistory.read(store)
