@@ -168,6 +168,8 @@ def test_every_figure_of_a_gpu_has_a_source_and_a_misspelt_one_is_refused(bare: 
         "nvfp4": "native",
         "int8": "none",
         "int4": "weight_only",
+        "mxfp4": "native",
+        "mxfp8": "native",
     }
     assert dict(b300["mig_profiles"])["1g.34gb"] == 7
     assert "datasheet" in dict(b300["sources"])["dense_fp8_tflops"]
