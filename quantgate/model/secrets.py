@@ -77,6 +77,9 @@ FORMS = tuple(
 )
 """Forms of a secret in a text; the first group is what may stay before it. What repeats before a form's end has a most,
 so that no text takes longer than its length."""
+_ANY_FORM = re.compile("|".join(form.pattern for form in FORMS), re.IGNORECASE | re.DOTALL)
+_NEEDED = re.compile("[=:]|.{12}", re.DOTALL)
+"""What a text of every form has: each needs an assignment, or a dozen letters."""
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 _SHORTEST = 6
 """Letters of a variable's value from which on it is looked for in texts: shorter ones are parts of common words."""
@@ -94,9 +97,16 @@ def is_secret(name: str, value: object = None) -> bool:
     """
     if isinstance(value, bool | int | float) or value == "":
         return False
-    if _is_named(name) or name.upper().startswith(CLOUDS):
-        return True
-    return isinstance(value, str) and redact_forms(value) != value
+    return _is_named_or_clouds(name) or (isinstance(value, str) and _has_form(value))
+
+
+def _has_form(text: str) -> bool:
+    return _NEEDED.search(text) is not None and redact_forms(text) != text
+
+
+@lru_cache(4096)
+def _is_named_or_clouds(name: str) -> bool:
+    return _is_named(name) or name.upper().startswith(CLOUDS)
 
 
 @lru_cache(4096)
@@ -117,7 +127,7 @@ def _redacted(text: str) -> str:
 
 
 def _struck(text: str) -> str:
-    if len(text) < _SHORTEST:
+    if not _ANY_FORM.search(text):
         return text
     for form in FORMS:
         text = form.sub(rf"\g<1>{STRUCK}", text)
@@ -146,15 +156,22 @@ def secret_in(value: Any, name: str = "") -> str | None:
 def _secrets(value: Any, name: str, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
-            inner = f"{path}.{key}" if path else str(key)
-            if is_secret("", str(key)):
-                yield redact_forms(inner)
-            yield from _secrets(item, str(key), inner)
+            text = str(key)
+            if _has_form(text):
+                yield redact_forms(_dotted(path, text))
+            if isinstance(item, dict | list | tuple):
+                yield from _secrets(item, text, _dotted(path, text))
+            elif item is not None and is_secret(text, item):
+                yield _dotted(path, text)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _secrets(item, name, path)
     elif value is not None and is_secret(name, value):
         yield path
+
+
+def _dotted(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def refuse_secrets(value: Any, where: str) -> None:
