@@ -6,12 +6,11 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantgate.model.bounded import named_path
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.fleet import Pool
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import ROOT
+from tasks.checkpoint.files import source_folders
 from tasks.device.hardware import host_memory_bytes
 from tasks.engine.arguments import serving_arguments
 from tasks.engine.server import recorded_environment
@@ -130,7 +129,7 @@ def weights_bytes(
 
 def _folder_bytes(source: str) -> float | None:
     """Return the size of a folder's weights; None for a hub id."""
-    folders = [folder for folder in (named_path(source), ROOT / source) if folder.is_dir()]
+    folders = [folder for folder in source_folders(source) if folder.is_dir()]
     return sum(file.stat().st_size for file in folders[0].glob("*.safetensors")) if folders else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from quantgate.model.config.engines import EngineConfig
@@ -16,7 +15,7 @@ from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
 from quantgate.model.served import served_kv_cache_dtype, served_precision
 from quantgate.model.yaml_file import load_yaml
-from tasks.checkpoint.files import read_json, read_json_if_any
+from tasks.checkpoint.files import read_json, read_json_if_any, source_folders
 from tasks.checkpoint.formats.quant_config import QUANT_FILE, read_declared_format
 from tasks.engine.arguments import PARALLEL_ARGUMENTS, gpu_count, serving_arguments, tokens_of
 from tasks.progress import Reporter
@@ -60,7 +59,7 @@ def stored(checkpoint: CheckpointConfig) -> Stored:
     Raises:
         ConfigError: its configuration can't be read.
     """
-    for folder in (Path(checkpoint.source).expanduser(), ROOT / checkpoint.source):
+    for folder in source_folders(checkpoint.source):
         if (folder / "config.json").is_file():
             config = read_json(folder / "config.json", checkpoint.source)
             beside = read_json_if_any(folder / QUANT_FILE, checkpoint.source)

@@ -12,7 +12,6 @@ from flows.planning.cpu_fit import check_memory
 from flows.planning.gpu_fit import spread
 from quantgate.bundles.store import open_bundles
 from quantgate.judge.judge import check_policy
-from quantgate.model.bounded import named_path
 from quantgate.model.config.engines import EngineConfig
 from quantgate.model.config.gpus import GpuFile, choose_gpu, unlisted
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_model
@@ -24,6 +23,7 @@ from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
 from quantgate.model.records import Hardware
 from quantgate.model.yaml_file import load_yaml, parse_record
+from tasks.checkpoint.files import source_folders
 from tasks.checkpoint.resolve import check_source
 from tasks.device import hardware
 from tasks.device.versions import check_versions
@@ -268,7 +268,7 @@ def check_arguments(checkpoint: CheckpointConfig, config: EngineConfig, work: Wo
     gpu_count(arguments)
     check_permitted(arguments, checkpoint.allow)
     argument_files.check_arguments(arguments)
-    for folder in (named_path(checkpoint.source), ROOT / checkpoint.source):
+    for folder in source_folders(checkpoint.source):
         if (folder / "config.json").is_file():
             check_limits(arguments, folder, work.workload, work.answers)
             if work.chat_template and "chat-template" not in arguments:

@@ -8,9 +8,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quantgate.model.bounded import FILE_BYTES, RefusedError, parse_json, read_bytes
+from quantgate.model.bounded import FILE_BYTES, RefusedError, named_path, parse_json, read_bytes
 from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
+from quantgate.model.home import ROOT
 from tasks.checkpoint.safetensors import DOWNLOAD_HINT, Tensor, read_header
 
 SERVED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -53,6 +54,15 @@ class Weights(NamedTuple):
 
     files: tuple[Path, ...]
     tensors: dict[str, Tensor]
+
+
+def source_folders(source: str) -> tuple[Path, Path]:
+    """Return where a checkpoint's local folder may lie: from the working directory, or from the project's root.
+
+    Raises:
+        ConfigError: no folder can have this name.
+    """
+    return named_path(source), ROOT / source
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

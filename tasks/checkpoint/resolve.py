@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quantgate.model.bounded import named_path
 from quantgate.model.config.models import SHA, Allowed
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
@@ -30,6 +29,7 @@ from tasks.checkpoint.files import (
     read_json_if_any,
     read_weights,
     served_under,
+    source_folders,
 )
 from tasks.checkpoint.formats.precision import PRECISIONS, Format, classify, classify_unread, stated_format
 from tasks.checkpoint.formats.quant_config import QUANT_FILE, sections
@@ -124,7 +124,7 @@ def resolve(
 
 def is_folder(source: str) -> bool:
     """Return True if a source is a local folder, from the working directory or the project's root."""
-    return any(path.is_dir() for path in (Path(source), named_path(source), ROOT / source))
+    return any(path.is_dir() for path in (Path(source), *source_folders(source)))
 
 
 def commit_of(

@@ -6,13 +6,12 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from quantgate.model.bounded import parse_json
 from quantgate.model.config.models import Allowed
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import ROOT
+from tasks.checkpoint.files import source_folders
 
 WHERE = "engine arguments"
 CODE_ARGUMENT = "trust-remote-code"
@@ -80,6 +79,4 @@ def _names_code(value: Any) -> bool:
     if not isinstance(value, dict):
         return value is not None
     draft = str(value.get("model") or "")
-    return bool(draft) and any(
-        any(folder.glob("*.py")) for folder in (Path(draft).expanduser(), ROOT / draft)
-    )
+    return bool(draft) and any(any(folder.glob("*.py")) for folder in source_folders(draft))

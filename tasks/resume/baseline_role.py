@@ -13,13 +13,12 @@ from typing import Any
 from quantgate.bundles.identity import baseline_weights, weights
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import Declared
-from quantgate.model.bounded import PlainLoader, named_path, parse_yaml, read_bytes, read_text
+from quantgate.model.bounded import PlainLoader, parse_yaml, read_bytes, read_text
 from quantgate.model.config.answer_settings import answer_settings
 from quantgate.model.config.models import CheckpointConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import ROOT
 from quantgate.model.records import Checkpoint
-from tasks.checkpoint.files import read_json, read_json_if_any
+from tasks.checkpoint.files import read_json, read_json_if_any, source_folders
 from tasks.checkpoint.formats.precision import UNQUANTIZED
 from tasks.checkpoint.formats.quant_config import sections
 from tasks.checkpoint.hub import HUB_ID
@@ -162,8 +161,8 @@ def check_same_model(baseline: Path, candidate: Path, where: str, reference: str
 
 def folder_of(source: str) -> Path | None:
     """Return the local folder that a source names; None for a hub id."""
-    places = (Path(source), named_path(source), ROOT / source)
-    return next((path for path in places if path.is_dir()), None)
+    folders = (Path(source), *source_folders(source))
+    return next((path for path in folders if path.is_dir()), None)
 
 
 def _config_differences(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[str]:

@@ -171,6 +171,10 @@ def test_files_at_hand_say_what_they_store(tmp_path: Path, home: Path) -> None:
     assert stored(hub_id) == Stored("fp8", None), "its file says it where nothing is pulled"
 
 
+def test_a_home_of_nobody_is_no_folder() -> None:
+    assert stored(CheckpointConfig(source="~nobody-here/checkpoint")) == Stored()
+
+
 def test_a_board_that_is_not_listed_is_named_with_where_to_add_it(db: Connection) -> None:
     with pytest.raises(ConfigError, match=r"gpus.yaml has no board called 'NVIDIA H100 PCIe'.* nvml_names"):
         fitting(db, "Llama-3.1-70B", "fp8", "NVIDIA H100 PCIe", SHORT)
