@@ -21,6 +21,7 @@ from tasks.checkpoint.formats.schemes import (
     MXFP4,
     MXFP8,
     QUARK,
+    QUARK_SCALES,
     TORCHAO,
     WORDS,
     Scheme,
@@ -431,13 +432,14 @@ def _quark_key(weight: Any) -> tuple[str, str]:
     stages = [_optional(stage) for stage in weight] if isinstance(weight, list) else [_optional(weight)]
     first, *others = stages or [{}]
     dtype, granularity = str(first.get("dtype")), str(first.get("qscheme"))
-    if dtype == "fp4" and [other.get("dtype") for other in others] == ["fp8_e4m3"]:
-        return dtype, f"{granularity}, scales fp8_e4m3"
+    dtypes = (dtype, *(str(other.get("dtype")) for other in others))
+    if dtypes in QUARK_SCALES:
+        return dtype, f"{granularity}, scales {dtypes[-1]}"
     block = first.get("block_size")
     if dtype == "fp8_e4m3" and granularity in {"per_group", "per_block"}:  # either may be MXFP8
         size = block[-1] if isinstance(block, list) and block else first.get("group_size")
         granularity = "per_group" if size == MX_BLOCK else "per_block"
-    return "+".join([dtype, *(str(other.get("dtype")) for other in others)]), granularity
+    return "+".join(dtypes), granularity
 
 
 def _read_torchao(settings: dict[str, Any], where: str) -> DeclaredFormat:

@@ -106,6 +106,9 @@ QUARK = {
 }
 """By a weight's ``dtype`` and ``qscheme``, with the dtype of scales that are quantized themselves (amd-quark 0.13)."""
 
+QUARK_SCALES = frozenset({("fp4", "fp8_e4m3")})
+"""Dtypes of a weight's stages of which the second quantizes the scales of the first; else it quantizes the numbers."""
+
 TORCHAO = {
     "Float8WeightOnlyConfig": weight_only(FP8),
     "Float8DynamicActivationFloat8WeightConfig": FP8,
