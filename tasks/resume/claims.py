@@ -103,12 +103,11 @@ def check_families(
     }
     families = {task.task: task.family for task in suite.tasks if task.family not in known_families(task)}
     for content in contents:
-        own, family = set(content.document_hashes), families.get(content.task)
+        family = families.get(content.task)
         for (sha256, other), (item, task) in earlier.items():
             if family is None or margins[other] >= margins[family]:
                 continue
-            asked = store.declared_documents(item).get(task.task, ())
-            if sha256 == content.content_sha256 or len(own.intersection(asked)) > KNOWN * len(own):
+            if sha256 == content.content_sha256 or _shares_documents(content, item, task.task, store):
                 raise ConfigError(
                     f"its documents were asked in run {item.question.run_id} as family '{other}' "
                     f"(margin {margins[other]:g}); '{family}' would allow a loss of {margins[family]:g}",
@@ -159,6 +158,12 @@ def earlier_questions(plan: RunPlan, history: RunHistory, declared: Sequence[Dec
         if item.scored
     ]
     return [question for _, question in sorted(asked + killed, key=itemgetter(0))]
+
+
+def _shares_documents(content: TaskContent, earlier: Declared, task: str, store: BundleStore) -> bool:
+    """Return True if more than `KNOWN` of a task's documents were asked by a task of an earlier question."""
+    own, asked = set(content.document_hashes), store.declared_documents(earlier).get(task, ())
+    return len(own.intersection(asked)) > KNOWN * len(own)
 
 
 def question_number(plan: RunPlan, earlier: Sequence[Asked], store: BundleStore) -> int:
