@@ -110,6 +110,8 @@ class _Source(NamedTuple):
     """Of the configuration and the schema."""
     questions: Sequence[Declared]
     """Those that are new."""
+    stored: frozenset[str]
+    """Runs whose bundles the store lists."""
 
 
 @dataclass
@@ -156,10 +158,9 @@ def load_bundles(
         before = _state(warehouse)
         done = _Changes(problems=list(configuration.problems))
         known = before.questions if before.digest == digest else ()
-        source = _Source(warehouse, store, configuration, digest, store.declarations(known, done.problems))
-        new = [
-            run_id for run_id in store.run_ids() if run_id not in before.run_ids and store.is_bundle(run_id)
-        ]
+        stored, questions = store.run_ids(), store.declarations(known, done.problems)
+        source = _Source(warehouse, store, configuration, digest, questions, frozenset(stored))
+        new = [run_id for run_id in stored if run_id not in before.run_ids and store.is_bundle(run_id)]
         refused = {run_id for run_id in new if any(run_id in line for line in before.left_out)}
         groups = [run_id for run_id in new if run_id not in refused], sorted(refused)
         for group in filter(None, groups) if new else ((),):
@@ -213,10 +214,9 @@ def _swap(source: _Source, run_ids: Sequence[str]) -> _Changes:
     """Bring the warehouse to its next state, in which these bundles are loaded."""
     warehouse, store = source.warehouse, source.store
     before, done = _state(warehouse), _Changes()
-    stored = set(store.run_ids())
     sound = _sound(store, run_ids, done.problems)
     first = next(sound, None)
-    judgeable = [pair for pair in before.unjudged if set(pair) <= stored]
+    judgeable = [pair for pair in before.unjudged if source.stored.issuperset(pair)]
     changed = before.digest != source.digest
     declared = before.declared != fingerprint_of(store.declared_names())
     if first is not None or changed or judgeable or declared:
