@@ -14,8 +14,12 @@ import pyarrow.compute as pc
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.schema import SAMPLES_FILE
 from quantgate.bundles.store import BundleStore
+from quantgate.judge.interim import look_sizes
+from quantgate.model.config.policy import Policy
+from quantgate.model.config.suites import SuiteTask
 from quantgate.model.errors import QuantgateError
 from tasks.quality.requirements import DocumentRequests
+from tasks.quality.suite import clusters_of
 
 LEAST_SHARE_OF_LIMIT = 0.25
 """Assumed low end of an answer's length where none was measured, as a share of its limit; the high end is all of it."""
@@ -124,3 +128,10 @@ def earlier_answers(task: str, manifests: Sequence[Manifest], store: BundleStore
         own = samples.select(["output_tokens", "finish_reason"])
         tables.append(own.filter(pc.equal(samples["task"], task)))
     return tables
+
+
+def looks_of(task: SuiteTask, documents: int, policy: Policy) -> tuple[int, ...]:
+    """Return the documents at each look of a candidate; none where it is judged at the end alone."""
+    if not policy.looks or clusters_of(task):
+        return ()
+    return look_sizes(documents, policy.looks, policy.families[task.family].min_documents)

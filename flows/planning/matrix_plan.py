@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from flows.fleet.deployments import validate_parameters
 from flows.parameters import MatrixParameters, PublishMode, ValidateParameters
 from flows.planning import gpu_fit, measured
-from flows.planning.answers import earlier_answers, task_size
+from flows.planning.answers import earlier_answers, looks_of, task_size
 from flows.planning.cells import FAULTS, Cell, CellState, Plan, Unit, within_budget
 from flows.planning.cpu_fit import too_large, weights_bytes
 from flows.planning.estimate import RunSize, estimate
@@ -20,7 +20,6 @@ from quantgate.bundles.history import RunHistory
 from quantgate.bundles.identity import Expected
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
-from quantgate.judge.interim import look_sizes
 from quantgate.model.config.fleet import Pool, load_fleet
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_models
 from quantgate.model.config.policy import Policy
@@ -34,7 +33,7 @@ from tasks.checkpoint.resolve import commit_of, is_folder, resolve
 from tasks.engine import argument_files, environment
 from tasks.engine.arguments import gpu_count, serving_arguments
 from tasks.quality.requirements import document_requests, prompt_characters
-from tasks.quality.suite import clusters_of, suite_content
+from tasks.quality.suite import suite_content
 from tasks.resume.baseline_role import check_role, check_same_model, folder_of
 from warehouse.configuration import configured_in_memory
 from warehouse.database import Connection
@@ -164,9 +163,8 @@ def _request(
 
 def _least_documents(task: SuiteTask, documents: int, policy: Policy) -> int | None:
     """Return the documents at a candidate's first interim look; None where it has none before its last document."""
-    if not policy.looks or clusters_of(task):
-        return None
-    return look_sizes(documents, policy.looks, policy.families[task.family].min_documents)[0]
+    looks = looks_of(task, documents, policy)
+    return looks[0] if looks else None
 
 
 class _Planner:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flows.planning.answers import TaskSize, earlier_answers, task_size
+from flows.planning.answers import TaskSize, earlier_answers, looks_of, task_size
 from flows.planning.runs import PlannedRun, PlannedRuns
 from quantgate.bundles.manifest import Manifest
 from quantgate.bundles.store import BundleStore
-from quantgate.judge.interim import look_sizes
 from quantgate.model.config.architectures import FormatFile
 from quantgate.model.config.suites import SuiteTask
 from quantgate.model.config.workloads import Workload
@@ -21,7 +20,6 @@ from quantgate.model.records import RunPlan
 from quantgate.model.yaml_file import load_yaml
 from tasks.fidelity.text import read_text
 from tasks.quality.requirements import document_requests
-from tasks.quality.suite import clusters_of
 from tasks.resume import interim_looks
 from tasks.resume.decision import Refuse, Reuse
 from tasks.time_left import AGAIN, FIDELITY_KEY, START_KEY, Part, TimeLeft, level_key, task_key
@@ -123,10 +121,7 @@ def parts_of(run: PlannedRun, sizes: Mapping[str, TaskSize]) -> list[Part]:
 
 def _looks(task: SuiteTask, sizes: Mapping[str, TaskSize], plan: RunPlan) -> int:
     """Return how often a candidate is judged on a task at most: its answers are asked for anew each time."""
-    if clusters_of(task):
-        return 1
-    least = plan.policy.families[task.family].min_documents
-    return len(look_sizes(sizes[task.task].documents, plan.policy.looks, least))
+    return len(looks_of(task, sizes[task.task].documents, plan.policy)) or 1
 
 
 def _task(size: TaskSize, documents: int, prefix: str = "", *, looks: int = 0) -> Part:
