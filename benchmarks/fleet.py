@@ -32,13 +32,11 @@ from quantgate.bundles.identity import run_fingerprint
 from quantgate.bundles.manifest import MANIFEST, EngineStart, FileEntry, Manifest, TaskResult
 from quantgate.bundles.schema import BUNDLE_FILES, LOAD_POINTS, SAMPLES
 from quantgate.bundles.seal import write_table
-from quantgate.model.config.gpus import GpuFile
+from quantgate.model.config.gpus import load_gpus
 from quantgate.model.config.policy import load_policy
 from quantgate.model.config.workloads import Workload
 from quantgate.model.enums import KernelMode
-from quantgate.model.home import ROOT
 from quantgate.model.records import BaselineRef, Checkpoint, Hardware, RunInputs
-from quantgate.model.yaml_file import load_yaml
 
 GPUS = ("l40s", "h100", "h200", "b200", "b300")
 PRECISIONS = ("bf16", "fp8", "nvfp4")
@@ -150,7 +148,7 @@ class Fleet:
         self.size, self._seed = size, seed
         self._models = -(-size.runs // RUNS_PER_MODEL)
         self._policy = load_policy(_POLICY_NAME)
-        self._gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+        self._gpus = load_gpus()
         generator = np.random.default_rng([seed, 0])
         self._documents = draw_documents(generator, size.documents)
         self._easy = generator.random(len(SUITE.tasks) * size.documents)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.planning.gpu_fit import Stored, fitting
 from quantgate.model.config.architectures import FormatFile
-from quantgate.model.config.gpus import GpuConfig, GpuFile
+from quantgate.model.config.gpus import GpuConfig, load_gpus
 from quantgate.model.config.models import load_models
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT, Home
@@ -81,7 +81,7 @@ def inspect(source: str, home: Home, gpu: str | None, context_tokens: int | None
     Raises:
         ConfigError: it can't be read, or nothing is called like the GPU.
     """
-    gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    gpus = load_gpus()
     shown = {gpu: choose(gpus, gpu, "--gpu")} if gpu else gpus
     seen = describe(source, pins=Pins(pins_file(home)))
     problems = [*seen.problems, *_served_otherwise(seen)]

@@ -8,11 +8,10 @@ from zoneinfo import available_timezones
 from prefect.client.schemas.schedules import CronSchedule
 
 from quantgate.model.config.fleet import FleetFile, Pool, fleet_path, load_fleet
-from quantgate.model.config.gpus import GpuFile, choose_gpu
+from quantgate.model.config.gpus import choose_gpu, load_gpus
 from quantgate.model.config.models import ModelConfig, load_models
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import ROOT
-from quantgate.model.yaml_file import choose, load_yaml
+from quantgate.model.yaml_file import choose
 from tasks.engine import environment
 
 
@@ -39,7 +38,7 @@ def checked_fleet(models: Mapping[str, ModelConfig] | None = None) -> FleetFile:
 
 
 def _check_pool(pool: Pool, where: str) -> None:
-    gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    gpus = load_gpus()
     choose_gpu(gpus, pool.gpu, f"{where}.gpu")
     if pool.simulated_by is not None:
         choose(gpus, pool.simulated_by, f"{where}.simulated_by")

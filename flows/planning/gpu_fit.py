@@ -8,13 +8,11 @@ from functools import partial
 from typing import Any
 
 from quantgate.model.config.engines import EngineConfig
-from quantgate.model.config.gpus import GpuFile, unlisted
+from quantgate.model.config.gpus import load_gpus, unlisted
 from quantgate.model.config.models import CheckpointConfig, ModelConfig
 from quantgate.model.errors import ConfigError
-from quantgate.model.home import ROOT
 from quantgate.model.records import Hardware
 from quantgate.model.served import served_kv_cache_dtype, served_precision
-from quantgate.model.yaml_file import load_yaml
 from tasks.checkpoint.files import read_json, read_json_if_any, source_folders
 from tasks.checkpoint.formats.quant_config import QUANT_FILE, read_declared_format
 from tasks.engine.arguments import PARALLEL_ARGUMENTS, gpu_count, serving_arguments, tokens_of
@@ -150,7 +148,7 @@ def _sizes(
     )
     kv_dtype = served_kv_cache_dtype(files.kv_cache_dtype, arguments)
     sizes = ask(kv_dtype=kv_dtype)
-    listed = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    listed = load_gpus()
     if missing := unlisted(gpu, listed):
         raise _undecided(shape, gpu, missing.removesuffix("."))
     if not sizes:

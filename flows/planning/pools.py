@@ -10,7 +10,7 @@ from pathlib import Path
 from flows.planning.cpu_fit import pool_memory_bytes
 from quantgate.model.config.engines import EngineConfig, EngineFile
 from quantgate.model.config.fleet import FleetFile, Pool
-from quantgate.model.config.gpus import GpuConfig, GpuFile, choose_gpu
+from quantgate.model.config.gpus import GpuConfig, choose_gpu, load_gpus
 from quantgate.model.errors import ConfigError
 from quantgate.model.home import ROOT
 from quantgate.model.yaml_file import choose, load_yaml
@@ -40,7 +40,7 @@ def pool_facts(fleet: FleetFile, names: Sequence[str]) -> list[PoolFacts]:
     names = names or [name for name, pool in fleet.pools.items() if pool.hosts]
     if not names:
         raise ConfigError("no pool has hosts", where="fleet", hint="List hosts there, or name a --pool.")
-    gpus = load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    gpus = load_gpus()
     pools = []
     for name in names:
         pool: Pool = choose(fleet.pools, name, "fleet: pools")

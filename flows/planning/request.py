@@ -13,7 +13,7 @@ from flows.planning.gpu_fit import spread
 from quantgate.bundles.store import open_bundles
 from quantgate.judge.judge import check_policy
 from quantgate.model.config.engines import EngineConfig
-from quantgate.model.config.gpus import GpuFile, choose_gpu, unlisted
+from quantgate.model.config.gpus import choose_gpu, load_gpus, unlisted
 from quantgate.model.config.models import CheckpointConfig, ModelConfig, load_model
 from quantgate.model.config.policy import Policy, load_policy
 from quantgate.model.config.suites import Suite
@@ -234,7 +234,7 @@ def declare(parameters: ValidateParameters, home: Home) -> Request:
     check_packages(work.suite)
     devices = _hardware(parameters.gpu)
     name, config = environment.load_engine(parameters.engine, "gpu" if devices.uuids else "cpu")
-    check_versions(devices, name, config, load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus)
+    check_versions(devices, name, config, load_gpus())
     for checkpoint in work.checkpoints:
         check_arguments(checkpoint, config, work)
         hardware_of(checkpoint, config, devices)
@@ -282,7 +282,7 @@ def _hardware(gpu: str | None) -> Hardware:
     Raises:
         ConfigError: the host has another GPU, or a CPU that can't run the engine.
     """
-    devices, listed = hardware.detect(), load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
+    devices, listed = hardware.detect(), load_gpus()
     if missing := unlisted(devices.gpu, listed):
         Reporter.current().line(missing)
     if gpu is not None:

@@ -175,6 +175,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for module in (
         "flows.planning.request",
+        "quantgate.model.config.gpus",
         "quantgate.model.config.policy",
         "quantgate.model.yaml_file",
         "tasks.engine.log",

@@ -72,15 +72,13 @@ def _declarations() -> Iterator[Finding]:
 
 
 def _hardware() -> Iterator[Finding]:
-    from quantgate.model.config.gpus import GpuFile, unlisted
-    from quantgate.model.home import ROOT
-    from quantgate.model.yaml_file import load_yaml
+    from quantgate.model.config.gpus import load_gpus, unlisted
     from tasks.device import hardware
 
     devices = hardware.detect()
     memory = f", {devices.memory_bytes / 1e9:.0f} GB memory" if devices.memory_bytes else ""
     yield Finding("ok", "hardware", f"{devices.device_name} ({devices.gpu}, {devices.sm_arch}){memory}")
-    if missing := unlisted(devices.gpu, load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus):
+    if missing := unlisted(devices.gpu, load_gpus()):
         yield Finding("note", "hardware", missing)
     unfit = None if devices.uuids else hardware.cpu_unsuitable()
     if unfit:
@@ -88,9 +86,7 @@ def _hardware() -> Iterator[Finding]:
 
 
 def _engine() -> Iterator[Finding]:
-    from quantgate.model.config.gpus import GpuFile
-    from quantgate.model.home import ROOT
-    from quantgate.model.yaml_file import load_yaml
+    from quantgate.model.config.gpus import load_gpus
     from tasks.device import hardware
     from tasks.device.versions import too_old
     from tasks.engine import environment
@@ -99,7 +95,7 @@ def _engine() -> Iterator[Finding]:
     devices = hardware.detect()
     kind = "gpu" if devices.uuids else "cpu"
     name, config = environment.load_engine(None, kind)
-    for fault in too_old(devices, name, config, load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus):
+    for fault in too_old(devices, name, config, load_gpus()):
         yield Finding("problem", "versions", fault)
     if not environment.is_ready(name, config, home):
         detail = f"{name} is not installed yet; the first run installs it (about {ENGINE_GB[kind]:.0f} GB)"

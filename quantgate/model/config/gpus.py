@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from quantgate.model.errors import ConfigError, nearest_hint
-from quantgate.model.yaml_file import Strict
+from quantgate.model.home import ROOT
+from quantgate.model.yaml_file import Strict, load_yaml
 
 ADD_GPU = (
     "Add a board to configs/gpus.yaml: its nvml_names, memory, bandwidth, TFLOPS, formats, and their source."
@@ -93,3 +94,12 @@ class GpuFile(Strict):
     """configs/gpus.yaml, keyed by the short name that rows carry (h100, cpu …)."""
 
     gpus: dict[str, GpuConfig]
+
+
+def load_gpus() -> dict[str, GpuConfig]:
+    """Read configs/gpus.yaml, by short name.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    return load_yaml(ROOT / "configs" / "gpus.yaml", GpuFile).gpus
